@@ -1,0 +1,73 @@
+#include "common/parallel.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <thread>
+#include <vector>
+
+namespace pynas {
+namespace {
+
+// libgomp's C entries, stable since GCC 4.9; LLVM's libomp has them too.
+using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+using GompThreadNum = int (*)();
+GompParallel gomp_parallel = nullptr;
+GompThreadNum gomp_thread_num = nullptr;
+GompThreadNum gomp_num_threads = nullptr;
+
+struct Job {
+  int64_t n;
+  int workers;
+  ParallelBody body;
+  void* context;
+
+  void chunk(int worker) const {
+    const int64_t begin = n * worker / workers, end = n * (worker + 1) / workers;
+    if (begin < end) body(context, begin, end, worker);
+  }
+};
+
+void run_openmp(void* data) {
+  const Job& job = *static_cast<const Job*>(data);
+  // The runtime may give fewer threads than asked for (nested regions): each takes every team-th chunk.
+  const int team = gomp_num_threads();
+  for (int worker = gomp_thread_num(); worker < job.workers; worker += team) job.chunk(worker);
+}
+
+}  // namespace
+
+bool use_openmp(const char* path) {
+  void* library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+  if (library == nullptr) return false;
+  auto* parallel = reinterpret_cast<GompParallel>(dlsym(library, "GOMP_parallel"));
+  auto* thread_num = reinterpret_cast<GompThreadNum>(dlsym(library, "omp_get_thread_num"));
+  auto* num_threads = reinterpret_cast<GompThreadNum>(dlsym(library, "omp_get_num_threads"));
+  if (parallel == nullptr || thread_num == nullptr || num_threads == nullptr) return false;
+  gomp_parallel = parallel;
+  gomp_thread_num = thread_num;
+  gomp_num_threads = num_threads;
+  return true;
+}
+
+const char* thread_backend() { return gomp_parallel != nullptr ? "openmp (torch's)" : "std::thread"; }
+
+void parallel_run(int64_t n, int64_t grain, int threads, ParallelBody body, void* context) {
+  if (n <= 0) return;
+  grain = std::max<int64_t>(grain, 1);
+  const int64_t chunks = (n + grain - 1) / grain;
+  Job job{n, static_cast<int>(std::min<int64_t>(std::max(threads, 1), chunks)), body, context};
+  if (job.workers <= 1) {
+    body(context, 0, n, 0);
+  } else if (gomp_parallel != nullptr) {
+    gomp_parallel(run_openmp, &job, static_cast<unsigned>(job.workers), 0);
+  } else {
+    std::vector<std::thread> team;
+    team.reserve(job.workers - 1);
+    for (int worker = 1; worker < job.workers; ++worker) team.emplace_back([&job, worker] { job.chunk(worker); });
+    job.chunk(0);
+    for (auto& thread : team) thread.join();
+  }
+}
+
+}  // namespace pynas

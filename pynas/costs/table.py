@@ -1,0 +1,78 @@
+"""Cost tables: what every path of every cell costs, and the part that no choice changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pynas.errors import InputError
+from pynas.files import read_arrays, write_arrays
+from pynas.spaces import Architecture
+
+_KIND = "pynas.costs"
+
+# The unit of every cost that pynas itself measures, for headings.
+UNITS = {"params": "", "madds": "", "latency": "ms", "memory": "bytes"}
+
+
+@dataclass
+class Costs:
+    """`costs["madds"][b][cell]`: an array with one axis per layer, the shape of the cell's score table.
+
+    tables: by name, per block, per cell: int64 (counts) or float64 (latency, ms) `[c_1, ..., c_L]`.
+    fixed: by name, the part outside the blocks (stem, head), added once.
+    """
+
+    tables: Mapping[str, Sequence[Sequence[np.ndarray]]]
+    fixed: Mapping[str, float]
+    made_from: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The costs at hand."""
+        return tuple(self.tables)
+
+    def __getitem__(self, name: str) -> Sequence[Sequence[np.ndarray]]:
+        if name not in self.tables:
+            raise InputError(f"[costs] expected one of {', '.join(self.names)}, got {name!r}")
+        return self.tables[name]
+
+    def of(self, architecture: Architecture) -> dict[str, float]:
+        """What an architecture costs, by name, the fixed part included."""
+        return {
+            name: self.fixed[name]
+            + sum(blocks[b][choice.cell][choice.path].item() for b, choice in enumerate(architecture))
+            for name, blocks in self.tables.items()
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write a versioned .npz, atomically."""
+        arrays = {f"{name}/{b}/{c}": cell for name, blocks in self.tables.items() for b, cells in enumerate(blocks)
+                  for c, cell in enumerate(cells)}  # fmt: skip
+        fixed = {f"fixed/{name}": np.asarray(value) for name, value in self.fixed.items()}
+        write_arrays(path, _KIND, arrays | fixed, **self.made_from)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Costs:
+        """Read a file that `save` wrote.
+
+        Raises:
+            InputError: missing, damaged, or of another version.
+        """
+        arrays, made_from = read_arrays(path, _KIND)
+        fixed = {key.split("/")[1]: value.item() for key, value in arrays.items() if key.startswith("fixed/")}
+        tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in fixed}
+        for key, value in arrays.items():
+            name, *where = key.split("/")
+            if name == "fixed":
+                continue
+            block, cell = map(int, where)
+            blocks = tables[name]
+            blocks.extend([] for _ in range(block + 1 - len(blocks)))
+            blocks[block].append(value)
+            assert len(blocks[block]) == cell + 1
+        return cls(tables, fixed, made_from)

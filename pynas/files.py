@@ -1,0 +1,107 @@
+"""Files of a run: written whole or not at all, checked when read, never pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pynas.errors import InputError
+
+FORMAT_VERSION = 1
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name in the same folder; on success it is flushed to disk and takes the name `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON document atomically, keys in the order given."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a JSON document written with `format: kind` and this version of the format.
+
+    Raises:
+        InputError: missing, unreadable, of another kind or of another version.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"[{kind}] expected the file {path}, got nothing there") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"[{kind}] expected a JSON document in {path}, got {error}") from None
+    _check_header(content, kind, path)
+    return content
+
+
+def header(kind: str, **made_from: Any) -> dict[str, Any]:
+    """What every file of a run says first: its kind, the format's version, and what it was made from."""
+    return {"format": kind, "version": FORMAT_VERSION, "made_from": made_from}
+
+
+def _check_header(content: Any, kind: str, path: str | Path) -> None:
+    if not isinstance(content, dict) or content.get("format") != kind:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise InputError(f"[{kind}] expected a file of the format {kind!r}, got {found!r} in {path}")
+    if content.get("version") != FORMAT_VERSION:
+        raise InputError(
+            f"[{kind}] expected format version {FORMAT_VERSION}, got {content.get('version')!r} in {path}; "
+            "it was written by another version of pynas: use that version, or another run folder"
+        )
+
+
+def write_arrays(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], **made_from: Any) -> None:
+    """Write named arrays as a compressed .npz with a header, atomically."""
+    with atomic(path) as temporary:
+        meta = np.frombuffer(json.dumps(header(kind, **made_from)).encode(), dtype=np.uint8)
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, __header__=meta, **arrays)
+
+
+def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what `write_arrays` wrote: the arrays and `made_from`. Every byte is checked (zip CRC).
+
+    Raises:
+        InputError: missing, truncated, damaged, of another kind or version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        content = json.loads(bytes(arrays.pop("__header__")).decode())
+    except FileNotFoundError:
+        raise InputError(f"[{kind}] expected the file {path}, got nothing there") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(f"[{kind}] expected a whole .npz file, got a damaged one: {path} ({error})") from None
+    except Exception as error:  # zlib.error has no public base but Exception
+        raise InputError(f"[{kind}] expected a whole .npz file, got a damaged one: {path} ({error})") from None
+    _check_header(content, kind, path)
+    return arrays, content["made_from"]

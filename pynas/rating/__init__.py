@@ -1,0 +1,5 @@
+"""Rating: the score of every path of a cell, by sharing features between paths that begin alike."""
+
+from pynas.rating.table import ScoreTable
+
+__all__ = ["ScoreTable"]

@@ -1,0 +1,1 @@
+"""Exact search over score tables under cost limits."""

@@ -1,0 +1,67 @@
+"""An architecture: a (cell, path) per block, with a short string form that parses back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pynas.errors import InputError
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one block chose: a cell, and a candidate for each layer of that cell."""
+
+    cell: int
+    path: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A choice per block; immutable and hashable.
+
+    `str` gives `11|1031|2:30a`: blocks joined by `|`, one base-36 digit per layer, with `cell:` in front where the cell
+    is not the first. `Architecture.parse` reads it back; `Space.parse` also checks it against a space.
+    """
+
+    choices: tuple[Choice, ...]
+
+    @classmethod
+    def of(cls, choices: Iterable[tuple[int, Iterable[int]]]) -> Architecture:
+        """From (cell, path) pairs."""
+        return cls(tuple(Choice(int(cell), tuple(int(c) for c in path)) for cell, path in choices))
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Read the string form.
+
+        Raises:
+            InputError: a block that is not `[cell:]digits`.
+        """
+        choices = []
+        for block, part in enumerate(text.strip().split("|")):
+            cell, colon, path = part.rpartition(":")
+            if (colon and not cell.isdecimal()) or not path or any(c not in _DIGITS for c in path):
+                raise InputError(
+                    f"[architecture] expected blocks like '2:301' or '301' joined by '|', got {part!r} as block {block} "
+                    f"of {text!r}"
+                )
+            choices.append((int(cell or 0), (_DIGITS.index(c) for c in path)))
+        return cls.of(choices)
+
+    def __str__(self) -> str:
+        return "|".join(
+            (f"{choice.cell}:" if choice.cell else "") + "".join(_DIGITS[c] for c in choice.path)
+            for choice in self.choices
+        )
+
+    def __iter__(self) -> Iterator[Choice]:
+        return iter(self.choices)
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def __getitem__(self, block: int) -> Choice:
+        return self.choices[block]
