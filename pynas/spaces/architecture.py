@@ -45,8 +45,8 @@ class Architecture:
             cell, colon, path = part.rpartition(":")
             if (colon and not cell.isdecimal()) or not path or any(c not in _DIGITS for c in path):
                 raise InputError(
-                    f"[architecture] expected blocks like '2:301' or '301' joined by '|', got {part!r} as block {block} "
-                    f"of {text!r}"
+                    f"[architecture] expected blocks like '2:301' or '301' joined by '|', "
+                    f"got {part!r} as block {block} of {text!r}"
                 )
             choices.append((int(cell or 0), (_DIGITS.index(c) for c in path)))
         return cls.of(choices)
