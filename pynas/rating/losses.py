@@ -15,9 +15,9 @@ PathLoss = Callable[[Tensor, Any, int], Tensor]
 
 
 def relative_l1(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
-    """DNA eq. 7: mean |y - t| over the standard deviation of the whole target tensor of the batch."""
+    """DNA eq. 7: mean |y - t| over the standard deviation (n - 1) of the batch's whole target tensor."""
     difference = (outputs.unflatten(0, (paths, -1)) - target).abs_()
-    return difference.flatten(1).mean(1) / target.std(correction=0)
+    return difference.flatten(1).mean(1) / target.std()
 
 
 def mse(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
