@@ -168,14 +168,12 @@ def _to_tensor(images: np.ndarray, image_size: int | None) -> torch.Tensor:
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation per channel, exact from the counts of the 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(3):
-        weight = torch.bincount(images[:, channel].flatten(), minlength=256).double()
-        mean = (weight @ values / weight.sum()).item()
-        means.append(mean)
-        # Images of one value have no deviation; any positive number normalises them to zero.
-        deviations.append(max(((weight @ (values - mean) ** 2) / weight.sum()).sqrt().item(), 1 / 255))
-    return tuple(means), tuple(deviations)
+    weights = torch.stack([torch.bincount(images[:, c].flatten(), minlength=256) for c in range(3)]).double()
+    weights /= weights.sum(1, keepdim=True)
+    mean = weights @ values
+    # Images of one value have no deviation; any positive number normalises them to zero.
+    std = (weights @ values**2 - mean**2).clamp_min(255.0**-2).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())  # type: ignore[return-value]
 
 
 def _folder(path: Path, image_size: int, val_fraction: float, seed: int, flip: bool) -> ImageData:
