@@ -94,7 +94,7 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dic
         InputError: missing, truncated, damaged, of another kind or version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as source, np.load(source, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         content = json.loads(bytes(arrays.pop("__header__")).decode())
     except FileNotFoundError:
