@@ -101,3 +101,19 @@ def require_no_grad(operator: str, **tensors: torch.Tensor | None) -> None:
                     f"[{operator}] expected {name} without requires_grad, since the operator is not differentiable, "
                     "got one with; call it under torch.no_grad() or detach the input"
                 )
+
+
+def same_or_disjoint(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Two dense tensors have the same elements at the same addresses, or share none."""
+    if left.numel() == 0 or right.numel() == 0 or left.device != right.device:
+        return True
+    if left.data_ptr() == right.data_ptr() and left.shape == right.shape and left.dtype == right.dtype:
+        return all(a == b for a, b, size in zip(left.stride(), right.stride(), left.shape) if size > 1)
+    (left_begin, left_end), (right_begin, right_end) = extent(left), extent(right)
+    return left_end <= right_begin or right_end <= left_begin
+
+
+def extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses of a tensor's first byte and of the byte after its last."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
