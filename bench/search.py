@@ -31,7 +31,7 @@ def timed(work: Callable[[], object], least_seconds: float = 0.3, least_repeats:
 
 
 def milp(instance: Instance, seconds: float) -> tuple[float | None, float]:
-    """The optimum by scipy's MILP, every option a binary variable; None when it does not finish in time. And the time."""
+    """The optimum by scipy's MILP, a binary variable per option (None when not finished in time), and the seconds."""
     losses, costs = np.concatenate(instance.losses), np.concatenate(instance.costs)
     block = np.repeat(np.arange(len(instance.losses)), [len(part) for part in instance.losses])
     one_each = scipy.sparse.csr_matrix((np.ones(len(losses)), (block, np.arange(len(losses)))))

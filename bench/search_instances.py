@@ -1,8 +1,9 @@
 """The instances that the search is measured on, all from a fixed seed.
 
-A pool's costs are sums over layers, as a network's are; losses fall with cost, as a supernet's do. `correlated`: loss =
--cost (both scaled to one) plus normal noise of 0.1; `very correlated`: noise of 0.01, so that nearly every option is undominated and the
-relaxation is close to nearly everything. `random`: loss and cost independent.
+`mbconv-dna`: pools of its sizes; costs are sums over layers, as a network's are; losses fall with cost, with noise.
+`NxM`: N blocks of M options, integer costs uniform up to a million. Plain: losses uniform, independent of the costs.
+`correlated`: loss = 1 - cost / 1e6 + normal noise of 0.1. `very correlated`: noise of 0.01, so that a large part of
+every pool is undominated and lies close to the relaxation.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Instance:
     top_k: int = 1
 
 
-# DNA table 1: (layers, ...) of the cells of each block; every layer has 6 candidates, so 288, 1548, 1548, 2808, 16848, 6 paths.
+# DNA table 1: layers of each cell; with 6 candidates per layer, 288, 1548, 1548, 2808, 16848, 6 paths per block.
 MBCONV_DNA = [(2, 3, 2), (2, 3, 4), (2, 3, 4), (3, 4, 4), (4, 5, 5), (1,)]
 # MB{6,3} x k{3,5,7}: relative cost per criterion (MAdds, parameters, latency) of each candidate.
 CANDIDATES = np.array(
@@ -58,7 +59,7 @@ def _mbconv_dna(criteria: int, tightness: float = 0.6, top_k: int = 1, noise: fl
 
 
 def _pools(sizes: list[int], noise: float | None, tightness: float = 0.5, top_k: int = 1, seed: int = 0) -> Instance:
-    """Integer costs up to a million; loss = -cost + noise (both in units of the greatest cost), or independent of it."""
+    """Integer costs up to a million; loss = 1 - cost / 1e6 + noise, or independent of it."""
     rng = np.random.default_rng(seed)
     costs = [rng.integers(1, 1_000_000, (n, 1)) for n in sizes]
     if noise is None:

@@ -144,5 +144,5 @@ def traverse_reference(offsets, losses, costs, limits, state_in=None, state_out=
         if joined and bool((total <= limits).all()):
             rows.append((int(losses[list(choice)].sum()), [i - block[0] for i, block in zip(choice, blocks)]))
     rows.sort()
-    rows = [indices for _, indices in rows[:top_k]] + [[-1] * len(blocks)] * (top_k - len(rows))
-    return torch.tensor(rows, dtype=torch.int64)
+    padding = [[-1] * len(blocks)] * (top_k - len(rows))
+    return torch.tensor([indices for _, indices in rows[:top_k]] + padding, dtype=torch.int64)

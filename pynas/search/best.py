@@ -13,8 +13,10 @@ from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.rating.table import ScoreTable
 from pynas.search.certificate import Certificate
-from pynas.search.problem import cost_column, losses_on_grid
-from pynas.search.traverse import Limit, Problem, Traversal, run
+from pynas.search.grid import cost_column, losses_on_grid
+from pynas.search.problem import Limit, Problem
+from pynas.search.states import Links, link, unlinked
+from pynas.search.traverse import Traversal, run
 from pynas.spaces.architecture import Architecture
 
 JOINS = ("sum", "product")
@@ -27,6 +29,20 @@ class Entry:
     architecture: Architecture
     score: float
     costs: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class States:
+    """Boundary states of a space that is no product, as HyTra's scale or nats-size's width.
+
+    starts[b][cell], ends[b][cell]: int arrays of the score table's shape, the state a path needs to find and the one it
+    leaves. follows: bool `[S, S]`, whether a path that needs t may come after one that leaves s, at `[s, t]`; without
+    it, where they are equal. The first block's starts and the last one's ends are free.
+    """
+
+    starts: Sequence[Sequence[np.ndarray]]
+    ends: Sequence[Sequence[np.ndarray]]
+    follows: np.ndarray | None = None
 
 
 @dataclass
@@ -60,19 +76,21 @@ def best(
     at_least: Mapping[str, float] | None = None,
     weights: Sequence[float] | None = None,
     join: str = "sum",
+    states: States | None = None,
 ) -> Found:
     """The top_k architectures of least joined score whose costs keep every limit; exact, with a certificate.
 
     tables[b][cell]: the scores of block b; a path without a score (NaN) is not allowed. The score of an architecture is
-    sum_b weights[b] * score_b (DNA eq. 4, weights are its lambda_k, 1 by default), or prod_b score_b ** weights[b]. limits, at_least:
-    by cost name, inclusive, on the whole cost with its fixed part, e.g. `{"madds": 400e6}`. Equal scores are ordered by
-    block, cell and path.
+    sum_b weights[b] * score_b (DNA eq. 4: its lambda_k, 1 by default), or prod_b score_b ** weights[b], which is the
+    sum over the logarithms. limits, at_least: by cost name, inclusive, on the whole cost with its fixed part, e.g.
+    `{"madds": 400e6}`. Equal scores are ordered by block, cell and path.
 
     Raises:
-        InputError: tables and costs that do not match, infinite scores, an unknown cost, a product of scores <= 0.
+        InputError: tables, costs or states that do not match, infinite scores, an unknown cost, a product of scores
+            that are not above 0.
         InfeasibleError: no architecture keeps the limits; says the least that can be reached and which limits clash.
     """
-    pools = Pools(tables, costs)
+    pools = Pools(tables, costs, states)
     problem = pools.problem("best", limits or {}, at_least or {}, weights, join)
     traversal = run(problem, top_k)
     scores = np.exp(traversal.losses) if join == "product" else traversal.losses
@@ -90,15 +108,13 @@ class Pools:
         InputError: a block without a rated path, or costs of other shapes.
     """
 
-    def __init__(self, tables: Sequence[Sequence[ScoreTable]], costs: Costs) -> None:
+    def __init__(self, tables: Sequence[Sequence[ScoreTable]], costs: Costs, states: States | None = None) -> None:
         if len(tables) == 0:
             raise InputError("[search] expected the score tables of at least one block, got none")
         self.costs = costs
         self.shapes = [[table.shape for table in cells] for cells in tables]
         for name in costs.names:
-            shapes = [[np.shape(cell) for cell in cells] for cells in costs[name]]
-            if shapes != self.shapes:
-                raise InputError(f"[search] expected the cost {name!r} with the shapes {self.shapes}, got {shapes}")
+            self._require_shapes(f"the cost {name!r}", costs[name])
         # rated[b][cell]: flat positions in the cell's table.
         self.rated = [[np.flatnonzero(~np.isnan(table.scores)) for table in cells] for cells in tables]
         sizes = [sum(map(len, cells)) for cells in self.rated]
@@ -106,6 +122,17 @@ class Pools:
             raise InputError(f"[search] expected rated paths in every block, got none in block {sizes.index(0)}")
         self.offsets = np.cumsum([0, *sizes])
         self.scores = self._gather([[table.scores for table in cells] for cells in tables])
+        self.links = unlinked(self.offsets) if states is None else self._linked(states)
+
+    def _linked(self, states: States) -> Links:
+        self._require_shapes("starts", states.starts)
+        self._require_shapes("ends", states.ends)
+        return link("search", self.offsets, self._gather(states.starts), self._gather(states.ends), states.follows)
+
+    def _require_shapes(self, what: str, arrays: Sequence[Sequence[np.ndarray]]) -> None:
+        shapes = [[np.shape(cell) for cell in cells] for cells in arrays]
+        if shapes != self.shapes:
+            raise InputError(f"[search] expected {what} with the score tables' shapes {self.shapes}, got {shapes}")
 
     def _gather(self, tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
         return np.concatenate(
@@ -148,7 +175,7 @@ class Pools:
             for cost in self.costs.names
         ]
         bounds = [Limit(cost, limits.get(cost), at_least.get(cost)) for cost in self.costs.names]
-        return Problem(name, self.offsets, losses, grid, columns, bounds)
+        return Problem(name, self.offsets, losses, grid, columns, bounds, self.links)
 
     def _joined(self, name: str, weights: Sequence[float] | None, join: str) -> np.ndarray:
         """What is to be summed: weighted scores, or weighted logarithms of scores."""

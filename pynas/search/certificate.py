@@ -11,7 +11,8 @@ class Certificate:
 
     space_size: number of choices, limits aside, exact. visited: partial choices and tree nodes looked at. pruned:
     options and partial choices left out with proof. lower_bound: no choice within the limits has less loss. relaxation:
-    the Lagrangian bound with these multipliers (loss per unit of each limit), which is where the search began.
+    the Lagrangian bound where the search began, with these multipliers: per cost, loss per unit of its upper and of its
+    lower limit.
     """
 
     space_size: int
@@ -19,11 +20,11 @@ class Certificate:
     pruned: int
     lower_bound: float
     relaxation: float
-    multipliers: tuple[float, ...]
+    multipliers: tuple[tuple[float, float], ...]
     gap: float = 0.0
 
     def __str__(self) -> str:
         return (
-            f"optimal (gap {self.gap:g}): {self.space_size:,} choices, {self.visited:,} visited, {self.pruned:,} pruned, "
-            f"no loss below {self.lower_bound:.6g} (relaxation {self.relaxation:.6g})"
+            f"optimal (gap {self.gap:g}): {self.space_size:,} choices, {self.visited:,} visited, "
+            f"{self.pruned:,} pruned, no loss below {self.lower_bound:.6g} (relaxation {self.relaxation:.6g})"
         )

@@ -7,29 +7,25 @@ from fractions import Fraction
 import numpy as np
 
 
-def on_grid(blocks, fixed=0.0):
-    """Values as multiples of 2**-61 of the greatest total (to the next power of two), as fractions; integers as they are."""
+def on_grid(blocks):
+    """Fractions, multiples of 2**-61 of the greatest total (to the next power of two); integers as they are."""
     if all(np.issubdtype(block.dtype, np.integer) for block in blocks):
-        return [[int(value) for value in block] for block in blocks], int(fixed)
-    unit = Fraction(2) ** (math.frexp(sum(float(np.abs(block).max()) for block in blocks) + fixed)[1] - 61)
-    return [[round(Fraction(float(v)) / unit) * unit for v in block] for block in blocks], round(
-        Fraction(fixed) / unit
-    ) * unit
+        return [[int(value) for value in block] for block in blocks]
+    unit = Fraction(2) ** (math.frexp(sum(float(np.abs(block).max()) for block in blocks))[1] - 61)
+    return [[round(Fraction(float(v)) / unit) * unit for v in block] for block in blocks]
 
 
 def rounded(total):
     return total if isinstance(total, int) else float(total)
 
 
-def brute_force(losses, costs, limits, top_k, at_least=None, state_in=None, state_out=None):
+def brute_force(losses, costs, limits, top_k, at_least=None, linked=None):
     """(indices, loss, costs) of the top_k, by (exact loss, indices); totals rounded once before they meet a limit."""
-    losses, _ = on_grid(losses)
-    columns = [on_grid([block[:, d] for block in costs])[0] for d in range(len(limits))]
+    losses = on_grid(losses)
+    columns = [on_grid([block[:, d] for block in costs]) for d in range(len(limits))]
     rows = []
     for choice in itertools.product(*(range(len(block)) for block in losses)):
-        if state_in is not None and any(
-            state_out[b][choice[b]] != state_in[b + 1][choice[b + 1]] for b in range(len(choice) - 1)
-        ):
+        if linked is not None and not all(linked(b, choice[b], choice[b + 1]) for b in range(len(choice) - 1)):
             continue
         total = [rounded(sum(column[b][i] for b, i in enumerate(choice))) for column in columns]
         if any(limit is not None and value > limit for value, limit in zip(total, limits)):

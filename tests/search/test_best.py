@@ -102,7 +102,7 @@ def test_bad_input():
         best(tables, costs, join="max")
     with pytest.raises(InputError, match="3 weights of 0 or more"):
         best(tables, costs, weights=[1, 2])
-    with pytest.raises(InputError, match="cost 'madds' with the shapes"):
+    with pytest.raises(InputError, match="cost 'madds' with the score tables' shapes"):
         best(tables[:2], costs)
     tables[1][0].scores[:] = np.nan
     with pytest.raises(InputError, match="rated paths in every block, got none in block 1"):

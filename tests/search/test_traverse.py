@@ -82,6 +82,36 @@ def test_equal_losses_come_in_index_order(top_k):
     assert found.indices.tolist() == [list(np.unravel_index(i, (3,) * 5)) for i in range(top_k)]
 
 
+@st.composite
+def linked_instances(draw):
+    losses, costs, upper, _, top_k = draw(instances(limits=draw(st.integers(1, 2))))
+    number = st.integers(0, 2)
+    state_in, state_out = (
+        [np.array(draw(st.lists(number, min_size=len(block), max_size=len(block)))) for block in losses]
+        for _ in range(2)
+    )
+    follows = draw(st.none() | st.lists(st.booleans(), min_size=9, max_size=9).map(lambda v: np.array(v).reshape(3, 3)))
+    return losses, costs, upper, top_k, state_in, state_out, follows
+
+
+@given(linked_instances())
+@settings(max_examples=300, deadline=None)
+def test_states_equal_brute_force(instance):
+    losses, costs, upper, top_k, state_in, state_out, follows = instance
+    joins = np.eye(3, dtype=bool) if follows is None else follows
+    expected = brute_force(
+        losses, costs, upper, top_k, linked=lambda b, i, j: joins[state_out[b][i], state_in[b + 1][j]]
+    )
+    if not expected:
+        with pytest.raises(InfeasibleError, match=r"no choice (keeps the limits|connects)"):
+            traverse(losses, costs, upper, top_k, state_in=state_in, state_out=state_out, follows=follows)
+        return
+    found = traverse(losses, costs, upper, top_k, state_in=state_in, state_out=state_out, follows=follows)
+    assert found.indices.tolist() == [row[0] for row in expected]
+    if found.exhausted and upper == [None] * len(upper):
+        assert found.certificate.space_size == len(expected)
+
+
 def random_instance(seed, sizes, limits=1):
     rng = np.random.default_rng(seed)
     costs = [rng.integers(1, 10**6, (n, limits)) for n in sizes]
@@ -151,7 +181,7 @@ def test_infeasible_says_the_least():
 
 def test_infeasible_says_what_clashes():
     costs = [np.array([[0, 5, 1], [5, 0, 1]])] * 2
-    with pytest.raises(InfeasibleError, match="cannot be kept: cost 0 and cost 1$"):
+    with pytest.raises(InfeasibleError, match=r"cannot be kept: cost 0 and cost 1$"):
         traverse([np.zeros(2)] * 2, costs, [4, 4, 9])
-    with pytest.raises(InfeasibleError, match="cost 2 >= 3: the most that can be reached is 2.*kept: cost 2$"):
+    with pytest.raises(InfeasibleError, match=r"cost 2 >= 3: the most that can be reached is 2.*kept: cost 2$"):
         traverse([np.zeros(2)] * 2, costs, [9, 9, 9], at_least=[None, None, 3])
