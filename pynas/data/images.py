@@ -94,6 +94,8 @@ class ImageData:
         """Batches of "train" (shuffled by default), "val" or "test"; `options`: shuffle, seed, workers, device."""
         from pynas.data.loaders import Loader
 
+        if part not in ("train", "val", "test"):
+            raise InputError(f"[data] expected a part of train, val, test, got {part!r}")
         transform = self.transform(augmentation)
         options.setdefault("shuffle", part == "train")
         if views > 1:

@@ -43,6 +43,8 @@ def load(
     path = Path(name)
     if image_size is not None and image_size < 1:
         raise InputError(f"[data] expected an image size of at least 1, got {image_size}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"[data] expected a seed in 0..{2**32 - 1}, got {seed}")
     if name == "digits":
         return _in_memory("digits", _digits(), image_size or 32, val_fraction, seed, bool(flip))
     mirrored = flip is None or flip
@@ -81,7 +83,7 @@ def _cifar(name: str, root: str | Path, download: bool) -> Raw:
 
 def _npz(path: Path) -> Raw:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [key for key in _KEYS if key not in file.files]
             if missing:
                 raise InputError(f"[data] expected {', '.join(_KEYS)} in {path}, got no {', '.join(missing)}")
