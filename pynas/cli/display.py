@@ -74,7 +74,9 @@ def print_found(content: Mapping[str, Any]) -> None:
     for heading in ("#", "architecture", "score", "parameters", "MAdds"):
         table.add_column(heading, justify="left" if heading == "architecture" else "right", no_wrap=True)
     for rank, entry in enumerate(content["found"], 1):
-        table.add_row(str(rank), entry["architecture"], f"{entry['score']:.6f}", show(entry["params"]), show(entry["madds"]))
+        table.add_row(
+            str(rank), entry["architecture"], f"{entry['score']:.6f}", show(entry["params"]), show(entry["madds"])
+        )
     out.print(table)
     out.print(
         f"Exact: {content['visited']:,} nodes visited, {content['pruned']:,} pruned, "

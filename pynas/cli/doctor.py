@@ -95,5 +95,3 @@ def _print(report: dict[str, Any], json: bool) -> None:
         console.print(f"[red]broken[/red]           {problem}", highlight=False)
     if not report["problems"]:
         console.print("All that pynas needs is there.")
-
-

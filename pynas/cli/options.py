@@ -22,7 +22,9 @@ Space = Annotated[
 ]
 Data = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="digits, cifar10, cifar100, an .npz file or an image folder. [default: digits]", show_default=False),
+    typer.Option(
+        help="digits, cifar10, cifar100, an .npz file or an image folder. [default: digits]", show_default=False
+    ),
 ]
 Teacher = Annotated[
     Optional[str],  # noqa: UP045

@@ -97,5 +97,7 @@ def read_settings(folder: Path) -> Settings:
         )
     known = {field.name for field in fields(Settings)}
     if set(content) != known:
-        raise InputError(f"[run] expected the settings {', '.join(sorted(known))}, got {', '.join(map(str, content))} in {path}")
+        raise InputError(
+            f"[run] expected the settings {', '.join(sorted(known))}, got {', '.join(map(str, content))} in {path}"
+        )
     return Settings(**content)

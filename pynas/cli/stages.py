@@ -19,8 +19,9 @@ from pynas.rating import ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
 from pynas.supernets import Supernet, supernet
-from pynas.train import Step, fit, load_checkpoint
-from pynas.train.checkpoint import load_weights
+from pynas.tensor_files import read_tensors
+from pynas.train import Step, fit
+from pynas.train.checkpoint import CHECKPOINT, load_weights
 from pynas.train.loop import LAST
 
 SEARCH = "pynas.search"
@@ -58,7 +59,9 @@ class Run:
         if path.exists():
             return teachers.load_small(path)
         blocks, stem = teachers.small_like(self.net.block_shapes(self.data.image_shape), self.data.image_shape)
-        teacher = teachers.fit_small(self.data, blocks, stem, seed=self.settings.seed, device=self.device, progress=progress)
+        teacher = teachers.fit_small(
+            self.data, blocks, stem, seed=self.settings.seed, device=self.device, progress=progress
+        )
         teachers.save_small(path, teacher)
         return teacher
 
@@ -80,8 +83,10 @@ class Run:
         """
         path = self.folder / LAST
         if not path.exists():
-            raise InputError(f"[run] expected a trained supernet, got no {path}; run `pynas train --run {self.folder}` first")
-        checkpoint = load_checkpoint(path)
+            raise InputError(
+                f"[run] expected a trained supernet, got no {path}; run `pynas train --run {self.folder}` first"
+            )
+        checkpoint = read_tensors(path, CHECKPOINT)
         position = checkpoint.made_from
         if position["step"] < position["epochs"] * position["batches"]:
             raise InputError(
@@ -110,10 +115,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def train(run: Run, on_teacher: Callable[[int, int, float], None] | None, on_step: Callable[[Step], None] | None) -> None:
+def train(
+    run: Run, on_teacher: Callable[[int, int, float], None] | None, on_step: Callable[[Step], None] | None
+) -> None:
     """Train the teacher if need be, then the supernet; goes on where it was stopped."""
     method = run.method(on_teacher)
-    fit(method, run.loader("train", "standard"), run.settings.epochs, run.folder, seed=run.settings.seed, on_step=on_step)
+    fit(
+        method,
+        run.loader("train", "standard"),
+        run.settings.epochs,
+        run.folder,
+        seed=run.settings.seed,
+        on_step=on_step,
+    )
 
 
 def rate(run: Run, loss: str, norm: str, on_block: Callable[[int, int], None] | None) -> list[list[ScoreTable]]:
@@ -157,9 +171,7 @@ def find(run: Run, limits: Mapping[str, float], top_k: int) -> dict[str, Any]:
     table = costs(run)
     chosen = dict(limits) or {"madds": half_way(table, "madds")}
     found = search.best(tables, table, limits=chosen, top_k=top_k)
-    results = [
-        {"architecture": str(entry.architecture), "score": entry.score, **entry.costs} for entry in found
-    ]
+    results = [{"architecture": str(entry.architecture), "score": entry.score, **entry.costs} for entry in found]
     certificate = found.certificate
     content = header("pynas.search", space=run.space.name, data=run.data.fingerprint) | {
         "limits": chosen,

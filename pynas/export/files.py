@@ -11,7 +11,7 @@ from torch import nn
 from pynas.errors import InputError
 from pynas.export.subnet import standalone
 from pynas.spaces import Architecture, Space, get
-from pynas.train import load_checkpoint, save_checkpoint
+from pynas.tensor_files import read_tensors, write_tensors
 
 SUBNET = "pynas.subnet"
 
@@ -21,7 +21,7 @@ def save_subnet(
 ) -> None:
     """Write a network that `subnet` gave, atomically, with a digest of its weights."""
     described = {"space": space.name, "architecture": str(architecture), "num_classes": num_classes}
-    save_checkpoint(path, model.state_dict(), SUBNET, **described, **made_from)
+    write_tensors(path, SUBNET, model.state_dict(), **described, **made_from)
 
 
 def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module, Mapping[str, Any]]:
@@ -32,12 +32,14 @@ def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module
     Raises:
         InputError: missing, damaged, of another version, or of an unknown space.
     """
-    checkpoint = load_checkpoint(path, SUBNET)
+    checkpoint = read_tensors(path, SUBNET)
     made_from = checkpoint.made_from
     model = standalone(space or get(made_from["space"]), made_from["architecture"], made_from["num_classes"])
     try:
         model.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise InputError(f"[export] expected the weights of {made_from['architecture']!r}, got others in {path}: {first}") from None
+        raise InputError(
+            f"[export] expected the weights of {made_from['architecture']!r}, got others in {path}: {first}"
+        ) from None
     return model.eval(), made_from

@@ -126,9 +126,7 @@ class DNA(nn.Module):
 
         batches: yields (images, labels), the same ones each time it is iterated. options: for `pynas.rate`.
         """
-        return [
-            self.rate_block(batches, b, loss=loss, norm=norm, **options) for b in range(len(self.net.space.blocks))
-        ]
+        return [self.rate_block(batches, b, loss=loss, norm=norm, **options) for b in range(len(self.net.space.blocks))]
 
     def rate_block(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,10 +13,13 @@ from pynas.errors import InputError
 
 Path = tuple[int, ...]
 
+# Subtrees per share: more cut the paths more evenly, fewer repeat fewer prefixes.
+_CUTS = 8
+
 
 @dataclass(frozen=True)
 class Node:
-    """A prefix of paths: the rows `start:stop` of the tree's sorted path list all begin with it."""
+    """A prefix of paths: the rows `start:stop` of the tree's sorted path list that begin with it, or some of them."""
 
     start: int
     stop: int
@@ -69,10 +72,10 @@ class PathTree:
         grown: dict[int, list[tuple[int, Node]]] = {}
         starts = self._starts[depth]
         for position, node in enumerate(nodes):
-            first, last = bisect_left(starts, node.start), bisect_left(starts, node.stop)
+            first, last = bisect_right(starts, node.start) - 1, bisect_left(starts, node.stop)
             for start, stop in zip(starts[first:last], starts[first + 1 : last + 1]):
-                candidate = int(self.paths[start, depth])
-                grown.setdefault(candidate, []).append((position, Node(start, stop)))
+                child = Node(max(start, node.start), min(stop, node.stop))
+                grown.setdefault(int(self.paths[start, depth]), []).append((position, child))
         for candidate in sorted(grown):
             parents, children = zip(*grown[candidate])
             yield Branch(candidate, parents, children)
@@ -85,9 +88,15 @@ class PathTree:
         starts = self._starts[depth - 1]
         return [Node(start, stop) for start, stop in pairwise(starts)]
 
-    def below(self, node: Node) -> PathTree:
-        """The tree of one subtree's paths."""
-        return PathTree(self.paths[node.start : node.stop])
+    def share(self, part: int, parts: int) -> Node:
+        """A contiguous share of the paths, about one of `parts` equal ones, cut where subtrees end."""
+        nodes = self.split(_CUTS * parts)
+        cuts = [nodes[len(nodes) * cut // parts].start for cut in range(parts)] + [len(self.paths)]
+        return Node(cuts[part], cuts[part + 1])
+
+    def extended(self) -> PathTree:
+        """The same paths with one more layer of a single candidate."""
+        return PathTree(np.pad(self.paths, ((0, 0), (0, 1))))
 
 
 def build_tree(

@@ -79,7 +79,9 @@ def _counts(blocks: Sequence[Sequence[Layers]]) -> list[list[tuple[int, ...]]]:
         raise InputError("[supernet] expected at least one block, got none")
     for b, block in enumerate(blocks):
         if not counts[b] or any(not cell or 0 in cell for cell in counts[b]):
-            raise InputError(f"[supernet] expected a candidate in every layer of every cell, got {counts[b]} in block {b}")
+            raise InputError(
+                f"[supernet] expected a candidate in every layer of every cell, got {counts[b]} in block {b}"
+            )
         for cell in block:
             for layer in cell:
                 for candidate in layer:

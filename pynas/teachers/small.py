@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pynas import files
 from pynas.data import ImageData, Loader
 from pynas.errors import InputError
 from pynas.teachers.teacher import Teacher
+from pynas.tensor_files import read_tensors, write_tensors
 
 _KIND = "pynas.teacher"
 
@@ -138,10 +134,7 @@ def accuracy(
 
 def save_small(path: str | Path, teacher: Teacher) -> None:
     """Write a teacher that `fit_small` made, atomically, with what it was made from and a digest of its weights."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in teacher.module.state_dict().items()}
-    content = files.header(_KIND, **teacher.made_from) | {"digest": _digest(tensors)}
-    with files.atomic(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"pynas": json.dumps(content)})
+    write_tensors(path, _KIND, teacher.module.state_dict(), **teacher.made_from)
 
 
 def load_small(path: str | Path, norm: str = "running") -> Teacher:
@@ -150,22 +143,8 @@ def load_small(path: str | Path, norm: str = "running") -> Teacher:
     Raises:
         InputError: missing, damaged, of another kind or version.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {}).get("pynas", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError:
-        raise InputError(f"[{_KIND}] expected the file {path}, got nothing there") from None
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(f"[{_KIND}] expected a whole .safetensors file, got a damaged one: {path} ({error})") from None
-    files._check_header(content, _KIND, path)
-    if content["digest"] != _digest(tensors):
-        raise InputError(f"[{_KIND}] expected the weights that were written, got others: {path} is damaged")
-    made_from = content["made_from"]
+    content = read_tensors(path, _KIND)
+    made_from = dict(content.made_from)
     module = small(made_from["num_classes"], made_from["blocks"], made_from["stem"])
-    module.load_state_dict(tensors)
+    module.load_state_dict(dict(content.tensors))
     return Teacher(module, _small_taps(made_from["blocks"]), norm, made_from)
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    return hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()

@@ -1,87 +1,14 @@
-"""Checkpoints: weights, optimiser state and position in one safetensors file, with a digest of every byte."""
+"""Checkpoints of a training: weights and optimiser state, and putting them back."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from pynas.errors import InputError
-from pynas.files import FORMAT_VERSION, atomic
+from pynas.tensor_files import TensorFile
 
 CHECKPOINT = "pynas.checkpoint"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Tensors by name and the description that was saved with them."""
-
-    tensors: Mapping[str, torch.Tensor]
-    made_from: Mapping[str, Any]
-    digest: str
-
-    def with_prefix(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors whose names begin with `prefix`, without it."""
-        return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
-
-
-def digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """BLAKE2b over names, types, shapes and bytes, in name order."""
-    state = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return state.hexdigest()
-
-
-def save_checkpoint(
-    path: str | Path, tensors: Mapping[str, torch.Tensor], kind: str = CHECKPOINT, **made_from: Any
-) -> None:
-    """Write tensors atomically; the file's metadata holds kind, version, digest and `made_from` (plain JSON values)."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {
-        "format": kind,
-        "version": str(FORMAT_VERSION),
-        "digest": digest(tensors),
-        "made_from": json.dumps(made_from),
-    }
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata)
-
-
-def load_checkpoint(path: str | Path, kind: str = CHECKPOINT) -> Checkpoint:
-    """Read and check a file that `save_checkpoint` wrote; nothing in it is executed.
-
-    Raises:
-        InputError: missing, truncated or changed since it was written, of another kind or version.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"[checkpoint] expected the file {path}, got nothing there")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"[checkpoint] expected a whole safetensors file, got a damaged one: {path} ({error})") from None
-    if metadata.get("format") != kind:
-        raise InputError(f"[checkpoint] expected the format {kind!r}, got {metadata.get('format')!r} in {path}")
-    if metadata.get("version") != str(FORMAT_VERSION):
-        raise InputError(
-            f"[checkpoint] expected format version {FORMAT_VERSION}, got {metadata.get('version')!r} in {path}; "
-            "it was written by another version of pynas: use that version, or another run folder"
-        )
-    if metadata.get("digest") != digest(tensors):
-        raise InputError(f"[checkpoint] expected the bytes that were written, got others: {path} is damaged")
-    return Checkpoint(tensors, json.loads(metadata["made_from"]), metadata["digest"])
 
 
 def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -94,7 +21,7 @@ def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-def restore_training(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore_training(checkpoint: TensorFile, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put `training_tensors` back.
 
     Raises:
@@ -109,7 +36,7 @@ def restore_training(checkpoint: Checkpoint, module: nn.Module, optimizer: torch
     optimizer.load_state_dict(content)
 
 
-def load_weights(checkpoint: Checkpoint, module: nn.Module) -> None:
+def load_weights(checkpoint: TensorFile, module: nn.Module) -> None:
     """Load the `model.*` tensors into a method, strictly.
 
     Raises:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from pynas.errors import InputError
-from pynas.train.checkpoint import load_checkpoint, restore_training, save_checkpoint, training_tensors
+from pynas.tensor_files import read_tensors, write_tensors
+from pynas.train.checkpoint import CHECKPOINT, restore_training, training_tensors
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 LAST = "checkpoints/last.safetensors"
@@ -78,7 +79,9 @@ def fit(
                     trainer.save()
                     saved = time.monotonic()
             if trainer.step != (epoch + 1) * length:
-                raise InputError(f"[fit] expected {length} batches in epoch {epoch + 1}, got {trainer.step - epoch * length}")
+                raise InputError(
+                    f"[fit] expected {length} batches in epoch {epoch + 1}, got {trainer.step - epoch * length}"
+                )
             trainer.save()
         method.eval()
 
@@ -105,7 +108,7 @@ class _Trainer:
     def start(self, loader: Iterable[Batch]) -> None:
         """From the checkpoint where there is one, else from the method's own preparation."""
         if self.run is not None and (self.run / LAST).exists():
-            checkpoint = load_checkpoint(self.run / LAST)
+            checkpoint = read_tensors(self.run / LAST, CHECKPOINT)
             wanted = self.description()
             for name in ("seed", "epochs", "batches"):
                 if checkpoint.made_from.get(name) != wanted[name]:
@@ -155,7 +158,8 @@ class _Trainer:
             file.flush()
             os.fsync(file.fileno())
         self.lines.clear()
-        save_checkpoint(self.run / LAST, training_tensors(self.method, self.optimizer), **self.description())
+        tensors = training_tensors(self.method, self.optimizer)
+        write_tensors(self.run / LAST, CHECKPOINT, tensors, **self.description())
 
     def truncate_metrics(self, path: Path) -> None:
         """Drop lines of steps that the checkpoint has not seen, and a half-written last line."""

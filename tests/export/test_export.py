@@ -72,7 +72,7 @@ def test_damaged_files_are_named(net, tmp_path, damage):
     else:
         content = bytearray(b"not safetensors")
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"\[checkpoint\] expected .*net\.safetensors"):
+    with pytest.raises(InputError, match=r"\[pynas.subnet\] expected .*net\.safetensors"):
         export.load_subnet(path)
 
 

@@ -11,7 +11,9 @@ from torch import nn
 from pynas.nn import MBConv
 
 
-@pytest.mark.parametrize("inputs, outputs, kernel, expand, stride", [(8, 8, 3, 6, 1), (8, 12, 5, 3, 2), (8, 16, 7, 6, 1)])
+@pytest.mark.parametrize(
+    "inputs, outputs, kernel, expand, stride", [(8, 8, 3, 6, 1), (8, 12, 5, 3, 2), (8, 16, 7, 6, 1)]
+)
 def test_equals_timm(inputs, outputs, kernel, expand, stride):
     torch.manual_seed(0)
     ours = MBConv(inputs, outputs, kernel, expand, stride).train()

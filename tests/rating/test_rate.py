@@ -57,7 +57,7 @@ def test_a_prefix_is_computed_once():
     for depth, layer in enumerate(layers):
         for module in layer:
             module.register_forward_hook(lambda module, args, y, depth=depth: calls.append((depth, len(args[0]) // 4)))
-    rate(layers, batches, norm="running")
+    rate(layers, batches, norm="running", max_bytes=1)
     per_depth = [sum(paths for d, paths in calls if d == depth) for depth in range(3)]
     assert per_depth == [4, 16, 64]
 

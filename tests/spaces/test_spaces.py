@@ -25,7 +25,9 @@ def test_published_sizes(name):
 @pytest.mark.parametrize("name", spaces.SPACES)
 def test_size_is_the_number_of_paths(name):
     space = spaces.get(name)
-    counted = [len(set(space.paths(b))) if space.path_counts[b] < 5000 else space.path_counts[b] for b in range(len(space))]
+    counted = [
+        len(set(space.paths(b))) if space.path_counts[b] < 5000 else space.path_counts[b] for b in range(len(space))
+    ]
     assert tuple(counted) == space.path_counts
     assert space.size == int(np.prod([float(n) for n in counted])) or space.size > 2**53
 
@@ -79,7 +81,8 @@ def test_sampling_is_uniform_over_paths_not_cells():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "11", "11|1111|1111|1111|111", "11|1111|1111|1111|1114", "1:11|1111|1111|1111|1111", "11|11 1|1111|1111|1"]
+    "text",
+    ["", "11", "11|1111|1111|1111|111", "11|1111|1111|1111|1114", "1:11|1111|1111|1111|1111", "11|11 1|1111|1111|1"],
 )
 def test_bad_architectures_are_named(text):
     with pytest.raises(InputError, match="expected"):

@@ -11,7 +11,10 @@ from pynas.spaces import Architecture
 
 
 def test_forward_runs_the_chosen_modules():
-    blocks = [[[[nn.Linear(3, 4), nn.Linear(3, 4)], [nn.Linear(4, 4)]], [[nn.Linear(3, 4)]]], [[[nn.Linear(4, 2), nn.Tanh()]]]]
+    blocks = [
+        [[[nn.Linear(3, 4), nn.Linear(3, 4)], [nn.Linear(4, 4)]], [[nn.Linear(3, 4)]]],
+        [[[nn.Linear(4, 2), nn.Tanh()]]],
+    ]
     stem, head = nn.ReLU(), nn.Softmax(1)
     net = pynas.Supernet(blocks, stem=stem, head=head)
     assert net.space.path_counts == (3, 2) and net.space.size == 6
