@@ -185,9 +185,16 @@ def test_timm_stages_by_default() -> None:
     assert teachers.timm_teacher("resnet10t", pretrained=False, taps=["layer2"]).taps == ("layer2",)
 
 
-def test_timm_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"'eficientnet_b0'; near: .*efficientnet_b0"):
-        teachers.timm_teacher("eficientnet_b0", pretrained=False)
+def test_timm_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, asked = timm.create_model, []
+
+    def loaded(name: str, pretrained: bool) -> nn.Module:
+        asked.append((name, pretrained))
+        return create(name)
+
+    monkeypatch.setattr(timm, "create_model", loaded)
+    teacher = teachers.timm_teacher("resnet10t")
+    assert asked == [("resnet10t", True)] and teacher.made_from["mean"] == [0.485, 0.456, 0.406]
 
     def offline(*args: object, **options: object) -> None:
         raise OSError("We couldn't connect\nto the hub")
@@ -196,6 +203,8 @@ def test_timm_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="couldn't connect; pretrained weights come from the model hub") as error:
         teachers.timm_teacher("resnet10t")
     assert "\n" not in str(error.value) and "without a network" in str(error.value)
+    with pytest.raises(InputError, match=r"'eficientnet_b0'; near: .*efficientnet_b0"):
+        teachers.timm_teacher("eficientnet_b0", pretrained=False)
 
 
 @pytest.fixture(scope="module")
