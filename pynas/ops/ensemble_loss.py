@@ -14,14 +14,14 @@ def ensemble_loss(
 ) -> torch.Tensor:
     """Loss `[P]` of each path: mean_b ||u_pb - m_b||^2 with m_b = mean_p v_pb, BossNAS eq. 3-4.
 
-    online `[P, B, D]` and target `[P, B, D]` hold the outputs of path p for sample b; u and v are their rows, divided by
+    online `[P, B, D]` and target `[P, B, D]` hold the outputs of path p for sample b; u and v are their rows, over
     their norms with `normalize` (at least 1e-12). `renormalize` divides m_b by its norm too, which makes the distance
     2 - 2 cos(u_pb, m_b), the loss of the code released with BossNAS. float32 for half types; nan if the batch is empty.
-    The gradient goes to `online`; the target gets none, and second derivatives are refused.
+    The gradient goes to `online`; the target gets none. Not twice differentiable.
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, and on `renormalize` without `normalize`.
     """
-    return _EnsembleLoss.apply(online, target, normalize, renormalize)
+    return _EnsembleLoss.apply(online, target.detach(), normalize, renormalize)
 
 
 def ensemble_loss_reference(

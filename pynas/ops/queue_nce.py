@@ -17,12 +17,12 @@ def queue_nce(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, tempe
 
     query q and its positive key k `[B, D]`, queue of negative keys n `[K, D]`. Memory O(B + K) instead of O(B K). The
     products run in torch, in float32 for half types (so torch's TF32 setting counts), and so is the result. Gradients
-    go to query and key; the queue gets none, and may change before the backward pass. Second derivatives are refused.
+    go to query and key; the queue gets none, and may change before the backward pass. Not twice differentiable.
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, and on a temperature that is not positive.
     """
     weigh = torch.is_grad_enabled() and query.requires_grad
-    return _QueueNCE.apply(query, key, queue, float(temperature), weigh)
+    return _QueueNCE.apply(query, key, queue.detach(), float(temperature), weigh)
 
 
 def queue_nce_reference(
@@ -72,7 +72,7 @@ def _check(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, temperat
 
 
 def _queue_nce(query, key, queue, temperature, weigh):
-    """The loss, the softmax's weight of the positive key `[B]`, and (with `weigh`) the softmax-weighted keys `[B, D]`."""
+    """The loss, the softmax's weight of the positive key `[B]`, and (with `weigh`) the weighted keys' sum `[B, D]`."""
     _check(query, key, queue, temperature)
     kind = native.accumulate_dtype(query.dtype)
     (batch, size), chunk = query.shape, max(_LOGITS[query.device.type] // max(len(query), 1), 256)

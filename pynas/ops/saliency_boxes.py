@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,7 @@ from pynas.ops import _library as native
 _ROWS = 32
 
 
-def saliency_boxes(
-    weight: torch.Tensor, grad: torch.Tensor, rows: Sequence[int], cols: Sequence[int]
-) -> torch.Tensor:
+def saliency_boxes(weight: torch.Tensor, grad: torch.Tensor, rows: Sequence[int], cols: Sequence[int]) -> torch.Tensor:
     """Sum of abs(weight * grad) over each box `[:rows[i], :cols[j]]`, float64 `[len(rows), len(cols)]`: PreNAS eq. 4.
 
     A subnet that takes the first r rows and c columns of `weight` `[R, C]` has the score of its box; divided by the
@@ -66,7 +65,7 @@ def _saliency_boxes(weight, grad, rows, cols):
     _check(weight, grad, rows, cols)
     weight, grad = _unit_stride(weight), _unit_stride(grad)
     row_bounds, col_edges = sorted({0, *rows}), sorted({0, *cols})
-    row_edges = [row for first, last in zip(row_bounds, row_bounds[1:]) for row in range(first, last, _ROWS)]
+    row_edges = [row for first, last in pairwise(row_bounds) for row in range(first, last, _ROWS)]
     row_edges.append(row_bounds[-1])
     cells = weight.new_zeros((len(row_edges) - 1, len(col_edges) - 1), dtype=torch.float64)
     if cells.numel() > 0:
