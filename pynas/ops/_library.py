@@ -27,10 +27,12 @@ _share_openmp()
 
 
 def define(name: str, schema: str, implementation, fake) -> None:
-    """Register the operator `pynas::name` with one implementation for CPU and CUDA, and the shapes of its outputs."""
+    """Register the operator `pynas::name` with its implementation and the shapes of its outputs.
+
+    For every backend, so that a tensor elsewhere than on CPU and CUDA is refused by the operator's own checks.
+    """
     library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl(name, implementation, "CPU")
-    library.impl(name, implementation, "CUDA")
+    library.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pynas::{name}", fake, lib=library)
 
 
@@ -86,6 +88,9 @@ def require_tensor(operator: str, name: str, tensor: object, *, like: torch.Tens
     require(isinstance(tensor, torch.Tensor), operator, f"{name} to be a tensor", type(tensor).__name__)
     assert isinstance(tensor, torch.Tensor)
     require(tensor.layout == torch.strided, operator, f"{name} to be a dense tensor", tensor.layout)
+    require(
+        tensor.device.type in ("cpu", "cuda", "meta"), operator, f"{name} on the CPU or a CUDA device", tensor.device
+    )
     require(tensor.dtype in FLOATING, operator, f"{name} of dtype float32, float64, float16 or bfloat16", tensor.dtype)
     if like is not None:
         require(tensor.dtype == like.dtype, operator, f"{name} of dtype {like.dtype}", tensor.dtype)
@@ -101,3 +106,19 @@ def require_no_grad(operator: str, **tensors: torch.Tensor | None) -> None:
                     f"[{operator}] expected {name} without requires_grad, since the operator is not differentiable, "
                     "got one with; call it under torch.no_grad() or detach the input"
                 )
+
+
+def same_or_disjoint(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Two dense tensors have the same elements at the same addresses, or share none."""
+    if left.numel() == 0 or right.numel() == 0 or left.device != right.device:
+        return True
+    if left.data_ptr() == right.data_ptr() and left.shape == right.shape and left.dtype == right.dtype:
+        return all(a == b for a, b, size in zip(left.stride(), right.stride(), left.shape) if size > 1)
+    (left_begin, left_end), (right_begin, right_end) = extent(left), extent(right)
+    return left_end <= right_begin or right_end <= left_begin
+
+
+def extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses of a tensor's first byte and of the byte after its last."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
