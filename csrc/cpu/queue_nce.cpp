@@ -1,28 +1,17 @@
 #include "common/queue_nce.h"
 
-#include <cmath>
-
+#include "common/math.h"
 #include "common/parallel.h"
 
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// exp(x) for x <= 0 in two units in the last place, branch-free so that loops over it vectorise (Cephes' polynomial);
-// 0 below -87, where the true value is under 2^-125. NaN stays NaN.
-PYNAS_INLINE float exponential(float x) {
-  const float clamped = x < -87.0f ? -87.0f : x;
-  const float shifted = clamped * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;  // whole = round(x / ln 2)
-  const float r = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  return x < -87.0f ? 0.0f : p * bits_float((float_bits(shifted) - 0x4B400000u + 127u) << 23);
+// e^x for x <= 0; 0 below -87, which is lost in a sum that has a 1 in it. NaN stays NaN.
+template <class A>
+PYNAS_INLINE A exponential(A x) {
+  const A inside = bounded_exponential(x);
+  return x < A(-87) ? A(0) : inside + (x - x);
 }
-PYNAS_INLINE double exponential(double x) { return std::exp(x); }
 
 template <class T>
 T row_maximum(const T* row, int64_t n, T start) {
