@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from pynas.ops import _library
 
@@ -61,3 +62,29 @@ def one_or_two_threads() -> Callable[[Callable[[], object]], tuple[object, objec
         return results[0], results[1]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def draw_tensor() -> Callable[..., torch.Tensor]:
+    """draw_tensor(draw, shape, dtype): for fuzzing, a tensor in any layout."""
+    return _draw_tensor
+
+
+def _draw_tensor(draw, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Values from a seed; dense, channels-last, sliced, transposed or expanded."""
+    kind = draw(st.sampled_from(["dense", "channels_last", "offset", "sliced", "transposed", "expanded"]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+    if kind == "expanded":
+        return torch.randn(shape[:-1] + (1,), generator=generator).to(dtype).expand(shape)
+    if kind == "sliced":
+        return torch.randn([2 * size for size in shape], generator=generator).to(dtype)[
+            tuple([slice(None, None, 2)] * len(shape))
+        ]
+    x = torch.randn(shape, generator=generator).to(dtype)
+    if kind == "offset":
+        x = torch.cat([x.new_zeros(1), x.flatten()])[1:].view(shape)
+    if kind == "transposed":
+        x = x.transpose(0, -1).contiguous().transpose(0, -1)
+    if kind == "channels_last" and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x

@@ -232,7 +232,7 @@ def test_thread_count_changes_nothing(one_or_two_threads):
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_fuzz(data, call_on):
+def test_fuzz(data, call_on, draw_tensor):
     """Any shapes, layouts, strides, dtypes and options: the right answer, or an InputError."""
     draw = data.draw
     paths, batch, channels = draw(st.integers(1, 4)), draw(st.integers(0, 4)), draw(st.integers(1, 40))
@@ -256,23 +256,3 @@ def test_fuzz(data, call_on):
     torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(mean.double(), expected_mean, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(var.double(), expected_var, rtol=1e-5, atol=1e-5)
-
-
-def draw_tensor(draw, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Values from a seed; dense, channels-last, sliced, transposed or expanded."""
-    kind = draw(st.sampled_from(["dense", "channels_last", "offset", "sliced", "transposed", "expanded"]))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
-    if kind == "expanded":
-        return torch.randn(shape[:-1] + (1,), generator=generator).to(dtype).expand(shape)
-    if kind == "sliced":
-        return torch.randn([2 * size for size in shape], generator=generator).to(dtype)[
-            tuple([slice(None, None, 2)] * len(shape))
-        ]
-    x = torch.randn(shape, generator=generator).to(dtype)
-    if kind == "offset":
-        x = torch.cat([x.new_zeros(1), x.flatten()])[1:].view(shape)
-    if kind == "transposed":
-        x = x.transpose(0, -1).contiguous().transpose(0, -1)
-    if kind == "channels_last" and x.dim() == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
-    return x
