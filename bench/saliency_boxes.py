@@ -8,8 +8,8 @@ from bench import _timer
 from pynas import ops
 from pynas.ops.saliency_boxes import saliency_boxes_reference
 
-# Rows, columns, row bounds, column bounds: the query part of qkv (heads of 64) and the first MLP layer of the tiny and base
-# supernets, and a matrix that no cache holds.
+# Rows, columns, row bounds, column bounds: the query part of qkv (heads of 64) and the first MLP layer of the tiny and
+# base supernets, and a matrix that no cache holds.
 CASES = {
     "tiny query": (256, 256, [192, 256], [192, 216, 240]),
     "tiny MLP": (1024, 256, [672, 756, 768, 840, 864, 960], [192, 216, 240]),

@@ -1,7 +1,5 @@
 #include "common/ensemble_loss.h"
 
-#include <cmath>
-
 #include "common/parallel.h"
 
 namespace pynas::PYNAS_ISA {
@@ -11,14 +9,14 @@ namespace {
 constexpr int64_t kGrain = 16384;
 
 template <class T>
-Accumulate<T> squared_norm(const T* row, int64_t n) {
+Accumulate<T> row_norm(const T* row, int64_t n) {
   Accumulate<T> total = 0;
 #pragma omp simd reduction(+ : total)
   for (int64_t i = 0; i < n; ++i) {
     const Accumulate<T> x = load(row[i]);
     total += x * x;
   }
-  return total;
+  return static_cast<Accumulate<T>>(__builtin_sqrt(total));
 }
 
 template <class A>
@@ -34,12 +32,12 @@ void ensemble(const EnsembleLossArgs& args, const T* target, Accumulate<T>* mean
   for (int64_t i = 0; i < n; ++i) mean[i] = 0;
   for (int64_t path = 0; path < args.paths; ++path) {
     const T* row = target + path * args.batch * n;
-    const A scale = (args.normalize ? inverse_norm(std::sqrt(squared_norm(row, n))) : A(1)) / static_cast<A>(args.paths);
+    const A scale = (args.normalize ? inverse_norm(row_norm(row, n)) : A(1)) / static_cast<A>(args.paths);
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) mean[i] += load(row[i]) * scale;
   }
   if (!args.renormalize) return;
-  const A scale = inverse_norm(std::sqrt(squared_norm(mean, n)));
+  const A scale = inverse_norm(row_norm(mean, n));
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) mean[i] *= scale;
 }
@@ -48,7 +46,7 @@ void ensemble(const EnsembleLossArgs& args, const T* target, Accumulate<T>* mean
 template <class T>
 void compare(const EnsembleLossArgs& args, const T* row, const Accumulate<T>* mean, int64_t item) {
   using A = Accumulate<T>;
-  const A norm = args.normalize ? std::sqrt(squared_norm(row, args.size)) : A(1), inverse = inverse_norm(norm);
+  const A norm = args.normalize ? row_norm(row, args.size) : A(1), inverse = inverse_norm(norm);
   A distance = 0, along = 0;
 #pragma omp simd reduction(+ : distance, along)
   for (int64_t i = 0; i < args.size; ++i) {

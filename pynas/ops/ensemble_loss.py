@@ -21,6 +21,7 @@ def ensemble_loss(
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, and on `renormalize` without `normalize`.
     """
+    native.require_tensor("ensemble_loss", "target", target)
     return _EnsembleLoss.apply(online, target.detach(), normalize, renormalize)
 
 

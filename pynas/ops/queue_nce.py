@@ -21,8 +21,10 @@ def queue_nce(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, tempe
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, and on a temperature that is not positive.
     """
+    native.require_tensor("queue_nce", "query", query)
+    native.require_tensor("queue_nce", "queue", queue)
     weigh = torch.is_grad_enabled() and query.requires_grad
-    return _QueueNCE.apply(query, key, queue.detach(), float(temperature), weigh)
+    return _QueueNCE.apply(query, key, queue.detach(), temperature, weigh)
 
 
 def queue_nce_reference(
