@@ -29,7 +29,7 @@ def traverse(
     """The `top_k` choices of least total loss with every total cost <= its limit; ties by the indices, block by block.
 
     offsets `[B+1]`: block b's options are rows offsets[b]..offsets[b+1]-1; losses `[N]`; costs `[N, M]` of either sign;
-    limits `[M]`, inclusive; all int64 on the CPU, and every possible total below 2**62 in magnitude. state_in,
+    limits `[M]`, inclusive; all int64 on the CPU, and every possible total below 2**61 in magnitude. state_in,
     state_out `[N]` in 0..states-1: an option follows one whose state_out equals its state_in; the first block starts
     in state 0 and the last one ends there; every option must lie on some whole choice.
 
@@ -83,7 +83,7 @@ def _check_values(offsets, losses, costs, state_in, state_out, states: int) -> N
     for name, tensor in (("losses", losses[:, None]), ("costs", costs)):
         least, most = (np_ufunc.reduceat(tensor.numpy(), starts, axis=0) for np_ufunc in (np.minimum, np.maximum))
         total = np.maximum(-least.astype(np.float64), most).sum(axis=0).max(initial=0)
-        require(total < 2.0**62, "traverse", f"{name} whose totals stay below 2**62", total)
+        require(total < 2.0**61, "traverse", f"{name} whose totals stay below 2**61", total)
     if state_in is None:
         return
     for state in (state_in, state_out):
