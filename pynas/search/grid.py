@@ -33,8 +33,9 @@ class Grid:
     def whole(self, values: np.ndarray) -> np.ndarray:
         return np.rint(np.ldexp(values, -self.exponent)).astype(np.int64)
 
-    def total(self, whole: int) -> float:
-        return math.ldexp(float(whole), self.exponent)
+    def total(self, whole: np.ndarray | int) -> np.ndarray:
+        """Totals as float64, rounded once."""
+        return np.ldexp(np.asarray(whole, dtype=np.int64).astype(np.float64), self.exponent)
 
     def most(self, limit: float) -> int:
         """The greatest whole total that, rounded to float64, is `limit` or less."""
@@ -55,8 +56,9 @@ class Column:
     fixed: int
     grid: Grid | None
 
-    def total(self, rows: np.ndarray) -> int | float:
-        whole = self.fixed + int(self.whole[rows].sum())
+    def total(self, rows: np.ndarray) -> np.ndarray:
+        """Totals of choices: rows `[..., B]` -> `[...]`."""
+        whole = self.fixed + self.whole[rows].sum(axis=-1)
         return whole if self.grid is None else self.grid.total(whole)
 
     def most(self, limit: float) -> int:
