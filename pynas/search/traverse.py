@@ -14,6 +14,7 @@ from pynas.search.grid import cost_column, join_blocks, losses_on_grid
 from pynas.search.infeasible import explain
 from pynas.search.problem import Limit, Problem
 from pynas.search.states import link, unlinked
+from pynas.search.verify import verify
 
 # One bound per cost, None where there is none; a number alone where there is one cost.
 Bounds = Sequence[float | None] | float | None
@@ -32,9 +33,18 @@ class Traversal:
     certificate: Certificate
     exhausted: bool
     problem: Problem = field(repr=False)
+    multipliers: np.ndarray = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.losses)
+
+    def verify(self) -> int:
+        """Check the answer independently, by enumeration; see `pynas.search.verify`. Returns the partial choices seen.
+
+        Raises:
+            VerificationError: it is not the exact answer.
+        """
+        return verify(self.problem, self.indices + self.problem.offsets[:-1], self.exhausted, self.multipliers)
 
 
 def traverse(
@@ -119,7 +129,7 @@ def run(problem: Problem, top_k: int) -> Traversal:
         multipliers=tuple(_per_unit(problem, owners, multipliers)),
     )
     indices = rows - problem.offsets[:-1]
-    return Traversal(indices, losses, totals, certificate, len(rows) < top_k, problem)
+    return Traversal(indices, losses, totals, certificate, len(rows) < top_k, problem, multipliers[:-1])
 
 
 def _per_unit(
