@@ -1,0 +1,65 @@
+// Batch normalisation with statistics per path, activation and residual, in one pass over memory where a channel of a
+// path fits the cache: y = act((x - mean) / sqrt(var + eps) * weight + bias + residual).
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/isa.h"
+#include "common/math.h"
+
+namespace pynas {
+
+enum class Activation : int { none = 0, relu = 1, silu = 2 };
+
+// A is float (double where dtype is). Layout: channels_last says which of the two shapes the large tensors have.
+struct PathBatchNormArgs {
+  const void* x;         // [G, B, C, S] or [G, B, S, C] of dtype
+  const void* residual;  // like x, or null
+  const void* weight;    // [C] of A, or null
+  const void* bias;      // [C] of A, or null
+  void* mean;            // [G, C] of A: read if statistics_given, else written
+  void* var;             // [G, C] of A, divided by n
+  void* y;               // like x; may be x or residual itself
+  double* partial;       // [G, C, ceil(B * S / chunk), 2], workspace
+  int64_t paths;         // G
+  int64_t batch;         // B
+  int64_t channels;      // C
+  int64_t size;          // S
+  int64_t chunk;         // of the B * S elements of a channel, those that one CUDA block sums
+  double eps;
+  bool channels_last;
+  bool statistics_given;
+  Activation activation;
+  DType dtype;
+  int threads;
+};
+
+template <Activation activation, class A>
+PYNAS_INLINE A activate(A x) {
+  if constexpr (activation == Activation::relu) return x < A(0) ? A(0) : x;
+  if constexpr (activation == Activation::silu) return silu(x);
+  return x;
+}
+
+// f(tag) with the activation as the constant decltype(tag)::value.
+template <Activation activation>
+struct ActivationTag {
+  static constexpr Activation value = activation;
+};
+template <class F>
+void dispatch_activation(Activation activation, F&& f) {
+  switch (activation) {
+    case Activation::relu: return f(ActivationTag<Activation::relu>{});
+    case Activation::silu: return f(ActivationTag<Activation::silu>{});
+    default: return f(ActivationTag<Activation::none>{});
+  }
+}
+
+namespace cuda {
+void path_batch_norm(const PathBatchNormArgs& args, void* stream);
+}
+
+}  // namespace pynas
+
+PYNAS_CPU_KERNEL(path_batch_norm, PathBatchNormArgs)

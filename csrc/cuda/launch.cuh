@@ -1,0 +1,70 @@
+// Launching a kernel, and what kernels share. A block holds at most 1024 threads and a warp 32.
+//
+// The same .cu files are also compiled for the CPU by the tests (tests/cuda_host), so kernels use only what that shim
+// offers: launch() instead of <<<>>>, PYNAS_SHARED, __syncthreads, __syncwarp, __shfl_*_sync, __ballot_sync, __any_sync,
+// __all_sync, atomicAdd/Max/Min/CAS/Exch, __ldg and the mathematics of <cmath>. Every thread of a block must reach each barrier.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "common/dtype.h"
+
+#if defined(__CUDACC__)
+// PYNAS_SHARED(float, scratch): `float* scratch`, the dynamic shared memory of the block, aligned to 16 bytes.
+#define PYNAS_SHARED(T, name)                                  \
+  extern __shared__ __align__(16) unsigned char pynas_shared[]; \
+  T* name = reinterpret_cast<T*>(pynas_shared)
+#else
+#include "cuda_host.h"
+#endif
+
+namespace pynas::cuda {
+
+constexpr int kWarp = 32;
+// More blocks than this are never started: kernels loop over their work items by gridDim.x.
+constexpr int64_t kMaxBlocks = 1 << 30;
+
+inline unsigned grid_size(int64_t items) { return static_cast<unsigned>(items < kMaxBlocks ? items : kMaxBlocks); }
+
+inline void check(cudaError_t error, const char* operation) {
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(std::string("[") + operation + "] CUDA error: " + cudaGetErrorString(error));
+}
+
+// kernel<<<grid, block, shared, stream>>>(arguments...), and the launch's error thrown.
+template <class... Parameters, class... Arguments>
+void launch(const char* operation, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, void* stream,
+            Arguments... arguments) {
+  if (shared > 48 * 1024) {
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared)),
+          operation);
+  }
+#if defined(__CUDACC__)
+  kernel<<<grid, block, shared, static_cast<cudaStream_t>(stream)>>>(arguments...);
+#else
+  cuda_host::launch(grid, block, shared, [=] { kernel(arguments...); });
+#endif
+  check(cudaGetLastError(), operation);
+}
+
+// N elements loaded or stored as one word of at most 16 bytes; the address must be a multiple of it.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Vector {
+  T values[N];
+};
+
+// Elements in a 16-byte word if every row of `size` elements starts on one, else 1.
+template <class T>
+int vector_width(int64_t size, const void* first, const void* second = nullptr, const void* third = nullptr) {
+  constexpr int width = 16 / sizeof(T);
+  const uintptr_t addresses = reinterpret_cast<uintptr_t>(first) | reinterpret_cast<uintptr_t>(second) |
+                              reinterpret_cast<uintptr_t>(third);
+  return size % width == 0 && addresses % 16 == 0 ? width : 1;
+}
+
+}  // namespace pynas::cuda

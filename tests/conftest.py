@@ -1,0 +1,30 @@
+"""Shared by all tests: where and in which dtypes to run, and tensors to run on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+devices = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+dtypes = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+# Relative error that one rounding of a result to the dtype, and float32 (float64) sums before it, may leave.
+TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-13, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+@pytest.fixture(params=devices)
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device in turn; CUDA with `-m cuda`."""
+    return request.param
+
+
+@pytest.fixture(params=dtypes, ids=lambda dtype: str(dtype).removeprefix("torch."))
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """Each floating-point dtype in turn."""
+    return request.param
+
+
+@pytest.fixture
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative tolerance for results in `dtype`."""
+    return TOLERANCES[dtype]
