@@ -249,6 +249,8 @@ void solve(const TraversalArguments& a, const TraversalResult& result) {
 }  // namespace
 }  // namespace traversal
 
-void traverse_cpu(const TraversalArguments& arguments, const TraversalResult& result) { traversal::solve(arguments, result); }
+void cpu::traverse(const TraversalArguments& arguments, const TraversalResult& result) {
+  traversal::solve(arguments, result);
+}
 
 }  // namespace pynas
