@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -41,4 +42,4 @@ def cuda_host() -> ModuleType:
     assert spec is not None and spec.loader is not None
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
-    return build.load(build.build())
+    return build.load(build.build(sanitize=os.environ.get("PYNAS_SANITIZE") == "1"))

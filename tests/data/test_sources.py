@@ -201,6 +201,7 @@ def test_folder(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     assert data.load(tmp_path / "insects").image_shape == (3, 224, 224)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_bad_folders(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="one subfolder"):
         data.load(tmp_path)
@@ -212,5 +213,6 @@ def test_bad_folders(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
         data.load(root)
     root = make_folder(tmp_path / "three")
     (root / "train" / "ant" / "0.png").write_text("no image")
-    with pytest.raises(InputError, match=r"expected an image, got .*0\.png"):
-        list(data.load(root, 16, val_fraction=0).loader("train", 1))
+    for workers in (0, 1):
+        with pytest.raises(InputError, match=r"^\[data\] expected an image, got .*0\.png: .*$"):
+            list(data.load(root, 16, val_fraction=0).loader("train", 1, workers=workers))
