@@ -28,6 +28,8 @@ struct TraversalResult {
   double* multipliers;  // [M + 1]: Lagrangian multipliers of the limits, then the bound they give on the total loss
 };
 
-void traverse_cpu(const TraversalArguments& arguments, const TraversalResult& result);
+namespace cpu {
+void traverse(const TraversalArguments& arguments, const TraversalResult& result);
+}
 
 }  // namespace pynas

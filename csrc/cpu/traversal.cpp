@@ -3,6 +3,7 @@
 #include "common/traversal.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "cpu/traversal_filter.h"
@@ -174,6 +175,33 @@ int64_t greatest_loss(const Problem& problem) {
   return total;
 }
 
+// A window of losses above `floor` to begin with: about as wide as holds 512 top_k choices, were there no limits. The
+// count of choices whose excess over the bound sums to the window or less is near sum_j e_j(n_b - 1) / j!, with n_b the
+// options of block b that exceed it by no more, and e_j the elementary symmetric polynomials.
+int64_t first_window(const Problem& problem, const Bound& bound, int64_t floor, int64_t greatest) {
+  const size_t count = problem.blocks.size();
+  std::vector<std::vector<double>> near(count, std::vector<double>(64));  // [B][e]: options with an excess below 2^e
+  for (size_t b = 0; b < count; ++b) {
+    const Block& block = problem.blocks[b];
+    for (int64_t i = 0; i < block.size(); ++i) {
+      const double total = bound.behind[b][block.in[i]] + bound.value(problem, block, i) + bound.ahead[b + 1][block.out[i]];
+      int exponent = 0;
+      std::frexp(total - bound.limit_value - static_cast<double>(floor), &exponent);
+      ++near[b][std::min(std::max(exponent, 0), 63)];
+    }
+    for (int e = 1; e < 64; ++e) near[b][e] += near[b][e - 1];
+  }
+  for (int e = 62; e > 0; --e) {
+    if (floor + (int64_t{1} << e) > greatest) continue;
+    std::vector<double> symmetric(count + 1);
+    symmetric[0] = 1;
+    for (size_t b = 0; b < count; ++b)
+      for (size_t j = b + 1; j > 0; --j) symmetric[j] += symmetric[j - 1] * std::max(near[b][e] - 1, 0.0) / j;
+    if (std::accumulate(symmetric.begin(), symmetric.end(), 0.0) <= 512.0 * problem.top_k) return int64_t{1} << e;
+  }
+  return 1;
+}
+
 void solve(const TraversalArguments& a, const TraversalResult& result) {
   Effort effort;
   const Problems problems = read(a, effort);
@@ -184,6 +212,7 @@ void solve(const TraversalArguments& a, const TraversalResult& result) {
   const int64_t floor = static_cast<int64_t>(std::max(0.0, std::min(bound.least, static_cast<double>(greatest))));
   int64_t known = a.top_k == 1 && !bound.choice.empty() ? bound.choice_loss : greatest;  // an upper bound on the k-th loss
   int64_t longest = std::min(kLongest, 4096 + 4 * a.top_k), proven = floor, most = known, rounds = 0;
+  if (known == greatest) most = std::min(known, floor + first_window(problems.pool, bound, floor, greatest));
   while (true) {
     const Window window{most, static_cast<double>(most) + bound.limit_value + bound.margin};
     ++rounds;
@@ -209,7 +238,7 @@ void solve(const TraversalArguments& a, const TraversalResult& result) {
     }
     if (full) known = std::min(known, found.back().loss);
     proven = most;
-    most = known;
+    most = std::min(known, floor + 2 * std::max<int64_t>(proven - floor, 1));
     longest = std::min(kLongest, longest * 8);
   }
   result.counts[1] = effort.visited;
@@ -220,6 +249,8 @@ void solve(const TraversalArguments& a, const TraversalResult& result) {
 }  // namespace
 }  // namespace traversal
 
-void traverse_cpu(const TraversalArguments& arguments, const TraversalResult& result) { traversal::solve(arguments, result); }
+void cpu::traverse(const TraversalArguments& arguments, const TraversalResult& result) {
+  traversal::solve(arguments, result);
+}
 
 }  // namespace pynas

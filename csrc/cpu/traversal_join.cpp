@@ -136,7 +136,7 @@ std::vector<Solution> join(const Problem& problem, const Bound& bound, const Hal
     const double reach = static_cast<double>(all.most()) + bound.limit_value + bound.margin;
     if (promise[order[begin]] > reach) break;
     wave = std::min(wave, leading.size() - begin);
-    const int64_t pieces = wave >= 256 ? kPieces : 1;
+    const int64_t pieces = wave >= 512 ? kPieces : 1;
     const Solution worst = all.full() ? *all.threshold() : Solution{};
     std::vector<Collector> found(pieces, Collector(problem.top_k, most, all.full() ? &worst : nullptr));
     std::vector<Effort> efforts(pieces);
