@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pynas.rating.fusion import fuse
 from pynas.rating.norms import PathContext, Streams
 
-# How far apart a stacked and a separate run of the same path may be, relative to the output's largest value: kernels may
-# sum in another order, while a module that mixes paths is off by its own size.
+# How far apart a stacked and a separate run of the same path may be, relative to the output's largest value: kernels
+# may sum in another order, while a module that mixes paths is off by its own size.
 _SAME = {torch.float64: 1e-6, torch.float32: 1e-3}
 _SAME_HALF = 5e-2
 
@@ -19,6 +20,7 @@ _SAME_HALF = 5e-2
 class _Known:
     """What was seen of a candidate on one input shape."""
 
+    module: nn.Module
     changes_input: bool
     mixes_paths: bool | None = None
 
@@ -38,35 +40,48 @@ class Candidate:
         shapes = tuple(tuple(x.shape[1:]) for x in streams)
         known = self._known.get(shapes)
         if known is None:
-            outputs, changes_input = self._guarded(streams, paths)
-            self._known[shapes] = _Known(changes_input)
+            outputs, self._known[shapes] = self._guarded(streams, paths)
             return outputs
         if known.changes_input:
             streams = [x.clone() for x in streams]
         if paths > 1 and known.mixes_paths is not False:
             return self._apart(streams, paths, known)
-        return self._run(streams, paths)
+        return self._run(known.module, streams, paths)
 
-    def _run(self, streams: Streams, paths: int) -> Streams:
-        return [self._module(x) for x in self._context.turns(streams, paths)]
+    def _run(self, module: nn.Module, streams: Streams, paths: int) -> Streams:
+        return [module(x) for x in self._context.turns(streams, paths)]
 
-    def _guarded(self, streams: Streams, paths: int) -> tuple[Streams, bool]:
+    def _guarded(self, streams: Streams, paths: int) -> tuple[Streams, _Known]:
         # Inference tensors count no versions: outside of inference mode a copy tells whether it was written to.
         with torch.inference_mode(False), torch.no_grad():
             copies = [x.clone() for x in streams]
             versions = [x._version for x in copies]
-            outputs = self._run(copies, 1) if paths == 1 else self._one_by_one(copies, paths)
-            return outputs, versions != [x._version for x in copies]
+            outputs = self._one_by_one(self._module, copies, paths)
+            changes_input = versions != [x._version for x in copies]
+            return outputs, _Known(self._fused(streams, paths, outputs), changes_input)
 
-    def _one_by_one(self, streams: Streams, paths: int) -> Streams:
-        alone = [self._run(list(parts), 1) for parts in zip(*(x.chunk(paths) for x in streams))]
+    def _fused(self, streams: Streams, paths: int, expected: Streams) -> nn.Module:
+        """The module with its norms and activations fused, if that can be had and gives the same."""
+        fused = fuse(self._module)
+        if fused is None:
+            return self._module
+        try:
+            outputs = self._one_by_one(fused, [x.clone() for x in streams], paths)
+        except (RuntimeError, ValueError):
+            return self._module
+        return fused if all(_same(a, b) for a, b in zip(outputs, expected)) else self._module
+
+    def _one_by_one(self, module: nn.Module, streams: Streams, paths: int) -> Streams:
+        if paths == 1:
+            return self._run(module, streams, 1)
+        alone = [self._run(module, list(parts), 1) for parts in zip(*(x.chunk(paths) for x in streams))]
         return [torch.cat(parts) for parts in zip(*alone)]
 
     def _apart(self, streams: Streams, paths: int, known: _Known) -> Streams:
         copies = [x.clone() for x in streams] if known.changes_input and known.mixes_paths is None else streams
-        outputs = self._one_by_one(streams, paths)
+        outputs = self._one_by_one(known.module, streams, paths)
         if known.mixes_paths is None:
-            stacked = self._run(copies, paths)
+            stacked = self._run(known.module, copies, paths)
             known.mixes_paths = not all(_same(a, b) for a, b in zip(stacked, outputs))
         return outputs
 

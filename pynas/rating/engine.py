@@ -34,8 +34,9 @@ class Settings:
     """How the engine runs; what is None is chosen from the device.
 
     max_bytes: budget of the features that are held (default: half of the free memory).
-    dtype: run in this type, e.g. torch.bfloat16 (default: the modules' own). channels_last: layout of 4-dimensional inputs
-    (default: on a CPU and for half types). workers: threads on a CPU (default: torch's number of threads).
+    dtype: run in this type, e.g. torch.bfloat16 (default: the modules' own).
+    channels_last: layout of 4-dimensional inputs (default: on a CPU and for half types).
+    workers: threads on a CPU (default: torch's number of threads).
     """
 
     max_bytes: int | None = None
@@ -53,7 +54,7 @@ class Settings:
 class Engine:
     """Runs every path of `tree`, prefix by prefix; use it as a context manager.
 
-    layers: anybody's modules, with the norm mode of each layer in `modes`. calibration: how many streams come first that
+    layers: anybody's modules, with the norm mode of each layer in `modes`. calibration: how many of the streams, the first,
     only re-estimate batch-norm statistics.
     """
 

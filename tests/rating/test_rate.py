@@ -154,7 +154,6 @@ class Scale(nn.Module):
         (lambda a: a["layers"][2].append(nn.Conv2d(5, 6, 1)), "candidate 4 of layer 2"),
         (lambda a: a["layers"][2].append(nn.Flatten(0)), "as many rows"),
         (lambda a: a["layers"][2].append(Scale()), r"nan for the path \(0, 0, 4\) \(16 of 80"),
-        (lambda a: a["layers"][1].append(OddBatchNorm(6)), "OddBatchNorm"),
         (lambda a: a.update(loss=lambda y, t: y), "one number"),
         (lambda a: a.update(batches=[(x[:1, :, :1, :1], t[:1, :, :1, :1]) for x, t in a["batches"]]), "more than one"),
     ],
