@@ -138,11 +138,11 @@ def measure_dna(arguments: argparse.Namespace) -> None:
         dtype = None if name == "float32" else getattr(torch, name)
         gc.collect()
         before = peak_bytes(reset=True)
-        runs = [timed(lambda: rate(layers, [(x, target)], dtype=dtype), device) for _ in range(arguments.repeat)]
+        runs = [timed(lambda d=dtype: rate(layers, [(x, target)], dtype=d), device) for _ in range(arguments.repeat)]
         memory = peak_bytes() - before
         seconds_c, table = statistics.median(seconds for seconds, _ in runs), runs[0][1]
         limits = [
-            timed(lambda: rate(only, [(x, target)], loss="mse", norm="running", dtype=dtype), device)[0]
+            timed(lambda d=dtype: rate(only, [(x, target)], loss="mse", norm="running", dtype=d), device)[0]
             for _ in range(arguments.repeat)
         ]
         limit = statistics.median(limits)

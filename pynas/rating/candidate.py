@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -58,18 +59,18 @@ class Candidate:
             versions = [x._version for x in copies]
             outputs = self._one_by_one(self._module, copies, paths)
             changes_input = versions != [x._version for x in copies]
-            return outputs, _Known(self._fused(streams, paths, outputs), changes_input)
+            module, outputs = self._fused(streams, paths, outputs)
+            return outputs, _Known(module, changes_input)
 
-    def _fused(self, streams: Streams, paths: int, expected: Streams) -> nn.Module:
-        """The module with its norms and activations fused, if that can be had and gives the same."""
+    def _fused(self, streams: Streams, paths: int, expected: Streams) -> tuple[nn.Module, Streams]:
+        """The module with its norms and activations fused, if that can be had and gives the same, and its outputs."""
         fused = fuse(self._module)
-        if fused is None:
-            return self._module
-        try:
-            outputs = self._one_by_one(fused, [x.clone() for x in streams], paths)
-        except (RuntimeError, ValueError):
-            return self._module
-        return fused if all(_same(a, b) for a, b in zip(outputs, expected)) else self._module
+        if fused is not None:
+            with contextlib.suppress(RuntimeError, ValueError):
+                outputs = self._one_by_one(fused, [x.clone() for x in streams], paths)
+                if all(_same(a, b) for a, b in zip(outputs, expected)):
+                    return fused, outputs
+        return self._module, expected
 
     def _one_by_one(self, module: nn.Module, streams: Streams, paths: int) -> Streams:
         if paths == 1:

@@ -46,6 +46,7 @@ def rate(
     dtype: torch.dtype | None = None,
     channels_last: bool | None = None,
     workers: int | None = None,
+    stack: str | int | None = None,
     progress: Callable[[Progress], None] | None = None,
     resume: str | Path | None = None,
     distributed: bool | None = None,
@@ -72,6 +73,8 @@ def rate(
         dtype: run in this type, e.g. `torch.bfloat16`; losses are taken in float32.
         channels_last: layout of 4-dimensional inputs; default: on a CPU and for half types.
         workers: threads that walk subtrees on a CPU; default: torch's number of threads.
+        stack: paths that run at once: "memory" (as many as fit; the default on a GPU), "cache" (as many as a core's cache
+            holds; on a CPU), "measure" (by trial; then scores may differ in the last bits from run to run), or a number.
         progress: called now and then with a `Progress` (done, total, paths per second, ETA).
         resume: a file that keeps the partial result; a killed rating goes on from there. The batches must repeat.
         distributed: share the subtrees out over torch.distributed's processes, each given the same arguments; default:
@@ -82,7 +85,7 @@ def rate(
     """
     layers = check_layers(layers)
     tree = build_tree([len(layer) for layer in layers], paths, allowed)
-    settings = Settings(max_bytes, dtype, channels_last, workers)
+    settings = Settings(max_bytes, dtype, channels_last, workers, stack)
     calibrating = check_calibration(norm, tail_norm if tail is not None else norm, calibration)
     modes = [norm] * len(layers)
     grown, walked = (layers, tree) if tail is None else ([*layers, [tail]], tree.extended())
@@ -174,11 +177,11 @@ class _Run:
         return visit
 
 
-def leaf_rows(leaves: Sequence[Node]) -> slice | list[int]:
-    """The rows of a score vector that belong to these leaves."""
-    if leaves[-1].start - leaves[0].start == len(leaves) - 1:
-        return slice(leaves[0].start, leaves[-1].stop)
-    return [leaf.start for leaf in leaves]
+def leaf_rows(leaves: Sequence[Node]) -> list[int] | slice:
+    """The rows of a score vector that belong to these leaves, in their order."""
+    rows = [leaf.start for leaf in leaves]
+    in_order = rows == list(range(rows[0], rows[0] + len(rows)))
+    return slice(rows[0], rows[-1] + 1) if in_order else rows
 
 
 def check_calibration(norm: str, tail_norm: str, calibration: Iterable[Tensor] | None) -> Streams:
