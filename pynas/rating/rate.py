@@ -73,8 +73,8 @@ def rate(
         dtype: run in this type, e.g. `torch.bfloat16`; losses are taken in float32.
         channels_last: layout of 4-dimensional inputs; default: on a CPU and for half types.
         workers: threads that walk subtrees on a CPU; default: torch's number of threads.
-        stack: paths that run at once: "memory" (as many as fit; the default on a GPU), "cache" (as many as a core's cache
-            holds; on a CPU), "measure" (by trial; then scores may differ in the last bits from run to run), or a number.
+        stack: paths that run at once: "memory" (as many as fit; the default on a GPU), "cache" (as many as a core's
+            cache holds; on a CPU), "measure" (by trial; last bits may differ from run to run) or a number.
         progress: called now and then with a `Progress` (done, total, paths per second, ETA).
         resume: a file that keeps the partial result; a killed rating goes on from there. The batches must repeat.
         distributed: share the subtrees out over torch.distributed's processes, each given the same arguments; default:

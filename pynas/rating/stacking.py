@@ -14,7 +14,7 @@ _TRIALS = 2
 
 
 class Stacking:
-    """The stack size of each depth, from what was seen so far.
+    """The stack size of each depth.
 
     At each depth a stack takes at most a share of `max_bytes`: its features, the children that wait for theirs to be
     full, and the copy that joins them. widths: nodes per depth, root and leaves included.
@@ -25,25 +25,18 @@ class Stacking:
     def __init__(self, widths: Sequence[int], max_bytes: int, stack: str | int) -> None:
         self._widths, self._stack = list(widths), stack
         self._share = max_bytes // (3 * len(self._widths))
-        self._bytes = [0] * len(self._widths)
         self._most = list(self._widths)
         self._measured = [_Measured(width) for width in self._widths]
 
-    def limit(self, depth: int) -> int:
-        """Parents to stack at a depth."""
-        size = self._bytes[depth]
-        if not size:
-            return 1
+    def limit(self, depth: int, size: int) -> int:
+        """Parents to stack at a depth where a feature takes `size` bytes."""
+        size = max(size, 1)
         most = max(1, min(self._most[depth], self._share // size))
         if self._stack == "memory":
             return most
         if self._stack == "cache":
             return max(1, min(most, _CACHE_BYTES // size))
         return min(most, self._measured[depth].size if self._stack == "measure" else int(self._stack))
-
-    def learn(self, depth: int, bytes_per_path: int) -> None:
-        """A feature at this depth takes so much."""
-        self._bytes[depth] = max(self._bytes[depth], bytes_per_path)
 
     def timed(self, depth: int, paths: int, children: int, seconds: float) -> None:
         """All candidates of the layer ran on a stack of so many paths and gave so many children."""

@@ -46,10 +46,9 @@ class Walker:
         if depth == (len(self._layers) if until is None else until):
             visit(nodes, streams)
             return
-        self._stacking.learn(depth, sum(x.nbytes for x in streams) // len(nodes))
         first = 0
         while first < len(nodes):
-            some = nodes[first : first + self._stacking.limit(depth)]
+            some = nodes[first : first + self._stacking.limit(depth, _size(streams, len(nodes)))]
             self._grow(depth, some, [_rows(x, len(nodes), first, len(some)) for x in streams], visit, until)
             first += len(some)
 
@@ -74,7 +73,7 @@ class Walker:
             return False
         count = sum(len(nodes) for nodes, _ in waiting) + len(branch.children)
         same = all(a.shape[1:] == b.shape[1:] for a, b in zip(new, waiting[0][1]))
-        return same and count <= self._stacking.limit(depth)
+        return same and count <= self._stacking.limit(depth, _size(new, len(branch.children)))
 
     def _flush(
         self, depth: int, waiting: list[tuple[Sequence[Node], Streams]], visit: Visit, until: int | None
@@ -127,6 +126,11 @@ class Walker:
             listed = ", ".join(f"candidate {c}: {shape}" for c, shape in sorted(shapes.items()))
             message += f"; the outputs of layer {depth - 1} disagree in shape: {listed}"
         return message
+
+
+def _size(streams: Streams, paths: int) -> int:
+    """Bytes of one path's features."""
+    return sum(x.nbytes for x in streams) // paths
 
 
 def _rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:
