@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pynas.errors import InputError
 
-# On a CPU a stack's features should stay in a core's cache.
-_CACHE_BYTES = 1 << 20
+# On a CPU a stack's features should stay in a core's cache, also where a candidate widens them several times.
+_CACHE_BYTES = 1 << 18
 # A larger stack must be faster by this factor to be preferred when measured.
 _GAIN = 0.95
 _TRIALS = 2

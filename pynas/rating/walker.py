@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas.errors import InputError
-from pynas.rating.candidate import Candidate
+from pynas.rating.candidate import Candidate, path_rows
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.stacking import Stacking
 from pynas.rating.tree import Branch, Node, PathTree
@@ -49,7 +49,7 @@ class Walker:
         first = 0
         while first < len(nodes):
             some = nodes[first : first + self._stacking.limit(depth, _size(streams, len(nodes)))]
-            self._grow(depth, some, [_rows(x, len(nodes), first, len(some)) for x in streams], visit, until)
+            self._grow(depth, some, [path_rows(x, len(nodes), first, len(some)) for x in streams], visit, until)
             first += len(some)
 
     def _grow(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None) -> None:
@@ -85,7 +85,7 @@ class Walker:
 
     def _apply(self, depth: int, branch: Branch, nodes: Sequence[Node], streams: Streams) -> Streams:
         if branch.parents != tuple(range(len(nodes))):
-            streams = [torch.cat([_rows(x, len(nodes), parent, 1) for parent in branch.parents]) for x in streams]
+            streams = [torch.cat([path_rows(x, len(nodes), parent, 1) for parent in branch.parents]) for x in streams]
         try:
             outputs = self._run(depth, branch.candidate, streams, len(branch.children))
         except (torch.OutOfMemoryError, InputError):
@@ -110,7 +110,7 @@ class Walker:
         self._stacking.too_large(depth, paths)
         half = paths // 2
         parts = [
-            self._run(depth, candidate, [_rows(x, paths, first, count) for x in streams], count)
+            self._run(depth, candidate, [path_rows(x, paths, first, count) for x in streams], count)
             for first, count in ((0, half), (half, paths - half))
         ]
         return [torch.cat(pair) for pair in zip(*parts)]
@@ -131,9 +131,3 @@ class Walker:
 def _size(streams: Streams, paths: int) -> int:
     """Bytes of one path's features."""
     return sum(x.nbytes for x in streams) // paths
-
-
-def _rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:
-    """The rows of `count` of the stacked paths."""
-    batch = x.shape[0] // paths
-    return x.narrow(0, first * batch, count * batch)
