@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from pynas.rating.copies import private_copy
 from pynas.rating.norms import PathNorm
 
 _ACTIVATION_MODULES = {nn.ReLU: "relu", nn.SiLU: "silu"}
@@ -60,12 +61,13 @@ class _Tracer(fx.Tracer):
 def fuse(module: nn.Module) -> nn.Module | None:
     """The same module with known batch norms fused with their residual and activation; None if there is nothing to do.
 
-    module: a private copy with its norms installed; its parts are shared with the result.
+    module: a private copy with its norms installed.
     """
     if not any(isinstance(part.__dict__.get("forward"), PathNorm) for part in module.modules()):
         return None
     if isinstance(module, _BatchNorm) or _has_hooks(module):
         return None
+    module = private_copy(module)  # what a forward keeps on its module while it is traced must not stay there
     try:
         with _tracing:
             graph = _Tracer().trace(module)

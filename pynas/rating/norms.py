@@ -36,6 +36,9 @@ class PathContext:
         self._calibration = calibration
         self._recorded: dict[_BatchNorm, list[Statistics]] = {}
 
+    def __deepcopy__(self, memo: dict[int, object]) -> PathContext:
+        return self  # copies of a module run in the same turns
+
     def turns(self, streams: Streams, paths: int) -> Iterator[Tensor]:
         """The streams in turn; statistics recorded before are forgotten."""
         self.paths = paths

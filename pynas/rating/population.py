@@ -41,8 +41,8 @@ def rate_population(
 ) -> ScoreTable:
     """BossNAS eq. 5-6: |S(path; x1) - mean over all paths of S(path'; x2)|^2, the mean over samples.
 
-    Each output is flattened per sample. All outputs are held only if they fit in a quarter of `max_bytes`; else, and with
-    `target_layers`, the tree is walked twice.
+    Each output is flattened per sample. The outputs are held only if they fit in a quarter of `max_bytes`; else, and
+    with `target_layers`, the tree is walked twice.
 
     Args:
         layers: `layers[l][c]` is candidate c of layer l. batches: pairs of views `[B, ...]`.
@@ -82,7 +82,7 @@ def rate_population(
 
 
 class _Sweeps:
-    """One walk for the mean of the outputs, one for the distances to it, or both in one where the outputs can be held."""
+    """One walk for the mean of the outputs and one for the distances to it; one for both if the outputs can be held."""
 
     def __init__(
         self,
