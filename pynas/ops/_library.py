@@ -27,10 +27,12 @@ _share_openmp()
 
 
 def define(name: str, schema: str, implementation, fake) -> None:
-    """Register the operator `pynas::name` with one implementation for CPU and CUDA, and the shapes of its outputs."""
+    """Register the operator `pynas::name` with its implementation and the shapes of its outputs.
+
+    For every backend, so that a tensor elsewhere than on CPU and CUDA is refused by the operator's own checks.
+    """
     library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl(name, implementation, "CPU")
-    library.impl(name, implementation, "CUDA")
+    library.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pynas::{name}", fake, lib=library)
 
 
@@ -86,6 +88,9 @@ def require_tensor(operator: str, name: str, tensor: object, *, like: torch.Tens
     require(isinstance(tensor, torch.Tensor), operator, f"{name} to be a tensor", type(tensor).__name__)
     assert isinstance(tensor, torch.Tensor)
     require(tensor.layout == torch.strided, operator, f"{name} to be a dense tensor", tensor.layout)
+    require(
+        tensor.device.type in ("cpu", "cuda", "meta"), operator, f"{name} on the CPU or a CUDA device", tensor.device
+    )
     require(tensor.dtype in FLOATING, operator, f"{name} of dtype float32, float64, float16 or bfloat16", tensor.dtype)
     if like is not None:
         require(tensor.dtype == like.dtype, operator, f"{name} of dtype {like.dtype}", tensor.dtype)

@@ -9,8 +9,9 @@ from pynas.ops import _library as native
 
 ACTIVATIONS = (None, "relu", "silu")
 
-# Elements of a channel that a CUDA block sums where the channel is too large for its shared memory.
-_CHUNK = 16384
+# Elements of a channel that a CUDA block sums where a channel is too large for shared memory: contiguous, channels-last
+# (where the block takes many channels at once).
+_CHUNKS = (16384, 1024)
 
 
 def path_batch_norm(
@@ -59,7 +60,9 @@ def path_batch_norm_reference(
     var: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The same in plain torch, in float64."""
-    grouped = x.double().unflatten(0, (paths, -1)).flatten(3) if x.dim() > 2 else x.double().unflatten(0, (paths, -1, 1))
+    grouped = (
+        x.double().unflatten(0, (paths, -1)).flatten(3) if x.dim() > 2 else x.double().unflatten(0, (paths, -1, 1))
+    )
     if x.dim() == 2:
         grouped = grouped.transpose(2, 3)
     mean = grouped.mean((1, 3)) if mean is None else mean.double()
@@ -98,9 +101,7 @@ def _check(x, paths, weight, bias, eps, activation, residual, mean, var) -> None
             native.require(list(tensor.shape) == shape, name, f"{key} of shape {shape}", list(tensor.shape))
     if residual is not None:
         native.require_tensor(name, "residual", residual, like=x)
-        native.require(
-            residual.shape == x.shape, name, f"residual of x's shape {list(x.shape)}", list(residual.shape)
-        )
+        native.require(residual.shape == x.shape, name, f"residual of x's shape {list(x.shape)}", list(residual.shape))
 
 
 def _check_out(x: torch.Tensor, residual: torch.Tensor | None, out: torch.Tensor) -> None:
@@ -134,10 +135,11 @@ def _launch(x, paths, weight, bias, eps, activation, residual, mean, var, y) -> 
     )
     batch, channels = x.shape[0] // paths, x.shape[1]
     size = x.numel() // (x.shape[0] * channels)
-    partial = x.new_empty(2 * paths * channels * -(-batch * size // _CHUNK), dtype=torch.float64)
-    pointers = (x, residual, weight, bias, mean if given else found_mean, var if given else found_var, y, partial)
-    sizes = (paths, batch, channels, size, _CHUNK, eps)
     channels_last = layout != torch.contiguous_format or size == 1
+    chunk = _CHUNKS[channels_last]
+    partial = x.new_empty(2 * paths * channels * -(-batch * size // chunk), dtype=torch.float64)
+    pointers = (x, residual, weight, bias, mean if given else found_mean, var if given else found_var, y, partial)
+    sizes = (paths, batch, channels, size, chunk, eps)
     flags = (channels_last, given, ACTIVATIONS.index(activation))
     native.call("path_batch_norm", x, *pointers, *sizes, *flags, x.dtype)
     return found_mean, found_var

@@ -1,0 +1,80 @@
+"""Parameters and multiply-adds of every candidate, as tables over the paths of every cell."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pynas.costs.table import Costs
+from pynas.errors import InputError
+from pynas.supernets import Supernet
+from pynas.supernets.shapes import to_meta
+
+
+def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], tuple[int, ...]]:
+    """Parameters and MAdds of a module for one sample of `input_shape`, and the shape of its output.
+
+    MAdds are the multiply-adds of convolutions, linear layers and matrix products (attention included); normalisation,
+    activations, pooling and additions are not counted. Nothing is computed: the module runs on the meta device.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        output = to_meta(module)(torch.empty(1, *input_shape, device="meta"))
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return {"params": params, "madds": counter.get_total_flops() // 2}, tuple(output.shape[1:])
+
+
+def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
+    """Cost tables `params` (parameters) and `madds` (multiply-adds for one image) of a supernet.
+
+    image_shape: (3, H, W). An architecture's cost equals what `count_module` counts on its exported network.
+
+    Raises:
+        InputError: candidates of a layer, or cells of a block, that put out different shapes.
+    """
+    fixed = {"params": 0, "madds": 0}
+    tables: dict[str, list[list[np.ndarray]]] = {"params": [], "madds": []}
+
+    def count_fixed(module: nn.Module | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if module is None:
+            return shape
+        costs, shape = count_module(module, shape)
+        for name, value in costs.items():
+            fixed[name] += value
+        return shape
+
+    shape = count_fixed(net.stem, tuple(image_shape))
+    for b in range(len(net.blocks)):
+        cells = [_count_cell(net.layers(b, c), shape, f"block {b}, cell {c}") for c in range(len(net.blocks[b]))]  # type: ignore[arg-type]
+        if len({end for _, end in cells}) > 1:
+            raise InputError(f"[costs] expected the cells of block {b} to end with one shape, "
+                             f"got {[end for _, end in cells]}")  # fmt: skip
+        for name in tables:
+            tables[name].append([costs[name] for costs, _ in cells])
+        shape = cells[0][1]
+    count_fixed(net.head, shape)
+    return Costs(tables, fixed, {"space": net.space.name, "image_shape": list(image_shape)})
+
+
+def _count_cell(
+    layers: list[list[nn.Module]], shape: tuple[int, ...], where: str
+) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
+    per_layer: dict[str, list[list[int]]] = {"params": [], "madds": []}
+    for number, layer in enumerate(layers):
+        counted = [count_module(candidate, shape) for candidate in layer]
+        ends = {end for _, end in counted}
+        if len(ends) > 1:
+            raise InputError(f"[costs] expected the candidates of layer {number} of {where} to put out one shape, "
+                             f"got {[end for _, end in counted]}")  # fmt: skip
+        shape = ends.pop()
+        for name, values in per_layer.items():
+            values.append([costs[name] for costs, _ in counted])
+    return {name: path_sums([np.array(v, dtype=np.int64) for v in values]) for name, values in per_layer.items()}, shape
+
+
+def path_sums(layers: list[np.ndarray]) -> np.ndarray:
+    """From a value per candidate of each layer, `[c_l]`, to the sum along every path, `[c_1, ..., c_L]`."""
+    return reduce(np.add.outer, layers)
