@@ -84,9 +84,11 @@ def test_seed_and_epoch_each_change_order_and_augmentation(request: pytest.Fixtu
 @pytest.mark.parametrize("source", ["digits", "folder"])
 def test_every_image_and_batch_draws_for_itself(request: pytest.FixtureRequest, source: str) -> None:
     images = request.getfixturevalue(source)
-    part: Any = Folder([images.train.samples[0]] * 8)
+    part: Any
     if source == "digits":
         part = Arrays(images.train.images[:1].expand(8, 3, 8, 8), images.train.labels[:1].expand(8))
+    else:
+        part = Folder([images.train.samples[0]] * 8)
     loader = dataclasses.replace(images, train=part).loader("train", 4, "standard", shuffle=False)
     (first, _), (second, _) = loader
     assert len({row.numpy().tobytes() for row in first}) > 1
