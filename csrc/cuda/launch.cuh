@@ -18,8 +18,6 @@
 #define PYNAS_SHARED(T, name)                                  \
   extern __shared__ __align__(16) unsigned char pynas_shared[]; \
   T* name = reinterpret_cast<T*>(pynas_shared)
-#else
-#include "cuda_host.h"
 #endif
 
 namespace pynas::cuda {

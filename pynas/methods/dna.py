@@ -163,11 +163,19 @@ class BlockBatches:
         for images, _ in self.batches:
             images = images.to(self.method._device)
             features, _ = self.method.targets(images)
-            if self.block > 0:
-                x = features[self.block - 1]
-            else:
-                x = net.enter(images)
-            yield x, features[self.block]
+            yield features[self.block - 1] if self.block > 0 else enter_evaluating(net, images), features[self.block]
+
+
+def enter_evaluating(net: Supernet, images: torch.Tensor) -> torch.Tensor:
+    """The stem's output with its stored statistics; the mode of every part of it stays as it was."""
+    modes = [(part, part.training) for part in net.stem.modules()] if net.stem is not None else []
+    try:
+        for part, _ in modes:
+            part.training = False
+        return net.enter(images)
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def distillation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

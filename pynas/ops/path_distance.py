@@ -28,9 +28,10 @@ def path_distance(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> tor
 
 def path_distance_reference(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
     """The same in plain torch, in float64."""
-    target, outputs = target.double(), outputs.double().unflatten(0, (-1, len(target)))
+    target = target.double().unsqueeze(-1).flatten(1)
+    outputs = outputs.double().unflatten(0, (-1, len(target))).unsqueeze(-1).flatten(2)
     if kind == "cosine":
-        distance = 2 - 2 * F.cosine_similarity(outputs.flatten(2), target.flatten(1)[None], dim=2)
+        distance = 2 - 2 * F.cosine_similarity(outputs, target[None], dim=2)
     elif kind == "mse":
         distance = (outputs - target).square()
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pynas import ops
 from pynas.errors import InputError
@@ -170,3 +172,87 @@ def test_overlapping_output_is_refused(with_residual):
     residual = x if with_residual else None
     with pytest.raises(InputError, match=r"\[path_batch_norm\] expected out to be (x|residual) itself"):
         ops.path_batch_norm(x if residual is None else x.clone(), 2, residual=residual, out=out)
+
+
+def arguments(device: str = "cpu", dtype: torch.dtype = torch.float32, layout: str = "contiguous") -> list[tuple]:
+    """Positional arguments of the operator: statistics of the batch, then given ones."""
+    x, residual = make((4, 6, 3, 5), device, dtype, layout), make((4, 6, 3, 5), device, dtype, layout, seed=1)
+    weight, bias = parameters(6, device, dtype)
+    mean, var = torch.randn(2, 6, device=device), torch.rand(2, 6, device=device)
+    return [
+        (x, 2, weight, bias, 1e-5, "silu", residual, None, None),
+        (x, 2, None, None, 1e-5, None, None, mean, var),
+    ]
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_opcheck(layout, device, dtype):
+    for case in arguments(device, dtype, layout):
+        torch.library.opcheck(torch.ops.pynas.path_batch_norm, case)
+        torch.library.opcheck(torch.ops.pynas.path_batch_norm_, (*case, torch.empty_like(case[0])))
+
+
+@pytest.mark.parametrize("into", [False, True], ids=["new", "out"])
+def test_compile(into, device):
+    def function(x, weight, residual):
+        out = torch.empty_like(x) if into else None
+        y, mean, var = ops.path_batch_norm(x * 2, 2, weight, None, 1e-5, "silu", residual, out=out)
+        return y + 1, mean, var
+
+    x, _, weight, _, _, _, residual, _, _ = arguments(device)[0]
+    compiled = torch.compile(function, fullgraph=True)
+    torch.testing.assert_close(compiled(x, weight, residual), function(x, weight, residual))
+
+
+def test_compile_with_dynamic_batch(device):
+    compiled = torch.compile(lambda x: ops.path_batch_norm(x, 2)[0], fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (4, 8, 6):
+        x = make((rows, 3, 2, 2), device, torch.float32)
+        torch.testing.assert_close(compiled(x), ops.path_batch_norm(x, 2)[0])
+
+
+class _Module(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ops.path_batch_norm(x, 2, activation="relu")[0]
+
+
+def test_export(device):
+    x = make((4, 3, 2, 2), device, torch.float32)
+    program = torch.export.export(_Module(), (x,))
+    torch.testing.assert_close(program.module()(x), _Module()(x))
+
+
+def test_thread_count_changes_nothing(one_or_two_threads):
+    x = make((8, 130, 6, 6), "cpu", torch.float32)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        results = one_or_two_threads(lambda layout=layout: ops.path_batch_norm(x.contiguous(memory_format=layout), 2))
+        for one, two in zip(*results):
+            assert torch.equal(one, two)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_fuzz(data, call_on, draw_tensor):
+    """Any shapes, layouts, strides, dtypes and options: the right answer, or an InputError."""
+    draw = data.draw
+    paths, batch, channels = draw(st.integers(1, 4)), draw(st.integers(0, 4)), draw(st.integers(1, 40))
+    shape = (paths * batch, channels, *draw(st.lists(st.integers(0, 7), max_size=3)))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]))
+    x, residual = draw_tensor(draw, shape, dtype), draw(st.booleans()) and draw_tensor(draw, shape, dtype)
+    weight, bias = (draw_tensor(draw, (channels,), dtype) if draw(st.booleans()) else None for _ in range(2))
+    activation, asked = draw(st.sampled_from(ACTIVATIONS)), draw(st.sampled_from([paths, paths, paths, 3]))
+    options = (weight, bias, 0.1, activation, residual if residual is not False else None)
+    with call_on(draw(st.sampled_from(["cpu", "cuda_host"]))):
+        if shape[0] % asked:
+            with pytest.raises(InputError):
+                ops.path_batch_norm(x, asked, *options)
+            return
+        y, mean, var = ops.path_batch_norm(x, asked, *options)
+    if x.numel() == 0:
+        assert y.shape == x.shape and mean.isnan().all()
+        return
+    expected, expected_mean, expected_var = path_batch_norm_reference(x, asked, *options)
+    tolerance = {torch.float16: 4e-3, torch.bfloat16: 3e-2}.get(dtype, 2e-5)
+    torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(mean.double(), expected_mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(var.double(), expected_var, rtol=1e-5, atol=1e-5)
