@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pynas import data, export, methods, search, spaces, teachers
+from pynas import export, methods, search, spaces, teachers
 from pynas.cli.settings import Settings
 from pynas.costs import Costs, count
+from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
 from pynas.rating import ScoreTable
@@ -40,9 +42,17 @@ class Run:
             raise InputError(f"[run] expected a method of {', '.join(methods.METHODS)}, got {settings.method!r}")
 
     @cached_property
-    def data(self) -> data.ImageData:
-        """The images, at the size that the space is meant for unless the settings say another."""
-        return data.load(self.settings.data, self.settings.image_size or self.space.image_size, seed=self.settings.seed)
+    def data(self) -> ImageData:
+        """The images, at the size that the space is meant for unless the settings say another.
+
+        A pretrained teacher gets them normalised as it was trained on them.
+        """
+        size = self.settings.image_size or self.space.image_size
+        images = load(self.settings.data, size, seed=self.settings.seed)
+        named = self.named_teacher
+        if named is not None and "mean" in named.made_from:
+            images = replace(images, mean=tuple(named.made_from["mean"]), std=tuple(named.made_from["std"]))
+        return images
 
     @cached_property
     def net(self) -> Supernet:
@@ -51,17 +61,24 @@ class Run:
             torch.manual_seed(self.settings.seed)
             return supernet(self.space, self.data.num_classes)
 
+    @cached_property
+    def named_teacher(self) -> teachers.Teacher | None:
+        """A teacher by its timm name; None where a small one is asked for."""
+        if self.settings.teacher == "small":
+            return None
+        return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained)
+
     def teacher(self, progress: Callable[[int, int, float], None] | None = None) -> teachers.Teacher:
-        """The teacher by its name; a small one is trained once and kept in the folder."""
-        if self.settings.teacher != "small":
-            return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, self.data.num_classes)
+        """The named teacher, or the small one, which is trained once and kept in the folder."""
+        if self.named_teacher is not None:
+            return self.named_teacher
         path = self.folder / "teacher.safetensors"
         if path.exists():
             return teachers.load_small(path)
-        blocks, stem = teachers.small_like(self.net.block_shapes(self.data.image_shape), self.data.image_shape)
-        teacher = teachers.fit_small(
-            self.data, blocks, stem, seed=self.settings.seed, device=self.device, progress=progress
-        )
+        shape = self.data.image_shape
+        blocks, stem = teachers.small_like(self.net.block_shapes(shape), shape)
+        seed, device = self.settings.seed, self.device
+        teacher = teachers.fit_small(self.data, blocks, stem, seed=seed, device=device, progress=progress)
         teachers.save_small(path, teacher)
         return teacher
 
@@ -70,7 +87,7 @@ class Run:
         build = methods.METHODS[self.settings.method]
         return build(self.net, self.teacher(progress), image_shape=self.data.image_shape).to(self.device)
 
-    def loader(self, part: str, augmentation: str = "none") -> data.Loader:
+    def loader(self, part: str, augmentation: str = "none") -> Loader:
         """Batches of a part of the data."""
         size = min(self.settings.batch_size, len(getattr(self.data, part)))
         return self.data.loader(part, size, augmentation, seed=self.settings.seed, device=self.device)

@@ -47,8 +47,8 @@ def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
         return shape
 
     shape = count_fixed(net.stem, tuple(image_shape))
-    for b in range(len(net.blocks)):
-        cells = [_count_cell(net.layers(b, c), shape, f"block {b}, cell {c}") for c in range(len(net.blocks[b]))]  # type: ignore[arg-type]
+    for b, described in enumerate(net.space.blocks):
+        cells = [_count_cell(net.layers(b, c), shape, f"block {b}, cell {c}") for c in range(len(described))]
         if len({end for _, end in cells}) > 1:
             raise InputError(f"[costs] expected the cells of block {b} to end with one shape, "
                              f"got {[end for _, end in cells]}")  # fmt: skip
