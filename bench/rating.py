@@ -21,29 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pynas.nn import MBConv
 from pynas.rating import rate
-
-
-class MBConv(nn.Module):
-    """Inverted bottleneck with squeeze-and-excitation of a quarter of the input's channels."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, ratio: int, stride: int) -> None:
-        super().__init__()
-        middle = inputs * ratio
-        self.expand, self.bn1 = nn.Conv2d(inputs, middle, 1, bias=False), nn.BatchNorm2d(middle)
-        self.depthwise = nn.Conv2d(middle, middle, kernel, stride, kernel // 2, groups=middle, bias=False)
-        self.bn2 = nn.BatchNorm2d(middle)
-        self.reduce, self.excite = nn.Conv2d(middle, inputs // 4, 1), nn.Conv2d(inputs // 4, middle, 1)
-        self.project, self.bn3 = nn.Conv2d(middle, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.act = nn.SiLU(inplace=True)
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.act(self.bn1(self.expand(x)))
-        y = self.act(self.bn2(self.depthwise(y)))
-        y = y * self.excite(self.act(self.reduce(y.mean((2, 3), keepdim=True)))).sigmoid()
-        y = self.bn3(self.project(y))
-        return x + y if self.residual else y
 
 
 class ConvolutionsOnly(nn.Module):
@@ -54,9 +33,9 @@ class ConvolutionsOnly(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.module.depthwise(self.module.expand(x))
-        self.module.excite(self.module.reduce(y[:, :, :1, :1]))
-        return self.module.project(y)
+        y = self.module.depthwise.conv(self.module.expand.conv(x))
+        self.module.se.expand(self.module.se.reduce(y[:, :, :1, :1]))
+        return self.module.project.conv(y)
 
 
 def block(kernels: tuple[int, ...], inputs: int, outputs: int, depth: int) -> list[list[nn.Module]]:

@@ -6,7 +6,9 @@ candidates of one layer; all of them hold the same layer, so its weights exist o
     class Block(nn.Module):                              # forward(x, choices): an nn.ModuleList of choice layers
         def __init__(self):
             super().__init__()
-            self.layers = nn.ModuleList(nn.ModuleList([nn.Conv2d(4, 4, k, padding="same") for k in (1, 3)]) for _ in "ab")
+            kernels = (1, 3)
+            both = [nn.ModuleList([nn.Conv2d(4, 4, k, padding="same") for k in kernels]) for _ in "ab"]
+            self.layers = nn.ModuleList(both)
         def forward(self, x, choices):
             for layer, choice in zip(self.layers, choices):
                 x = layer[choice](x)
@@ -37,7 +39,7 @@ def encoded(layer: nn.Module, codes: Iterable[Any]) -> list[nn.Module]:
 
 
 def configured(layer: nn.Module, configs: Iterable[Any], setter: str = "set_sample_config") -> list[nn.Module]:
-    """One candidate per configuration: `layer.set_sample_config(config)`, `(**config)` of a mapping, then `layer(x)`."""
+    """One candidate per configuration: `layer.set_sample_config(config)` or `(**config)`, then `layer(x)`."""
     return [Configured(layer, config, setter) for config in configs]
 
 

@@ -104,7 +104,9 @@ class Engine:
         Raises:
             InputError: a candidate that fails on its input, named with its path.
         """
-        streams, node = [self._prepare(x) for x in streams], node or self._tree.root
+        kind = self._settings.dtype
+        streams = [self.place(x.to(kind) if kind and x.is_floating_point() else x) for x in streams]
+        node = node or self._tree.root
         if self._workers == 1:
             with torch.inference_mode():
                 self._first.walk(0, [node], streams, visit)
@@ -151,11 +153,12 @@ class Engine:
         stack = self._settings.stack or ("cache" if self.device.type == "cpu" else "memory")
         return Walker(layers, self._tree, context, Stacking(widths, share, stack))
 
-    def _prepare(self, x: Tensor) -> Tensor:
-        x = x.to(self.device, self._settings.dtype if x.is_floating_point() else None)
+    def place(self, x: Tensor) -> Tensor:
+        """The same on the engine's device, in the layout that its features have."""
+        x = x.to(self.device)
         last = self._settings.channels_last
         if last is None:
-            last = self.device.type == "cpu" or x.dtype in (torch.bfloat16, torch.float16)
+            last = self.device.type == "cpu" or self._settings.dtype in (torch.bfloat16, torch.float16)
         return x.contiguous(memory_format=torch.channels_last) if last and x.ndim == 4 else x
 
 

@@ -145,7 +145,7 @@ class _Run:
         if self._in_units:
             self._partial.check_data(digest(group))
         streams = [*self._calibration, *(x for x, _ in group)]
-        targets = [target.to(self._engine.device) if isinstance(target, Tensor) else target for _, target in group]
+        targets = [self._engine.place(target) if isinstance(target, Tensor) else target for _, target in group]
         sizes = [len(x) for x, _ in group]
         for number, unit in enumerate(self._units):
             if number < self._partial.unit:
