@@ -8,8 +8,9 @@ from torch.autograd.function import once_differentiable
 
 from pynas.ops import _library as native
 
-# Logits that exist at a time (at least 256 a query): 8 MB, enough that starting the threads or kernels costs little.
-_LOGITS = 2**21
+# Logits, and numbers of converted keys, that exist at a time (but at least 256 keys): 8 MB each, enough that starting
+# the threads or kernels for a chunk costs little.
+_CHUNK = 2**21
 
 
 def queue_nce(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -77,7 +78,7 @@ def _queue_nce(query, key, queue, temperature, weigh):
     """The loss, the softmax's weight of the positive key `[B]`, and (with `weigh`) the weighted keys' sum `[B, D]`."""
     _check(query, key, queue, temperature)
     kind = native.accumulate_dtype(query.dtype)
-    (batch, size), chunk = query.shape, max(_LOGITS // max(len(query), 1), 256)
+    (batch, size), chunk = query.shape, max(_CHUNK // max(*query.shape, 1), 256)
     scaled, key = query.to(kind) / temperature, key.to(kind)
     positive = (scaled * key).sum(1)
     maximum, total = positive.clone(), torch.ones_like(positive)

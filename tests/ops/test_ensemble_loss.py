@@ -160,6 +160,15 @@ def test_thread_count_changes_nothing(one_or_two_threads):
     assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
 
 
+@pytest.mark.slow
+def test_more_than_2_31_elements():
+    online = torch.zeros(2**16 + 1, 1, 2**15, dtype=torch.bfloat16)  # untouched pages of zeros need no memory
+    online[-1, 0, 5] = 3
+    loss = ops.ensemble_loss(online, online, normalize=False)
+    mean = 3 / len(online)
+    torch.testing.assert_close(loss[[0, -1]], torch.tensor([mean**2, (3 - mean) ** 2]))
+
+
 @variants
 def test_opcheck(variant, device, dtype):
     online, target = make(3, 4, 5, device=device, dtype=dtype)

@@ -119,6 +119,15 @@ def test_refuses_gradients(device):
         assert_matches(weight, grad, [4], [5])
 
 
+@pytest.mark.slow
+def test_more_than_2_31_elements():
+    weight = torch.zeros(2**16 + 1, 2**15, dtype=torch.bfloat16)  # untouched pages of zeros need no memory
+    weight[-1, -1], weight[0, 0] = 3, 2
+    grad = torch.full((1, 1), -2.0, dtype=torch.bfloat16).expand(1, weight.shape[1]).contiguous().expand_as(weight)
+    boxes = ops.saliency_boxes(weight, grad, [2**16, 2**16 + 1], [2**15 - 1, 2**15])
+    assert boxes.tolist() == [[4.0, 4.0], [4.0, 10.0]]
+
+
 def test_opcheck(device, dtype):
     weight, grad = make(6, 7, device=device, dtype=dtype)
     torch.library.opcheck(torch.ops.pynas.saliency_boxes, (weight, grad, [3, 6], [7, 2]))
