@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from pynas import export, methods, search, spaces, teachers
+from pynas import export, methods, spaces, teachers
 from pynas.cli.settings import Settings
 from pynas.costs import Costs, count
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
-from pynas.files import header, read_json, write_json
+from pynas.files import read_json
 from pynas.rating import ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
@@ -177,38 +177,6 @@ def costs(run: Run) -> Costs:
     counted = count(run.net, run.data.image_shape)
     counted.save(path)
     return counted
-
-
-def find(run: Run, limits: Mapping[str, float], top_k: int) -> dict[str, Any]:
-    """Exact search over the rated blocks; writes and returns search.json.
-
-    Without limits the budget is half way between the least and the most MAdds.
-    """
-    tables = [load_block(run.folder / "scores" / f"block_{b + 1}.npz")[0] for b in range(len(run.space))]
-    table = costs(run)
-    chosen = dict(limits) or {"madds": half_way(table, "madds")}
-    found = search.best(tables, table, limits=chosen, top_k=top_k)
-    results = [{"architecture": str(entry.architecture), "score": entry.score, **entry.costs} for entry in found]
-    certificate = found.certificate
-    content = header("pynas.search", space=run.space.name, data=run.data.fingerprint) | {
-        "limits": chosen,
-        "limits_by_default": not limits,
-        "top_k": top_k,
-        "space_size": certificate.space_size,
-        "visited": certificate.visited,
-        "pruned": certificate.pruned,
-        "lower_bound": certificate.lower_bound,
-        "found": results,
-    }  # fmt: skip
-    write_json(run.folder / "search.json", content)
-    return content
-
-
-def half_way(table: Costs, name: str) -> int:
-    """Half way between the least and the greatest cost of any architecture."""
-    least = sum(min(int(cell.min()) for cell in cells) for cells in table[name])
-    most = sum(max(int(cell.max()) for cell in cells) for cells in table[name])
-    return int(table.fixed[name]) + (least + most) // 2
 
 
 def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
