@@ -144,7 +144,9 @@ def test_bad_input_is_one_line_and_exit_code_2(finished, images, tmp_path, monke
     assert "mbconv-mini" in refuse("run", "--space", "mbconv-min", "--run", tmp_path / "a")
     assert "least" in refuse("search", folder, "--max-madds", "1k")
     assert "k, M or G" in refuse("search", folder, "--max-madds", "many")
-    assert "'digits', 'nowhere" in refuse("run", "--data", "nowhere.npz", "--run", tmp_path / "b").replace("digits", "'digits'")
+    assert "'digits', 'nowhere" in refuse("run", "--data", "nowhere.npz", "--run", tmp_path / "b").replace(
+        "digits", "'digits'"
+    )
     assert "epochs = 2" in refuse("run", "--run", folder, "--epochs", "3")
     assert "config.yaml" in refuse("rate", "--run", tmp_path / "nothing")
     assert "timm" in refuse("run", *arguments(images, tmp_path / "c"), "--teacher", "no_such_model")
@@ -183,7 +185,9 @@ def test_a_folder_of_another_version_is_refused(finished, tmp_path, monkeypatch,
 def test_empty_data_and_foreign_folders(tmp_path, monkeypatch, capsys):
     empty = np.zeros((0, 32, 32), dtype=np.uint8)
     np.savez(tmp_path / "empty.npz", x_train=empty, y_train=empty[:, 0, 0], x_test=empty, y_test=empty[:, 0, 0])
-    assert "expected" in refused(monkeypatch, capsys, "run", "--data", tmp_path / "empty.npz", "--run", tmp_path / "run")
+    assert "expected" in refused(
+        monkeypatch, capsys, "run", "--data", tmp_path / "empty.npz", "--run", tmp_path / "run"
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     assert "config.yaml" in refused(monkeypatch, capsys, "run", "--run", tmp_path / "mine")
@@ -199,7 +203,9 @@ def test_doctor_and_spaces(monkeypatch, capsys):
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
 
 
-@pytest.mark.parametrize("text, value", [("400M", 4e8), ("5.3m", 5.3e6), ("1.5G", 1.5e9), ("800k", 8e5), ("12", 12), (7, 7)])
+@pytest.mark.parametrize(
+    "text, value", [("400M", 4e8), ("5.3m", 5.3e6), ("1.5G", 1.5e9), ("800k", 8e5), ("12", 12), (7, 7)]
+)
 def test_quantities(text, value):
     assert quantity(text) == pytest.approx(value)
 

@@ -28,7 +28,9 @@ def small_net():
     shallow = [[conv(4, 6, 2, k) for k in (1, 3)]]
     deep = [[conv(4, 5, 2, k) for k in (1, 3)], [conv(5, 6, 1, k) for k in (1, 3, 5)]]
     second = [[conv(6, 8, 2, k) for k in (1, 3, 5)], [conv(8, 8, 1, k) for k in (1, 3)]]
-    return pynas.Supernet([[shallow, deep], [second]], stem=conv(3, 4), head=nn.Sequential(nn.Flatten(), nn.Linear(8 * 4, 5)))
+    return pynas.Supernet(
+        [[shallow, deep], [second]], stem=conv(3, 4), head=nn.Sequential(nn.Flatten(), nn.Linear(8 * 4, 5))
+    )
 
 
 def small_teacher(widths=(6, 8)):
