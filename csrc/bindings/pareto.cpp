@@ -10,9 +10,9 @@ void bind_pareto(py::module_& module) {
       [](Pointer left_loss, Pointer left_cost, Pointer right_loss, Pointer right_cost, Pointer floor, Pointer pairs,
          Pointer count, int64_t lefts, int64_t rights, int64_t capacity, int64_t least_0, int64_t least_1, int shift_0,
          int shift_1, int costs, int bits, int threads, Stream stream) {
-        const ParetoPairsArgs args{left_loss, left_cost, right_loss, right_cost, floor,
-                                   pairs,     count,     lefts,      rights,     capacity,
-                                   {least_0, least_1},   {shift_0, shift_1},     costs, bits, threads};
+        const ParetoPairsArgs args{
+            left_loss, left_cost, right_loss,         right_cost,         floor, pairs, count,  lefts,
+            rights,    capacity,  {least_0, least_1}, {shift_0, shift_1}, costs, bits,  threads};
         stream ? cuda::pareto_pairs(args, stream.handle()) : cpu::pareto_pairs(args);
       },
       py::call_guard<py::gil_scoped_release>());

@@ -15,8 +15,6 @@ namespace pynas {
 namespace traversal {
 namespace {
 
-constexpr int64_t kLongest = int64_t{1} << 20;  // partial choices per list: bounds the memory
-
 // One block's pool as candidates of the dominance filter.
 struct Pool {
   std::vector<int32_t> group;
@@ -55,7 +53,7 @@ struct Problems {
 };
 
 Problems read(const TraversalArguments& a, Effort& effort) {
-  Problem empty{static_cast<int>(a.limits), static_cast<int>(a.states), a.top_k, {a.limit, a.limit + a.limits}, {}, {}};
+  Problem empty{static_cast<int>(a.limits), static_cast<int>(a.states), a.top_k, {a.limit, a.limit + a.limits}, {}};
   Problems problems{empty, empty};
   for (int64_t b = 0; b < a.blocks; ++b) {
     const Pool pool = pool_of(a, b);
@@ -65,7 +63,8 @@ Problems read(const TraversalArguments& a, Effort& effort) {
     std::vector<int64_t> cost_shift(a.limits);
     for (int64_t d = 0; d < a.limits; ++d) {
       int64_t least = pool.candidates.costs[d];
-      for (int64_t i = 0; i < pool.candidates.count; ++i) least = std::min(least, pool.candidates.costs[i * a.limits + d]);
+      for (int64_t i = 0; i < pool.candidates.count; ++i)
+        least = std::min(least, pool.candidates.costs[i * a.limits + d]);
       cost_shift[d] = least;
       problems.pool.limit[d] -= least;
     }
@@ -83,57 +82,46 @@ Problems read(const TraversalArguments& a, Effort& effort) {
   return problems;
 }
 
-// The options that a solution within the window may use.
-Problem core_of(const Problem& problem, const Bound& bound, const Window& window, Effort& effort) {
-  Problem core{problem.limits, problem.states, problem.top_k, problem.limit, {}, {}};
+// Whether an option can be part of a solution within the window.
+bool near_enough(const Problem& problem, const Bound& bound, const Window& window, size_t b, int64_t i,
+                 Effort& effort) {
+  const Block& block = problem.blocks[b];
   const int limits = problem.limits;
+  const int64_t in = block.in[i], out = block.out[i];
+  if (bound.behind[b][in] + bound.value(problem, block, i) + bound.ahead[b + 1][out] > window.value) {
+    effort.cut = true;
+    return false;
+  }
+  for (int d = 0; d < limits; ++d) {
+    const int64_t rest = bound.cost_behind[b][in * limits + d] + bound.cost_ahead[b + 1][out * limits + d];
+    if (rest + block.cost[i * limits + d] > problem.limit[d]) return false;
+  }
+  return true;
+}
+
+// The options that the solutions within the window may use.
+Problem core_of(const Problem& problem, const Bound& bound, const Window& window, Effort& effort) {
+  Problem core{problem.limits, problem.states, problem.top_k, problem.limit, {}};
   for (size_t b = 0; b < problem.blocks.size(); ++b) {
-    const Block& block = problem.blocks[b];
-    Block near;
-    std::vector<int32_t> group;
-    for (int64_t i = 0; i < block.size(); ++i) {
-      const int32_t in = block.in[i], out = block.out[i];
-      if (bound.behind[b][in] + bound.value(problem, block, i) + bound.ahead[b + 1][out] > window.value) {
-        effort.cut = true;
-        ++effort.pruned;
-        continue;
-      }
-      bool reachable = true;
-      for (int d = 0; d < limits; ++d)
-        reachable &= bound.cost_behind[b][in * limits + d] + block.cost[i * limits + d] +
-                         bound.cost_ahead[b + 1][out * limits + d] <= problem.limit[d];
-      if (!reachable) {
-        ++effort.pruned;
-        continue;
-      }
-      near.index.push_back(static_cast<int32_t>(i));
-      near.loss.push_back(block.loss[i]);
-      near.cost.insert(near.cost.end(), block.cost.begin() + i * limits, block.cost.begin() + (i + 1) * limits);
-      near.in.push_back(in);
-      near.out.push_back(out);
-      group.push_back(in * problem.states + out);
-    }
-    std::vector<int32_t> kept(near.size());
-    std::iota(kept.begin(), kept.end(), 0);
+    std::vector<int32_t> near;
+    for (int64_t i = 0; i < problem.blocks[b].size(); ++i)
+      if (near_enough(problem, bound, window, b, i, effort)) near.push_back(static_cast<int32_t>(i));
+    Block block = problem.blocks[b].subset(near, problem.limits);
     if (problem.top_k > 1) {
-      kept = undominated({near.size(), limits, near.loss.data(), near.cost.data(), group.data()}, problem.top_k);
-      effort.pruned += near.size() - static_cast<int64_t>(kept.size());
+      std::vector<int32_t> group;
+      for (int64_t i = 0; i < block.size(); ++i) group.push_back(block.in[i] * problem.states + block.out[i]);
+      const Candidates all{block.size(), problem.limits, block.loss.data(), block.cost.data(), group.data()};
+      block = block.subset(undominated(all, problem.top_k), problem.limits);
     }
-    Block block_core;
-    for (int32_t i : kept) {
-      block_core.index.push_back(block.index[near.index[i]]);
-      block_core.loss.push_back(near.loss[i]);
-      block_core.cost.insert(block_core.cost.end(), near.cost.begin() + i * limits, near.cost.begin() + (i + 1) * limits);
-      block_core.in.push_back(near.in[i]);
-      block_core.out.push_back(near.out[i]);
-    }
-    core.blocks.push_back(std::move(block_core));
+    effort.pruned += problem.blocks[b].size() - block.size();
+    core.blocks.push_back(std::move(block));
   }
   return core;
 }
 
 // Lists of both ends, the shorter one extended first. False when blocks remain between that neither can take in.
-bool build(const Problem& core, const Bound& bound, const Window& window, int64_t most, Halves& halves, Effort& effort) {
+bool build(const Problem& core, const Bound& bound, const Window& window, int64_t most, Halves& halves,
+           Effort& effort) {
   halves = {0, core.blocks.size(), empty_list(core.limits), empty_list(core.limits)};
   bool open[2] = {true, true};
   while (halves.begin < halves.end && (open[0] || open[1])) {
@@ -168,13 +156,6 @@ void write(const Problem& core, const Halves& halves, const Solution& solution, 
   }
 }
 
-// The greatest total loss there is.
-int64_t greatest_loss(const Problem& problem) {
-  int64_t total = 0;
-  for (const Block& block : problem.blocks) total += *std::max_element(block.loss.begin(), block.loss.end());
-  return total;
-}
-
 // A window of losses above `floor` to begin with: about as wide as holds 512 top_k choices, were there no limits. The
 // count of choices whose excess over the bound sums to the window or less is near sum_j e_j(n_b - 1) / j!, with n_b the
 // options of block b that exceed it by no more, and e_j the elementary symmetric polynomials.
@@ -184,7 +165,8 @@ int64_t first_window(const Problem& problem, const Bound& bound, int64_t floor, 
   for (size_t b = 0; b < count; ++b) {
     const Block& block = problem.blocks[b];
     for (int64_t i = 0; i < block.size(); ++i) {
-      const double total = bound.behind[b][block.in[i]] + bound.value(problem, block, i) + bound.ahead[b + 1][block.out[i]];
+      const double total =
+          bound.behind[b][block.in[i]] + bound.value(problem, block, i) + bound.ahead[b + 1][block.out[i]];
       int exponent = 0;
       std::frexp(total - bound.limit_value - static_cast<double>(floor), &exponent);
       ++near[b][std::min(std::max(exponent, 0), 63)];
@@ -202,48 +184,74 @@ int64_t first_window(const Problem& problem, const Bound& bound, int64_t floor, 
   return 1;
 }
 
+// Which window of losses to look at, round after round. Losses count from the least of each block.
+struct Schedule {
+  int64_t floor, greatest;  // no total is less or more
+  int64_t known;            // the k-th loss is no more than this
+  int64_t most;             // the window of this round
+  int64_t proven;           // the widest window done
+  int64_t longest;          // partial choices per list in this round
+  int64_t limit;            // and at most
+
+  // The lists were too long: a narrower window, or longer lists. False when neither is left to try.
+  bool narrow() {
+    const int64_t narrower = floor + (most - floor) / 4;
+    if (longest < limit) {
+      most = narrower;
+      if (most <= proven) longest = std::min(limit, longest * 8), most = known;
+      return true;
+    }
+    const int64_t least = std::max(floor + 4 * (proven - floor), floor + (greatest >> 24) + 1);
+    if (most <= least) return false;
+    most = std::max(narrower, least);
+    return true;
+  }
+
+  // The window did not hold top_k solutions: a wider one.
+  void widen() {
+    proven = most;
+    most = std::min(known, floor + 2 * std::max<int64_t>(proven - floor, 1));
+    longest = std::min(limit, longest * 8);
+  }
+};
+
+Schedule first_round(const Problem& problem, const Bound& bound, int64_t limit) {
+  int64_t greatest = 0;
+  for (const Block& block : problem.blocks) greatest += *std::max_element(block.loss.begin(), block.loss.end());
+  const auto floor = static_cast<int64_t>(std::max(0.0, std::min(bound.least, static_cast<double>(greatest))));
+  const int64_t longest = std::min(limit, 4096 + 4 * problem.top_k);
+  if (problem.top_k == 1 && !bound.choice.empty())
+    return {floor, greatest, bound.choice_loss, bound.choice_loss, floor, longest, limit};
+  const int64_t most = std::min(greatest, floor + first_window(problem, bound, floor, greatest));
+  return {floor, greatest, greatest, most, floor, longest, limit};
+}
+
 void solve(const TraversalArguments& a, const TraversalResult& result) {
   Effort effort;
   const Problems problems = read(a, effort);
   const Bound bound = lagrangian_bound(problems.front);
-  for (int d = 0; d < problems.pool.limits; ++d) result.multipliers[d] = bound.multiplier[d];
+  std::copy(bound.multiplier.begin(), bound.multiplier.end(), result.multipliers);
   result.multipliers[a.limits] = bound.least;
-  const int64_t greatest = greatest_loss(problems.pool);
-  const int64_t floor = static_cast<int64_t>(std::max(0.0, std::min(bound.least, static_cast<double>(greatest))));
-  int64_t known = a.top_k == 1 && !bound.choice.empty() ? bound.choice_loss : greatest;  // an upper bound on the k-th loss
-  int64_t longest = std::min(kLongest, 4096 + 4 * a.top_k), proven = floor, most = known, rounds = 0;
-  if (known == greatest) most = std::min(known, floor + first_window(problems.pool, bound, floor, greatest));
-  while (true) {
-    const Window window{most, static_cast<double>(most) + bound.limit_value + bound.margin};
-    ++rounds;
+  Schedule schedule = first_round(problems.pool, bound, a.longest);
+  for (result.counts[3] = 1;; ++result.counts[3]) {
+    const double value = static_cast<double>(schedule.most) + bound.limit_value + bound.margin;
+    const Window window{schedule.most, value};
     effort.cut = false;
     const Problem core = core_of(problems.pool, bound, window, effort);
     Halves halves;
-    const bool whole = build(core, bound, window, longest, halves, effort);
-    if (!whole && longest < kLongest) {
-      most = floor + (most - floor) / 4;
-      if (most <= proven) longest = std::min(kLongest, longest * 8), most = known;
-      continue;
-    }
-    if (!whole && most > std::max(4 * (proven - floor) + floor, floor + (greatest >> 24) + 1)) {
-      most = std::max(floor + (most - floor) / 4, floor + (greatest >> 24) + 1);
-      continue;
-    }
-    const std::vector<Solution> found = join(core, bound, halves, known, a.threads, effort);
+    if (!build(core, bound, window, schedule.longest, halves, effort) && schedule.narrow()) continue;
+    const std::vector<Solution> found = join(core, bound, halves, schedule.known, a.threads, effort);
     const bool full = static_cast<int64_t>(found.size()) >= a.top_k;
-    if ((full && found.back().loss <= most) || !effort.cut || most >= greatest) {
+    if ((full && found.back().loss <= schedule.most) || !effort.cut || schedule.most >= schedule.greatest) {
       for (size_t s = 0; s < found.size(); ++s) write(core, halves, found[s], result.indices + s * a.blocks);
       result.counts[0] = static_cast<int64_t>(found.size());
       break;
     }
-    if (full) known = std::min(known, found.back().loss);
-    proven = most;
-    most = std::min(known, floor + 2 * std::max<int64_t>(proven - floor, 1));
-    longest = std::min(kLongest, longest * 8);
+    if (full) schedule.known = std::min(schedule.known, found.back().loss);
+    schedule.widen();
   }
   result.counts[1] = effort.visited;
   result.counts[2] = effort.pruned;
-  result.counts[3] = rounds;
 }
 
 }  // namespace

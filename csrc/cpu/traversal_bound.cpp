@@ -57,7 +57,8 @@ class Dual {
       if (step % 4 == 3) multiplier = 0.5 * (low + high);
       const double here = multiplier;
       Point middle = maximise(d);
-      const bool done = middle.value >= predicted - 1e-15 * (std::abs(predicted) + loss_range_) || here <= low || here >= high;
+      const bool done =
+          middle.value >= predicted - 1e-15 * (std::abs(predicted) + loss_range_) || here <= low || here >= high;
       if (middle.slope[d] > 0) low = here, below = std::move(middle);
       else high = here, above = std::move(middle);
       if (done) break;

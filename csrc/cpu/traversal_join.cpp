@@ -55,9 +55,7 @@ class Joiner {
   }
 
  private:
-  double most_value() const {
-    return static_cast<double>(collector_.most()) + bound_.limit_value + bound_.margin;
-  }
+  double most_value() const { return static_cast<double>(collector_.most()) + bound_.limit_value + bound_.margin; }
 
   void walk(size_t b, int64_t loss, double value, int32_t state) {
     if (b == halves_.end) return finish(loss, value, state);
@@ -71,7 +69,8 @@ class Joiner {
       bool open = sum + bound_.ahead[b + 1][block.out[i]] <= most_value();
       for (int d = 0; d < limits_; ++d) {
         next[d] = cost[d] + block.cost[i * limits_ + d];
-        open &= next[d] + bound_.cost_ahead[b + 1][static_cast<int64_t>(block.out[i]) * limits_ + d] <= problem_.limit[d];
+        open &=
+            next[d] + bound_.cost_ahead[b + 1][static_cast<int64_t>(block.out[i]) * limits_ + d] <= problem_.limit[d];
       }
       if (!open) {
         ++effort_.pruned;
@@ -89,8 +88,9 @@ class Joiner {
     const auto tighten = [&] {
       // A tie counts only for what comes before the worst kept.
       const Solution* worst = collector_.threshold();
-      const bool after = worst != nullptr && (worst->leading < solution_.leading ||
-                                              (worst->leading == solution_.leading && worst->middle < solution_.middle));
+      const bool after =
+          worst != nullptr && (worst->leading < solution_.leading ||
+                               (worst->leading == solution_.leading && worst->middle < solution_.middle));
       query_.loss = collector_.most() - loss - (after ? 1 : 0);
       query_.value = most_value() - value;
     };
@@ -124,7 +124,8 @@ std::vector<Solution> join(const Problem& problem, const Bound& bound, const Hal
   // The most promising first, so that the threshold falls early and the rest is never looked at.
   const List& leading = halves.leading;
   std::vector<double> promise(leading.size());
-  for (int64_t e = 0; e < leading.size(); ++e) promise[e] = leading.value[e] + bound.ahead[halves.begin][leading.state[e]];
+  for (int64_t e = 0; e < leading.size(); ++e)
+    promise[e] = leading.value[e] + bound.ahead[halves.begin][leading.state[e]];
   std::vector<int32_t> order(leading.size());
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(),
@@ -132,7 +133,8 @@ std::vector<Solution> join(const Problem& problem, const Bound& bound, const Hal
   Collector all(problem.top_k, most, nullptr);
   // Waves of fixed pieces: each piece starts from the threshold before its wave, so nothing depends on the threads.
   constexpr int64_t kPieces = 16;
-  for (int64_t begin = 0, wave = kPieces; begin < leading.size(); begin += wave, wave = std::min<int64_t>(wave * 2, 8192)) {
+  for (int64_t begin = 0, wave = kPieces; begin < leading.size();
+       begin += wave, wave = std::min<int64_t>(wave * 2, 8192)) {
     const double reach = static_cast<double>(all.most()) + bound.limit_value + bound.margin;
     if (promise[order[begin]] > reach) break;
     wave = std::min(wave, leading.size() - begin);

@@ -19,22 +19,24 @@ def traverse(
     state_out: torch.Tensor | None = None,
     states: int = 1,
     top_k: int = 1,
+    longest: int = 1 << 20,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The `top_k` choices of least total loss with every total cost <= its limit; ties by the indices, block by block.
 
     offsets `[B+1]`: block b's options are rows offsets[b]..offsets[b+1]-1; losses `[N]`; costs `[N, M]` of either sign;
     limits `[M]`, inclusive; all int64 on the CPU, and every possible total below 2**61 in magnitude. state_in,
     state_out `[N]` in 0..states-1: an option follows one whose state_out equals its state_in; the first block starts
-    in state 0 and the last one ends there; every option must lie on some whole choice.
+    in state 0 and the last one ends there; every option must lie on some whole choice. longest: partial choices that are
+    kept in a list, which bounds the memory (64 bytes each, and a little more per block and limit).
 
     Returns indices `[top_k, B]` (-1 in rows past the last choice there is), counts `[4]` (found, visited, pruned,
     rounds), and float64 `[M+1]`: the Lagrangian multipliers and the bound they give on the total of the losses, counted
     from the least of each block. Not differentiable.
     """
-    return torch.ops.pynas.traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k)
+    return torch.ops.pynas.traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
 
 
-def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top_k: int) -> None:
+def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top_k: int, longest: int) -> None:
     for name, tensor, dims in (
         ("offsets", offsets, 1),
         ("losses", losses, 1),
@@ -103,8 +105,8 @@ def _check_values(offsets, losses, costs, state_in, state_out, states: int) -> N
     native.require(before.tolist() == [0], "traverse", "the last block to end in state 0", before.tolist())
 
 
-def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k):
-    _check(offsets, losses, costs, limits, state_in, state_out, states, top_k)
+def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest):
+    _check(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
     _check_values(offsets, losses, costs, state_in, state_out, states)
     offsets, losses, costs, limits = (t.contiguous() for t in (offsets, losses, costs, limits))
     if states == 1:
@@ -116,13 +118,13 @@ def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k
     counts = torch.zeros(4, dtype=torch.int64)
     multipliers = torch.zeros(limits.shape[0] + 1, dtype=torch.float64)
     inputs = (offsets, losses, costs, limits, state_in, state_out)
-    sizes = (blocks, limits.shape[0], states, top_k)
+    sizes = (blocks, limits.shape[0], states, top_k, longest)
     native.call("traverse", offsets, *inputs, indices, counts, multipliers, *sizes)
     return indices, counts, multipliers
 
 
-def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k):
-    _check(offsets, losses, costs, limits, state_in, state_out, states, top_k)
+def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest):
+    _check(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
     return (
         offsets.new_empty((top_k, offsets.shape[0] - 1)),
         offsets.new_empty(4),
@@ -133,13 +135,13 @@ def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k):
 native.define(
     "traverse",
     "(Tensor offsets, Tensor losses, Tensor costs, Tensor limits, Tensor? state_in, Tensor? state_out, "
-    "int states, int top_k) -> (Tensor, Tensor, Tensor)",
+    "int states, int top_k, int longest) -> (Tensor, Tensor, Tensor)",
     _traverse,
     _fake,
 )
 
 
-def traverse_reference(offsets, losses, costs, limits, state_in=None, state_out=None, states=1, top_k=1):
+def traverse_reference(offsets, losses, costs, limits, state_in=None, state_out=None, states=1, top_k=1, longest=0):
     """The indices of `traverse`, by looking at every choice there is."""
     blocks = [range(begin, end) for begin, end in itertools.pairwise(offsets.tolist())]
     rows = []

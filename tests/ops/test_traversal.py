@@ -21,11 +21,11 @@ def problems(draw):
     return offsets, losses, costs, most, draw(st.sampled_from([1, 3, 300]))
 
 
-@given(problems())
-@settings(max_examples=200, deadline=None)
-def test_equals_reference(problem):
+@given(problems(), st.sampled_from([1, 3, 1 << 20]))
+@settings(max_examples=300, deadline=None)
+def test_equals_reference(problem, longest):
     *tensors, top_k = problem
-    indices, counts, _ = traverse(*tensors, top_k=top_k)
+    indices, counts, _ = traverse(*tensors, top_k=top_k, longest=longest)
     expected = traverse_reference(*tensors, top_k=top_k)
     assert torch.equal(indices, expected)
     assert counts[0] == (expected[:, 0] >= 0).sum()
@@ -49,15 +49,16 @@ def example(states=False):
 @pytest.mark.parametrize("states", [False, True])
 def test_states_equal_reference(states):
     arguments = example(states)
-    indices, _, _ = traverse(*arguments, top_k=50)
-    assert torch.equal(indices, traverse_reference(*arguments, top_k=50))
+    for longest in (1, 5, 1 << 20):
+        indices, _, _ = traverse(*arguments, top_k=50, longest=longest)
+        assert torch.equal(indices, traverse_reference(*arguments, top_k=50))
     assert (indices[:, 0] >= 0).sum() > 5
 
 
 @pytest.mark.parametrize("states", [False, True])
 def test_opcheck(states):
     arguments = example(states)
-    arguments += [5] if states else [None, None, 1, 5]
+    arguments += [5, 99] if states else [None, None, 1, 5, 99]
     torch.library.opcheck(torch.ops.pynas.traverse.default, arguments)
 
 
