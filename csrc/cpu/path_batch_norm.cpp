@@ -5,8 +5,11 @@
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// Float sums run over at most this many elements of four rows before they join a double.
-constexpr int64_t kBlock = 512;
+// Contiguous: elements of a channel that are worked on at a time, converted and without the gaps between rows. Rows are
+// often short (49 elements at 7x7), and what is left of a row after the last whole vector costs as much as the vectors.
+constexpr int64_t kBuffer = 4096;
+// Sums run in this many lanes, few enough to stay in registers, before they join a double.
+constexpr int kLanes = 32;
 // Channels-last: channels whose sums are kept in the first-level cache, and rows that are added up in float before they
 // join doubles.
 constexpr int64_t kTile = 512;
@@ -16,33 +19,18 @@ constexpr int64_t kOriginRows = 8;
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Sum of f over n elements of each of four rows; four at once hide the latency of the additions.
-template <class T, class F>
-double sum_of_four(const T* x, int64_t step, int64_t n, F f) {
-  using A = Accumulate<T>;
+// Sum of f(x[i]).
+template <class A, class F>
+double sum(const A* x, int64_t n, F f) {
+  A lanes[kLanes] = {};
   double total = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t length = smaller(n - begin, kBlock);
-    const T *r0 = x + begin, *r1 = r0 + step, *r2 = r1 + step, *r3 = r2 + step;
-    A block = 0;
-#pragma omp simd reduction(+ : block)
-    for (int64_t i = 0; i < length; ++i) block += (f(load(r0[i])) + f(load(r1[i]))) + (f(load(r2[i])) + f(load(r3[i])));
-    total += block;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+#pragma omp simd
+    for (int j = 0; j < kLanes; ++j) lanes[j] += f(x[i + j]);
   }
-  return total;
-}
-
-// Sum of f over `rows` rows of n elements, `step` apart. A single long row is taken as four.
-template <class T, class F>
-double sum(const T* x, int64_t rows, int64_t step, int64_t n, F f) {
-  double total = 0;
-  int64_t row = 0;
-  for (; row + 4 <= rows; row += 4) total += sum_of_four(x + row * step, step, n, f);
-  for (; row < rows; ++row) {
-    const T* last = x + row * step;
-    total += sum_of_four(last, n / 4, n / 4, f);
-    for (int64_t i = n / 4 * 4; i < n; ++i) total += f(load(last[i]));
-  }
+  for (; i < n; ++i) total += f(x[i]);
+  for (int j = 0; j < kLanes; ++j) total += lanes[j];
   return total;
 }
 
@@ -61,34 +49,89 @@ Affine<A> affine(const PathBatchNormArgs& args, int64_t path, int64_t channel) {
           bias ? bias[channel] : A(0)};
 }
 
-// Contiguous: the B rows of S elements that are one channel of one path.
-template <class T, Activation activation>
-void channel_contiguous(const PathBatchNormArgs& args, int64_t path, int64_t channel) {
+// Contiguous: the B rows of S elements that are one channel of one path, in pieces of at most kBuffer elements: whole
+// rows, or parts of one.
+template <class T>
+struct Channel {
   using A = Accumulate<T>;
-  const int64_t step = args.channels * args.size, start = path * args.batch * step + channel * args.size;
-  const T* x = static_cast<const T*>(args.x) + start;
-  const int64_t at = path * args.channels + channel, size = args.size;
-  if (!args.statistics_given) {
-    const double n = static_cast<double>(args.batch * size);
-    const A mean = static_cast<A>(sum(x, args.batch, step, size, [](A v) { return v; }) / n);
-    const double squares = sum(x, args.batch, step, size, [=](A v) { return (v - mean) * (v - mean); });
-    static_cast<A*>(args.mean)[at] = mean;
-    static_cast<A*>(args.var)[at] = static_cast<A>(squares / n);
+  int64_t start, step, rows, size;  // the first row's offset; the next row is `step` elements on
+  int64_t height, width;            // rows and elements of a row in a piece
+  int64_t across, pieces;           // pieces in a row's length; in all
+
+  Channel(const PathBatchNormArgs& args, int64_t path, int64_t channel)
+      : start((path * args.batch * args.channels + channel) * args.size), step(args.channels * args.size),
+        rows(args.batch), size(args.size), height(smaller(rows, size < kBuffer ? kBuffer / size : 1)),
+        width(smaller(size, kBuffer)), across((size + width - 1) / width),
+        pieces(across * ((rows + height - 1) / height)) {}
+
+  // f(offset in the tensor, position in the buffer, length) for every row of a piece; returns the piece's length.
+  template <class F>
+  int64_t each_row(int64_t piece, F f) const {
+    const int64_t column = piece % across * width, length = smaller(width, size - column);
+    const int64_t first = piece / across * height, last = smaller(rows, first + height);
+    for (int64_t row = first; row < last; ++row) f(start + row * step + column, (row - first) * length, length);
+    return (last - first) * length;
   }
-  const Affine<A> by = affine<A>(args, path, channel);
-  for (int64_t b = 0; b < args.batch; ++b) {
-    const T* in = x + b * step;
-    T* out = static_cast<T*>(args.y) + start + b * step;
-    if (args.residual != nullptr) {
-      const T* add = static_cast<const T*>(args.residual) + start + b * step;
+
+  int64_t gather(const void* tensor, int64_t piece, A* buffer) const {
+    return each_row(piece, [&](int64_t from, int64_t to, int64_t n) {
+      const T* x = static_cast<const T*>(tensor) + from;
 #pragma omp simd
-      for (int64_t i = 0; i < size; ++i)
-        store(out[i], activate<activation>((load(in[i]) - by.mean) * by.scale + by.shift + load(add[i])));
+      for (int64_t i = 0; i < n; ++i) buffer[to + i] = load(x[i]);
+    });
+  }
+  void add(const void* tensor, int64_t piece, A* buffer) const {
+    each_row(piece, [&](int64_t from, int64_t to, int64_t n) {
+      const T* x = static_cast<const T*>(tensor) + from;
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) buffer[to + i] += load(x[i]);
+    });
+  }
+  void scatter(const A* buffer, int64_t piece, void* tensor) const {
+    each_row(piece, [&](int64_t to, int64_t from, int64_t n) {
+      T* y = static_cast<T*>(tensor) + to;
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) store(y[i], buffer[from + i]);
+    });
+  }
+  // Sum of f over the channel. The last piece stays in the buffer.
+  template <class F>
+  double sum_pieces(const PathBatchNormArgs& args, A* buffer, bool gathered, F f) const {
+    double total = 0;
+    for (int64_t piece = 0; piece < pieces; ++piece)
+      total += sum(buffer, gathered ? rows * size : gather(args.x, piece, buffer), f);
+    return total;
+  }
+};
+
+template <class T, Activation activation>
+void channel_contiguous(const PathBatchNormArgs& args, int64_t path, int64_t index) {
+  using A = Accumulate<T>;
+  const Channel<T> channel(args, path, index);
+  A buffer[kBuffer];
+  bool gathered = false;  // the whole channel is in the buffer
+  if (!args.statistics_given) {
+    const double n = static_cast<double>(args.batch * args.size);
+    const A mean = static_cast<A>(channel.sum_pieces(args, buffer, false, [](A x) { return x; }) / n);
+    gathered = channel.pieces == 1;
+    const double squares = channel.sum_pieces(args, buffer, gathered, [=](A x) { return (x - mean) * (x - mean); });
+    static_cast<A*>(args.mean)[path * args.channels + index] = mean;
+    static_cast<A*>(args.var)[path * args.channels + index] = static_cast<A>(squares / n);
+  }
+  const Affine<A> by = affine<A>(args, path, index);
+  for (int64_t piece = 0; piece < channel.pieces; ++piece) {
+    const int64_t n = gathered ? args.batch * args.size : channel.gather(args.x, piece, buffer);
+    if (args.residual != nullptr) {
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) buffer[i] = (buffer[i] - by.mean) * by.scale + by.shift;
+      channel.add(args.residual, piece, buffer);
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) buffer[i] = activate<activation>(buffer[i]);
     } else {
 #pragma omp simd
-      for (int64_t i = 0; i < size; ++i)
-        store(out[i], activate<activation>((load(in[i]) - by.mean) * by.scale + by.shift));
+      for (int64_t i = 0; i < n; ++i) buffer[i] = activate<activation>((buffer[i] - by.mean) * by.scale + by.shift);
     }
+    channel.scatter(buffer, piece, args.y);
   }
 }
 
