@@ -28,7 +28,7 @@ def private_copy(modules: Any, dtype: torch.dtype | None = None) -> Any:
     Raises:
         InputError: a module that Python cannot copy.
     """
-    known = {}
+    known: dict = {}
     for module in _flatten(modules):
         for part in module.modules():
             kind = None if isinstance(part, _BatchNorm) else dtype
