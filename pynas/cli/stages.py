@@ -85,7 +85,9 @@ class Run:
     def method(self, progress: Callable[[int, int, float], None] | None = None) -> Any:
         """The method on the run's supernet and device."""
         build = methods.METHODS[self.settings.method]
-        return build(self.net, self.teacher(progress), image_shape=self.data.image_shape).to(self.device)
+        method = build(self.net, self.teacher(progress), image_shape=self.data.image_shape)
+        # Convolutions are faster in this layout, on CPUs and on GPUs alike.
+        return method.to(self.device, memory_format=torch.channels_last)
 
     def loader(self, part: str, augmentation: str = "none") -> Loader:
         """Batches of a part of the data."""

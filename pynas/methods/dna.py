@@ -73,7 +73,7 @@ class DNA(nn.Module):
         for number, (images, _) in enumerate(batches):
             if number == self.projection_batches:
                 break
-            features.append(self.teacher(images.to(self._device)))
+            features.append(self.teacher(self.place(images)))
         if not features:
             raise InputError("[dna] expected training batches, got an empty loader")
         for projection, block in zip(self.projections, zip(*features)):
@@ -97,7 +97,7 @@ class DNA(nn.Module):
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         """One step of all blocks; backward runs block by block, so that one block's graph is alive at a time."""
-        images = images.to(self._device, non_blocking=True)
+        images = self.place(images)
         features, logits = self.targets(images)
         losses = {}
         for b, cells in enumerate(self.net.space.blocks):
@@ -146,9 +146,10 @@ class DNA(nn.Module):
         """What block `block` gets and should put out, batch by batch."""
         return BlockBatches(self, batches, block)
 
-    @property
-    def _device(self) -> torch.device:
-        return self.projections[0].weight.device  # type: ignore[return-value]
+    def place(self, images: torch.Tensor) -> torch.Tensor:
+        """Images on the method's device, channels last: the layout that convolutions run fastest in."""
+        device = next(self.net.parameters()).device
+        return images.to(device, memory_format=torch.channels_last, non_blocking=True)
 
 
 class BlockBatches:
@@ -161,7 +162,7 @@ class BlockBatches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         net = self.method.net
         for images, _ in self.batches:
-            images = images.to(self.method._device)
+            images = self.method.place(images)
             features, _ = self.method.targets(images)
             yield features[self.block - 1] if self.block > 0 else enter_evaluating(net, images), features[self.block]
 
