@@ -8,10 +8,10 @@ namespace pynas::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// Shared memory that a block may fill with its slice; every GPU from compute capability 8.0 on has it.
-constexpr int64_t kCache = 80 * 1024;
-// Bytes of neighbouring channels that a channels-last block takes: two sectors, so that memory is read in whole ones.
-constexpr int kTileBytes = 64;
+// Shared memory that a block may fill: two blocks to a processor on Hopper.
+constexpr int64_t kShared = 110 * 1024;
+// Bytes of neighbouring channels that a fused channels-last block takes: two sectors of memory, or one if that fits.
+constexpr int kTileBytes[] = {64, 32};
 // Words that a thread loads before it uses the first: the compiler may not move loads over stores by itself.
 constexpr int kAhead = 4;
 
@@ -131,6 +131,7 @@ __device__ double column_sum(const Grid& grid, const A* values, bool active, A* 
   const int channels = grid.columns * N, thread = static_cast<int>(threadIdx.x);
   __syncthreads();
   if (active && grid.row < grid.rows) {
+#pragma unroll
     for (int i = 0; i < N; ++i) scratch[grid.row * channels + grid.column * N + i] = values[i];
   }
   __syncthreads();
@@ -141,15 +142,14 @@ __device__ double column_sum(const Grid& grid, const A* values, bool active, A* 
   return sum;
 }
 
-// One block: one path, kTileBytes of neighbouring channels, all B * S rows.
+// One block: one path, `most` words of neighbouring channels, all B * S rows.
 template <class T, int N, Activation activation>
-__global__ void fused_channels_last(PathBatchNormArgs args) {
+__global__ void fused_channels_last(PathBatchNormArgs args, int most) {
   using A = Accumulate<T>;
   using Word = Vector<T, N>;
-  constexpr int most = kTileBytes / sizeof(Word), channels = most * N;
   PYNAS_SHARED(A, scratch);
-  A *means = scratch + kThreads * N, *vars = means + channels;
-  Word* cache = reinterpret_cast<Word*>(vars + channels);
+  A *means = scratch + kThreads * N, *vars = means + most * N;
+  Word* cache = reinterpret_cast<Word*>(vars + most * N);
   const int64_t words = args.channels / N, tiles = (words + most - 1) / most, rows = args.batch * args.size;
   const Grid grid(words, most);
   for (int64_t item = blockIdx.x; item < args.paths * tiles; item += gridDim.x) {
@@ -184,6 +184,7 @@ __global__ void fused_channels_last(PathBatchNormArgs args) {
     __syncthreads();
     if (active) {
       Affine<A> by[N];
+#pragma unroll
       for (int i = 0; i < N; ++i)
         by[i] = Affine<A>(args, word * N + i, means[grid.column * N + i], vars[grid.column * N + i]);
       for_each_word<Word, int64_t>(
@@ -252,6 +253,7 @@ __global__ void moments_channels_last(PathBatchNormArgs args) {
     const int64_t word = first + grid.column, stop = (part + 1) * args.chunk;
     const bool active = word < words && grid.row < grid.rows;
     A about[N], sums[N] = {}, squares[N] = {};
+#pragma unroll
     for (int i = 0; i < N; ++i) about[i] = active ? origin<T>(args, path, word * N + i) : A(0);
     const int64_t begin = active ? part * args.chunk + grid.row : rows;
 #pragma unroll 4
@@ -341,22 +343,38 @@ void run_statistics(const PathBatchNormArgs& args, void* stream) {
   launch(kName, statistics<T>, grid_size(blocks), kThreads, 0, stream, args);
 }
 
+// Launches the kernel that reads x once, if the slices fit.
+template <class T, int N, Activation activation>
+bool run_fused(const PathBatchNormArgs& args, void* stream) {
+  using A = Accumulate<T>;
+  const int64_t rows = args.batch * args.size, most = shared_memory_limit(kName), limit = most < kShared ? most : kShared;
+  if (!args.channels_last) {
+    const int64_t shared = kWarp * sizeof(double) + rows * sizeof(T);
+    if (shared > limit) return false;
+    launch(kName, fused_contiguous<T, N, activation>, grid_size(args.paths * args.channels), kThreads, shared, stream,
+           args);
+    return true;
+  }
+  for (const int bytes : kTileBytes) {
+    const int words = bytes / static_cast<int>(sizeof(T) * N);
+    const int64_t shared = (kThreads * N + 2 * words * N) * sizeof(A) + rows * bytes;
+    if (shared > limit) continue;
+    const int64_t tiles = (args.channels / N + words - 1) / words;
+    launch(kName, fused_channels_last<T, N, activation>, grid_size(args.paths * tiles), kThreads, shared, stream, args,
+           words);
+    return true;
+  }
+  return false;
+}
+
 template <class T, int N, Activation activation>
 void run(const PathBatchNormArgs& args, void* stream) {
-  using A = Accumulate<T>;
-  const int64_t rows = args.batch * args.size;
-  if (!args.statistics_given && !args.channels_last && rows * int64_t{sizeof(T)} <= kCache) {
-    return launch(kName, fused_contiguous<T, N, activation>, grid_size(args.paths * args.channels), kThreads,
-                  kWarp * sizeof(double) + rows * sizeof(T), stream, args);
+  if (!args.statistics_given) {
+    if (run_fused<T, N, activation>(args, stream)) return;
+    run_statistics<T, N>(args, stream);
   }
-  if (!args.statistics_given && args.channels_last && rows * kTileBytes <= kCache) {
-    constexpr int most = kTileBytes / (sizeof(T) * N);
-    const int64_t tiles = (args.channels / N + most - 1) / most;
-    return launch(kName, fused_channels_last<T, N, activation>, grid_size(args.paths * tiles), kThreads,
-                  (kThreads * N + 2 * most * N) * sizeof(A) + rows * kTileBytes, stream, args);
-  }
-  if (!args.statistics_given) run_statistics<T, N>(args, stream);
-  const int64_t words = args.paths * rows * args.channels / N, blocks = (words + kThreads - 1) / kThreads;
+  const int64_t words = args.paths * args.batch * args.size * args.channels / N;
+  const int64_t blocks = (words + kThreads - 1) / kThreads;
   if (words < (int64_t{1} << 31)) {
     launch(kName, normalise<T, N, activation, uint32_t>, grid_size(blocks), kThreads, 0, stream, args);
   } else {

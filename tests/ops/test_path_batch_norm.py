@@ -12,7 +12,7 @@ from pynas import ops
 from pynas.errors import InputError
 from pynas.ops.path_batch_norm import ACTIVATIONS, path_batch_norm_reference
 
-# Paths, then the shape of x.
+# Paths, then the shape of x. The last two are too large for the CUDA kernel's wide tile, and for its shared memory.
 CASES = [
     (1, (2, 1)),
     (2, (6, 33)),
@@ -22,6 +22,7 @@ CASES = [
     (2, (6, 70, 9, 8)),
     (1, (3, 130, 4, 4)),
     (2, (10, 8, 2, 3, 4)),
+    (1, (5, 9, 22, 20)),
     (1, (5, 2, 100, 99)),
 ]
 FORMATS = {"contiguous": None, "channels_last": {4: torch.channels_last, 5: torch.channels_last_3d}}
@@ -41,8 +42,9 @@ def parameters(channels: int, device: str, dtype: torch.dtype) -> tuple[torch.Te
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("with_residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize(
+    ("activation", "with_residual"), [(None, False), (None, True), ("relu", True), ("silu", False), ("silu", True)]
+)
 @pytest.mark.parametrize(("paths", "shape"), CASES, ids=str)
 def test_matches_reference(paths, shape, activation, with_residual, layout, device, dtype, tolerance):
     x = make(shape, device, dtype, layout)
@@ -197,6 +199,7 @@ def arguments(device: str = "cpu", dtype: torch.dtype = torch.float32, layout: s
 
 
 @pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck(layout, device, dtype):
     for case in arguments(device, dtype, layout):
         torch.library.opcheck(torch.ops.pynas.path_batch_norm, case)

@@ -120,6 +120,7 @@ def test_refuses_gradients(device):
         ops.path_distance(outputs, target, "mse")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_opcheck(kind, device, dtype):
     outputs, target = make(3, 2, 5, 6, device=device, dtype=dtype)
