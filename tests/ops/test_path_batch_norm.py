@@ -124,6 +124,16 @@ def test_empty(shape, device):
     assert y.shape == shape and mean.isnan().all() and var.isnan().all() and mean.shape == (2, 3)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("layout", FORMATS)
+def test_more_than_two_to_the_31_elements(layout):
+    x = torch.randn(4, 2**15, 128, 129, device="cuda", dtype=torch.float16)
+    x = x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x
+    y, mean, var = ops.path_batch_norm(x, 2, activation="relu", out=x.clone())
+    last = ops.path_batch_norm(x[2:], 1, activation="relu")
+    assert torch.equal(y[2:], last[0]) and torch.equal(mean[1:], last[1]) and torch.equal(var[1:], last[2])
+
+
 def test_nan_stays_in_its_channel(device):
     x = make((4, 3, 5, 5), device, torch.float32)
     x[0, 1, 2, 2] = float("nan")
