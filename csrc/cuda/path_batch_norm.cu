@@ -3,6 +3,7 @@
 #include "common/path_batch_norm.h"
 
 #include "cuda/reduce.cuh"
+#include "cuda/words.cuh"
 
 namespace pynas::cuda {
 namespace {
@@ -12,8 +13,6 @@ constexpr int kThreads = 256;
 constexpr int64_t kShared = 110 * 1024;
 // Bytes of neighbouring channels that a fused channels-last block takes: two sectors of memory, or one if that fits.
 constexpr int kTileBytes[] = {64, 32};
-// Words that a thread loads before it uses the first: the compiler may not move loads over stores by itself.
-constexpr int kAhead = 4;
 
 // y = act((x - mean) * scale + shift + residual) for one channel.
 template <class A>
@@ -48,20 +47,6 @@ template <class A>
 __device__ void write_statistics(const PathBatchNormArgs& args, int64_t at, double mean, double var) {
   static_cast<A*>(args.mean)[at] = static_cast<A>(mean);
   static_cast<A*>(args.var)[at] = static_cast<A>(var);
-}
-
-// use(i, word i) for i = begin, begin + step, ... below end; load(i) gives the word.
-template <class Word, class Index, class Load, class Use>
-__device__ void for_each_word(Index begin, Index end, Index step, Load load, Use use) {
-  for (Index base = begin; base < end; base += kAhead * step) {
-    Word words[kAhead];
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k)
-      if (base + k * step < end) words[k] = load(base + k * step);
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k)
-      if (base + k * step < end) use(base + k * step, words[k]);
-  }
 }
 
 // One block: one channel of one path, contiguous: B rows of S elements.
@@ -109,37 +94,6 @@ __global__ void fused_contiguous(PathBatchNormArgs args) {
           static_cast<Word*>(args.y)[position(word)] = y;
         });
   }
-}
-
-// Channels-last: a block's threads as rows of `columns` words.
-struct Grid {
-  int columns;  // words of a row that the block takes
-  int rows;     // rows that it takes at a time
-  int column, row;
-
-  __device__ Grid(int64_t words, int most) {
-    columns = words < most ? static_cast<int>(words) : most;
-    rows = kThreads / columns;
-    column = static_cast<int>(threadIdx.x) % columns;
-    row = static_cast<int>(threadIdx.x) / columns;
-  }
-};
-
-// Sums `values` over the rows of the grid: thread c < columns * N gets the sum of channel c. scratch: kThreads * N.
-template <int N, class A>
-__device__ double column_sum(const Grid& grid, const A* values, bool active, A* scratch) {
-  const int channels = grid.columns * N, thread = static_cast<int>(threadIdx.x);
-  __syncthreads();
-  if (active && grid.row < grid.rows) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) scratch[grid.row * channels + grid.column * N + i] = values[i];
-  }
-  __syncthreads();
-  double sum = 0;
-  if (thread < channels) {
-    for (int row = 0; row < grid.rows; ++row) sum += scratch[row * channels + thread];
-  }
-  return sum;
 }
 
 // One block: one path, `most` words of neighbouring channels, all B * S rows.
@@ -297,12 +251,11 @@ __global__ void statistics(PathBatchNormArgs args) {
 
 // One thread: one word. Index: the smallest integer that counts all words, since divisions by 64 bits are slow.
 template <class T, int N, Activation activation, class Index>
-__global__ void normalise(PathBatchNormArgs args) {
+__global__ void normalise(PathBatchNormArgs args, Index words) {
   using A = Accumulate<T>;
   using Word = Vector<T, N>;
   const Index channels = static_cast<Index>(args.channels), batch = static_cast<Index>(args.batch);
   const Index size = static_cast<Index>(args.channels_last ? args.size : args.size / N);
-  const Index words = static_cast<Index>(args.paths) * batch * channels * size / (args.channels_last ? N : 1);
   for (Index at = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x; at < words;
        at += static_cast<Index>(gridDim.x) * kThreads) {
     const Word read = static_cast<const Word*>(args.x)[at], add = residual_word<Word>(args, at);
@@ -376,9 +329,11 @@ void run(const PathBatchNormArgs& args, void* stream) {
   const int64_t words = args.paths * args.batch * args.size * args.channels / N;
   const int64_t blocks = (words + kThreads - 1) / kThreads;
   if (words < (int64_t{1} << 31)) {
-    launch(kName, normalise<T, N, activation, uint32_t>, grid_size(blocks), kThreads, 0, stream, args);
+    launch(kName, normalise<T, N, activation, uint32_t>, grid_size(blocks), kThreads, 0, stream, args,
+           static_cast<uint32_t>(words));
   } else {
-    launch(kName, normalise<T, N, activation, uint64_t>, grid_size(blocks), kThreads, 0, stream, args);
+    launch(kName, normalise<T, N, activation, uint64_t>, grid_size(blocks), kThreads, 0, stream, args,
+           static_cast<uint64_t>(words));
   }
 }
 
