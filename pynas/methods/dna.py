@@ -26,8 +26,8 @@ class DNA(nn.Module):
 
     Training loss of a path of block k: mean (Y_k - U_k(Y_{k-1}))^2 over the K neurons of Y_k (eq. 6). The first block
     gets the images through the stem, which learns with it. All blocks train in every step from one teacher pass, every
-    cell of a block with a path of its own, drawn uniformly. The head learns at the same time to give the teacher's
-    logits from the teacher's last features (KL divergence), so that the exported network classifies without retraining.
+    cell of a block with a path of its own, drawn uniformly. The head learns at the same time to classify the teacher's
+    last features (`head_loss`), so that the exported network works without retraining.
 
     Where the teacher's width differs from the block's, the teacher's features first go through a fixed 1x1 convolution
     (`Projection`): its principal components, fitted on the first `projection_batches` training batches.
@@ -108,8 +108,8 @@ class DNA(nn.Module):
                 loss = loss + functional.mse_loss(output, features[b])
             loss.backward()
             losses[f"block_{b + 1}"] = loss.detach() / len(cells)
-        if self.net.head is not None and logits is not None:
-            loss = distillation_loss(self.net.head(features[-1]), logits)
+        if self.net.head is not None:
+            loss = head_loss(self.net.head(features[-1]), logits, labels)
             loss.backward()
             losses["head"] = loss.detach()
         return losses
@@ -178,11 +178,13 @@ def enter_evaluating(net: Supernet, images: torch.Tensor) -> torch.Tensor:
             part.training = mode
 
 
-def distillation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student) of two batches of logits `[B, classes]`, mean over the batch."""
-    return functional.kl_div(
-        functional.log_softmax(student, 1), functional.log_softmax(teacher, 1), log_target=True, reduction="batchmean"
-    )
+def head_loss(output: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
+    """KL(teacher || student) of logits `[B, classes]`, mean over the batch; cross-entropy with the labels where the
+    teacher has no logits for these classes (none at all, or another number)."""
+    if logits is None or logits.shape != output.shape:
+        return functional.cross_entropy(output, labels.to(output.device))
+    student, teacher = functional.log_softmax(output, 1), functional.log_softmax(logits, 1)
+    return functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
 def check_taps(
@@ -199,7 +201,11 @@ def check_taps(
     for b, (a, w) in enumerate(zip(have, want)):
         if a[1:] != w[1:]:
             raise InputError(
-                f"[dna] expected features of size {w[1]}x{w[2]} after block {b + 1}, got {a[1]}x{a[2]} "
-                f"at the teacher's tap {teacher.taps[b]!r} for {image_shape[1]}x{image_shape[2]} images"
+                f"[dna] expected features of size {_size(w)} after block {b + 1}, got {_size(a)} "
+                f"at the teacher's tap {teacher.taps[b]!r} for {_size(image_shape)} images"
             )
     return list(zip(have, want))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape[1:])) if len(shape) == 3 else f"the shape {shape}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from pynas.rating.fusion import fuse
 from pynas.rating.norms import PathContext, Streams
 
-# How far apart a stacked and a separate run of the same path may be, relative to the output's largest value: kernels may
-# sum in another order, while a module that mixes paths is off by its own size.
+# How far apart a stacked and a separate run of the same path may be, relative to the output's largest value: kernels
+# may sum in another order, while a module that mixes paths is off by its own size.
 _SAME = {torch.float64: 1e-6, torch.float32: 1e-3}
 _SAME_HALF = 5e-2
 
@@ -19,6 +21,7 @@ _SAME_HALF = 5e-2
 class _Known:
     """What was seen of a candidate on one input shape."""
 
+    module: nn.Module
     changes_input: bool
     mixes_paths: bool | None = None
 
@@ -38,37 +41,55 @@ class Candidate:
         shapes = tuple(tuple(x.shape[1:]) for x in streams)
         known = self._known.get(shapes)
         if known is None:
-            outputs, changes_input = self._guarded(streams, paths)
-            self._known[shapes] = _Known(changes_input)
-            return outputs
+            outputs, known = self._guarded([path_rows(x, paths, 0, 1) for x in streams])
+            self._known[shapes] = known
+            if paths == 1:
+                return outputs
+        if paths > 1 and known.mixes_paths is None:
+            known.mixes_paths = self._mixes(known, [path_rows(x, paths, 0, 2) for x in streams])
         if known.changes_input:
             streams = [x.clone() for x in streams]
-        if paths > 1 and known.mixes_paths is not False:
-            return self._apart(streams, paths, known)
-        return self._run(streams, paths)
+        return self._one_by_one(known, streams, paths) if known.mixes_paths else self._run(known.module, streams, paths)
 
-    def _run(self, streams: Streams, paths: int) -> Streams:
-        return [self._module(x) for x in self._context.turns(streams, paths)]
+    def _run(self, module: nn.Module, streams: Streams, paths: int) -> Streams:
+        return [module(x) for x in self._context.turns(streams, paths)]
 
-    def _guarded(self, streams: Streams, paths: int) -> tuple[Streams, bool]:
-        # Inference tensors count no versions: outside of inference mode a copy tells whether it was written to.
+    def _one_by_one(self, known: _Known, streams: Streams, paths: int) -> Streams:
+        alone = [self._run(known.module, [path_rows(x, paths, path, 1) for x in streams], 1) for path in range(paths)]
+        return [torch.cat(parts) for parts in zip(*alone)]
+
+    def _guarded(self, streams: Streams) -> tuple[Streams, _Known]:
+        """One path's outputs, on copies of its inputs that tell whether they were written to."""
+        # Inference tensors count no versions.
         with torch.inference_mode(False), torch.no_grad():
             copies = [x.clone() for x in streams]
             versions = [x._version for x in copies]
-            outputs = self._run(copies, 1) if paths == 1 else self._one_by_one(copies, paths)
-            return outputs, versions != [x._version for x in copies]
+            outputs = self._run(self._module, copies, 1)
+            changes_input = versions != [x._version for x in copies]
+            module, outputs = self._fused(streams, outputs)
+            return outputs, _Known(module, changes_input)
 
-    def _one_by_one(self, streams: Streams, paths: int) -> Streams:
-        alone = [self._run(list(parts), 1) for parts in zip(*(x.chunk(paths) for x in streams))]
-        return [torch.cat(parts) for parts in zip(*alone)]
+    def _fused(self, streams: Streams, expected: Streams) -> tuple[nn.Module, Streams]:
+        """The module with its norms and activations fused, if that can be had and gives the same, and its outputs."""
+        fused = fuse(self._module)
+        if fused is not None:
+            with contextlib.suppress(RuntimeError, ValueError):
+                outputs = self._run(fused, [x.clone() for x in streams], 1)
+                if all(_same(a, b) for a, b in zip(outputs, expected)):
+                    return fused, outputs
+        return self._module, expected
 
-    def _apart(self, streams: Streams, paths: int, known: _Known) -> Streams:
-        copies = [x.clone() for x in streams] if known.changes_input and known.mixes_paths is None else streams
-        outputs = self._one_by_one(streams, paths)
-        if known.mixes_paths is None:
-            stacked = self._run(copies, paths)
-            known.mixes_paths = not all(_same(a, b) for a, b in zip(stacked, outputs))
-        return outputs
+    def _mixes(self, known: _Known, streams: Streams) -> bool:
+        """Whether two stacked paths come out otherwise than one by one."""
+        alone = self._one_by_one(known, [x.clone() for x in streams], 2)
+        stacked = self._run(known.module, [x.clone() for x in streams], 2)
+        return not all(_same(a, b) for a, b in zip(stacked, alone))
+
+
+def path_rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:
+    """The rows of `count` of the stacked paths."""
+    batch = x.shape[0] // paths
+    return x.narrow(0, first * batch, count * batch)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

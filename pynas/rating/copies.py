@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.errors import InputError
 
@@ -21,12 +22,17 @@ Layers = list[list[nn.Module]]
 def private_copy(modules: Any, dtype: torch.dtype | None = None) -> Any:
     """Copy nested lists of modules; modules used twice stay one. All are in evaluation mode.
 
-    Weights keep their storage unless `dtype` asks for another floating type.
+    Weights keep their storage unless `dtype` asks for another floating type; batch norm keeps its own type (its sums are
+    taken in float32 anyway).
 
     Raises:
         InputError: a module that Python cannot copy.
     """
-    known = {id(tensor): _share(tensor, dtype) for module in _flatten(modules) for tensor in _tensors(module)}
+    known: dict = {}
+    for module in _flatten(modules):
+        for part in module.modules():
+            kind = None if isinstance(part, _BatchNorm) else dtype
+            known |= {id(tensor): _share(tensor, kind) for tensor in _tensors(part)}
     try:
         copied = copy.deepcopy(modules, known)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -57,8 +63,8 @@ def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:
 
 
 def _tensors(module: nn.Module) -> Iterable[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
 
 
 def _share(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

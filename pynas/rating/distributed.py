@@ -13,7 +13,7 @@ from pynas.errors import InputError
 
 
 def rank_and_size(distributed: bool | None) -> tuple[int, int]:
-    """This process's rank and the number of processes; (0, 1) when not distributed. None: if torch.distributed is set up.
+    """This process's rank and the number of processes; (0, 1) when alone. None: as torch.distributed is set up.
 
     Raises:
         InputError: asked for without a process group.

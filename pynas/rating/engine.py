@@ -21,7 +21,7 @@ from pynas.rating import norms
 from pynas.rating.copies import private_copy
 from pynas.rating.memory import default_max_bytes, keep_freed_pages
 from pynas.rating.norms import PathContext, Streams
-from pynas.rating.stacking import Stacking
+from pynas.rating.stacking import Stacking, check_stack
 from pynas.rating.tree import Node, PathTree
 from pynas.rating.walker import Visit, Walker
 
@@ -34,16 +34,20 @@ class Settings:
     """How the engine runs; what is None is chosen from the device.
 
     max_bytes: budget of the features that are held (default: half of the free memory).
-    dtype: run in this type, e.g. torch.bfloat16 (default: the modules' own). channels_last: layout of 4-dimensional inputs
-    (default: on a CPU and for half types). workers: threads on a CPU (default: torch's number of threads).
+    dtype: run in this type, e.g. torch.bfloat16 (default: the modules' own).
+    channels_last: layout of 4-dimensional inputs (default: on a CPU and for half types).
+    workers: threads on a CPU (default: torch's number of threads).
+    stack: paths to run at once (`Stacking`; default: "cache" on a CPU, "memory" on a GPU).
     """
 
     max_bytes: int | None = None
     dtype: torch.dtype | None = None
     channels_last: bool | None = None
     workers: int | None = None
+    stack: str | int | None = None
 
     def __post_init__(self) -> None:
+        check_stack(self.stack)
         for name in ("max_bytes", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -53,8 +57,8 @@ class Settings:
 class Engine:
     """Runs every path of `tree`, prefix by prefix; use it as a context manager.
 
-    layers: anybody's modules, with the norm mode of each layer in `modes`. calibration: how many streams come first that
-    only re-estimate batch-norm statistics.
+    layers: anybody's modules, with the norm mode of each layer in `modes`.
+    calibration: how many of the streams, the first, only re-estimate batch-norm statistics.
     """
 
     def __init__(
@@ -100,7 +104,9 @@ class Engine:
         Raises:
             InputError: a candidate that fails on its input, named with its path.
         """
-        streams, node = [self._prepare(x) for x in streams], node or self._tree.root
+        kind = self._settings.dtype
+        streams = [self.place(x.to(kind) if kind and x.is_floating_point() else x) for x in streams]
+        node = node or self._tree.root
         if self._workers == 1:
             with torch.inference_mode():
                 self._first.walk(0, [node], streams, visit)
@@ -144,13 +150,15 @@ class Engine:
             norms.install(layer, mode, context)
         widths = [self._tree.width(depth) for depth in range(self._tree.depth + 1)]
         share = self.max_bytes // (self._workers + (self._workers > 1))
-        return Walker(layers, self._tree, context, Stacking(widths, share, measure=self.device.type == "cpu"))
+        stack = self._settings.stack or ("cache" if self.device.type == "cpu" else "memory")
+        return Walker(layers, self._tree, context, Stacking(widths, share, stack))
 
-    def _prepare(self, x: Tensor) -> Tensor:
-        x = x.to(self.device, self._settings.dtype if x.is_floating_point() else None)
+    def place(self, x: Tensor) -> Tensor:
+        """The same on the engine's device, in the layout that its features have."""
+        x = x.to(self.device)
         last = self._settings.channels_last
         if last is None:
-            last = self.device.type == "cpu" or x.dtype in (torch.bfloat16, torch.float16)
+            last = self.device.type == "cpu" or self._settings.dtype in (torch.bfloat16, torch.float16)
         return x.contiguous(memory_format=torch.channels_last) if last and x.ndim == 4 else x
 
 

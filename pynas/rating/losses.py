@@ -11,25 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pynas.errors import InputError
+from pynas.ops.path_distance import KINDS, path_distance
 
 PathLoss = Callable[[Tensor, Any, int], Tensor]
 
 
-def relative_l1(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
-    """DNA eq. 7: mean |y - t| over the standard deviation (n - 1) of the batch's whole target tensor."""
-    difference = (outputs.unflatten(0, (paths, -1)) - target).abs_()
-    return difference.flatten(1).mean(1) / target.std()
-
-
-def mse(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
-    """Mean squared difference."""
-    return (outputs.unflatten(0, (paths, -1)) - target).square_().flatten(1).mean(1)
-
-
-def cosine(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
-    """2 - 2 cos(y, t) of each sample's flattened features, the mean over samples."""
-    similarity = F.cosine_similarity(outputs.unflatten(0, (paths, -1)).flatten(2), target.flatten(1), dim=-1)
-    return (2 - 2 * similarity).mean(1)
+def distance(kind: str) -> PathLoss:
+    """`path_distance`: "relative_l1" (DNA eq. 7, by the batch's whole target's deviation), "mse" or "cosine"."""
+    return lambda outputs, target, paths: path_distance(outputs, target, kind)
 
 
 def kl(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
@@ -65,7 +54,7 @@ def per_path(loss: Callable[[Tensor, Any], Tensor]) -> PathLoss:
 
 
 # Losses that compare elementwise: the target must have the output's shape.
-_LIKE_OUTPUT: dict[str, PathLoss] = {"relative_l1": relative_l1, "mse": mse, "cosine": cosine, "kl": kl}
+_LIKE_OUTPUT: dict[str, PathLoss] = {**{kind: distance(kind) for kind in KINDS}, "kl": kl}
 # Losses against labels.
 _LABELS: dict[str, PathLoss] = {"cross_entropy": cross_entropy, "error": error}
 NAMES = (*_LIKE_OUTPUT, *_LABELS)
@@ -96,6 +85,8 @@ def _checked(named: PathLoss, labels: bool) -> PathLoss:
             got = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
             also = " (or labels without the second axis)" if labels else ""
             raise InputError(f"[rate] expected a target of the output's shape {expected}{also}, got {got}")
-        return named(outputs.float(), target.float() if target.is_floating_point() else target, paths)
+        if outputs.dtype in (torch.bfloat16, torch.float16):
+            outputs = outputs.float()
+        return named(outputs, target.to(outputs.dtype) if target.is_floating_point() else target, paths)
 
     return checked

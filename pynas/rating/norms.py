@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.errors import InputError
+from pynas.ops.path_batch_norm import path_batch_norm
 
 MODES = ("running", "batch", "recalibrate")
 
@@ -35,6 +35,9 @@ class PathContext:
         self.calibrating = False
         self._calibration = calibration
         self._recorded: dict[_BatchNorm, list[Statistics]] = {}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> PathContext:
+        return self  # copies of a module run in the same turns
 
     def turns(self, streams: Streams, paths: int) -> Iterator[Tensor]:
         """The streams in turn; statistics recorded before are forgotten."""
@@ -57,67 +60,50 @@ class PathContext:
 
 
 class PathNorm:
-    """Stands in for a batch norm's forward: statistics of each path's rows, its own or its calibration batches'."""
+    """Stands in for a batch norm's forward: statistics of each path's rows, its own or its calibration batches'.
 
-    def __init__(self, norm: _BatchNorm, context: PathContext, recalibrate: bool) -> None:
-        self._norm, self._context, self._recalibrate = norm, context, recalibrate
+    mode: "running" (stored statistics), "batch" or "recalibrate".
+    """
+
+    def __init__(self, norm: _BatchNorm, context: PathContext, mode: str) -> None:
+        self.norm, self._context = norm, context
+        self._mode = "batch" if mode == "running" and norm.running_mean is None else mode
 
     def __call__(self, x: Tensor) -> Tensor:
-        norm, context = self._norm, self._context
-        if self._recalibrate and not context.calibrating:
-            y = normalize(x, context.paths, *context.recorded(norm), norm)
-        else:
-            count = x.numel() // max(x.shape[1] * context.paths, 1)
-            if count < 2:
-                raise InputError(
-                    "[rate] expected more than one value per channel for batch statistics, "
-                    f"got {tuple(x.shape)} with {context.paths} path(s); use larger batches or norm='running'"
-                )
-            y, mean, variance = path_batch_norm(x, context.paths, norm.weight, norm.bias, norm.eps)
-            if self._recalibrate:
-                context.record(norm, (mean, variance * (count / (count - 1))))
-        return norm.act(norm.drop(y)) if isinstance(norm, BatchNormAct2d) else y
+        y = self.apply(x)
+        return self.norm.act(self.norm.drop(y)) if isinstance(self.norm, BatchNormAct2d) else y
 
-
-def path_batch_norm(
-    x: Tensor, paths: int, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch norm of `[G*B, C, ...]` with statistics per path, in plain torch; also mean and biased variance `[G, C]`."""
-    by_path = x.unflatten(0, (paths, -1))
-    axes = (1, *range(3, by_path.ndim))
-    variance, mean = torch.var_mean(by_path.float(), axes, correction=0)
-    if paths == 1:
-        y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
-    else:
-        y = torch.cat([F.batch_norm(part, None, None, weight, bias, training=True, eps=eps) for part in x.chunk(paths)])
-    return y, mean, variance
-
-
-def normalize(x: Tensor, paths: int, mean: Tensor, variance: Tensor, norm: _BatchNorm) -> Tensor:
-    """Normalise `[G*B, C, ...]` by given statistics `[G, C]`, then the norm's weight and bias."""
-    if paths == 1:
-        statistics = mean[0].to(norm_dtype(norm, x)), variance[0].to(norm_dtype(norm, x))
-        return F.batch_norm(x, *statistics, norm.weight, norm.bias, training=False, eps=norm.eps)
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -mean * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias
-    shape = (paths, 1, -1, *[1] * (x.ndim - 2))
-    by_path = x.unflatten(0, (paths, -1))
-    return torch.addcmul(shift.to(x.dtype).view(shape), by_path, scale.to(x.dtype).view(shape)).flatten(0, 1)
-
-
-def norm_dtype(norm: _BatchNorm, x: Tensor) -> torch.dtype:
-    """The type of a norm's statistics: its weight's, or else the input's."""
-    return x.dtype if norm.weight is None else norm.weight.dtype
+    def apply(
+        self, x: Tensor, activation: str | None = None, residual: Tensor | None = None, in_place: bool = False
+    ) -> Tensor:
+        """Normalise, add the residual, activate: in one pass, written over `x` if so asked."""
+        norm, context = self.norm, self._context
+        mean = var = None
+        paths = context.paths
+        if self._mode == "running":
+            paths, mean, var = 1, norm.running_mean[None], norm.running_var[None]  # type: ignore[index]
+        elif self._mode == "recalibrate" and not context.calibrating:
+            mean, var = context.recorded(norm)
+        elif x.numel() < 2 * x.shape[1] * paths:
+            raise InputError(
+                "[rate] expected more than one value per channel for batch statistics, "
+                f"got {tuple(x.shape)} with {paths} path(s); use larger batches or norm='running'"
+            )
+        y, mean, var = path_batch_norm(
+            x, paths, norm.weight, norm.bias, norm.eps, activation, residual,
+            mean=mean, var=var, out=x if in_place else None,
+        )  # fmt: skip
+        if self._mode == "recalibrate" and context.calibrating:
+            count = x.numel() // (x.shape[1] * paths)
+            context.record(norm, (mean, var * (count / (count - 1))))
+        return y
 
 
 def install(modules: Iterable[nn.Module], mode: str, context: PathContext) -> None:
     """Give every batch norm below `modules` the forward that the mode asks for (the modules must be private copies).
 
-    A batch norm with a forward of its own is put in training mode for `batch`; the engine then runs it path by path.
+    One with a forward of its own stays as it is for `running`, and is put in training mode for `batch`: the engine then
+    finds that it mixes paths, and runs them one by one.
 
     Raises:
         InputError: an unknown mode, or a batch norm with a forward of its own that cannot be re-estimated per path.
@@ -126,16 +112,16 @@ def install(modules: Iterable[nn.Module], mode: str, context: PathContext) -> No
         raise InputError(f"[rate] expected norm to be one of {', '.join(MODES)}, got {mode!r}")
     for module in modules:
         for name, part in module.named_modules():
-            if not isinstance(part, _BatchNorm) or (mode == "running" and part.running_mean is not None):
+            if not isinstance(part, _BatchNorm):
                 continue
             if type(part).forward in _KNOWN_FORWARDS:
-                part.forward = PathNorm(part, context, mode == "recalibrate")  # type: ignore
+                part.forward = PathNorm(part, context, mode)  # type: ignore
             elif mode == "recalibrate":
                 raise InputError(
                     "[rate] expected a batch norm with a per-path form for norm='recalibrate', "
                     f"got {type(part).__name__} at {name or 'the top'} of {type(module).__name__}"
                 )
-            else:
+            elif mode == "batch":
                 part.train()
 
 

@@ -37,8 +37,8 @@ class Partial:
         arrays, made_from = read_arrays(self._path, _KIND)  # type: ignore[arg-type]
         if made_from.get("key") != self._key:
             raise InputError(
-                f"[rate] expected a partial rating of these weights, paths and settings, got another one in {self._path}; "
-                "remove it, or resume with what it was made from"
+                f"[rate] expected a partial rating of these weights, paths and settings, got another one in "
+                f"{self._path}; remove it, or resume with what it was made from"
             )
         self.sums, self.data = arrays["sums"], made_from["data"]
         self.samples, self.group, self.unit = (int(made_from[name]) for name in ("samples", "group", "unit"))

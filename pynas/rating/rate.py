@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pynas.errors import InputError
 from pynas.rating import distributed as processes
-from pynas.rating import losses, norms
+from pynas.rating import losses
+from pynas.rating.batches import Batch, check_calibration, check_finite, groups, leaf_rows
 from pynas.rating.copies import check_layers
 from pynas.rating.engine import Engine, Settings
 from pynas.rating.norms import Streams
@@ -23,12 +24,8 @@ from pynas.rating.table import ScoreTable
 from pynas.rating.tree import Node, PathTree, build_tree
 from pynas.rating.walker import Visit
 
-# Batches that share one walk, and one pass of the calibration batches, in `recalibrate` mode.
-_TOGETHER = 8
 # Subtrees between which a resumable rating may stop.
 _UNITS = 16
-
-Batch = tuple[Tensor, Any]
 
 
 def rate(
@@ -46,6 +43,7 @@ def rate(
     dtype: torch.dtype | None = None,
     channels_last: bool | None = None,
     workers: int | None = None,
+    stack: str | int | None = None,
     progress: Callable[[Progress], None] | None = None,
     resume: str | Path | None = None,
     distributed: bool | None = None,
@@ -72,6 +70,8 @@ def rate(
         dtype: run in this type, e.g. `torch.bfloat16`; losses are taken in float32.
         channels_last: layout of 4-dimensional inputs; default: on a CPU and for half types.
         workers: threads that walk subtrees on a CPU; default: torch's number of threads.
+        stack: paths that run at once: "memory" (as many as fit; the default on a GPU), "cache" (as many as a core's
+            cache holds; on a CPU), "measure" (by trial; last bits may differ from run to run) or a number.
         progress: called now and then with a `Progress` (done, total, paths per second, ETA).
         resume: a file that keeps the partial result; a killed rating goes on from there. The batches must repeat.
         distributed: share the subtrees out over torch.distributed's processes, each given the same arguments; default:
@@ -82,7 +82,7 @@ def rate(
     """
     layers = check_layers(layers)
     tree = build_tree([len(layer) for layer in layers], paths, allowed)
-    settings = Settings(max_bytes, dtype, channels_last, workers)
+    settings = Settings(max_bytes, dtype, channels_last, workers, stack)
     calibrating = check_calibration(norm, tail_norm if tail is not None else norm, calibration)
     modes = [norm] * len(layers)
     grown, walked = (layers, tree) if tail is None else ([*layers, [tail]], tree.extended())
@@ -129,9 +129,8 @@ class _Run:
         count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
         paths = sum(unit.stop - unit.start for unit in self._units)
         meter = Meter(progress, None if count is None else count * paths)
-        together = _TOGETHER if self._calibration else 1
         samples = 0
-        for index, group in enumerate(_groups(batches, together, self._engine.max_bytes)):
+        for index, group in enumerate(groups(batches, bool(self._calibration), self._engine.max_bytes)):
             if index < self._partial.group:
                 meter.add(paths * len(group), fresh=False)
             else:
@@ -146,7 +145,7 @@ class _Run:
         if self._in_units:
             self._partial.check_data(digest(group))
         streams = [*self._calibration, *(x for x, _ in group)]
-        targets = [target.to(self._engine.device) if isinstance(target, Tensor) else target for _, target in group]
+        targets = [self._engine.place(target) if isinstance(target, Tensor) else target for _, target in group]
         sizes = [len(x) for x, _ in group]
         for number, unit in enumerate(self._units):
             if number < self._partial.unit:
@@ -172,67 +171,6 @@ class _Run:
             meter.add(len(leaves) * len(targets))
 
         return visit
-
-
-def leaf_rows(leaves: Sequence[Node]) -> slice | list[int]:
-    """The rows of a score vector that belong to these leaves."""
-    if leaves[-1].start - leaves[0].start == len(leaves) - 1:
-        return slice(leaves[0].start, leaves[-1].stop)
-    return [leaf.start for leaf in leaves]
-
-
-def check_calibration(norm: str, tail_norm: str, calibration: Iterable[Tensor] | None) -> Streams:
-    """The calibration batches, if and only if a norm mode needs them.
-
-    Raises:
-        InputError: missing or not tensors with samples.
-    """
-    needed = "recalibrate" in (norm, tail_norm)
-    for mode in (norm, tail_norm):
-        if mode not in norms.MODES:
-            raise InputError(f"[rate] expected norm to be one of {', '.join(norms.MODES)}, got {mode!r}")
-    found = list(calibration) if calibration is not None and needed else []
-    if needed and not found:
-        raise InputError("[rate] expected calibration batches for norm='recalibrate', got none")
-    if any(not isinstance(x, Tensor) or x.ndim == 0 or not len(x) for x in found):
-        raise InputError("[rate] expected calibration batches that are input tensors with samples")
-    return found
-
-
-def check_finite(values: Tensor, tree: PathTree, first: int = 0) -> None:
-    """values: `[..., paths]`, beginning with the tree's path number `first`.
-
-    Raises:
-        InputError: naming a path whose score is infinite or not a number.
-    """
-    wrong = (~values.isfinite()).reshape(-1, values.shape[-1]).any(0).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
-        path = tuple(int(choice) for choice in tree.paths[first + row])
-        column = values.reshape(-1, values.shape[-1])[:, row]
-        value = column[~column.isfinite()][0].item()
-        raise InputError(
-            f"[rate] expected finite scores, got {value} for the path {path} ({len(wrong)} of {values.shape[-1]} paths)"
-        )
-
-
-def _groups(batches: Iterable[Batch], together: int, max_bytes: int) -> Iterator[list[Batch]]:
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(_check_batch(batch))
-        if len(group) == together or sum(x.nbytes for x, _ in group) > max_bytes // 64:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _check_batch(batch: Any) -> Batch:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
-        raise InputError(f"[rate] expected batches of (input tensor, target), got {type(batch).__name__}")
-    if batch[0].ndim == 0 or not len(batch[0]):
-        raise InputError(f"[rate] expected an input with samples on its first axis, got {tuple(batch[0].shape)}")
-    return batch[0], batch[1]
 
 
 def _name(loss: str | Callable[..., Any]) -> str:

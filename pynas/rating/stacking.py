@@ -1,59 +1,81 @@
-"""How many parents to stack on the batch axis at each depth: measured on a CPU, as many as fit on a GPU."""
+"""How many parents to stack on the batch axis at each depth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-# A larger stack must be faster by this factor to be preferred.
+from pynas.errors import InputError
+
+# On a CPU a stack's features should stay in a core's cache, also where a candidate widens them several times.
+_CACHE_BYTES = 1 << 18
+# A larger stack must be faster by this factor to be preferred when measured.
 _GAIN = 0.95
 _TRIALS = 2
 
 
 class Stacking:
-    """The stack size of each depth, from what was seen so far.
+    """The stack size of each depth.
 
-    widths: nodes per depth, root and leaves included. At each depth a stack takes at most a share of `max_bytes`:
-    its features, the children that wait for theirs to be full, and the copy that joins them.
-    On a GPU the share is filled. On a CPU the size doubles as long as that makes a path cheaper.
+    At each depth a stack takes at most a share of `max_bytes`: its features, the children that wait for theirs to be
+    full, and the copy that joins them. widths: nodes per depth, root and leaves included.
+    stack: "memory" (as many as fit the budget: a GPU), "cache" (as many as a core's cache holds: a CPU; every run takes
+    the same, so results repeat to the bit), "measure" (doubles as long as that makes a path cheaper) or a number.
     """
 
-    def __init__(self, widths: Sequence[int], max_bytes: int, measure: bool) -> None:
-        self._widths, self._measure = list(widths), measure
+    def __init__(self, widths: Sequence[int], max_bytes: int, stack: str | int) -> None:
+        self._widths, self._stack = list(widths), stack
         self._share = max_bytes // (3 * len(self._widths))
-        self._bytes = [0] * len(self._widths)
         self._most = list(self._widths)
-        self._size = [1] * len(self._widths)
-        self._settled = [not measure] * len(self._widths)
-        self._seconds: list[dict[int, list[float]]] = [{} for _ in self._widths]
+        self._measured = [_Measured(width) for width in self._widths]
 
-    def limit(self, depth: int) -> int:
-        """Parents to stack at a depth."""
-        if not self._bytes[depth]:
-            return 1
-        most = max(1, min(self._most[depth], self._share // self._bytes[depth]))
-        return min(self._size[depth], most) if self._measure else most
-
-    def learn(self, depth: int, bytes_per_path: int) -> None:
-        """A feature at this depth takes so much."""
-        self._bytes[depth] = max(self._bytes[depth], bytes_per_path)
+    def limit(self, depth: int, size: int) -> int:
+        """Parents to stack at a depth where a feature takes `size` bytes."""
+        size = max(size, 1)
+        most = max(1, min(self._most[depth], self._share // size))
+        if self._stack == "memory":
+            return most
+        if self._stack == "cache":
+            return max(1, min(most, _CACHE_BYTES // size))
+        return min(most, self._measured[depth].size if self._stack == "measure" else int(self._stack))
 
     def timed(self, depth: int, paths: int, children: int, seconds: float) -> None:
         """All candidates of the layer ran on a stack of so many paths and gave so many children."""
-        size = self._size[depth]
-        if self._settled[depth] or paths != size:
-            return
-        times = self._seconds[depth].setdefault(size, [])
-        times.append(seconds / children)
-        if len(times) < _TRIALS:
-            return
-        smaller = self._seconds[depth].get(size // 2)
-        if smaller and min(times) > _GAIN * min(smaller):
-            self._size[depth], self._settled[depth] = size // 2, True
-        elif 2 * size > self._widths[depth] or self._share < 2 * size * self._bytes[depth]:
-            self._settled[depth] = True
-        else:
-            self._size[depth] = 2 * size
+        if self._stack == "measure":
+            self._measured[depth].timed(paths, seconds / children)
 
     def too_large(self, depth: int, paths: int) -> None:
         """Memory ran out with so many paths: use half of them from now on."""
         self._most[depth] = max(1, min(self._most[depth], paths // 2))
+
+
+class _Measured:
+    """The stack size of one depth by trial."""
+
+    def __init__(self, width: int) -> None:
+        self.size, self._width, self._settled = 1, width, False
+        self._seconds: dict[int, list[float]] = {}
+
+    def timed(self, paths: int, seconds: float) -> None:
+        if self._settled or paths != self.size:
+            return
+        times = self._seconds.setdefault(paths, [])
+        times.append(seconds)
+        if len(times) < _TRIALS:
+            return
+        smaller = self._seconds.get(paths // 2)
+        if smaller and min(times) > _GAIN * min(smaller):
+            self.size, self._settled = paths // 2, True
+        elif 2 * paths > self._width:
+            self._settled = True
+        else:
+            self.size = 2 * paths
+
+
+def check_stack(stack: str | int | None) -> None:
+    """A known way to stack.
+
+    Raises:
+        InputError: anything else.
+    """
+    if stack not in (None, "memory", "cache", "measure") and not (isinstance(stack, int) and stack >= 1):
+        raise InputError(f"[rate] expected stack to be 'memory', 'cache', 'measure' or at least 1, got {stack!r}")

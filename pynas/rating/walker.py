@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas.errors import InputError
-from pynas.rating.candidate import Candidate
+from pynas.rating.candidate import Candidate, path_rows
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.stacking import Stacking
 from pynas.rating.tree import Branch, Node, PathTree
@@ -46,11 +46,10 @@ class Walker:
         if depth == (len(self._layers) if until is None else until):
             visit(nodes, streams)
             return
-        self._stacking.learn(depth, sum(x.nbytes for x in streams) // len(nodes))
         first = 0
         while first < len(nodes):
-            some = nodes[first : first + self._stacking.limit(depth)]
-            self._grow(depth, some, [_rows(x, len(nodes), first, len(some)) for x in streams], visit, until)
+            some = nodes[first : first + self._stacking.limit(depth, _size(streams, len(nodes)))]
+            self._grow(depth, some, [path_rows(x, len(nodes), first, len(some)) for x in streams], visit, until)
             first += len(some)
 
     def _grow(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None) -> None:
@@ -74,7 +73,7 @@ class Walker:
             return False
         count = sum(len(nodes) for nodes, _ in waiting) + len(branch.children)
         same = all(a.shape[1:] == b.shape[1:] for a, b in zip(new, waiting[0][1]))
-        return same and count <= self._stacking.limit(depth)
+        return same and count <= self._stacking.limit(depth, _size(new, len(branch.children)))
 
     def _flush(
         self, depth: int, waiting: list[tuple[Sequence[Node], Streams]], visit: Visit, until: int | None
@@ -86,7 +85,7 @@ class Walker:
 
     def _apply(self, depth: int, branch: Branch, nodes: Sequence[Node], streams: Streams) -> Streams:
         if branch.parents != tuple(range(len(nodes))):
-            streams = [torch.cat([_rows(x, len(nodes), parent, 1) for parent in branch.parents]) for x in streams]
+            streams = [torch.cat([path_rows(x, len(nodes), parent, 1) for parent in branch.parents]) for x in streams]
         try:
             outputs = self._run(depth, branch.candidate, streams, len(branch.children))
         except (torch.OutOfMemoryError, InputError):
@@ -111,7 +110,7 @@ class Walker:
         self._stacking.too_large(depth, paths)
         half = paths // 2
         parts = [
-            self._run(depth, candidate, [_rows(x, paths, first, count) for x in streams], count)
+            self._run(depth, candidate, [path_rows(x, paths, first, count) for x in streams], count)
             for first, count in ((0, half), (half, paths - half))
         ]
         return [torch.cat(pair) for pair in zip(*parts)]
@@ -129,7 +128,6 @@ class Walker:
         return message
 
 
-def _rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:
-    """The rows of `count` of the stacked paths."""
-    batch = x.shape[0] // paths
-    return x.narrow(0, first * batch, count * batch)
+def _size(streams: Streams, paths: int) -> int:
+    """Bytes of one path's features."""
+    return sum(x.nbytes for x in streams) // paths

@@ -96,6 +96,17 @@ def test_large_mean_keeps_the_variance(device):
     torch.testing.assert_close(var.cpu().double(), expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+def test_outliers_at_the_start_keep_the_variance(layout, device):
+    x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x[0, :, 0, :9] += 100
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    _, _, var = ops.path_batch_norm(x.to(device), 1)
+    _, _, expected = path_batch_norm_reference(x, 1)
+    torch.testing.assert_close(var.cpu().double(), expected, rtol=1e-4, atol=0)
+
+
 def test_strided_inputs(device):
     x = make((4, 6, 10, 8), device, torch.float32)[:, ::2, 1:8, ::3]
     residual = make((4, 3, 3, 7), device, torch.float32).transpose(2, 3)

@@ -64,17 +64,39 @@ def some_batches(sizes=(4, 4, 2), inputs=4, outputs=6, side=8, seed=1):
     ]  # fmt: skip
 
 
-def alone(layers, batches, loss, norm):
+def norms_of(layers):
+    """The batch norms below nested lists of modules."""
+    parts = itertools.chain.from_iterable(module.modules() for layer in layers for module in layer)
+    return [part for part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+def re_estimate(layers, path, calibration):
+    """One path's batch-norm statistics anew, the way torch averages them with momentum=None."""
+    chosen = [[layer[choice]] for layer, choice in zip(layers, path)]
+    for norm in norms_of(chosen):
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for x in calibration:
+        for (module,) in chosen:
+            x = module(x)
+    for norm in norms_of(chosen):
+        norm.eval()
+
+
+def alone(layers, batches, loss, norm, calibration=()):
     """Every path run alone from the input: scores with one axis per layer."""
     layers = copy.deepcopy(layers)
     for module in itertools.chain.from_iterable(layers):
         module.eval()
-        for part in module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and norm == "batch":
-                part.train()
+    for part in norms_of(layers):
+        part.train(norm == "batch")
     scores = np.full([len(layer) for layer in layers], np.nan)
     for path in np.ndindex(*scores.shape):
         total = samples = 0
+        if norm == "recalibrate":
+            with torch.no_grad():
+                re_estimate(layers, path, calibration)
         for x, target in batches:
             y = x
             with torch.no_grad():
