@@ -47,13 +47,29 @@ Block take(const TraversalArguments& a, int64_t b, const std::vector<int32_t>& k
   return block;
 }
 
+// Greatest common divisors: of the losses, so that "less" means less by a step, and of each cost, to lower the limits.
+void use_steps(Problem& problem) {
+  problem.step = 0;
+  std::vector<int64_t> steps(problem.limits);
+  for (const Block& block : problem.blocks) {
+    for (int64_t i = 0; i < block.size() && problem.step != 1; ++i)
+      problem.step = std::gcd(problem.step, block.loss[i]);
+    for (int d = 0; d < problem.limits; ++d)
+      for (int64_t i = 0; i < block.size() && steps[d] != 1; ++i)
+        steps[d] = std::gcd(steps[d], block.cost[i * problem.limits + d]);
+  }
+  problem.step = std::max<int64_t>(problem.step, 1);
+  for (int d = 0; d < problem.limits; ++d)
+    if (steps[d] > 1 && problem.limit[d] > 0) problem.limit[d] -= problem.limit[d] % steps[d];
+}
+
 struct Problems {
   Problem pool;   // every option that may be in the answer
   Problem front;  // the undominated ones, enough for the bound
 };
 
 Problems read(const TraversalArguments& a, Effort& effort) {
-  Problem empty{static_cast<int>(a.limits), static_cast<int>(a.states), a.top_k, {a.limit, a.limit + a.limits}, {}};
+  Problem empty{static_cast<int>(a.limits), static_cast<int>(a.states), a.top_k, {a.limit, a.limit + a.limits}, {}, 1};
   Problems problems{empty, empty};
   for (int64_t b = 0; b < a.blocks; ++b) {
     const Pool pool = pool_of(a, b);
@@ -77,8 +93,9 @@ Problems read(const TraversalArguments& a, Effort& effort) {
       effort.pruned += pool.candidates.count - static_cast<int64_t>(front.size());
     }
   }
-  problems.front.limit = problems.pool.limit;
   if (a.top_k == 1) problems.pool.blocks = problems.front.blocks;
+  use_steps(problems.pool);
+  problems.front.limit = problems.pool.limit;
   return problems;
 }
 
@@ -101,7 +118,7 @@ bool near_enough(const Problem& problem, const Bound& bound, const Window& windo
 
 // The options that the solutions within the window may use.
 Problem core_of(const Problem& problem, const Bound& bound, const Window& window, Effort& effort) {
-  Problem core{problem.limits, problem.states, problem.top_k, problem.limit, {}};
+  Problem core{problem.limits, problem.states, problem.top_k, problem.limit, {}, problem.step};
   for (size_t b = 0; b < problem.blocks.size(); ++b) {
     std::vector<int32_t> near;
     for (int64_t i = 0; i < problem.blocks[b].size(); ++i)
@@ -192,9 +209,15 @@ struct Schedule {
   int64_t proven;           // the widest window done
   int64_t longest;          // partial choices per list in this round
   int64_t limit;            // and at most
+  double rounding;          // a window no wider than this leaves nothing out
 
   // The lists were too long: a narrower window, or longer lists. False when neither is left to try.
   bool narrow() {
+    if (static_cast<double>(most - floor) <= rounding) {
+      const bool longer = longest < limit;
+      longest = limit;
+      return longer;
+    }
     const int64_t narrower = floor + (most - floor) / 4;
     if (longest < limit) {
       most = narrower;
@@ -221,15 +244,15 @@ Schedule first_round(const Problem& problem, const Bound& bound, int64_t limit) 
   const auto floor = static_cast<int64_t>(std::max(0.0, std::min(bound.least, static_cast<double>(greatest))));
   const int64_t longest = std::min(limit, 4096 + 4 * problem.top_k);
   if (problem.top_k == 1 && !bound.choice.empty())
-    return {floor, greatest, bound.choice_loss, bound.choice_loss, floor, longest, limit};
+    return {floor, greatest, bound.choice_loss, bound.choice_loss, floor, longest, limit, 4 * bound.margin};
   const int64_t most = std::min(greatest, floor + first_window(problem, bound, floor, greatest));
-  return {floor, greatest, greatest, most, floor, longest, limit};
+  return {floor, greatest, greatest, most, floor, longest, limit, 4 * bound.margin};
 }
 
 void solve(const TraversalArguments& a, const TraversalResult& result) {
   Effort effort;
   const Problems problems = read(a, effort);
-  const Bound bound = lagrangian_bound(problems.front);
+  const Bound bound = lagrangian_bound(problems.front, problems.pool);
   std::copy(bound.multiplier.begin(), bound.multiplier.end(), result.multipliers);
   result.multipliers[a.limits] = bound.least;
   Schedule schedule = first_round(problems.pool, bound, a.longest);

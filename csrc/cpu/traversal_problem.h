@@ -41,6 +41,7 @@ struct Problem {
   int64_t top_k;
   std::vector<int64_t> limit;  // [M], of the shifted costs
   std::vector<Block> blocks;   // [B]
+  int64_t step = 1;            // every total loss is a multiple of it
 };
 
 // Lagrangian bound: for multipliers >= 0, loss >= loss + multipliers . (cost - limit), minimised block by block.
@@ -48,6 +49,7 @@ struct Bound {
   std::vector<double> multiplier;                             // [M]
   std::vector<std::vector<double>> ahead, behind;             // [B + 1][S], least value of blocks b.. / ..b-1
   std::vector<std::vector<int64_t>> cost_ahead, cost_behind;  // [B + 1][S, M], least costs likewise
+  std::vector<std::vector<int64_t>> loss_ahead;               // [B + 1][S], least losses
   double limit_value;                                         // multipliers . limit
   double least;                                               // the bound on the total (shifted) loss
   double margin;                                              // more than all rounding in any comparison of values
@@ -62,6 +64,7 @@ struct Bound {
   }
 };
 
-Bound lagrangian_bound(const Problem& problem);
+// Over the undominated options, which have the same least values as the whole pool.
+Bound lagrangian_bound(const Problem& front, const Problem& pool);
 
 }  // namespace pynas::traversal
