@@ -23,7 +23,7 @@ Visit = Callable[[Sequence[Node], Streams], None]
 
 
 class Walker:
-    """Walks subtrees on one thread, with private copies of the layers.
+    """Walks subtrees, on any number of threads at once.
 
     layers: private copies, with their norms installed on `context`.
     """
