@@ -22,17 +22,19 @@ _SAME_HALF = 5e-2
 class _Known:
     """What was seen of a candidate on one input shape."""
 
-    fused: nn.Module | None
-    changes_input: bool
+    contiguous: bool
+    changes_input: bool = False
+    fused: nn.Module | None = None
     mixes_paths: bool | None = None
 
 
 class Candidate:
     """Runs a module; the first runs of each input shape show whether it needs protection.
 
-    A module that writes to its input gets a copy, so that its siblings do not see the change. A module that mixes the
-    samples of stacked paths is run path by path. Streams are the inputs that travel together (`PathContext`). Threads
-    share a fused module, which keeps no state; of any other each thread has a copy.
+    A module that writes to its input gets a copy, so that its siblings do not see the change. One that mixes the samples
+    of stacked paths is run path by path. One that fails on channels-last inputs (a `view`) gets contiguous ones.
+    Streams are the inputs that travel together (`PathContext`). Threads share a fused module, which keeps no state; of
+    any other each thread has a copy.
     """
 
     def __init__(self, module: nn.Module, context: PathContext) -> None:
@@ -55,6 +57,8 @@ class Candidate:
 
     def _run(self, known: _Known, streams: Streams, paths: int) -> Streams:
         module = known.fused or self._own()
+        if known.contiguous:
+            streams = [x.contiguous() for x in streams]
         return [module(x) for x in self._context.turns(streams, paths)]
 
     def _own(self) -> nn.Module:
@@ -87,8 +91,9 @@ class Candidate:
         with torch.inference_mode(False), torch.no_grad():
             copies = [x.clone() for x in streams]
             versions = [x._version for x in copies]
-            plain = self._run(_Known(None, False), copies, 1)
-            known = _Known(fuse(self._module), versions != [x._version for x in copies])
+            known, plain = self._plain(copies)
+            known.changes_input = versions != [x._version for x in copies]
+            known.fused = fuse(self._module)
             if known.fused is not None:
                 try:
                     outputs = self._run(known, [x.clone() for x in streams], 1)
@@ -98,6 +103,15 @@ class Candidate:
                     return known, outputs
                 known.fused = None
             return known, plain
+
+    def _plain(self, streams: Streams) -> tuple[_Known, Streams]:
+        try:
+            return _Known(contiguous=False), self._run(_Known(contiguous=False), streams, 1)
+        except RuntimeError:
+            if all(x.is_contiguous() for x in streams):
+                raise
+        known = _Known(contiguous=True)
+        return known, self._run(known, streams, 1)
 
     def _mixes(self, known: _Known, streams: Streams) -> bool:
         """Whether two stacked paths come out otherwise than one by one."""

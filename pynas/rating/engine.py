@@ -147,7 +147,7 @@ class Engine:
 
     def place(self, x: Tensor) -> Tensor:
         """The same on the engine's device, in the layout that its features have."""
-        x = x.to(self.device)
+        x = x.detach().to(self.device)
         last = self._settings.channels_last
         if last is None:
             last = self.device.type == "cpu" or self._settings.dtype in (torch.bfloat16, torch.float16)

@@ -23,6 +23,8 @@ from pynas.rating.tree import Branch, Node, PathTree
 
 # Called with leaves and their stacked outputs, one tensor per stream.
 Visit = Callable[[Sequence[Node], Streams], None]
+# Children of some branches, with their stacked features.
+Waiting = list[tuple[Sequence[Node], Streams]]
 
 
 class Walker:
@@ -58,32 +60,36 @@ class Walker:
 
     def _grow(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None) -> None:
         """Run the candidates of a layer on stacked parents; walk on as soon as enough children are stacked."""
-        waiting: list[tuple[Sequence[Node], Streams]] = []
-        seconds, grown = 0.0, 0
+        waiting: Waiting = []
+        seconds, children = 0.0, 0
         for branches in self._families(depth, nodes):
+            new = sum(len(branch.children) for branch in branches)
+            if waiting and not self._has_room(depth + 1, waiting, new):
+                self._flush(depth + 1, waiting, visit, until)
             started = self._clock()
-            grown_outputs = self._apply(depth, branches, nodes, streams)
-            seconds += self._clock() - started
+            grown = self._apply(depth, branches, nodes, streams)
+            seconds, children = seconds + self._clock() - started, children + new
             for branch in branches:
-                outputs = grown_outputs.pop(0)
-                grown += len(branch.children)
-                if waiting and not self._joins(depth + 1, waiting, branch, outputs):
+                outputs = grown.pop(0)
+                if waiting and not self._fits(depth + 1, waiting, branch, outputs):
                     self._flush(depth + 1, waiting, visit, until)
                 waiting.append((branch.children, outputs))
                 del outputs
-        self._stacking.timed(depth, len(nodes), grown, seconds)
+        self._stacking.timed(depth, len(nodes), children, seconds)
         self._flush(depth + 1, waiting, visit, until)
 
-    def _joins(self, depth: int, waiting: list[tuple[Sequence[Node], Streams]], branch: Branch, new: Streams) -> bool:
+    def _has_room(self, depth: int, waiting: Waiting, new: int) -> bool:
+        """Whether so many new children may wait with the others; leaves do not wait."""
         if depth == len(self._layers):
             return False
-        count = sum(len(nodes) for nodes, _ in waiting) + len(branch.children)
-        same = all(a.shape[1:] == b.shape[1:] for a, b in zip(new, waiting[0][1]))
-        return same and count <= self._stacking.limit(depth, _size(new, len(branch.children)))
+        count = sum(len(nodes) for nodes, _ in waiting)
+        return count + new <= self._stacking.limit(depth, _size(waiting[0][1], len(waiting[0][0])))
 
-    def _flush(
-        self, depth: int, waiting: list[tuple[Sequence[Node], Streams]], visit: Visit, until: int | None
-    ) -> None:
+    def _fits(self, depth: int, waiting: Waiting, branch: Branch, new: Streams) -> bool:
+        same = all(a.shape[1:] == b.shape[1:] for a, b in zip(new, waiting[0][1]))
+        return same and self._has_room(depth, waiting, len(branch.children))
+
+    def _flush(self, depth: int, waiting: Waiting, visit: Visit, until: int | None) -> None:
         nodes = [node for some, _ in waiting for node in some]
         streams = [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*(y for _, y in waiting))]
         waiting.clear()
