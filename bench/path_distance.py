@@ -1,6 +1,6 @@
 """path_distance against the formula in eager torch and torch.compile: `python -m bench.path_distance`.
 
-Shapes: 64 paths' outputs of block 4 of mbconv-boss (112 channels at 14x14) against the teacher's, as DNA rates them; the
+Shapes: 64 paths of a block with 112 channels at 14x14 (block 4 of mbconv-boss) against the teacher, as in DNA; the
 cosine on BossNAS-like vectors.
 """
 

@@ -59,7 +59,7 @@ def read_json(path: str | Path, kind: str) -> dict[str, Any]:
         raise InputError(f"[{kind}] expected the file {path}, got nothing there") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"[{kind}] expected a JSON document in {path}, got {error}") from None
-    _check_header(content, kind, path)
+    check_header(content, kind, path)
     return content
 
 
@@ -68,7 +68,8 @@ def header(kind: str, **made_from: Any) -> dict[str, Any]:
     return {"format": kind, "version": FORMAT_VERSION, "made_from": made_from}
 
 
-def _check_header(content: Any, kind: str, path: str | Path) -> None:
+def check_header(content: Any, kind: str, path: str | Path) -> None:
+    """Raise InputError unless `content` is a header of this kind and of this version of the format."""
     if not isinstance(content, dict) or content.get("format") != kind:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise InputError(f"[{kind}] expected a file of the format {kind!r}, got {found!r} in {path}")
@@ -84,7 +85,7 @@ def write_arrays(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], 
     with atomic(path) as temporary:
         meta = np.frombuffer(json.dumps(header(kind, **made_from)).encode(), dtype=np.uint8)
         with temporary.open("wb") as file:
-            np.savez_compressed(file, __header__=meta, **arrays)
+            np.savez_compressed(file, **{"__header__": meta, **arrays})  # type: ignore[arg-type]
 
 
 def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -94,7 +95,7 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dic
         InputError: missing, truncated, damaged, of another kind or version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as source, np.load(source, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         content = json.loads(bytes(arrays.pop("__header__")).decode())
     except FileNotFoundError:
@@ -103,5 +104,5 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dic
         raise InputError(f"[{kind}] expected a whole .npz file, got a damaged one: {path} ({error})") from None
     except Exception as error:  # zlib.error has no public base but Exception
         raise InputError(f"[{kind}] expected a whole .npz file, got a damaged one: {path} ({error})") from None
-    _check_header(content, kind, path)
+    check_header(content, kind, path)
     return arrays, content["made_from"]

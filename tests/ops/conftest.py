@@ -28,6 +28,7 @@ def kernels_of(module: ModuleType, stream: int | None) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_library, "call", call)
+        patch.setattr(_library, "backend", lambda _: "cpu" if stream is None else "cuda")
         yield
 
 

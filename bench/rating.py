@@ -1,0 +1,257 @@
+"""Rating of a block, side by side in one run on the same weights.
+
+    python -m bench.rating [--case dna boss] [--dtype float32 bfloat16] [--sample 24] [--device cpu]
+
+(a) the published way: each path alone from the block's input, each with its own pass over the target for the
+    normalisation and one synchronisation; a sample of the paths is timed and scaled to all, its scores are compared;
+(b) depth-first prefix sharing with plain modules: some subtrees are timed and scaled;
+(c) pynas.rate, all paths; and the convolutions alone, run by the same engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pynas.nn import MBConv
+from pynas.rating import rate, rate_population
+
+
+class ConvolutionsOnly(nn.Module):
+    """What a rating cannot do without."""
+
+    def __init__(self, module: MBConv) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.module.depthwise.conv(self.module.expand.conv(x))
+        self.module.se.expand(self.module.se.reduce(y[:, :, :1, :1]))
+        return self.module.project.conv(y)
+
+
+def block(kernels: tuple[int, ...], inputs: int, outputs: int, depth: int, device: str) -> list[list[nn.Module]]:
+    """Layers of MB6 and MB3 with these kernels; the first halves the resolution."""
+    torch.manual_seed(0)
+    return [
+        [MBConv(outputs if d else inputs, outputs, k, r, 1 if d else 2).to(device) for r in (6, 3) for k in kernels]
+        for d in range(depth)
+    ]
+
+
+def published(layers, path, x: Tensor, target: Tensor) -> float:
+    """One path as the released code rates it: batch statistics, relative L1, a number for the host."""
+    for layer, choice in zip(layers, path):
+        x = layer[choice](x)
+    return ((x - target).abs().mean() / target.std()).item()
+
+
+def depth_first(layers, x: Tensor, target: Tensor, first: int) -> int:
+    """Plain prefix sharing below one candidate of the first layer; the number of paths."""
+
+    def walk(depth: int, x: Tensor) -> int:
+        if depth == len(layers):
+            (F.l1_loss(x, target) / target.std()).item()
+            return 1
+        return sum(walk(depth + 1, module(x)) for module in layers[depth])
+
+    return walk(1, layers[0][first](x))
+
+
+@dataclass
+class Cost:
+    """Wall-clock and CPU seconds (all threads; a busy machine disturbs them less), and bytes more than before."""
+
+    seconds: float
+    cpu: float
+    peak: int = 0
+
+    def __mul__(self, factor: float) -> Cost:
+        return Cost(self.seconds * factor, self.cpu * factor, self.peak)
+
+    @classmethod
+    def mean(cls, costs: list[Cost]) -> Cost:
+        """The mean."""
+        return cls(statistics.mean(c.seconds for c in costs), statistics.mean(c.cpu for c in costs))
+
+    def report(self, name: str, paths: int, reference: Cost, note: str = "") -> None:
+        """One line."""
+        ratio = f"{reference.seconds / self.seconds:6.1f} x (a) (CPU {reference.cpu / self.cpu:5.1f} x)"
+        speed = f"{self.seconds:8.2f} s {self.cpu:8.2f} CPU s {paths / self.seconds:9.1f} paths/s"
+        print(f"{name:34s} {speed} {ratio}  {note}", flush=True)
+
+
+def peak_bytes(device: str, reset: bool = False) -> int:
+    """The largest amount of memory since the last reset: of the process (Linux), or of the GPU's allocator."""
+    if device.startswith("cuda"):
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
+
+def timed(function, device: str) -> tuple[Cost, Any]:
+    """What a call costs, and what it gives."""
+    gc.collect()
+    before = peak_bytes(device, reset=True)
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    started, cpu = time.perf_counter(), time.process_time()
+    result = function()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return Cost(seconds, cpu, peak_bytes(device) - before), result
+
+
+def measure_dna(arguments: argparse.Namespace) -> None:
+    """DNA's block: 4 layers of 6 ops, 224 channels at 14x14 to 384 at 7x7, batch 16: 1,296 paths."""
+    device = arguments.device
+    layers = block((3, 5, 7), 224, 384, arguments.layers, device)
+    x, target = torch.randn(16, 224, 14, 14, device=device), torch.randn(16, 384, 7, 7, device=device)
+    total, sample = paths_of(layers, arguments.sample)
+    plain = batch_statistics(layers)
+    with torch.no_grad():
+        published(plain, sample[0], x, target)
+        alone = [timed(lambda path=path: published(plain, path, x, target), device) for path in sample]
+        below, paths = timed(lambda: depth_first(plain, x, target, len(layers[0]) - 1), device)
+    reference = Cost.mean([cost for cost, _ in alone]) * total
+    reference.report("(a) each path alone", total, reference, f"{len(sample)} paths timed, scaled")
+    (below * (total / paths)).report("(b) depth first, plain modules", total, reference, f"{paths} paths timed, scaled")
+    scores = {path: score for path, (_, score) in zip(sample, alone)}
+    only = [[ConvolutionsOnly(module) for module in layer] for layer in layers]
+    for name in arguments.dtype:
+        dtype = None if name == "float32" else getattr(torch, name)
+        limit, _ = repeated(lambda d=dtype: rate(only, [(x, target)], "mse", "running", dtype=d), arguments)
+        limit.report(f"    convolutions alone, {name}", total, reference)
+        cost, table = repeated(lambda d=dtype: rate(layers, [(x, target)], dtype=d), arguments)
+        cost.report(f"(c) pynas, {name}", total, reference, note(cost, limit, table, scores))
+
+
+def measure_boss(arguments: argparse.Namespace) -> None:
+    """BossNAS's block: 4 layers of 4 ops, 80 channels at 14x14 to 112 at 7x7, 256 paths, two views, batch 16.
+
+    (a) re-estimates each path's statistics on a calibration batch, then runs both views; all outputs are held for the mean.
+    """
+    device = arguments.device
+    layers = block((3, 5), 80, 112, arguments.layers, device)
+    tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(112, 256)).to(device)
+    calibration, first, second = torch.randn(3, 16, 80, 14, 14, device=device)
+    total, sample = paths_of(layers, arguments.sample)
+    plain = batch_statistics(layers)
+    norms = [
+        part for layer in plain for module in layer for part in module.modules() if isinstance(part, nn.BatchNorm2d)
+    ]
+
+    def alone(path) -> Tensor:
+        for norm in norms:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None
+        x = calibration
+        for layer, choice in zip(plain, path):
+            x = layer[choice](x)
+        for norm in norms:
+            norm.eval()
+        outputs = []
+        for view in (first, second):
+            for layer, choice in zip(plain, path):
+                view = layer[choice](view)
+            outputs.append(F.normalize(tail(view), dim=1).cpu())
+        return torch.stack(outputs)
+
+    with torch.no_grad():
+        alone(sample[0])
+        costs = [timed(lambda path=path: alone(path), device) for path in sample]
+        everything = None
+        if arguments.check:
+            everything = torch.stack([alone(path) for path in np.ndindex(*(len(layer) for layer in layers))])
+    reference = Cost.mean([cost for cost, _ in costs]) * total
+    reference.report("(a) each path alone", total, reference, f"{len(sample)} paths timed, scaled")
+    scores = {}
+    if everything is not None:
+        means = everything.mean(0).flip(0)
+        found = (everything - means).square().sum(3).mean(2).sum(1).numpy()
+        scores = dict(zip(np.ndindex(*(len(layer) for layer in layers)), found))
+    only = [[ConvolutionsOnly(module) for module in layer] for layer in layers]
+    for name in arguments.dtype:
+        dtype = None if name == "float32" else getattr(torch, name)
+
+        def run(candidates, norm: str, dtype=dtype):
+            return rate_population(
+                candidates, [(first, second)], norm, calibration=[calibration], tail=tail, dtype=dtype
+            )
+
+        limit, _ = repeated(lambda run=run: run(only, "running"), arguments)
+        limit = limit * 1.5  # the calibration batch, which the running mode leaves out
+        limit.report(f"    convolutions alone, {name}", total, reference)
+        cost, table = repeated(lambda run=run: run(layers, "recalibrate"), arguments)
+        cost.report(f"(c) pynas, {name}", total, reference, note(cost, limit, table, scores))
+
+
+def paths_of(layers, count: int) -> tuple[int, list[tuple[int, ...]]]:
+    """The number of paths, and a sample of them."""
+    shape = [len(layer) for layer in layers]
+    generator = np.random.default_rng(0)
+    return int(np.prod(shape)), [tuple(int(generator.integers(n)) for n in shape) for _ in range(count)]
+
+
+def batch_statistics(layers):
+    """The same modules, batch norm with the batch's statistics, all else in evaluation mode."""
+    for part in itertools.chain.from_iterable(module.eval().modules() for layer in layers for module in layer):
+        if isinstance(part, nn.BatchNorm2d):
+            part.train()
+    return layers
+
+
+def repeated(function, arguments: argparse.Namespace):
+    """The median cost of some runs, and the last result."""
+    runs = [timed(function, arguments.device) for _ in range(arguments.repeat)]
+    return sorted((cost for cost, _ in runs), key=lambda cost: cost.seconds)[len(runs) // 2], runs[-1][1]
+
+
+def note(cost: Cost, limit: Cost, table, scores: dict) -> str:
+    """How far from the convolutions alone, how much memory, how equal."""
+    worst = max((abs(table[path] / score - 1) for path, score in scores.items()), default=float("nan"))
+    return (
+        f"{cost.seconds / limit.seconds:.2f} of the convolutions (CPU {cost.cpu / limit.cpu:.2f}); "
+        f"peak {cost.peak / 1e6:.0f} MB; {len(scores)} scores within {worst:.1e}"
+    )
+
+
+CASES = {"dna": measure_dna, "boss": measure_boss}
+
+
+def main() -> None:
+    """Run the cases asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--sample", type=int, default=24, help="paths timed for (a)")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--check", action="store_true", help="boss: run all paths alone, and compare the scores")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads")
+    for case in arguments.case:
+        print(CASES[case].__doc__.splitlines()[0])
+        CASES[case](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/traversal_problem.h"
+
+namespace pynas::traversal {
+namespace {
+
+// The dual function at one point, or the best found along one coordinate: value and slope per limit.
+struct Point {
+  double value;
+  std::vector<double> slope;  // [M], total cost - limit, of a choice or of a mix of choices
+};
+
+class Dual {
+ public:
+  Dual(const Problem& problem, Bound& bound) : problem_(problem), bound_(bound), limits_(problem.limits) {
+    loss_range_ = 1;
+    cost_range_.assign(limits_, 1);
+    for (const Block& block : problem.blocks) {
+      loss_range_ += static_cast<double>(*std::max_element(block.loss.begin(), block.loss.end()));
+      for (int d = 0; d < limits_; ++d) {
+        int64_t most = 0;
+        for (int64_t i = 0; i < block.size(); ++i) most = std::max(most, block.cost[i * limits_ + d]);
+        cost_range_[d] += static_cast<double>(most);
+      }
+    }
+    bound_.multiplier.assign(limits_, 0.0);
+  }
+
+  // Maximise over the first `free` multipliers, the others fixed: one coordinate at a time, each step where the
+  // tangents from both sides meet. The dual is concave and piecewise linear.
+  Point maximise(int free) {
+    if (free == 0) return evaluate();
+    const int d = free - 1;
+    double& multiplier = bound_.multiplier[d];
+    double low = multiplier = 0;
+    Point below = maximise(d);
+    if (below.slope[d] <= 0) return below;
+    double high = loss_range_ / cost_range_[d];
+    const double most = 1e9 * high;
+    Point above;
+    while (true) {
+      multiplier = high;
+      above = maximise(d);
+      if (above.slope[d] <= 0 || high >= most) break;
+      low = high, below = above;
+      high *= 8;
+    }
+    if (above.slope[d] > 0) return above;  // the limits clash: the bound grows without end
+    for (int step = 0; step < 48; ++step) {
+      const double meet = (above.value - below.value + below.slope[d] * low - above.slope[d] * high) /
+                          (below.slope[d] - above.slope[d]);
+      const double predicted = below.value + below.slope[d] * (meet - low);
+      multiplier = std::min(std::max(meet, low), high);
+      // Where tangents creep along from one side, halve instead.
+      if (step % 4 == 3) multiplier = 0.5 * (low + high);
+      const double here = multiplier;
+      Point middle = maximise(d);
+      const bool done =
+          middle.value >= predicted - 1e-15 * (std::abs(predicted) + loss_range_) || here <= low || here >= high;
+      if (middle.slope[d] > 0) low = here, below = std::move(middle);
+      else high = here, above = std::move(middle);
+      if (done) break;
+    }
+    return mixed(d, low, below, high, above);
+  }
+
+  Point evaluate() {
+    tables();
+    Point point{bound_.behind.back()[0], std::vector<double>(limits_)};
+    const std::vector<int32_t> choice = choose();
+    bool feasible = true;
+    for (int d = 0; d < limits_; ++d) {
+      const double limit = static_cast<double>(problem_.limit[d]);
+      point.value -= bound_.multiplier[d] * limit;
+      int64_t cost = 0;
+      for (size_t b = 0; b < problem_.blocks.size(); ++b) {
+        cost += problem_.blocks[b].cost[static_cast<int64_t>(choice[b]) * limits_ + d];
+      }
+      feasible &= cost <= problem_.limit[d];
+      point.slope[d] = static_cast<double>(cost) - limit;
+    }
+    if (feasible) remember(choice);
+    return point;
+  }
+
+  // Least value of every prefix by the state it ends in.
+  void tables() {
+    const size_t count = problem_.blocks.size();
+    bound_.behind.resize(count + 1);
+    bound_.behind[0].assign(problem_.states, problem_.states > 1 ? kInfinity : 0.0);
+    bound_.behind[0][0] = 0;
+    from_.resize(count);
+    for (size_t b = 0; b < count; ++b) {
+      const Block& block = problem_.blocks[b];
+      bound_.behind[b + 1].assign(problem_.states, kInfinity);
+      from_[b].assign(problem_.states, -1);
+      for (int64_t i = 0; i < block.size(); ++i) {
+        const double value = bound_.behind[b][block.in[i]] + bound_.value(problem_, block, i);
+        double& least = bound_.behind[b + 1][block.out[i]];
+        if (value < least) least = value, from_[b][block.out[i]] = static_cast<int32_t>(i);
+      }
+    }
+  }
+
+  std::vector<int32_t> choose() const {
+    std::vector<int32_t> choice(problem_.blocks.size());
+    int32_t state = 0;
+    for (size_t b = problem_.blocks.size(); b-- > 0;) {
+      const int32_t i = from_[b][state];
+      choice[b] = i;
+      state = problem_.blocks[b].in[i];
+    }
+    return choice;
+  }
+
+  void remember(const std::vector<int32_t>& choice) {
+    int64_t loss = 0;
+    for (size_t b = 0; b < choice.size(); ++b) loss += problem_.blocks[b].loss[choice[b]];
+    if (loss < bound_.choice_loss) bound_.choice_loss = loss, bound_.choice = choice;
+  }
+
+  double loss_range() const { return loss_range_; }
+  double cost_range(int d) const { return cost_range_[d]; }
+
+ private:
+  // The end of a line search: keep the multiplier with the greater value, and mix slopes so that this one is 0.
+  Point mixed(int d, double low, const Point& below, double high, const Point& above) {
+    const bool lower = below.value > above.value;
+    bound_.multiplier[d] = lower ? low : high;
+    const double weight = -above.slope[d] / (below.slope[d] - above.slope[d]);
+    Point point{lower ? below.value : above.value, std::vector<double>(limits_)};
+    for (int e = 0; e < limits_; ++e) point.slope[e] = weight * below.slope[e] + (1 - weight) * above.slope[e];
+    if (d > 0) maximise(d);  // the inner multipliers belong to this one
+    return point;
+  }
+
+  const Problem& problem_;
+  Bound& bound_;
+  const int limits_;
+  double loss_range_;
+  std::vector<double> cost_range_;
+  std::vector<std::vector<int32_t>> from_;  // [B][S], the option that attains `behind`
+};
+
+void cost_tables(const Problem& problem, Bound& bound) {
+  const int limits = problem.limits, states = problem.states;
+  const size_t count = problem.blocks.size();
+  const std::vector<int64_t> never(static_cast<size_t>(states) * limits, kNever);
+  bound.cost_behind.assign(count + 1, never);
+  bound.cost_ahead.assign(count + 1, never);
+  std::fill_n(bound.cost_behind[0].begin(), limits, 0);
+  std::fill_n(bound.cost_ahead[count].begin(), limits, 0);
+  const auto relax = [&](const Block& block, const std::vector<int64_t>& given, std::vector<int64_t>& least,
+                         const std::vector<int32_t>& start, const std::vector<int32_t>& end) {
+    for (int64_t i = 0; i < block.size(); ++i) {
+      for (int d = 0; d < limits; ++d) {
+        const int64_t cost = given[static_cast<int64_t>(start[i]) * limits + d];
+        int64_t& best = least[static_cast<int64_t>(end[i]) * limits + d];
+        if (cost != kNever) best = std::min(best, cost + block.cost[i * limits + d]);
+      }
+    }
+  };
+  for (size_t b = 0; b < count; ++b) {
+    const Block &forward = problem.blocks[b], &backward = problem.blocks[count - 1 - b];
+    relax(forward, bound.cost_behind[b], bound.cost_behind[b + 1], forward.in, forward.out);
+    relax(backward, bound.cost_ahead[count - b], bound.cost_ahead[count - b - 1], backward.out, backward.in);
+  }
+}
+
+void ahead_tables(const Problem& problem, Bound& bound) {
+  const size_t count = problem.blocks.size();
+  bound.ahead.assign(count + 1, std::vector<double>(problem.states, kInfinity));
+  bound.ahead[count][0] = 0;
+  for (size_t b = count; b-- > 0;) {
+    const Block& block = problem.blocks[b];
+    for (int64_t i = 0; i < block.size(); ++i) {
+      const double value = bound.value(problem, block, i) + bound.ahead[b + 1][block.out[i]];
+      bound.ahead[b][block.in[i]] = std::min(bound.ahead[b][block.in[i]], value);
+    }
+  }
+}
+
+}  // namespace
+
+Bound lagrangian_bound(const Problem& problem) {
+  Bound bound;
+  Dual dual(problem, bound);
+  dual.maximise(problem.limits);
+  dual.evaluate();
+  ahead_tables(problem, bound);
+  cost_tables(problem, bound);
+  bound.limit_value = 0;
+  double size = dual.loss_range();
+  for (int d = 0; d < problem.limits; ++d) {
+    const double limit = static_cast<double>(problem.limit[d]);
+    bound.limit_value += bound.multiplier[d] * limit;
+    size += bound.multiplier[d] * (dual.cost_range(d) + std::abs(limit));
+  }
+  bound.margin = size * std::ldexp(static_cast<double>(problem.blocks.size() * (problem.limits + 1) + 8), -52);
+  bound.least = bound.behind.back()[0] - bound.limit_value - bound.margin;
+  return bound;
+}
+
+}  // namespace pynas::traversal

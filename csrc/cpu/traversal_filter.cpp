@@ -1,0 +1,156 @@
+#include "cpu/traversal_filter.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <queue>
+#include <utility>
+
+namespace pynas::traversal {
+namespace {
+
+using Key = std::pair<int64_t, int32_t>;  // (loss, position): a total order
+
+// The k least keys seen so far; `admits` says whether a key is among the k least, and remembers it.
+class Least {
+ public:
+  explicit Least(int64_t k) : k_(k) {}
+
+  bool admits(const Key& key) {
+    if (k_ == 1) {
+      if (!(key < best_)) return false;
+      best_ = key;
+      return true;
+    }
+    if (static_cast<int64_t>(heap_.size()) < k_) {
+      heap_.push(key);
+      return true;
+    }
+    if (!(key < heap_.top())) return false;
+    heap_.pop();
+    heap_.push(key);
+    return true;
+  }
+
+  void clear() {
+    best_ = {std::numeric_limits<int64_t>::max(), 0};
+    heap_ = {};
+  }
+
+ private:
+  const int64_t k_;
+  Key best_{std::numeric_limits<int64_t>::max(), 0};
+  std::priority_queue<Key> heap_;
+};
+
+// Linear time, before any sorting: drop what loses to the best of all cheaper buckets of the first cost.
+std::vector<int32_t> bucketed(const Candidates& c) {
+  constexpr int kBuckets = 2048;
+  int64_t least = std::numeric_limits<int64_t>::max(), most = std::numeric_limits<int64_t>::min();
+  for (int64_t i = 0; i < c.count; ++i) {
+    least = std::min(least, c.costs[i]);
+    most = std::max(most, c.costs[i]);
+  }
+  int shift = 0;
+  while (((static_cast<uint64_t>(most) - static_cast<uint64_t>(least)) >> shift) >= kBuckets) ++shift;
+  const auto bucket = [&](int64_t i) {
+    return static_cast<int>((static_cast<uint64_t>(c.costs[i]) - static_cast<uint64_t>(least)) >> shift);
+  };
+  std::vector<int64_t> best(kBuckets + 1, std::numeric_limits<int64_t>::max());
+  for (int64_t i = 0; i < c.count; ++i) {
+    int64_t& loss = best[bucket(i) + 1];
+    loss = std::min(loss, c.losses[i]);
+  }
+  for (int b = 1; b <= kBuckets; ++b) best[b] = std::min(best[b], best[b - 1]);
+  std::vector<int32_t> kept;
+  for (int64_t i = 0; i < c.count; ++i)
+    if (c.losses[i] <= best[bucket(i)]) kept.push_back(static_cast<int32_t>(i));
+  return kept;
+}
+
+std::vector<int32_t> one_limit(const Candidates& c, int64_t top_k) {
+  const bool many = c.count > 4096 && top_k == 1 && c.group == nullptr;
+  std::vector<int32_t> order = many ? bucketed(c) : std::vector<int32_t>(c.count);
+  if (!many) std::iota(order.begin(), order.end(), 0);
+  struct Row {
+    int32_t group;
+    int32_t position;
+    int64_t cost, loss;
+    bool operator<(const Row& other) const {
+      if (group != other.group) return group < other.group;
+      if (cost != other.cost) return cost < other.cost;
+      if (loss != other.loss) return loss < other.loss;
+      return position < other.position;
+    }
+  };
+  std::vector<Row> rows;
+  rows.reserve(order.size());
+  for (int32_t i : order) rows.push_back({c.group ? c.group[i] : 0, i, c.costs[i], c.losses[i]});
+  std::sort(rows.begin(), rows.end());
+  Least least(top_k);
+  order.clear();
+  int32_t group = -1;
+  for (const Row& row : rows) {
+    if (row.group != group) least.clear(), group = row.group;
+    if (least.admits({row.loss, row.position})) order.push_back(row.position);
+  }
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+// Without limits only the k least keys of each group are needed.
+std::vector<int32_t> no_limit(const Candidates& c, int64_t top_k) {
+  std::vector<int32_t> order(c.count);
+  std::iota(order.begin(), order.end(), 0);
+  const auto group = [&](int32_t i) { return c.group ? c.group[i] : 0; };
+  std::sort(order.begin(), order.end(), [&](int32_t i, int32_t j) {
+    return std::make_pair(group(i), Key(c.losses[i], i)) < std::make_pair(group(j), Key(c.losses[j], j));
+  });
+  std::vector<int32_t> kept;
+  int64_t seen = 0;
+  for (size_t p = 0; p < order.size(); ++p) {
+    seen = p > 0 && group(order[p]) == group(order[p - 1]) ? seen + 1 : 1;
+    if (seen <= top_k) kept.push_back(order[p]);
+  }
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+std::vector<int32_t> several_limits(const Candidates& c, int64_t top_k) {
+  std::vector<int32_t> order(c.count);
+  std::iota(order.begin(), order.end(), 0);
+  if (top_k > 16) return order;  // seldom worth it: so many dominators are rare
+  const auto group = [&](int32_t i) { return c.group ? c.group[i] : 0; };
+  std::sort(order.begin(), order.end(), [&](int32_t i, int32_t j) {
+    return std::make_pair(group(i), Key(c.losses[i], i)) < std::make_pair(group(j), Key(c.losses[j], j));
+  });
+  constexpr size_t kWindow = 128;
+  std::vector<int32_t> kept;
+  std::vector<int64_t> window;  // costs of the first kept of the group, [w, M]
+  size_t filled = 0;
+  for (size_t p = 0; p < order.size(); ++p) {
+    const int32_t i = order[p];
+    if (p > 0 && group(i) != group(order[p - 1])) window.clear(), filled = 0;
+    const int64_t* cost = c.costs + static_cast<int64_t>(i) * c.limits;
+    int64_t dominators = 0;
+    for (size_t w = 0; w < filled && dominators < top_k; ++w) {
+      bool all = true;
+      for (int d = 0; d < c.limits; ++d) all &= window[w * c.limits + d] <= cost[d];
+      dominators += all;
+    }
+    if (dominators >= top_k) continue;
+    kept.push_back(i);
+    if (filled < kWindow) window.insert(window.end(), cost, cost + c.limits), ++filled;
+  }
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+}  // namespace
+
+std::vector<int32_t> undominated(const Candidates& candidates, int64_t top_k) {
+  if (candidates.limits == 0) return no_limit(candidates, top_k);
+  return candidates.limits == 1 ? one_limit(candidates, top_k) : several_limits(candidates, top_k);
+}
+
+}  // namespace pynas::traversal

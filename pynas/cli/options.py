@@ -1,0 +1,47 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+# typer reads these annotations at run time, on Python 3.10 too.
+RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run.", show_default=False)]
+NewRunFolder = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--run", help="Folder of the run; an existing one is gone on with. Default: a new one under runs/."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Method = Annotated[Optional[str], typer.Option(help="Method: dna. [default: dna]", show_default=False)]  # noqa: UP045
+Space = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Search space, see `pynas spaces`. [default: mbconv-mini]", show_default=False),
+]
+Data = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="digits, cifar10, cifar100, an .npz file or an image folder. [default: digits]", show_default=False
+    ),
+]
+Teacher = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="A timm name, or small: trained on the spot. [default: small]", show_default=False),
+]
+Epochs = Annotated[Optional[int], typer.Option(help="Training epochs. [default: 20]", show_default=False)]  # noqa: UP045
+BatchSize = Annotated[Optional[int], typer.Option(help="Images per batch. [default: 64]", show_default=False)]  # noqa: UP045
+ImageSize = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Side of the images in pixels. [default: the space's]", show_default=False),
+]
+Seed = Annotated[Optional[int], typer.Option(help="Seed of everything. [default: 0]", show_default=False)]  # noqa: UP045
+Loss = Annotated[str, typer.Option(help="Score of a path: relative_l1, mse or cosine.")]
+Norm = Annotated[str, typer.Option(help="Batch norm while rating: batch (statistics per path) or running.")]
+MaxMAdds = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="At most so many multiply-adds for one image, e.g. 400M. [default: half way in the space]"),
+]
+MaxParams = Annotated[Optional[str], typer.Option(help="At most so many parameters, e.g. 5.3M.")]  # noqa: UP045
+TopK = Annotated[int, typer.Option(min=1, help="How many architectures to find.")]

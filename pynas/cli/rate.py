@@ -1,0 +1,34 @@
+"""`pynas rate`: score every path of every block."""
+
+from __future__ import annotations
+
+from pynas.cli import options
+
+
+def command(
+    run: options.RunFolder,
+    loss: options.Loss = "relative_l1",
+    norm: options.Norm = "batch",
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Rate all paths of a trained supernet on the validation images.
+
+    Example: `pynas rate --run runs/digits`
+    """
+    from pynas.cli import display, stages
+    from pynas.cli.settings import read_settings
+
+    this = stages.Run(run, read_settings(run), device)
+    with display.progress_bar() as progress:
+        tables = stages.rate(this, loss, norm, display.rate_reporter(progress))
+    blocks = [
+        {"block": b + 1, "paths": sum(map(len, cells)), "best": min(table.best()[0][1] for table in cells)}
+        for b, cells in enumerate(tables)
+    ]
+    if json:
+        display.print_json({"run": str(run), "blocks": blocks})
+    else:
+        for block in blocks:
+            display.out.print(f"block {block['block']}: {block['paths']:,} paths, best score {block['best']:.6f}")
+        display.say(f"Next: pynas search {run}")

@@ -1,0 +1,28 @@
+"""`pynas spaces`: the search spaces."""
+
+from __future__ import annotations
+
+from pynas.cli import options
+
+
+def command(json: options.Json = False) -> None:
+    """List the search spaces with their exact sizes.
+
+    Example: `pynas spaces`
+    """
+    from rich.table import Table
+
+    from pynas.cli import display
+    from pynas.spaces import SPACES
+
+    found = [build() for build in SPACES.values()]
+    if json:
+        display.print_json({space.name: {"size": space.size, "paths_per_block": space.path_counts,
+                                         "image_size": space.image_size} for space in found})  # fmt: skip
+        return
+    table = Table()
+    for heading in ("space", "architectures", "paths per block", "image side (px)"):
+        table.add_column(heading, justify="left" if heading == "space" else "right")
+    for space in found:
+        table.add_row(space.name, f"{space.size:,}", " ".join(map(str, space.path_counts)), str(space.image_size))
+    display.out.print(table)

@@ -1,0 +1,200 @@
+"""The stages of a run, each from the files of the stage before it to files of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pynas import export, methods, spaces, teachers
+from pynas.cli.settings import Settings
+from pynas.costs import Costs, count
+from pynas.data import ImageData, Loader, load
+from pynas.errors import InputError
+from pynas.files import read_json
+from pynas.rating import ScoreTable
+from pynas.rating.store import load_block, save_block
+from pynas.spaces import Architecture
+from pynas.supernets import Supernet, supernet
+from pynas.tensor_files import read_tensors
+from pynas.train import Step, fit
+from pynas.train.checkpoint import CHECKPOINT, load_weights
+from pynas.train.loop import LAST
+
+SEARCH = "pynas.search"
+# Batches that batch-norm statistics of a found network are re-estimated on.
+CALIBRATION_BATCHES = 32
+
+
+class Run:
+    """A run's folder and what its settings stand for; parts are built when first needed."""
+
+    def __init__(self, folder: Path, settings: Settings, device: str = "auto"):
+        self.folder, self.settings = folder, settings
+        self.device = choose_device(device)
+        self.space = spaces.get(settings.space)
+        if settings.method not in methods.METHODS:
+            raise InputError(f"[run] expected a method of {', '.join(methods.METHODS)}, got {settings.method!r}")
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The images, at the size that the space is meant for unless the settings say another.
+
+        A pretrained teacher gets them normalised as it was trained on them.
+        """
+        size = self.settings.image_size or self.space.image_size
+        images = load(self.settings.data, size, seed=self.settings.seed)
+        named = self.named_teacher
+        if named is not None and "mean" in named.made_from:
+            images = replace(images, mean=tuple(named.made_from["mean"]), std=tuple(named.made_from["std"]))
+        return images
+
+    @cached_property
+    def net(self) -> Supernet:
+        """The supernet with fresh weights from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            return supernet(self.space, self.data.num_classes)
+
+    @cached_property
+    def named_teacher(self) -> teachers.Teacher | None:
+        """A teacher by its timm name; None where a small one is asked for."""
+        if self.settings.teacher == "small":
+            return None
+        return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained)
+
+    def teacher(self, progress: Callable[[int, int, float], None] | None = None) -> teachers.Teacher:
+        """The named teacher, or the small one, which is trained once and kept in the folder."""
+        if self.named_teacher is not None:
+            return self.named_teacher
+        path = self.folder / "teacher.safetensors"
+        if path.exists():
+            return teachers.load_small(path)
+        shape = self.data.image_shape
+        blocks, stem = teachers.small_like(self.net.block_shapes(shape), shape)
+        seed, device = self.settings.seed, self.device
+        teacher = teachers.fit_small(self.data, blocks, stem, seed=seed, device=device, progress=progress)
+        teachers.save_small(path, teacher)
+        return teacher
+
+    def method(self, progress: Callable[[int, int, float], None] | None = None) -> Any:
+        """The method on the run's supernet and device."""
+        build = methods.METHODS[self.settings.method]
+        return build(self.net, self.teacher(progress), image_shape=self.data.image_shape).to(self.device)
+
+    def loader(self, part: str, augmentation: str = "none") -> Loader:
+        """Batches of a part of the data."""
+        size = min(self.settings.batch_size, len(getattr(self.data, part)))
+        return self.data.loader(part, size, augmentation, seed=self.settings.seed, device=self.device)
+
+    def trained_method(self) -> tuple[Any, str]:
+        """The method with the weights of the finished training, and the digest of these.
+
+        Raises:
+            InputError: no training, or one that has not finished.
+        """
+        path = self.folder / LAST
+        if not path.exists():
+            raise InputError(
+                f"[run] expected a trained supernet, got no {path}; run `pynas train --run {self.folder}` first"
+            )
+        checkpoint = read_tensors(path, CHECKPOINT)
+        position = checkpoint.made_from
+        if position["step"] < position["epochs"] * position["batches"]:
+            raise InputError(
+                f"[run] expected a finished training, got step {position['step']} of "
+                f"{position['epochs'] * position['batches']}; run `pynas train --run {self.folder}` to go on"
+            )
+        method = self.method()
+        load_weights(checkpoint, method)
+        return method.eval(), checkpoint.digest
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is a device, else the CPU.
+
+    Raises:
+        InputError: an unknown device, or CUDA where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"[device] expected auto, cpu or cuda, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"[device] expected a CUDA device for {name!r}, got none on this machine; use --device cpu")
+    return device
+
+
+def train(
+    run: Run, on_teacher: Callable[[int, int, float], None] | None, on_step: Callable[[Step], None] | None
+) -> None:
+    """Train the teacher if need be, then the supernet; goes on where it was stopped."""
+    method = run.method(on_teacher)
+    fit(
+        method,
+        run.loader("train", "standard"),
+        run.settings.epochs,
+        run.folder,
+        seed=run.settings.seed,
+        on_step=on_step,
+    )
+
+
+def rate(run: Run, loss: str, norm: str, on_block: Callable[[int, int], None] | None) -> list[list[ScoreTable]]:
+    """Score every path of every block; blocks that are rated already, from the same weights, are read.
+
+    on_block: called with (paths rated so far, paths of the space) after every block.
+    """
+    method, digest = run.trained_method()
+    batches = run.loader("val")
+    made_from = {"checkpoint": digest, "data": run.data.fingerprint, "loss": loss, "norm": norm}
+    tables = []
+    for b in range(len(run.space)):
+        path = run.folder / "scores" / f"block_{b + 1}.npz"
+        block, before = load_block(path) if path.exists() else ([], {})
+        if before != made_from:
+            block = method.rate_block(batches, b, loss=loss, norm=norm)
+            save_block(path, block, **made_from)
+        tables.append(block)
+        if on_block is not None:
+            on_block(sum(run.space.path_counts[: b + 1]), sum(run.space.path_counts))
+    costs(run)
+    return tables
+
+
+def costs(run: Run) -> Costs:
+    """The cost tables, counted once and kept as `costs.npz`."""
+    path = run.folder / "costs.npz"
+    if path.exists():
+        return Costs.load(path)
+    counted = count(run.net, run.data.image_shape)
+    counted.save(path)
+    return counted
+
+
+def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
+    """Take a network out of the supernet with its weights, re-estimate its batch norm, measure it, write it.
+
+    architecture: the best of search.json when None.
+    """
+    if architecture is None:
+        found = read_json(run.folder / "search.json", SEARCH)["found"]
+        architecture = run.space.parse(found[0]["architecture"])
+    method, digest = run.trained_method()
+    model = export.subnet(method.net, architecture)
+    export.recalibrate(model, itertools.islice(run.loader("train"), CALIBRATION_BATCHES))
+    model.eval()
+    accuracy = teachers.accuracy(model, run.data, device=run.device)
+    path = run.folder / "subnet.safetensors"
+    made_from = {"checkpoint": digest, "image_shape": list(run.data.image_shape), "data": run.data.fingerprint,
+                 "test_accuracy": accuracy}  # fmt: skip
+    export.save_subnet(path, model, run.space, architecture, run.data.num_classes, **made_from)
+    return {"architecture": str(architecture), "file": str(path), "test_accuracy": accuracy,
+            **costs(run).of(architecture)}  # fmt: skip

@@ -1,0 +1,36 @@
+"""`pynas train`: train a supernet."""
+
+from __future__ import annotations
+
+from pynas.cli import options
+
+
+def command(
+    run: options.NewRunFolder = None,
+    method: options.Method = None,
+    space: options.Space = None,
+    data: options.Data = None,
+    teacher: options.Teacher = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    image_size: options.ImageSize = None,
+    seed: options.Seed = None,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Train the supernet (and a small teacher if none is named), or go on where a training was stopped.
+
+    Example: `pynas train --space mbconv-mini --data digits --epochs 20 --run runs/digits`
+    """
+    from pynas.cli import display, stages
+    from pynas.cli.settings import open_run
+
+    given = {"method": method, "space": space, "data": data, "teacher": teacher, "epochs": epochs,
+             "batch_size": batch_size, "image_size": image_size, "seed": seed}  # fmt: skip
+    this = stages.Run(*open_run(run, given), device)
+    with display.progress_bar() as progress:
+        stages.train(this, display.teacher_reporter(progress), display.step_reporter(progress))
+    if json:
+        display.print_json({"run": str(this.folder)})
+    else:
+        display.say(f"Trained; next: pynas rate --run {this.folder}")

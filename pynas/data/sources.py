@@ -1,0 +1,225 @@
+"""Where images come from: the digits of scikit-learn, .npz files, CIFAR, folders of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+from pynas.data.images import Arrays, Folder, ImageData, stratified_split
+from pynas.errors import InputError
+
+NAMES = ("digits", "cifar10", "cifar100")
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Raw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def load(
+    name: str | Path,
+    image_size: int | None = None,
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    root: str | Path = "data",
+    download: bool = False,
+    flip: bool | None = None,
+) -> ImageData:
+    """Load images by name or path, and split `val_fraction` of the training part off for rating (stratified, seeded).
+
+    name: "digits" (8x8 handwritten digits, embedded; 32x32 by default); "cifar10" or "cifar100" (torchvision's copy
+    under `root`); a .npz with x_train, y_train, x_test, y_test (uint8 `[N, H, W]` or `[N, H, W, 1 or 3]`, labels
+    0..C-1); a folder with train/CLASS/* and val/CLASS/* (224x224 by default), whose val/ is the test part.
+    image_size: side of the images, resized bilinearly; flip: whether a mirrored image keeps its class (not for digits).
+
+    Raises:
+        InputError: an unknown name, missing or malformed data, one class only, a class too small to split.
+    """
+    path = Path(name)
+    if image_size is not None and image_size < 1:
+        raise InputError(f"[data] expected an image size of at least 1, got {image_size}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"[data] expected a seed in 0..{2**32 - 1}, got {seed}")
+    if name == "digits":
+        return _in_memory("digits", _digits(), image_size or 32, val_fraction, seed, bool(flip))
+    mirrored = flip is None or flip
+    if name in ("cifar10", "cifar100"):
+        return _in_memory(str(name), _cifar(str(name), root, download), image_size, val_fraction, seed, mirrored)
+    if path.is_dir():
+        return _folder(path, image_size or 224, val_fraction, seed, mirrored)
+    if path.is_file():
+        return _in_memory(path.stem, _npz(path), image_size, val_fraction, seed, mirrored)
+    raise InputError(f"[data] expected {', '.join(NAMES)}, a .npz file or a folder, got {str(name)!r}: nothing there")
+
+
+def _digits() -> Raw:
+    """The 1,797 digits of scikit-learn, a fixed fifth for test; grey levels 0..16 become 0..255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images, labels = np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
+    train, test = stratified_split(labels, 0.2, seed=0)
+    return images[train], labels[train], images[test], labels[test]
+
+
+def _cifar(name: str, root: str | Path, download: bool) -> Raw:
+    import torchvision
+
+    dataset = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
+    try:
+        train, test = (dataset(root=str(root), train=train, download=download) for train in (True, False))
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"[data] expected {name} in the folder {str(root)!r}, got {error}; "
+            "get it once with download=True (needs a network), or give the folder that holds it as root"
+        ) from None
+    return train.data, np.asarray(train.targets), test.data, np.asarray(test.targets)
+
+
+def _npz(path: Path) -> Raw:
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            missing = [key for key in _KEYS if key not in file.files]
+            if missing:
+                raise InputError(f"[data] expected {', '.join(_KEYS)} in {path}, got no {', '.join(missing)}")
+            x_train, y_train, x_test, y_test = (file[key] for key in _KEYS)
+    except InputError:
+        raise
+    except Exception as error:  # numpy, zipfile and zlib each raise their own
+        raise InputError(f"[data] expected a whole .npz file without pickles, got {path}: {error}") from None
+    return x_train, y_train, x_test, y_test
+
+
+def _in_memory(name: str, raw: Raw, image_size: int | None, val_fraction: float, seed: int, flip: bool) -> ImageData:
+    x_train, x_test = _check_images(raw[0], "x_train"), _check_images(raw[2], "x_test")
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise InputError(
+            f"[data] expected one image size, got {x_train.shape[1:]} in train, {x_test.shape[1:]} in test"
+        )
+    y_train, y_test = _check_labels(raw[1], len(x_train), "y_train"), _check_labels(raw[3], len(x_test), "y_test")
+    num_classes = _count_classes(y_train, y_test)
+    train, val = stratified_split(y_train, val_fraction, seed)
+    made = [x_train, y_train, x_test, y_test, np.asarray([image_size or 0]), train]
+    images, test = _to_tensor(x_train, image_size), _to_tensor(x_test, image_size)
+    mean, std = _statistics(images[train])
+    return ImageData(
+        name=name,
+        train=Arrays(images[train], torch.from_numpy(y_train[train])),
+        val=Arrays(images[val], torch.from_numpy(y_train[val])),
+        test=Arrays(test, torch.from_numpy(y_test)),
+        num_classes=num_classes,
+        image_shape=(3, *images.shape[2:]),
+        mean=mean,
+        std=std,
+        flip=flip,
+        fingerprint=_fingerprint(array.tobytes() for array in made),
+    )
+
+
+def _check_images(images: np.ndarray, key: str) -> np.ndarray:
+    """As `[N, H, W, 1 or 3]`."""
+    if images.dtype != np.uint8:
+        raise InputError(f"[data] expected uint8 images in {key}, got {images.dtype}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        raise InputError(
+            f"[data] expected images [N, H, W] or [N, H, W, 1 or 3] in {key}, got the shape {images.shape}"
+        )
+    return images
+
+
+def _check_labels(labels: np.ndarray, count: int, key: str) -> np.ndarray:
+    """As int64 `[N]`; a column `[N, 1]` will do."""
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((count,), (count, 1)):
+        raise InputError(f"[data] expected {count} whole numbers in {key}, got {labels.dtype} of shape {labels.shape}")
+    return labels.reshape(-1).astype(np.int64)
+
+
+def _count_classes(train: np.ndarray, test: np.ndarray) -> int:
+    present = np.unique(train)
+    classes = len(present)
+    if classes < 2:
+        raise InputError(f"[data] expected at least 2 classes, got {classes}")
+    if present[0] != 0 or present[-1] != classes - 1:
+        raise InputError(
+            f"[data] expected training labels 0..C-1 without gaps, got {classes} in {present[0]}..{present[-1]}"
+        )
+    if test.min() < 0 or test.max() >= classes:
+        raise InputError(f"[data] expected test labels in 0..{classes - 1}, got {test.min()}..{test.max()}")
+    return classes
+
+
+def _to_tensor(images: np.ndarray, image_size: int | None) -> torch.Tensor:
+    """uint8 `[N, H, W, C]` to uint8 `[N, 3, H, W]`, resized in float32 so that every machine gets the same bytes."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    if image_size is not None and tensor.shape[2:] != (image_size, image_size):
+        parts = [
+            v2.functional.resize(part.float(), [image_size, image_size], antialias=True).round().clamp(0, 255).byte()
+            for part in tensor.split(1024)
+        ]
+        tensor = torch.cat(parts)
+    return tensor.expand(-1, 3, -1, -1).contiguous()
+
+
+def _statistics(images: torch.Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation per channel, exact from the counts of the 256 values."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    weights = torch.stack([torch.bincount(images[:, c].flatten(), minlength=256) for c in range(3)]).double()
+    weights /= weights.sum(1, keepdim=True)
+    mean = weights @ values
+    # Images of one value have no deviation; any positive number normalises them to zero.
+    std = (weights @ values**2 - mean**2).clamp_min(255.0**-2).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())  # type: ignore[return-value]
+
+
+def _folder(path: Path, image_size: int, val_fraction: float, seed: int, flip: bool) -> ImageData:
+    (classes, samples), (test_classes, test) = (_image_folder(path / part) for part in ("train", "val"))
+    if classes != test_classes:
+        differing = sorted(set(classes) ^ set(test_classes))
+        raise InputError(
+            f"[data] expected the same classes in {path}/train and {path}/val, got {differing[:5]} in one only"
+        )
+    if len(classes) < 2:
+        raise InputError(f"[data] expected at least 2 classes in {path}/train, got {len(classes)}")
+    labels = np.asarray([label for _, label in samples])
+    train, val = stratified_split(labels, val_fraction, seed)
+    files = [
+        (Path(name).relative_to(path).as_posix(), Path(name).stat().st_size, label) for name, label in samples + test
+    ]
+    return ImageData(
+        name=path.resolve().name,
+        train=Folder([samples[i] for i in train]),
+        val=Folder([samples[i] for i in val]),
+        test=Folder(test),
+        num_classes=len(classes),
+        image_shape=(3, image_size, image_size),
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        flip=flip,
+        fingerprint=_fingerprint([repr(files).encode(), repr(image_size).encode(), train.tobytes()]),
+    )
+
+
+def _image_folder(path: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    from torchvision.datasets import ImageFolder
+
+    try:
+        tree = ImageFolder(str(path))
+    except OSError as error:
+        raise InputError(
+            f"[data] expected a folder with one subfolder of images per class, got {path}: {error}"
+        ) from None
+    return tree.classes, tree.samples
+
+
+def _fingerprint(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,59 @@
+"""The inverted bottleneck of MobileNetV2 with squeeze-excitation, as in EfficientNet."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+
+def conv_bn(
+    in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: bool = True
+) -> nn.Sequential:
+    """A convolution without bias that keeps the size (at stride 1), batch norm, then SiLU if `activation`."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    parts["bn"] = nn.BatchNorm2d(out_channels)
+    if activation:
+        parts["act"] = nn.SiLU(inplace=True)
+    return nn.Sequential(parts)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gates from the mean over space: x * sigmoid(expand(silu(reduce(mean(x)))))."""
+
+    def __init__(self, channels: int, reduced_channels: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, reduced_channels, 1)
+        self.act = nn.SiLU(inplace=True)
+        self.expand = nn.Conv2d(reduced_channels, channels, 1)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W]."""
+        return x * self.gate(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: expand 1x1 (none at ratio 1), depth-wise kxk, squeeze-excitation, project 1x1, residual.
+
+    The squeeze has `in_channels * se_ratio` channels; the residual joins where stride is 1 and the widths agree.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, expand: int, stride: int = 1, se_ratio: float = 0.25
+    ):
+        super().__init__()
+        hidden = in_channels * expand
+        self.residual = stride == 1 and in_channels == out_channels
+        self.expand = conv_bn(in_channels, hidden) if expand != 1 else nn.Identity()
+        self.depthwise = conv_bn(hidden, hidden, kernel, stride, groups=hidden)
+        reduced = max(1, int(in_channels * se_ratio))
+        self.se = SqueezeExcitation(hidden, reduced) if se_ratio else nn.Identity()
+        self.project = conv_bn(hidden, out_channels, activation=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, in_channels, H, W] -> [B, out_channels, H / stride, W / stride]."""
+        y = self.project(self.se(self.depthwise(self.expand(x))))
+        return x + y if self.residual else y

@@ -1,0 +1,35 @@
+"""The parts around the blocks: stems and classification heads."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from pynas.nn.mbconv import MBConv, conv_bn
+
+
+def stem(channels: int, stride: int, mb1_channels: int | None = None) -> nn.Sequential:
+    """A 3x3 convolution of the image, then an MB1 k3 block where `mb1_channels` is given."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict(conv=conv_bn(3, channels, 3, stride))
+    if mb1_channels is not None:
+        parts["mb1"] = MBConv(channels, mb1_channels, 3, 1)
+    return nn.Sequential(parts)
+
+
+class Head(nn.Module):
+    """An optional fixed MB6 k3 block, a 1x1 convolution, average pool, dropout, classifier."""
+
+    def __init__(
+        self, in_channels: int, channels: int, num_classes: int, mb6_channels: int | None = None, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.mb6 = MBConv(in_channels, mb6_channels, 3, 6) if mb6_channels else nn.Identity()
+        self.conv = conv_bn(mb6_channels or in_channels, channels)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, in_channels, H, W] -> logits [B, num_classes]."""
+        return self.classifier(self.dropout(self.conv(self.mb6(x)).mean((2, 3))))

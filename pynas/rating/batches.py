@@ -1,0 +1,85 @@
+"""Batches of a rating: what is accepted, and which go down the tree together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from pynas.errors import InputError
+from pynas.rating import norms
+from pynas.rating.norms import Streams
+from pynas.rating.tree import Node, PathTree
+
+# Batches that share one walk, and one pass of the calibration batches, in `recalibrate` mode.
+_TOGETHER = 8
+
+Batch = tuple[Tensor, Any]
+
+
+def leaf_rows(leaves: Sequence[Node]) -> list[int] | slice:
+    """The rows of a score vector that belong to these leaves, in their order."""
+    rows = [leaf.start for leaf in leaves]
+    in_order = rows == list(range(rows[0], rows[0] + len(rows)))
+    return slice(rows[0], rows[-1] + 1) if in_order else rows
+
+
+def check_calibration(norm: str, tail_norm: str, calibration: Iterable[Tensor] | None) -> Streams:
+    """The calibration batches, if and only if a norm mode needs them.
+
+    Raises:
+        InputError: missing or not tensors with samples.
+    """
+    needed = "recalibrate" in (norm, tail_norm)
+    for mode in (norm, tail_norm):
+        if mode not in norms.MODES:
+            raise InputError(f"[rate] expected norm to be one of {', '.join(norms.MODES)}, got {mode!r}")
+    found = list(calibration) if calibration is not None and needed else []
+    if needed and not found:
+        raise InputError("[rate] expected calibration batches for norm='recalibrate', got none")
+    if any(not isinstance(x, Tensor) or x.ndim == 0 or not len(x) for x in found):
+        raise InputError("[rate] expected calibration batches that are input tensors with samples")
+    return found
+
+
+def check_finite(values: Tensor, tree: PathTree, first: int = 0) -> None:
+    """values: `[..., paths]`, beginning with the tree's path number `first`.
+
+    Raises:
+        InputError: naming a path whose score is infinite or not a number.
+    """
+    wrong = (~values.isfinite()).reshape(-1, values.shape[-1]).any(0).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        path = tuple(int(choice) for choice in tree.paths[first + row])
+        column = values.reshape(-1, values.shape[-1])[:, row]
+        value = column[~column.isfinite()][0].item()
+        raise InputError(
+            f"[rate] expected finite scores, got {value} for the path {path} ({len(wrong)} of {values.shape[-1]} paths)"
+        )
+
+
+def groups(batches: Iterable[Any], together: bool, max_bytes: int) -> Iterator[list[Batch]]:
+    """Batches that go down the tree in one walk: one, or `together` several, within a small part of the budget.
+
+    Raises:
+        InputError: a batch that is no (input, target) pair, or has no samples.
+    """
+    most = _TOGETHER if together else 1
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(_check_batch(batch))
+        if len(group) == most or sum(x.nbytes for x, _ in group) > max_bytes // 64:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _check_batch(batch: Any) -> Batch:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+        raise InputError(f"[rate] expected batches of (input tensor, target), got {type(batch).__name__}")
+    if batch[0].ndim == 0 or not len(batch[0]):
+        raise InputError(f"[rate] expected an input with samples on its first axis, got {tuple(batch[0].shape)}")
+    return batch[0], batch[1]

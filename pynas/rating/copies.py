@@ -1,0 +1,84 @@
+"""A private copy of somebody's modules: structure and buffers are copied, weights are shared.
+
+The engine changes modules (evaluation mode, batch norm per path, another dtype). It does so on this copy, so the user's
+own modules, their flags, hooks and statistics are never touched, whatever happens.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pynas.errors import InputError
+
+Layers = list[list[nn.Module]]
+
+
+def private_copy(modules: Any, dtype: torch.dtype | None = None) -> Any:
+    """Copy nested lists of modules; modules used twice stay one. All are in evaluation mode.
+
+    Weights keep their storage unless `dtype` asks for another floating type; batch norm keeps its own type (its sums are
+    taken in float32 anyway).
+
+    Raises:
+        InputError: a module that Python cannot copy.
+    """
+    known: dict = {}
+    for module in _flatten(modules):
+        for part in module.modules():
+            kind = None if isinstance(part, _BatchNorm) else dtype
+            known |= {id(tensor): _share(tensor, kind) for tensor in _tensors(part)}
+    try:
+        copied = copy.deepcopy(modules, known)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(f"[rate] expected modules that copy.deepcopy can copy, got: {error}") from error
+    for module in _flatten(copied):
+        module.eval()
+    return copied
+
+
+def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:
+    """Lists of lists of modules, none empty.
+
+    Raises:
+        InputError: naming the layer that is not.
+    """
+    checked = [list(layer) for layer in layers]
+    if not checked:
+        raise InputError("[rate] expected at least one layer, got none")
+    for index, layer in enumerate(checked):
+        if not layer:
+            raise InputError(f"[rate] expected at least one candidate in every layer, got none in layer {index}")
+        for candidate in layer:
+            if not isinstance(candidate, nn.Module):
+                raise InputError(
+                    f"[rate] expected candidates that are nn.Module, got {type(candidate).__name__} in layer {index}"
+                )
+    return checked
+
+
+def _tensors(module: nn.Module) -> Iterable[Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
+
+
+def _share(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    shared = tensor.detach()
+    if dtype is not None and shared.is_floating_point():
+        shared = shared.to(dtype)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(shared, requires_grad=False)
+    return shared.clone()  # a module may write to its buffers
+
+
+def _flatten(modules: Any) -> Iterable[nn.Module]:
+    if isinstance(modules, nn.Module):
+        yield modules
+    elif modules is not None:
+        for item in modules:
+            yield from _flatten(item)

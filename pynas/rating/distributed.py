@@ -1,0 +1,52 @@
+"""Several processes rate shares of the paths (torchrun); each ends with the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pynas.errors import InputError
+
+
+def rank_and_size(distributed: bool | None) -> tuple[int, int]:
+    """This process's rank and the number of processes; (0, 1) when alone. None: as torch.distributed is set up.
+
+    Raises:
+        InputError: asked for without a process group.
+    """
+    ready = dist.is_available() and dist.is_initialized()
+    if distributed and not ready:
+        raise InputError(
+            "[rate] expected torch.distributed to be initialised for distributed=True, got no process group"
+        )
+    return (dist.get_rank(), dist.get_world_size()) if ready and distributed is not False else (0, 1)
+
+
+@contextmanager
+def fails_together(size: int, device: torch.device) -> Iterator[None]:
+    """An error in one process ends all of them, so that none waits for ever for the others' scores."""
+    if size == 1:
+        yield
+        return
+    caught = None
+    try:
+        yield
+    except BaseException as error:
+        caught = error
+    failed = torch.tensor([caught is not None], dtype=torch.int32, device=device)
+    dist.all_reduce(failed)
+    if caught is not None:
+        raise caught
+    if failed.item():
+        raise InputError(f"[rate] expected every process to rate its share, got an error in {failed.item()} of {size}")
+
+
+def add_up(values: Tensor, size: int) -> Tensor:
+    """The sum over processes."""
+    if size > 1:
+        dist.all_reduce(values)
+    return values

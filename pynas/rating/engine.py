@@ -1,0 +1,177 @@
+"""The evaluation engine: private copies of the layers, and the workers that walk the tree of paths with them.
+
+On a CPU several workers walk subtrees at once, each with one thread: no barrier inside an operator, and each core keeps
+its own features in its own cache. A GPU gets one worker and large stacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pynas.errors import InputError
+from pynas.rating import norms
+from pynas.rating.copies import private_copy
+from pynas.rating.memory import default_max_bytes, keep_freed_pages
+from pynas.rating.norms import PathContext, Streams
+from pynas.rating.stacking import Stacking, check_stack
+from pynas.rating.tree import Node, PathTree
+from pynas.rating.walker import Visit, Walker
+
+# Subtrees handed out per worker, so that all have work until the end.
+_SHARES = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the engine runs; what is None is chosen from the device.
+
+    max_bytes: budget of the features that are held (default: half of the free memory).
+    dtype: run in this type, e.g. torch.bfloat16 (default: the modules' own).
+    channels_last: layout of 4-dimensional inputs (default: on a CPU and for half types).
+    workers: threads on a CPU (default: torch's number of threads).
+    stack: paths to run at once (`Stacking`; default: "cache" on a CPU, "memory" on a GPU).
+    """
+
+    max_bytes: int | None = None
+    dtype: torch.dtype | None = None
+    channels_last: bool | None = None
+    workers: int | None = None
+    stack: str | int | None = None
+
+    def __post_init__(self) -> None:
+        check_stack(self.stack)
+        for name in ("max_bytes", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"[rate] expected {name} to be at least 1, got {value}")
+
+
+class Engine:
+    """Runs every path of `tree`, prefix by prefix; use it as a context manager.
+
+    layers: anybody's modules, with the norm mode of each layer in `modes`.
+    calibration: how many of the streams, the first, only re-estimate batch-norm statistics.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Sequence[nn.Module]],
+        tree: PathTree,
+        modes: Sequence[str],
+        settings: Settings,
+        calibration: int = 0,
+    ) -> None:
+        self._layers = private_copy(layers, settings.dtype)
+        self._tree, self._modes, self._settings = tree, modes, settings
+        self._calibration = calibration
+        self.device = _device(layers)
+        self._workers = (settings.workers or torch.get_num_threads()) if self.device.type == "cpu" else 1
+        self.max_bytes = settings.max_bytes or default_max_bytes(self.device)
+        enough = (depth for depth in range(tree.depth) if tree.width(depth) >= _SHARES * self._workers)
+        self._split = next(enough, tree.depth - 1)
+        self._idle: queue.SimpleQueue[Walker] = queue.SimpleQueue()
+        self._first = self._walker()
+
+    def __enter__(self) -> Engine:
+        self._stack = contextlib.ExitStack()
+        if self.device.type == "cpu":
+            self._stack.enter_context(keep_freed_pages())
+        if self._workers > 1:
+            for _ in range(self._workers):
+                self._idle.put(self._walker())
+            self._stack.enter_context(_single_threaded())
+            self._pool = self._stack.enter_context(
+                ThreadPoolExecutor(self._workers, "pynas-rate", torch.set_num_threads, (1,))
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def run(self, streams: Streams, visit: Visit, node: Node | None = None) -> None:
+        """Call `visit` with the outputs of every path on each of the streams, some paths at a time, from any worker.
+
+        node: only these rows of the tree's paths.
+
+        Raises:
+            InputError: a candidate that fails on its input, named with its path.
+        """
+        kind = self._settings.dtype
+        streams = [self.place(x.to(kind) if kind and x.is_floating_point() else x) for x in streams]
+        node = node or self._tree.root
+        if self._workers == 1:
+            with torch.inference_mode():
+                self._first.walk(0, [node], streams, visit)
+        else:
+            self._share_out(node, streams, visit)
+
+    def _share_out(self, node: Node, streams: Streams, visit: Visit) -> None:
+        """The first layers here, the subtrees below by the workers; few wait, so that few features are held."""
+        room = threading.Semaphore(2 * self._workers)
+        futures: list[Future[None]] = []
+
+        def work(nodes: Sequence[Node], features: Streams) -> None:
+            walker = self._idle.get()
+            try:
+                with torch.inference_mode():
+                    walker.walk(self._split, nodes, features, visit)
+            finally:
+                self._idle.put(walker)
+                room.release()
+
+        def submit(nodes: Sequence[Node], features: Streams) -> None:
+            room.acquire()
+            for future in futures:
+                if future.done():
+                    future.result()
+            futures[:] = [future for future in futures if not future.done()]
+            futures.append(self._pool.submit(work, nodes, features))
+
+        try:
+            with torch.inference_mode():
+                self._first.walk(0, [node], streams, submit, until=self._split)
+            for future in futures:
+                future.result()
+        finally:
+            wait([future for future in futures if not future.cancel()])
+
+    def _walker(self) -> Walker:
+        context = PathContext(self._calibration)
+        layers = private_copy(self._layers)
+        for layer, mode in zip(layers, self._modes):
+            norms.install(layer, mode, context)
+        widths = [self._tree.width(depth) for depth in range(self._tree.depth + 1)]
+        share = self.max_bytes // (self._workers + (self._workers > 1))
+        stack = self._settings.stack or ("cache" if self.device.type == "cpu" else "memory")
+        return Walker(layers, self._tree, context, Stacking(widths, share, stack))
+
+    def place(self, x: Tensor) -> Tensor:
+        """The same on the engine's device, in the layout that its features have."""
+        x = x.to(self.device)
+        last = self._settings.channels_last
+        if last is None:
+            last = self.device.type == "cpu" or self._settings.dtype in (torch.bfloat16, torch.float16)
+        return x.contiguous(memory_format=torch.channels_last) if last and x.ndim == 4 else x
+
+
+def _device(layers: Sequence[Sequence[nn.Module]]) -> torch.device:
+    tensors = (t for layer in layers for module in layer for t in (*module.parameters(), *module.buffers()))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,128 @@
+"""Normalisation that mixes samples, made per path.
+
+Stacked paths lie path-major on the batch axis: rows g*B..g*B+B-1 belong to path g. A batch norm that uses the batch's
+statistics must take them within each path's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pynas.errors import InputError
+from pynas.ops.path_batch_norm import path_batch_norm
+
+MODES = ("running", "batch", "recalibrate")
+
+# Inputs that travel down the tree together, each `[G*B_i, ...]`: calibration batches first, then data.
+Streams = list[Tensor]
+Statistics = tuple[Tensor, Tensor]
+
+
+class PathContext:
+    """What the modules of a rating share while they run: the number of stacked paths, and whose turn it is.
+
+    calibration: how many of the streams are calibration batches. A norm that is re-estimated records their statistics
+    in turn, and normalises the data streams by the mean of them.
+    """
+
+    def __init__(self, calibration: int = 0) -> None:
+        self.paths = 1
+        self.calibrating = False
+        self._calibration = calibration
+        self._recorded: dict[_BatchNorm, list[Statistics]] = {}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> PathContext:
+        return self  # copies of a module run in the same turns
+
+    def turns(self, streams: Streams, paths: int) -> Iterator[Tensor]:
+        """The streams in turn; statistics recorded before are forgotten."""
+        self.paths = paths
+        self._recorded.clear()
+        for index, x in enumerate(streams):
+            self.calibrating = index < self._calibration
+            yield x
+
+    def record(self, norm: _BatchNorm, statistics: Statistics) -> None:
+        """Remember the mean and variance `[G, C]` of one calibration batch."""
+        self._recorded.setdefault(norm, []).append(statistics)
+
+    def recorded(self, norm: _BatchNorm) -> Statistics:
+        """The mean over the calibration batches, as torch's cumulative average (momentum=None) gives it."""
+        seen = self._recorded[norm]
+        if len(seen) > 1:
+            seen[:] = [tuple(torch.stack(values).mean(0) for values in zip(*seen))]  # type: ignore[list-item]
+        return seen[0]
+
+
+class PathNorm:
+    """Stands in for a batch norm's forward: statistics of each path's rows, its own or its calibration batches'.
+
+    mode: "running" (stored statistics), "batch" or "recalibrate".
+    """
+
+    def __init__(self, norm: _BatchNorm, context: PathContext, mode: str) -> None:
+        self.norm, self._context = norm, context
+        self._mode = "batch" if mode == "running" and norm.running_mean is None else mode
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self.apply(x)
+        return self.norm.act(self.norm.drop(y)) if isinstance(self.norm, BatchNormAct2d) else y
+
+    def apply(
+        self, x: Tensor, activation: str | None = None, residual: Tensor | None = None, in_place: bool = False
+    ) -> Tensor:
+        """Normalise, add the residual, activate: in one pass, written over `x` if so asked."""
+        norm, context = self.norm, self._context
+        mean = var = None
+        paths = context.paths
+        if self._mode == "running":
+            paths, mean, var = 1, norm.running_mean[None], norm.running_var[None]  # type: ignore[index]
+        elif self._mode == "recalibrate" and not context.calibrating:
+            mean, var = context.recorded(norm)
+        elif x.numel() < 2 * x.shape[1] * paths:
+            raise InputError(
+                "[rate] expected more than one value per channel for batch statistics, "
+                f"got {tuple(x.shape)} with {paths} path(s); use larger batches or norm='running'"
+            )
+        y, mean, var = path_batch_norm(
+            x, paths, norm.weight, norm.bias, norm.eps, activation, residual,
+            mean=mean, var=var, out=x if in_place else None,
+        )  # fmt: skip
+        if self._mode == "recalibrate" and context.calibrating:
+            count = x.numel() // (x.shape[1] * paths)
+            context.record(norm, (mean, var * (count / (count - 1))))
+        return y
+
+
+def install(modules: Iterable[nn.Module], mode: str, context: PathContext) -> None:
+    """Give every batch norm below `modules` the forward that the mode asks for (the modules must be private copies).
+
+    One with a forward of its own stays as it is for `running`, and is put in training mode for `batch`: the engine then
+    finds that it mixes paths, and runs them one by one.
+
+    Raises:
+        InputError: an unknown mode, or a batch norm with a forward of its own that cannot be re-estimated per path.
+    """
+    if mode not in MODES:
+        raise InputError(f"[rate] expected norm to be one of {', '.join(MODES)}, got {mode!r}")
+    for module in modules:
+        for name, part in module.named_modules():
+            if not isinstance(part, _BatchNorm):
+                continue
+            if type(part).forward in _KNOWN_FORWARDS:
+                part.forward = PathNorm(part, context, mode)  # type: ignore
+            elif mode == "recalibrate":
+                raise InputError(
+                    "[rate] expected a batch norm with a per-path form for norm='recalibrate', "
+                    f"got {type(part).__name__} at {name or 'the top'} of {type(module).__name__}"
+                )
+            elif mode == "batch":
+                part.train()
+
+
+_KNOWN_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, BatchNormAct2d.forward)

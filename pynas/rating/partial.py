@@ -1,0 +1,93 @@
+"""The partial result of a rating, kept in a file so that a killed one resumes from the subtrees it had rated."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pynas.errors import InputError
+from pynas.files import read_arrays, write_arrays
+
+_KIND = "pynas.partial_scores"
+
+
+class Partial:
+    """Sums of losses `[P]` and how far they go: whole groups of batches, then subtrees of the next group.
+
+    path: the file, or None to keep nothing. key: what the sums depend on; a file of another key is refused.
+    """
+
+    def __init__(self, path: str | Path | None, key: str, paths: int, interval: float = 5.0) -> None:
+        self._path, self._key, self._interval = Path(path) if path is not None else None, key, interval
+        self.sums = np.zeros(paths)
+        self.samples = self.group = self.unit = 0
+        self.data = ""
+        self._saved = time.monotonic()
+        if self._path is not None and self._path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        arrays, made_from = read_arrays(self._path, _KIND)  # type: ignore[arg-type]
+        if made_from.get("key") != self._key:
+            raise InputError(
+                f"[rate] expected a partial rating of these weights, paths and settings, got another one in "
+                f"{self._path}; remove it, or resume with what it was made from"
+            )
+        self.sums, self.data = arrays["sums"], made_from["data"]
+        self.samples, self.group, self.unit = (int(made_from[name]) for name in ("samples", "group", "unit"))
+
+    def check_data(self, data: str) -> None:
+        """The next group's digest: it must be the one that the file was made with.
+
+        Raises:
+            InputError: other batches.
+        """
+        if self.unit and self.data != data:
+            raise InputError(f"[rate] expected the batches that {self._path} was made with, got others in the group "
+                             f"{self.group}; resuming needs a loader that repeats itself")  # fmt: skip
+        self.data = data
+
+    def advance(self, group: int, unit: int, samples: int) -> None:
+        """The next thing to do is this unit of this group; saved from time to time."""
+        self.group, self.unit, self.samples = group, unit, samples
+        if self._path is not None and time.monotonic() - self._saved >= self._interval:
+            made_from = {"key": self._key, "data": self.data, "samples": samples, "group": group, "unit": unit}
+            write_arrays(self._path, _KIND, {"sums": self.sums}, **made_from)
+            self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """The rating is complete."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def digest(*parts: Any) -> str:
+    """A SHA-256 over tensors (type, shape, bytes), modules' states, and the text of anything else."""
+    sha = hashlib.sha256()
+    for part in _flatten(parts):
+        if isinstance(part, Tensor):
+            sha.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            sha.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            sha.update(str(part).encode())
+    return sha.hexdigest()
+
+
+def _flatten(parts: Iterable[Any]) -> Iterable[Any]:
+    for part in parts:
+        if isinstance(part, nn.Module):
+            yield str(part)
+            yield from part.state_dict().values()
+        elif isinstance(part, np.ndarray):
+            yield torch.from_numpy(part)
+        elif isinstance(part, Sequence) and not isinstance(part, str):
+            yield from _flatten(part)
+        else:
+            yield part

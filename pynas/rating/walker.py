@@ -1,0 +1,133 @@
+"""Walks the tree of paths, so that every prefix is computed once.
+
+A node's feature is kept while its subtree is walked, depth first, with parents stacked path-major on the batch axis as
+far as `Stacking` allows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pynas.errors import InputError
+from pynas.rating.candidate import Candidate, path_rows
+from pynas.rating.norms import PathContext, Streams
+from pynas.rating.stacking import Stacking
+from pynas.rating.tree import Branch, Node, PathTree
+
+# Called with leaves and their stacked outputs, one tensor per stream.
+Visit = Callable[[Sequence[Node], Streams], None]
+
+
+class Walker:
+    """Walks subtrees on one thread, with private copies of the layers.
+
+    layers: private copies, with their norms installed on `context`.
+    """
+
+    def __init__(
+        self, layers: Sequence[Sequence[nn.Module]], tree: PathTree, context: PathContext, stacking: Stacking
+    ) -> None:
+        self._layers = [[Candidate(module, context) for module in layer] for layer in layers]
+        self._tree, self._stacking = tree, stacking
+        self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
+        # CPU time of this thread: another process on the same core does not disturb it.
+        self._clock = time.thread_time
+
+    def walk(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None = None) -> None:
+        """Call `visit` with every leaf below `nodes`, some at a time, or with every node of the depth `until`.
+
+        Raises:
+            InputError: a candidate that fails on its input, named with its path.
+        """
+        if depth == (len(self._layers) if until is None else until):
+            visit(nodes, streams)
+            return
+        first = 0
+        while first < len(nodes):
+            some = nodes[first : first + self._stacking.limit(depth, _size(streams, len(nodes)))]
+            self._grow(depth, some, [path_rows(x, len(nodes), first, len(some)) for x in streams], visit, until)
+            first += len(some)
+
+    def _grow(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None) -> None:
+        """Run the candidates of a layer on stacked parents; walk on as soon as enough children are stacked."""
+        waiting: list[tuple[Sequence[Node], Streams]] = []
+        seconds, grown = 0.0, 0
+        for branch in self._tree.branches(depth, nodes):
+            started = self._clock()
+            outputs = self._apply(depth, branch, nodes, streams)
+            seconds += self._clock() - started
+            grown += len(branch.children)
+            if waiting and not self._joins(depth + 1, waiting, branch, outputs):
+                self._flush(depth + 1, waiting, visit, until)
+            waiting.append((branch.children, outputs))
+            del outputs
+        self._stacking.timed(depth, len(nodes), grown, seconds)
+        self._flush(depth + 1, waiting, visit, until)
+
+    def _joins(self, depth: int, waiting: list[tuple[Sequence[Node], Streams]], branch: Branch, new: Streams) -> bool:
+        if depth == len(self._layers):
+            return False
+        count = sum(len(nodes) for nodes, _ in waiting) + len(branch.children)
+        same = all(a.shape[1:] == b.shape[1:] for a, b in zip(new, waiting[0][1]))
+        return same and count <= self._stacking.limit(depth, _size(new, len(branch.children)))
+
+    def _flush(
+        self, depth: int, waiting: list[tuple[Sequence[Node], Streams]], visit: Visit, until: int | None
+    ) -> None:
+        nodes = [node for some, _ in waiting for node in some]
+        streams = [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*(y for _, y in waiting))]
+        waiting.clear()
+        self.walk(depth, nodes, streams, visit, until)
+
+    def _apply(self, depth: int, branch: Branch, nodes: Sequence[Node], streams: Streams) -> Streams:
+        if branch.parents != tuple(range(len(nodes))):
+            streams = [torch.cat([path_rows(x, len(nodes), parent, 1) for parent in branch.parents]) for x in streams]
+        try:
+            outputs = self._run(depth, branch.candidate, streams, len(branch.children))
+        except (torch.OutOfMemoryError, InputError):
+            raise
+        except Exception as error:
+            raise InputError(self._failure(depth, branch, streams, f"{type(error).__name__}: {error}")) from error
+        for x, y in zip(streams, outputs):
+            if not isinstance(y, Tensor) or y.ndim == 0 or y.shape[0] != x.shape[0]:
+                got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+                raise InputError(self._failure(depth, branch, streams, f"{got} instead of a tensor with as many rows"))
+        self._shapes[depth][branch.candidate] = tuple(outputs[-1].shape[1:])
+        return outputs
+
+    def _run(self, depth: int, candidate: int, streams: Streams, paths: int) -> Streams:
+        """Run a candidate; when memory runs out, in halves, and with smaller stacks from then on."""
+        try:
+            return self._layers[depth][candidate](streams, paths)
+        except torch.OutOfMemoryError:
+            if paths == 1:
+                raise
+        # Outside of the handler, so that the failed run's tensors are free by now.
+        self._stacking.too_large(depth, paths)
+        half = paths // 2
+        parts = [
+            self._run(depth, candidate, [path_rows(x, paths, first, count) for x in streams], count)
+            for first, count in ((0, half), (half, paths - half))
+        ]
+        return [torch.cat(pair) for pair in zip(*parts)]
+
+    def _failure(self, depth: int, branch: Branch, streams: Streams, what: str) -> str:
+        prefix = self._tree.prefix(branch.children[0], depth)
+        message = (
+            f"[rate] expected candidate {branch.candidate} of layer {depth} to run after the path {prefix} "
+            f"on an input of the shape {tuple(streams[-1].shape[1:])} per sample, got {what}"
+        )
+        shapes = self._shapes[depth - 1] if depth else {}
+        if len(set(shapes.values())) > 1:
+            listed = ", ".join(f"candidate {c}: {shape}" for c, shape in sorted(shapes.items()))
+            message += f"; the outputs of layer {depth - 1} disagree in shape: {listed}"
+        return message
+
+
+def _size(streams: Streams, paths: int) -> int:
+    """Bytes of one path's features."""
+    return sum(x.nbytes for x in streams) // paths

@@ -1,0 +1,42 @@
+"""The message when no choice keeps the limits: what can be reached, and the smallest set of limits that clash."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pynas.search.grid import Column
+from pynas.search.problem import Limit, Problem
+
+
+def explain(problem: Problem) -> str:
+    """One line: the least (or most) that can be reached for every limit alone, and which limits clash."""
+    reach = []
+    for column, limit in zip(problem.columns, problem.limits):
+        if limit.upper is not None and limit.upper != math.inf:
+            least = _extreme(problem, column, 1)
+            reach.append(f"{limit.name} <= {limit.upper:g}: the least that can be reached is {least}")
+        if limit.lower is not None:
+            most = _extreme(problem, column, -1)
+            reach.append(f"{limit.name} >= {limit.lower:g}: the most that can be reached is {most}")
+    clash = " and ".join(limit.name for limit in _clash(problem))
+    return f"[{problem.name}] no choice keeps the limits ({'; '.join(reach)}); what cannot be kept: {clash}"
+
+
+def _extreme(problem: Problem, column: Column, sign: int) -> float:
+    none = np.zeros((len(problem.losses), 0), np.int64)
+    rows, _, _ = problem.solve(sign * column.whole, none, np.zeros(0, np.int64), 1)
+    return column.total(rows[0]).item()
+
+
+def _clash(problem: Problem) -> Sequence[Limit]:
+    nothing = np.zeros_like(problem.losses)
+    for size in range(1, len(problem.limits)):
+        for subset in itertools.combinations(problem.limits, size):
+            costs, most, _ = problem.criteria(subset)
+            if len(problem.solve(nothing, costs, most, 1)[0]) == 0:
+                return subset
+    return problem.limits

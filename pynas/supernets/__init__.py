@@ -1,0 +1,6 @@
+"""Supernets: a space as modules, or anybody's modules as a supernet."""
+
+from pynas.supernets.build import build_candidate, supernet
+from pynas.supernets.supernet import Supernet
+
+__all__ = ["Supernet", "build_candidate", "supernet"]

@@ -1,0 +1,63 @@
+"""From a space to a supernet: one builder per kind of candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from pynas.errors import InputError
+from pynas.nn import Head, MBConv, conv_bn, stem
+from pynas.spaces import Space, get
+from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
+from pynas.supernets.supernet import Supernet
+
+
+def _mbconv(spec: MBConvSpec) -> nn.Module:
+    block = MBConv(spec.in_channels, spec.out_channels, spec.kernel, spec.expand, spec.stride)
+    if spec.exit_channels is None:
+        return block
+    return nn.Sequential(block, conv_bn(spec.out_channels, spec.exit_channels, activation=False))
+
+
+# Candidate descriptions to modules; a space with candidates of another kind adds its builder here.
+BUILDERS: dict[type, Callable[[Any], nn.Module]] = {MBConvSpec: _mbconv}
+
+
+def build_candidate(spec: Any) -> nn.Module:
+    """The module that a candidate's description stands for.
+
+    Raises:
+        InputError: a description of no known kind.
+    """
+    if type(spec) not in BUILDERS:
+        raise InputError(f"[supernet] expected a candidate that has a builder, got {spec!r}; add one to BUILDERS")
+    return BUILDERS[type(spec)](spec)
+
+
+def supernet(space: str | Space, num_classes: int = 1000) -> Supernet:
+    """Build the supernet of a space, by name or description, with fresh weights from torch's generator.
+
+    Raises:
+        InputError: an unknown name, or a space without builders.
+    """
+    if isinstance(space, str):
+        space = get(space)
+    if num_classes < 1:
+        raise InputError(f"[supernet] expected at least one class, got {num_classes}")
+    blocks = [
+        [[[build_candidate(spec) for spec in layer] for layer in cell.layers] for cell in cells]
+        for cells in space.blocks
+    ]
+    return Supernet(blocks, build_stem(space.stem), build_head(space.head, num_classes), space)
+
+
+def build_stem(spec: StemSpec | None) -> nn.Module | None:
+    """The part before the blocks."""
+    return None if spec is None else stem(spec.channels, spec.stride, spec.mb1_channels)
+
+
+def build_head(spec: HeadSpec | None, num_classes: int) -> nn.Module | None:
+    """The part after the blocks."""
+    return None if spec is None else Head(spec.in_channels, spec.channels, num_classes, spec.mb6_channels)

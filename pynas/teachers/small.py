@@ -1,0 +1,150 @@
+"""A small teacher, trained on the spot when the user has none, and its file."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pynas.data import ImageData, Loader
+from pynas.errors import InputError
+from pynas.teachers.teacher import Teacher
+from pynas.tensor_files import read_tensors, write_tensors
+
+_KIND = "pynas.teacher"
+
+
+def small(num_classes: int, blocks: Sequence[Sequence[int]], stem: Sequence[int] = (16, 1)) -> nn.Sequential:
+    """A small residual network: stem (channels, stride), then blocks (channels, stride[, layers]), a linear classifier.
+
+    Block b is the submodule `blocks.b`: timm's basic residual blocks, the first of them with the stride.
+    """
+    from timm.layers import ConvNormAct
+
+    for numbers in (stem, *blocks):
+        if len(numbers) not in (2, 3) or any(not isinstance(n, int) or n < 1 for n in numbers):
+            raise InputError(f"[teacher] expected (channels, stride[, layers]), each at least 1, got {numbers}")
+    layers, channels = [], stem[0]
+    for width, stride, *depth in blocks:
+        layers.append(_basic_blocks(channels, width, stride, *depth))
+        channels = width
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+    parts = {"stem": ConvNormAct(3, stem[0], 3, stride=stem[1]), "blocks": nn.Sequential(*layers), "head": head}
+    return nn.Sequential(OrderedDict(parts))
+
+
+def _basic_blocks(channels: int, width: int, stride: int, depth: int = 1) -> nn.Sequential:
+    from timm.layers import ConvNormAct
+    from timm.models.resnet import BasicBlock
+
+    shortcut = None
+    if stride != 1 or channels != width:
+        shortcut = ConvNormAct(channels, width, 1, stride=stride, padding=0, apply_act=False)
+    first = BasicBlock(channels, width, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(depth - 1)))
+
+
+def small_like(
+    block_shapes: Sequence[Sequence[int]], image_shape: Sequence[int]
+) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """`blocks` and `stem` of a small teacher whose blocks have these output shapes (C, H, W)."""
+    # The stem halves the side before a first block that would reduce it by 3 or more.
+    stem = (16, 2 if image_shape[1] >= 3 * block_shapes[0][1] else 1)
+    sides = [-(-image_shape[1] // stem[1]), *(shape[1] for shape in block_shapes)]
+    strides = [max(1, round(before / after)) for before, after in itertools.pairwise(sides)]
+    return [(shape[0], stride) for shape, stride in zip(block_shapes, strides, strict=True)], stem
+
+
+def fit_small(
+    data: ImageData,
+    blocks: Sequence[Sequence[int]],
+    stem: Sequence[int] = (16, 1),
+    *,
+    epochs: int = 10,
+    batch_size: int = 64,
+    learning_rate: float = 0.005,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Teacher:
+    """Train a `small` teacher on `data.train` by AdamW under one cycle, with its taps at the blocks.
+
+    progress: called after each epoch with (epochs done, epochs, mean training loss). The teacher's `made_from` says how
+    it was made and its top-1 accuracy on `data.test`, in [0, 1]. One seed gives the same weights each time on the CPU.
+    """
+    if epochs < 1:
+        raise InputError(f"[teacher] expected at least one epoch, got {epochs}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = small(data.num_classes, blocks, stem).to(device)
+    loader = data.loader("train", min(batch_size, len(data.train)), "standard", seed=seed, device=device)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * len(loader))
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        loss = _epoch(module, loader, optimizer, schedule)
+        if progress is not None:
+            progress(epoch + 1, epochs, loss)
+    made_from = {
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "num_classes": data.num_classes,
+        "blocks": [list(block) for block in blocks],
+        "stem": list(stem),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "test_accuracy": accuracy(module.eval(), data, device=device),
+    }
+    return Teacher(module, _small_taps(blocks), made_from=made_from)
+
+
+def _epoch(module: nn.Module, loader: Loader, optimizer: torch.optim.Optimizer, schedule: Any) -> float:
+    """Train for one epoch and give its mean loss."""
+    losses = []
+    for images, labels in loader:
+        loss = nn.functional.cross_entropy(module(images), labels, label_smoothing=0.1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+    return torch.stack(losses).mean().item()
+
+
+def _small_taps(blocks: Sequence[Any]) -> list[str]:
+    return [f"blocks.{b}" for b in range(len(blocks))]
+
+
+@torch.no_grad()
+def accuracy(
+    model: Callable[[Tensor], Tensor], data: ImageData, part: str = "test", device: str | torch.device = "cpu"
+) -> float:
+    """Top-1 accuracy of a model, as it stands, on a part of the data, in [0, 1]."""
+    batches = data.loader(part, 256, shuffle=False, device=device)
+    hits = [(model(images).argmax(1) == labels).sum() for images, labels in batches]
+    return torch.stack(hits).sum().item() / len(getattr(data, part))
+
+
+def save_small(path: str | Path, teacher: Teacher) -> None:
+    """Write a teacher that `fit_small` made, atomically, with what it was made from and a digest of its weights."""
+    write_tensors(path, _KIND, teacher.module.state_dict(), **teacher.made_from)
+
+
+def load_small(path: str | Path, norm: str = "running") -> Teacher:
+    """Read a teacher that `save_small` wrote.
+
+    Raises:
+        InputError: missing, damaged, of another kind or version.
+    """
+    content = read_tensors(path, _KIND)
+    made_from = dict(content.made_from)
+    module = small(made_from["num_classes"], made_from["blocks"], made_from["stem"])
+    module.load_state_dict(dict(content.tensors))
+    return Teacher(module, _small_taps(made_from["blocks"]), norm, made_from)

@@ -1,0 +1,163 @@
+"""A frozen module and its feature taps."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pynas.errors import InputError
+
+NORMS = ("running", "batch")
+
+
+class Teacher(nn.Module):
+    """A frozen module whose features at the named submodules (taps) supervise the blocks of a supernet.
+
+    taps: names as in `module.named_modules()`, in order, one per block. norm: "running" uses batch norm's stored
+    statistics, "batch" those of each batch (as DNA's released code rates); the stored ones never change.
+    made_from: what it is, in words for files.
+
+    Raises:
+        InputError: an unknown or repeated tap, an unknown norm.
+    """
+
+    def __init__(
+        self, module: nn.Module, taps: Sequence[str], norm: str = "running", made_from: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        names = [name for name, _ in module.named_modules() if name]
+        for tap in taps:
+            if tap not in names:
+                near = difflib.get_close_matches(tap, names, n=5, cutoff=0.3) or names[:5]
+                raise InputError(
+                    f"[teacher] expected taps among the module's names, got {tap!r}; near: {', '.join(near)}"
+                )
+        if not taps or len(set(taps)) != len(taps):
+            raise InputError(f"[teacher] expected one or more different taps, got {list(taps)}")
+        if norm not in NORMS:
+            raise InputError(f"[teacher] expected a norm of {', '.join(NORMS)}, got {norm!r}")
+        self.module = module.eval().requires_grad_(False)
+        self.taps, self.norm, self.made_from = tuple(taps), norm, {} if made_from is None else made_from
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode: a method that holds a teacher may be switched to training."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The features at the taps; what comes after the last one is not computed.
+
+        Raises:
+            InputError: a tap that is not reached, gives no tensor, or is changed in place by what follows.
+        """
+        return self._run(images, stop=True)[0]
+
+    @torch.no_grad()
+    def features_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """The features and the module's output in one pass; None for an output that is not `[B, classes]`."""
+        features, output = self._run(images, stop=False)
+        return features, output if isinstance(output, Tensor) and output.ndim == 2 else None
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """What the whole module gives."""
+        with self._norm_mode():
+            return self.module(images)
+
+    def feature_shapes(self, image_shape: Sequence[int]) -> list[tuple[int, ...]]:
+        """The shape of each feature without the batch, mostly (C, H, W), for images of `image_shape`."""
+        return [tuple(feature.shape[1:]) for feature in self(self._blank(image_shape))]
+
+    def tail(self, tap: int, image_shape: Sequence[int]) -> Callable[[Tensor], Tensor]:
+        """The part after a tap, as a function from its feature to the module's output; gradients flow through it.
+
+        It runs the module on two blank images, putting the feature in the place of the tap's output: exact for any
+        module where all information passes through the tap, at the price of the part before it on two images.
+
+        Raises:
+            InputError: information passes by the tap (checked once, on random images).
+        """
+        name, blank = self.taps[tap], self._blank(image_shape)
+
+        def resume(feature: Tensor) -> Tensor:
+            handle = self.module.get_submodule(name).register_forward_hook(lambda *_: feature)
+            try:
+                with self._norm_mode():
+                    return self.module(blank.to(feature))
+            finally:
+                handle.remove()
+
+        images = torch.rand((4, *image_shape), generator=torch.Generator().manual_seed(0)).to(blank)
+        whole, feature = self.logits(images), self(images)[tap]
+        try:
+            with torch.no_grad():
+                same = torch.allclose(resume(feature), whole, rtol=1e-4, atol=1e-5)
+        except RuntimeError:  # the shapes of what passes by do not fit
+            same = False
+        if not same:
+            raise InputError(
+                f"[teacher] expected all information to pass through {name!r}, got an output that needs more"
+            )
+        return resume
+
+    def _blank(self, image_shape: Sequence[int]) -> Tensor:
+        like = next(self.module.parameters(), torch.empty(0))
+        return torch.zeros((2, *image_shape), dtype=like.dtype, device=like.device)
+
+    def _run(self, images: Tensor, stop: bool) -> tuple[list[Tensor], Any]:
+        features: dict[str, Tensor] = {}
+        versions: dict[str, int] = {}
+
+        def keep(tap: str, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise InputError(f"[teacher] expected a tensor at the tap {tap!r}, got {type(output).__name__}")
+            features[tap], versions[tap] = output, output._version
+            if stop and len(features) == len(self.taps):
+                raise _Done
+
+        output = None
+        with self._hooks(keep), self._norm_mode(), suppress(_Done):
+            output = self.module(images)
+        for tap in self.taps:
+            if tap not in features:
+                raise InputError(f"[teacher] expected every tap to be reached, got nothing at {tap!r}")
+            if features[tap]._version != versions[tap]:
+                raise InputError(
+                    f"[teacher] expected features that last, got {tap!r} changed in place; tap what follows"
+                )
+        return [features[tap] for tap in self.taps], output
+
+    @contextmanager
+    def _hooks(self, keep: Callable[[str, Any], None]) -> Iterator[None]:
+        def call(tap: str, module: nn.Module, inputs: Any, output: Any) -> None:
+            keep(tap, output)
+
+        handles = [self.module.get_submodule(tap).register_forward_hook(partial(call, tap)) for tap in self.taps]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def _norm_mode(self) -> Iterator[None]:
+        """Batch statistics without touching the stored ones: in training, but tracking nothing."""
+        norms = [m for m in self.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        tracked = [(norm, norm.track_running_stats) for norm in norms if self.norm == "batch"]
+        for norm, _ in tracked:
+            norm.training, norm.track_running_stats = True, False
+        try:
+            yield
+        finally:
+            for norm, track in tracked:
+                norm.training, norm.track_running_stats = False, track
+
+
+class _Done(Exception):
+    """All taps are reached."""

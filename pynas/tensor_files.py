@@ -1,0 +1,68 @@
+"""Tensors of a run in safetensors files, with a header and a digest of every byte; nothing read is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pynas.errors import InputError
+from pynas.files import atomic, check_header, header
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """Tensors by name, what they were made from, and the digest of their bytes."""
+
+    tensors: Mapping[str, torch.Tensor]
+    made_from: Mapping[str, Any]
+    digest: str
+
+    def with_prefix(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors whose names begin with `prefix`, without it."""
+        return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+
+def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, torch.Tensor], **made_from: Any) -> None:
+    """Write tensors atomically; `made_from` holds plain JSON values."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = header(kind, **made_from) | {"digest": digest(tensors)}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {"pynas": json.dumps(content)})
+
+
+def read_tensors(path: str | Path, kind: str) -> TensorFile:
+    """Read and check a file that `write_tensors` wrote.
+
+    Raises:
+        InputError: missing, truncated or changed since it was written, of another kind or version.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"[{kind}] expected the file {path}, got nothing there")
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {}).get("pynas", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"[{kind}] expected a whole safetensors file, got a damaged one: {path} ({error})") from None
+    check_header(content, kind, path)
+    if content.get("digest") != digest(tensors):
+        raise InputError(f"[{kind}] expected the bytes that were written, got others: {path} is damaged")
+    return TensorFile(tensors, content["made_from"], content["digest"])
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """BLAKE2b over names, types, shapes and bytes, in name order."""
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()

@@ -1,0 +1,177 @@
+"""The training loop: any method, any loader; progress, metrics, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pynas.errors import InputError
+from pynas.tensor_files import read_tensors, write_tensors
+from pynas.train.checkpoint import CHECKPOINT, restore_training, training_tensors
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+LAST = "checkpoints/last.safetensors"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the loop reports after a step; `metrics.jsonl` holds one per line."""
+
+    step: int  # counted from 1
+    steps: int  # in the whole training
+    epoch: int  # counted from 1
+    losses: dict[str, float]
+    learning_rate: float  # of the first parameter group
+
+
+def fit(
+    method: Any,
+    train_loader: Iterable[Batch],
+    epochs: int,
+    run: str | Path | None = None,
+    *,
+    seed: int = 0,
+    checkpoint_seconds: float = 60.0,
+    on_step: Callable[[Step], None] | None = None,
+) -> None:
+    """Train a method's supernet, resuming from `run` if it holds a checkpoint.
+
+    Randomness (paths, dropout) of a step depends on `seed` and the step's number alone, so that a run that was killed
+    and restarted ends with the same weights as one that was not (on the CPU; on CUDA up to the kernels' own order of sums).
+
+    method: see `pynas.methods.Method`. train_loader: has a length and yields (images, labels), the same batches each
+        time for the same epoch; if it has `set_epoch(epoch, start)`, that is called first and it begins at batch
+        `start`, else the first `start` batches are drawn and dropped.
+    run: folder for checkpoints and `metrics.jsonl`; None keeps nothing. A checkpoint is written after every epoch and
+        every `checkpoint_seconds`. on_step: called after every step.
+
+    Raises:
+        InputError: no batches, or a checkpoint of another network, seed or number of epochs.
+        FloatingPointError: a loss is not finite; the last checkpoint is kept as it was.
+    """
+    length = len(train_loader)  # type: ignore[arg-type]
+    if length == 0:
+        raise InputError("[fit] expected training batches, got an empty loader")
+    if epochs < 1:
+        raise InputError(f"[fit] expected at least one epoch, got {epochs}")
+    trainer = _Trainer(method, length, epochs, Path(run) if run is not None else None, seed)
+    with torch.random.fork_rng():
+        trainer.start(train_loader)
+        method.train()
+        saved = time.monotonic()
+        while trainer.step < trainer.steps:
+            epoch, start = divmod(trainer.step, length)
+            for images, labels in epoch_batches(train_loader, epoch, start):
+                report = trainer.train_on(images, labels)
+                if on_step is not None:
+                    on_step(report)
+                if time.monotonic() - saved > checkpoint_seconds:
+                    trainer.save()
+                    saved = time.monotonic()
+            if trainer.step != (epoch + 1) * length:
+                raise InputError(
+                    f"[fit] expected {length} batches in epoch {epoch + 1}, got {trainer.step - epoch * length}"
+                )
+            trainer.save()
+        method.eval()
+
+
+def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0) -> Iterator[Batch]:
+    """The batches of an epoch from batch `start` on."""
+    if hasattr(loader, "set_epoch"):
+        loader.set_epoch(epoch, start)
+        return iter(loader)
+    return itertools.islice(iter(loader), start, None)
+
+
+class _Trainer:
+    """One training: the optimiser, the position, and the files."""
+
+    def __init__(self, method: Any, length: int, epochs: int, run: Path | None, seed: int):
+        self.method, self.length, self.epochs, self.run, self.seed = method, length, epochs, run, seed
+        self.steps = length * epochs
+        self.step = 0
+        self.optimizer = method.optimizer()
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.lines: list[str] = []
+
+    def start(self, loader: Iterable[Batch]) -> None:
+        """From the checkpoint where there is one, else from the method's own preparation."""
+        if self.run is not None and (self.run / LAST).exists():
+            checkpoint = read_tensors(self.run / LAST, CHECKPOINT)
+            wanted = self.description()
+            for name in ("seed", "epochs", "batches"):
+                if checkpoint.made_from.get(name) != wanted[name]:
+                    raise InputError(
+                        f"[fit] expected a checkpoint with {name} = {wanted[name]}, got {checkpoint.made_from.get(name)} "
+                        f"in {self.run / LAST}; use the same setting or another run folder"
+                    )
+            restore_training(checkpoint, self.method, self.optimizer)
+            self.step = int(checkpoint.made_from["step"])
+        else:
+            torch.manual_seed(self.seed)
+            self.method.prepare(epoch_batches(loader, 0))
+        if self.run is not None:
+            self.truncate_metrics(self.run / "metrics.jsonl")
+
+    def train_on(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
+        """One step: learning rates, gradients, update."""
+        factor = self.method.rate_factor(self.step / self.length, self.epochs)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates):
+            group["lr"] = rate * factor
+        rng = np.random.default_rng([self.seed, self.step])
+        torch.manual_seed(int(rng.integers(2**62)))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = {name: float(loss) for name, loss in self.method.training_step(images, labels, rng).items()}
+        self.step += 1
+        epoch = (self.step - 1) // self.length + 1
+        for name, loss in losses.items():
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"[fit] expected finite losses, got {loss} for {name} in step {self.step} "
+                                         f"(epoch {epoch}); the checkpoint before it is kept")  # fmt: skip
+        self.optimizer.step()
+        report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor)
+        self.lines.append(json.dumps(asdict(report)))
+        return report
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint says of itself."""
+        return {"seed": self.seed, "epochs": self.epochs, "batches": self.length, "step": self.step}
+
+    def save(self) -> None:
+        """Metrics first, then the checkpoint: lines after a checkpoint's step are dropped when it is resumed."""
+        if self.run is None:
+            return
+        self.run.mkdir(parents=True, exist_ok=True)
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in self.lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines.clear()
+        tensors = training_tensors(self.method, self.optimizer)
+        write_tensors(self.run / LAST, CHECKPOINT, tensors, **self.description())
+
+    def truncate_metrics(self, path: Path) -> None:
+        """Drop lines of steps that the checkpoint has not seen, and a half-written last line."""
+        if not path.exists():
+            return
+        keep = 0
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    if not line.endswith(b"\n") or json.loads(line)["step"] > self.step:
+                        break
+                except (ValueError, KeyError, TypeError):
+                    break
+                keep += len(line)
+        os.truncate(path, keep)

@@ -1,0 +1,189 @@
+"""Loaders: batches repeat exactly whatever the start, the workers, and the state of the global generators."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from pynas import data
+from pynas.data import Arrays, CropFlip, Folder, Loader, PerImage, Views
+from pynas.data.loaders import seeded
+from pynas.errors import InputError
+
+# From Python 3.12 on, forking workers beside torch's threads is warned about; the workers here only index and crop.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.ImageData:
+    return data.load("digits", 8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., Path]) -> data.ImageData:
+    return data.load(make_folder(tmp_path_factory.mktemp("images")), 16, val_fraction=0.2)
+
+
+def flat(batch: Any) -> list[torch.Tensor]:
+    images, labels = batch
+    return [*images, labels] if isinstance(images, list) else [images, labels]
+
+
+def same(first: list[Any], second: list[Any]) -> bool:
+    pairs = [(flat(a), flat(b)) for a, b in zip(first, second, strict=True)]
+    return all(torch.equal(x, y) for a, b in pairs for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+@pytest.mark.parametrize(("augmentation", "views"), [("standard", 1), ("strong", 2)])
+def test_exactly_resumable(request: pytest.FixtureRequest, source: str, augmentation: str, views: int) -> None:
+    images = request.getfixturevalue(source)
+    if source == "digits":  # keep the slow augmentation short
+        images = dataclasses.replace(images, train=Arrays(images.train.images[:40], images.train.labels[:40]))
+
+    def batches(epoch: int, start: int, **options: Any) -> list[Any]:
+        loader = images.loader("train", 4, augmentation, views=views, **options)
+        loader.set_epoch(epoch, start)
+        return list(loader)
+
+    whole = batches(3, 0)
+    assert len(whole) == len(images.train) // 4
+    torch.manual_seed(99), random.seed(99), np.random.seed(99)  # noqa: NPY002
+    assert same(batches(3, 2), whole[2:])
+    assert batches(3, len(whole)) == []
+    assert same(batches(3, 1, workers=2), whole[1:])
+    assert not same(batches(4, 0), whole)
+    assert not same(batches(3, 0, seed=1), whole)
+    if views == 2:
+        assert not torch.equal(*whole[0][0])
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+def test_seed_and_epoch_each_change_order_and_augmentation(request: pytest.FixtureRequest, source: str) -> None:
+    images = request.getfixturevalue(source)
+
+    def first(epoch: int, seed: int, augmentation: str, shuffle: bool) -> torch.Tensor:
+        loader = images.loader("train", 16, augmentation, shuffle=shuffle, seed=seed)
+        loader.set_epoch(epoch)
+        return next(iter(loader))[0]
+
+    for augmentation, shuffle in (("none", True), ("standard", False)):
+        batches = [first(epoch, seed, augmentation, shuffle) for epoch, seed in ((0, 0), (1, 0), (0, 1), (1, 1))]
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(batches, 2))
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+def test_every_image_and_batch_draws_for_itself(request: pytest.FixtureRequest, source: str) -> None:
+    images = request.getfixturevalue(source)
+    part: Any
+    if source == "digits":
+        part = Arrays(images.train.images[:1].expand(8, 3, 8, 8), images.train.labels[:1].expand(8))
+    else:
+        part = Folder([images.train.samples[0]] * 8)
+    loader = dataclasses.replace(images, train=part).loader("train", 4, "standard", shuffle=False)
+    (first, _), (second, _) = loader
+    assert len({row.numpy().tobytes() for row in first}) > 1
+    assert not torch.equal(first, second)
+
+
+def test_iterating_leaves_the_global_generators_alone(digits: data.ImageData) -> None:
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    for workers in (0, 1):
+        next(iter(digits.loader("train", 8, "strong", workers=workers)))
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+
+
+def test_an_epoch_is_a_permutation_of_full_batches(digits: data.ImageData) -> None:
+    images = dataclasses.replace(digits, mean=(0.0,) * 3, std=(1.0,) * 3)
+    seen = torch.cat([x for x, _ in images.loader("train", 100)])
+    assert len(seen) == 1100 and len(images.loader("train", 100)) == 11
+    source = [row.numpy().tobytes() for row in images.train.images]
+    got = [row.mul(255).round().byte().numpy().tobytes() for row in seen]
+    order = [source.index(row) for row in got]
+    assert len(set(got)) == 1100 and order != sorted(order)
+
+
+def test_without_shuffling_all_images_come_in_order_and_normalised(digits: data.ImageData) -> None:
+    loader = digits.loader("val", 100)
+    batches = list(loader)
+    assert [len(y) for _, y in batches] == [100, 100, 88] and len(loader) == 3
+    x, y = (torch.cat(part) for part in zip(*batches))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (digits.mean, digits.std))
+    torch.testing.assert_close(x, (digits.val.images / 255 - mean) / std)
+    assert torch.equal(y, digits.val.labels)
+
+
+def test_files_are_decoded_like_the_naive_way(folder: data.ImageData) -> None:
+    from PIL import Image
+
+    x, y = next(iter(folder.loader("test", 20)))
+    for row, label, (path, want) in zip(x, y, folder.test.samples, strict=True):
+        image = v2.functional.pil_to_tensor(v2.functional.resize(Image.open(path).convert("RGB"), [18]))
+        image = v2.functional.center_crop(image, [16, 16]) / 255
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (folder.mean, folder.std))
+        torch.testing.assert_close(row, (image - mean) / std)
+        assert label == want
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_crop_flip_is_torchvisions_crop_and_flip_of_each_image(flip: bool) -> None:
+    images = torch.arange(64 * 3 * 6 * 5, dtype=torch.int32).view(64, 3, 6, 5)
+    torch.manual_seed(0)
+    got = CropFlip(2, flip)(images)
+    used = set()
+    for before, after in zip(v2.functional.pad(images, [2]), got):
+        possible = {}
+        for top, left in itertools.product(range(5), range(5)):
+            crop = v2.functional.crop(before, top, left, 6, 5)
+            possible[(top, left, False)], possible[(top, left, True)] = crop, v2.functional.horizontal_flip(crop)
+        matching = [draw for draw, want in possible.items() if torch.equal(after, want)]
+        assert matching, "not a crop of its image"
+        used.add(matching[0])
+    assert len({(top, left) for top, left, _ in used}) > 15  # of 25: each image has an offset of its own
+    assert {mirrored for _, _, mirrored in used} == ({False, True} if flip else {False})
+
+
+def test_digits_are_never_mirrored(digits: data.ImageData) -> None:
+    assert digits.transform("standard").flip is False
+    assert dataclasses.replace(digits, flip=True).transform("standard").flip is True
+    strong = digits.transform("strong").transform.transforms
+    assert not any(isinstance(step, v2.RandomHorizontalFlip) for step in strong)
+
+
+def test_per_image_and_views_draw_anew() -> None:
+    images = torch.arange(36, dtype=torch.uint8).view(1, 1, 6, 6).expand(32, 3, 6, 6)
+    with seeded(0):
+        first, second = Views(PerImage(v2.RandomCrop(3)))(images)
+    assert first.shape == (32, 3, 3, 3) and not torch.equal(first, second)
+    assert len({row.numpy().tobytes() for row in first}) > 5
+    with seeded(0):
+        again, _ = Views(PerImage(v2.RandomCrop(3)))(images)
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize(("count", "size", "shuffle"), [(0, 4, False), (3, 4, True), (3, 0, False), (3, -1, True)])
+def test_too_few_images(count: int, size: int, shuffle: bool) -> None:
+    images = Arrays(torch.zeros(count, 3, 2, 2, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+    with pytest.raises(InputError, match=r"\[loader\] expected"):
+        Loader(images, size, v2.Identity(), (0, 0, 0), (1, 1, 1), shuffle=shuffle)
+
+
+@pytest.mark.cuda
+def test_cuda_gives_the_same_batches(digits: data.ImageData) -> None:
+    for workers in (0, 1):
+        for (x, y), (u, v) in zip(
+            digits.loader("train", 64, "standard"),
+            digits.loader("train", 64, "standard", device="cuda", workers=workers),
+        ):
+            assert u.is_cuda and torch.equal(y, v.cpu())
+            torch.testing.assert_close(x, u.cpu())

@@ -1,0 +1,215 @@
+"""Stacks, workers, types, layouts: the scores stay those of each path alone."""
+
+import copy
+import threading
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from pynas.rating import rate
+
+from .models import NAIVE_LOSSES, alone, mbconv_layers, some_batches
+
+
+@pytest.mark.parametrize("norm", ["batch", "running", "recalibrate"])
+@pytest.mark.parametrize(("workers", "stack"), [(1, "memory"), (3, "memory"), (1, "measure"), (1, 3)])
+def test_stacked_paths_score_as_alone(norm, workers, stack):
+    layers, batches = mbconv_layers(), some_batches()
+    calibration = [torch.randn(n, 4, 8, 8) for n in (5, 3)]
+    table = rate(layers, batches, norm=norm, calibration=calibration, workers=workers, stack=stack)
+    expected = alone(layers, batches, NAIVE_LOSSES["relative_l1"], norm, calibration)
+    np.testing.assert_allclose(table.scores, expected, rtol=2e-5)
+
+
+def test_a_level_runs_each_candidate_once():
+    layers, batches = mbconv_layers(), some_batches((4, 4))
+    sizes = []
+    for module in layers[2]:
+        module.register_forward_hook(lambda module, args, y: sizes.append(len(args[0]) // 4))
+    rate(layers, batches, workers=1, stack="memory")
+    assert sizes[-4:] == [16] * 4
+
+
+@pytest.mark.parametrize("norm", ["batch", "recalibrate"])
+def test_recalibration_differs_from_other_modes(norm):
+    layers, batches = mbconv_layers(depth=2), some_batches()
+    calibration = [torch.randn(6, 4, 8, 8) + 1]
+    scores = rate(layers, batches, norm=norm, calibration=calibration).scores
+    expected = alone(layers, batches, NAIVE_LOSSES["relative_l1"], norm, calibration)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    assert np.abs(scores / rate(layers, batches, norm="running").scores - 1).min() > 1e-3
+
+
+def test_results_do_not_depend_on_the_workers():
+    layers, batches = mbconv_layers(), some_batches()
+    one, four = (rate(layers, batches, workers=workers, stack=1).scores for workers in (1, 4))
+    np.testing.assert_array_equal(one, four)
+    assert torch.get_num_threads() == 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pynas")]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_double_precision_is_nearly_exact(channels_last):
+    layers, batches = mbconv_layers(), some_batches()
+    layers = [[module.double() for module in layer] for layer in layers]
+    batches = [(x.double(), target.double()) for x, target in batches]
+    table = rate(layers, batches, channels_last=channels_last)
+    np.testing.assert_allclose(table.scores, alone(layers, batches, NAIVE_LOSSES["relative_l1"], "batch"), rtol=1e-12)
+
+
+def test_bfloat16_ranks_nearly_alike():
+    layers, batches = mbconv_layers(), some_batches((16, 16))
+    full, half = rate(layers, batches).scores.ravel(), rate(layers, batches, dtype=torch.bfloat16).scores.ravel()
+    np.testing.assert_allclose(half, full, rtol=0.02)
+    assert all(p.dtype == torch.float32 for layer in layers for module in layer for p in module.parameters())
+
+
+class NoRoom(nn.Module):
+    """Runs out of memory beyond a number of rows."""
+
+    def __init__(self, module, rows):
+        super().__init__()
+        self.module, self.rows = module, rows
+
+    def forward(self, x):
+        if len(x) > self.rows:
+            raise torch.OutOfMemoryError("not that many")
+        return self.module(x)
+
+
+def test_out_of_memory_halves_the_stack():
+    layers, batches = mbconv_layers(), some_batches((4, 4))
+    tight = [[NoRoom(module, 12) for module in layer] for layer in layers]
+    np.testing.assert_allclose(rate(tight, batches, stack="memory").scores, rate(layers, batches).scores, rtol=1e-5)
+    with pytest.raises(torch.OutOfMemoryError):
+        rate([[NoRoom(module, 3) for module in layer] for layer in layers], batches, stack="memory")
+
+
+class OddBatchNorm(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+class Whitening(nn.Module):
+    """Mixes samples and is no batch norm."""
+
+    def forward(self, x):
+        return x / x.pow(2).mean().sqrt()
+
+
+@pytest.mark.parametrize("norm", ["batch", "running"])
+@pytest.mark.parametrize("make", [lambda: OddBatchNorm(6), Whitening])
+def test_modules_that_mix_samples_run_path_by_path(make, norm):
+    layers, batches = mbconv_layers(), some_batches()
+    layers[1].append(make())
+    layers[2].append(make())
+    table = rate(layers, batches, norm=norm, stack="memory")
+    np.testing.assert_allclose(table.scores, alone(layers, batches, NAIVE_LOSSES["relative_l1"], norm), rtol=2e-5)
+
+
+def test_unknown_batch_norm_cannot_be_re_estimated():
+    layers, batches = mbconv_layers(), some_batches()
+    layers[1][0].bn2 = OddBatchNorm(8)
+    with pytest.raises(ValueError, match="OddBatchNorm at bn2 of MBConv"):
+        rate(layers, batches, norm="recalibrate", calibration=[batches[0][0]])
+
+
+class Odd(nn.Module):
+    """Norms in every position that fusion must tell apart."""
+
+    def __init__(self, channels, kind):
+        super().__init__()
+        self.conv, self.kind = nn.Conv2d(channels, channels, 1), kind
+        self.bn, self.act = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        self.other = BatchNormAct2d(channels, act_layer=nn.SiLU if kind == "timm_silu" else nn.GELU)
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.kind == "two_users":
+            return self.bn(y) + y
+        if self.kind == "norm_twice":
+            z = self.bn(y)
+            return z.relu() + z
+        if self.kind == "residual_then_relu":
+            return torch.relu(x + self.bn(y))
+        if self.kind == "in_place_sum":
+            y = self.bn(y)
+            y += x
+            return self.act(y)
+        if self.kind == "broadcast":
+            return self.bn(y) + x.mean((2, 3), keepdim=True)
+        if self.kind == "scaled_sum":
+            return torch.add(self.bn(y), x, alpha=2)
+        if self.kind == "branches_on_values":
+            return self.bn(y) if float(y.sum()) > 1e9 else self.act(self.bn(y))
+        if self.kind == "itself":
+            z = self.bn(y)
+            return z + z
+        return self.other(y)
+
+
+KINDS = ["two_users", "norm_twice", "residual_then_relu", "in_place_sum", "broadcast", "scaled_sum"]
+KINDS += ["branches_on_values", "itself", "timm_silu", "timm_gelu"]
+
+
+@pytest.mark.parametrize("norm", ["batch", "running", "recalibrate"])
+def test_norms_in_odd_positions(norm):
+    torch.manual_seed(0)
+    layers = [[Odd(4, kind) for kind in KINDS] for _ in range(2)]
+    batches = [(x, torch.randn_like(x)) for x, _ in some_batches((4, 6))]
+    calibration = [torch.randn(5, 4, 8, 8)]
+    expected = alone(layers, batches, NAIVE_LOSSES["mse"], norm, calibration)
+    table = rate(layers, batches, "mse", norm, calibration=calibration, stack="memory")
+    np.testing.assert_allclose(table.scores, expected, rtol=1e-4)
+
+
+class Narrow(nn.Module):
+    """Keeps or halves the resolution, as a trellis of scales does."""
+
+    def __init__(self, halve):
+        super().__init__()
+        self.halve = halve
+
+    def forward(self, x):
+        return nn.functional.avg_pool2d(x, 2) if self.halve else x * 1.5
+
+
+def test_siblings_of_different_shapes_under_a_rule():
+    layers = [[Narrow(False), Narrow(True)] for _ in range(4)]
+    batches = [(x, target[:, :4]) for x, target in some_batches()]
+    allowed = lambda prefix: sum(prefix) <= 1 and (len(prefix) < 4 or sum(prefix) == 1)  # noqa: E731
+    table = rate(layers, batches, allowed=allowed, stack="memory")
+    assert len(table) == 4
+    np.testing.assert_allclose(table[0, 0, 1, 0], table[1, 0, 0, 0], rtol=1e-5)
+
+
+def test_tail_and_its_losses():
+    layers, batches = mbconv_layers(depth=2), some_batches()
+    tail = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    nn.init.uniform_(tail[0].running_mean)
+    fixed = copy.deepcopy(tail).eval()
+    labels = [(x, torch.randint(5, (len(x),))) for x, _ in batches]
+    logits = [(x, torch.randn(len(x), 5)) for x, _ in batches]
+    naive = {
+        "kl": lambda y, t: nn.functional.kl_div(
+            fixed(y).log_softmax(1), t.log_softmax(1), log_target=True, reduction="batchmean"
+        ),
+        "cross_entropy": lambda y, t: nn.functional.cross_entropy(fixed(y), t),
+        "error": lambda y, t: (fixed(y).argmax(1) != t).double().mean(),
+    }
+    for loss, reference in naive.items():
+        data = logits if loss == "kl" else labels
+        table = rate(layers, data, loss, tail=tail)
+        assert table.shape == (4, 4)
+        np.testing.assert_allclose(table.scores, alone(layers, data, reference, "batch"), rtol=1e-4, atol=1e-7)
+    table = rate(
+        layers, labels, "cross_entropy", "recalibrate", tail=tail, tail_norm="batch", calibration=[batches[0][0]]
+    )
+    own = copy.deepcopy(tail)
+    reference = alone(
+        layers, labels, lambda y, t: nn.functional.cross_entropy(own(y), t), "recalibrate", [batches[0][0]]
+    )
+    np.testing.assert_allclose(table.scores, reference, rtol=1e-4)

@@ -1,0 +1,180 @@
+"""The training loop: exact resume from any moment, metrics, faults."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pynas
+from pynas.errors import InputError
+from pynas.tensor_files import read_tensors
+from pynas.train.checkpoint import CHECKPOINT
+from pynas.train.loop import LAST
+
+
+class Regression(nn.Module):
+    """A method of one linear map with batch norm and dropout, whose noise comes from both generators."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+        nn.init.normal_(self.net[0].weight, generator=generator)
+        nn.init.zeros_(self.net[0].bias)
+        self.prepared = 0
+
+    def prepare(self, batches):
+        self.prepared += len(list(batches))
+
+    def optimizer(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+    def rate_factor(self, progress, epochs):
+        return 0.9 ** int(progress)
+
+    def training_step(self, images, labels, rng):
+        loss = ((self.net(images) - labels) ** 2).mean() * rng.random()
+        loss.backward()
+        return {"loss": loss.detach()}
+
+
+def batches(count=5):
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(6, 4, generator=generator), torch.randn(6, 4, generator=generator)) for _ in range(count)]
+
+
+class Killed(Exception):
+    pass
+
+
+def killer(at):
+    def on_step(step):
+        if step.step == at:
+            raise Killed
+
+    return on_step
+
+
+def weights(method):
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    method, run = Regression(), tmp_path_factory.mktemp("whole")
+    pynas.fit(method, batches(), 3, run, seed=5)
+    return weights(method), (run / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("kills", [[1], [4], [5], [6], [15], [3, 7, 8, 14]])
+def test_killed_runs_end_with_the_same_weights_and_metrics(tmp_path, whole, kills, seconds):
+    for at in kills:
+        with pytest.raises(Killed):
+            pynas.fit(Regression(), batches(), 3, tmp_path, seed=5, checkpoint_seconds=seconds, on_step=killer(at))
+    torch.manual_seed(99)  # the state of the global generator must not matter
+    method = Regression()
+    pynas.fit(method, batches(), 3, tmp_path, seed=5, checkpoint_seconds=seconds)
+    expected, metrics = whole
+    assert all(torch.equal(expected[name], value) for name, value in weights(method).items())
+    assert (tmp_path / "metrics.jsonl").read_text() == metrics
+    # A kill comes before the step's checkpoint, so the first one finds none but after an epoch or a step before it.
+    assert method.prepared == (5 if max(kills) == 1 or (seconds and max(kills) <= 5) else 0)
+
+
+def test_half_written_metrics_are_mended(tmp_path, whole):
+    with pytest.raises(Killed):
+        pynas.fit(Regression(), batches(), 3, tmp_path, seed=5, on_step=killer(6))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "st')
+    pynas.fit(Regression(), batches(), 3, tmp_path, seed=5)
+    assert (tmp_path / "metrics.jsonl").read_text() == whole[1]
+    assert [json.loads(line)["step"] for line in whole[1].splitlines()] == list(range(1, 16))
+
+
+def test_finished_training_is_not_repeated(tmp_path):
+    pynas.fit(Regression(), batches(), 2, tmp_path)
+    before = (tmp_path / LAST).stat().st_mtime_ns
+    pynas.fit(Regression(), batches(), 2, tmp_path)
+    assert (tmp_path / LAST).stat().st_mtime_ns == before
+
+
+def test_another_seed_gives_other_weights(whole):
+    method = Regression()
+    pynas.fit(method, batches(), 3, seed=6)
+    assert any(not torch.equal(whole[0][name], value) for name, value in weights(method).items())
+
+
+def test_the_global_generator_is_left_alone():
+    method, loader = Regression(), batches()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    pynas.fit(method, loader, 1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path):
+    poisoned = batches()
+    pynas.fit(Regression(), poisoned, 1, tmp_path / "good", seed=5)
+
+    class Poison(Regression):
+        def training_step(self, images, labels, rng):
+            losses = super().training_step(images, labels, rng)
+            return {"loss": losses["loss"] * (float("nan") if self.steps() == 7 else 1.0)}
+
+        def steps(self):
+            self.count = getattr(self, "count", 0) + 1
+            return self.count
+
+    with pytest.raises(FloatingPointError, match=r"nan for loss in step 7 \(epoch 2\)"):
+        pynas.fit(Poison(), poisoned, 3, tmp_path / "bad", seed=5)
+    assert read_tensors(tmp_path / "bad" / LAST, CHECKPOINT).made_from["step"] == 5
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 4}, {"loader": 4}])
+def test_resuming_with_other_settings_is_refused(tmp_path, change):
+    pynas.fit(Regression(), batches(), 2, tmp_path)
+    before = (tmp_path / LAST).read_bytes()
+    with pytest.raises(InputError, match=r"expected a checkpoint with"):
+        pynas.fit(
+            Regression(),
+            batches(change.get("loader", 5)),
+            change.get("epochs", 2),
+            tmp_path,
+            seed=change.get("seed", 0),
+        )
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "version", "network"])
+def test_damaged_checkpoints_are_named_and_kept(tmp_path, damage):
+    pynas.fit(Regression(), batches(), 1, tmp_path)
+    path = tmp_path / LAST
+    content = path.read_bytes()
+    if damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 64]) + content[-2:])
+    elif damage == "version":
+        path.write_bytes(content.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
+    method = Regression()
+    if damage == "network":
+        method.net.append(nn.Linear(4, 4))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"(checkpoint\]|\[fit\]) expected"):
+        pynas.fit(method, batches(), 2 if damage == "other" else 1, tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_empty_loader():
+    with pytest.raises(InputError, match="empty loader"):
+        pynas.fit(Regression(), [], 1)
+
+
+def test_learning_rate_decays_by_epoch(tmp_path):
+    pynas.fit(Regression(), batches(), 3, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose([line["learning_rate"] for line in lines], np.repeat([0.1, 0.09, 0.081], 5))
