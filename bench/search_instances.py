@@ -2,7 +2,7 @@
 
 `mbconv-dna`: pools of its sizes; costs are sums over layers, as a network's are; losses fall with cost, with noise.
 `NxM`: N blocks of M options, integer costs uniform up to a million. Plain: losses uniform, independent of the costs.
-`correlated`: loss = 1 - cost / 1e6 + normal noise of 0.1. `very correlated`: noise of 0.01, so that a large part of
+`correlated`: loss = 1 - mean cost / 1e6 + normal noise of 0.1. `very correlated`: noise of 0.01, so that a large part of
 every pool is undominated and lies close to the relaxation.
 """
 
@@ -58,15 +58,15 @@ def _mbconv_dna(criteria: int, tightness: float = 0.6, top_k: int = 1, noise: fl
     return Instance(losses, costs, _limits(costs, tightness), top_k)
 
 
-def _pools(sizes: list[int], noise: float | None, tightness: float = 0.5, top_k: int = 1, seed: int = 0) -> Instance:
-    """Integer costs up to a million; loss = 1 - cost / 1e6 + noise, or independent of it."""
+def _pools(sizes: list[int], noise: float | None, criteria: int = 1, top_k: int = 1, seed: int = 0) -> Instance:
+    """Integer costs up to a million; loss = 1 - mean cost / 1e6 + noise, or independent of the costs."""
     rng = np.random.default_rng(seed)
-    costs = [rng.integers(1, 1_000_000, (n, 1)) for n in sizes]
+    costs = [rng.integers(1, 1_000_000, (n, criteria)) for n in sizes]
     if noise is None:
         losses = [rng.uniform(0, 1, n) for n in sizes]
     else:
-        losses = [1 - block[:, 0] / 1e6 + rng.normal(0, noise, len(block)) for block in costs]
-    return Instance(losses, costs, _limits(costs, tightness), top_k)
+        losses = [1 - block.mean(1) / 1e6 + rng.normal(0, noise, len(block)) for block in costs]
+    return Instance(losses, costs, _limits(costs, 0.5), top_k)
 
 
 def _limits(costs: list[np.ndarray], tightness: float) -> list[float]:
@@ -78,15 +78,17 @@ def _limits(costs: list[np.ndarray], tightness: float) -> list[float]:
 
 INSTANCES: dict[str, Callable[[], Instance]] = {
     "mbconv-dna": lambda: _mbconv_dna(1),
-    "mbconv-dna top-1000": lambda: _mbconv_dna(1, top_k=1000),
-    "mbconv-dna top-10000": lambda: _mbconv_dna(1, top_k=10_000),
-    "mbconv-dna 2 limits": lambda: _mbconv_dna(2),
-    "mbconv-dna 3 limits": lambda: _mbconv_dna(3),
+    "mbconv-dna, top-1000": lambda: _mbconv_dna(1, top_k=1000),
+    "mbconv-dna, top-10000": lambda: _mbconv_dna(1, top_k=10_000),
+    "mbconv-dna, 2 limits": lambda: _mbconv_dna(2),
+    "mbconv-dna, 3 limits": lambda: _mbconv_dna(3),
     "6x7776": lambda: _pools([7776] * 6, None),
     "6x46656": lambda: _pools([46656] * 6, None),
     "6x46656 correlated": lambda: _pools([46656] * 6, 0.1),
     "6x1296 correlated": lambda: _pools([1296] * 6, 0.1),
     "6x1296 very correlated": lambda: _pools([1296] * 6, 0.01),
+    "6x1296 correlated, 2 limits": lambda: _pools([1296] * 6, 0.1, 2),
+    "6x1296 correlated, 3 limits": lambda: _pools([1296] * 6, 0.1, 3),
     "36x50": lambda: _pools([50] * 36, None),
     "36x50 correlated": lambda: _pools([50] * 36, 0.1),
     "80x54": lambda: _pools([54] * 80, None),

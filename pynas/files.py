@@ -85,7 +85,7 @@ def write_arrays(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], 
     with atomic(path) as temporary:
         meta = np.frombuffer(json.dumps(header(kind, **made_from)).encode(), dtype=np.uint8)
         with temporary.open("wb") as file:
-            np.savez_compressed(file, __header__=meta, **arrays)
+            np.savez_compressed(file, **{"__header__": meta, **arrays})  # type: ignore[arg-type]
 
 
 def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -28,3 +33,13 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def tolerance(dtype: torch.dtype) -> float:
     """Relative tolerance for results in `dtype`."""
     return TOLERANCES[dtype]
+
+
+@pytest.fixture(scope="session")
+def cuda_host() -> ModuleType:
+    """The native module with the CUDA kernels compiled for the CPU; a stream of 0 runs them."""
+    spec = importlib.util.spec_from_file_location("cuda_host_build", Path(__file__).parent / "cuda_host" / "build.py")
+    assert spec is not None and spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    return build.load(build.build(sanitize=os.environ.get("PYNAS_SANITIZE") == "1"))

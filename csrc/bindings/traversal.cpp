@@ -1,25 +1,20 @@
 #include "common/traversal.h"
 
-#include <pybind11/pybind11.h>
-
-namespace py = pybind11;
+#include "bindings/binding.h"
 
 namespace pynas {
 
 void bind_traversal(py::module_& module) {
   module.def(
       "traverse",
-      [](int64_t blocks, int64_t limits, int64_t states, intptr_t offsets, intptr_t losses, intptr_t costs,
-         intptr_t limit, intptr_t state_in, intptr_t state_out, int64_t top_k, int threads, intptr_t indices,
-         intptr_t counts, intptr_t multipliers) {
-        const auto input = [](intptr_t address) { return reinterpret_cast<const int64_t*>(address); };
-        py::gil_scoped_release release;
-        traverse_cpu({blocks, limits, states, input(offsets), input(losses), input(costs), input(limit),
-                      input(state_in), input(state_out), top_k, threads},
-                     {reinterpret_cast<int64_t*>(indices), reinterpret_cast<int64_t*>(counts),
-                      reinterpret_cast<double*>(multipliers)});
+      [](Pointer offsets, Pointer losses, Pointer costs, Pointer limit, Pointer state_in, Pointer state_out,
+         Pointer indices, Pointer counts, Pointer multipliers, int64_t blocks, int64_t limits, int64_t states,
+         int64_t top_k, int64_t longest, int threads, Stream) {
+        cpu::traverse(
+            {blocks, limits, states, offsets, losses, costs, limit, state_in, state_out, top_k, longest, threads},
+            {indices, counts, multipliers});
       },
-      "Exact traversal; see csrc/common/traversal.h.");
+      py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace pynas

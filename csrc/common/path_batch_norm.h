@@ -26,7 +26,7 @@ struct PathBatchNormArgs {
   int64_t batch;         // B
   int64_t channels;      // C
   int64_t size;          // S
-  int64_t chunk;         // of the B * S elements of a channel, those that one CUDA block sums
+  int64_t chunk;         // elements of a channel that are summed as one piece: CUDA and channels-last
   double eps;
   bool channels_last;
   bool statistics_given;

@@ -19,6 +19,7 @@ struct TraversalArguments {
   const int64_t* state_in;   // [N], state that the option must find at its block's start; null without states
   const int64_t* state_out;  // [N], state it leaves at its block's end
   int64_t top_k;
+  int64_t longest;  // partial choices per list: bounds the memory; blocks that do not fit are walked depth first
   int threads;
 };
 
@@ -28,6 +29,8 @@ struct TraversalResult {
   double* multipliers;  // [M + 1]: Lagrangian multipliers of the limits, then the bound they give on the total loss
 };
 
-void traverse_cpu(const TraversalArguments& arguments, const TraversalResult& result);
+namespace cpu {
+void traverse(const TraversalArguments& arguments, const TraversalResult& result);
+}
 
 }  // namespace pynas

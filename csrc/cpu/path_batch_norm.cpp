@@ -5,42 +5,32 @@
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// Float sums run over at most this many elements of four rows before they join a double.
-constexpr int64_t kBlock = 512;
-// Channels that the channels-last loops take at a time: few enough that all rows of them fit the second-level cache.
-constexpr int64_t kTile = 64;
-// Rows whose channel sums are added up in float before they join the doubles.
+// Contiguous: elements of a channel that are worked on at a time, converted and without the gaps between rows. Rows are
+// often short (49 elements at 7x7), and what is left of a row after the last whole vector costs as much as the vectors.
+constexpr int64_t kBuffer = 4096;
+// Sums run in this many lanes, few enough to stay in registers, before they join a double.
+constexpr int kLanes = 32;
+// Channels-last: channels whose sums are kept in the first-level cache, and rows that are added up in float before they
+// join doubles.
+constexpr int64_t kTile = 512;
 constexpr int64_t kRows = 128;
+// Squares are summed about the mean of this many first rows of the path.
+constexpr int64_t kOriginRows = 8;
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Sum of f over n elements of each of four rows; four at once hide the latency of the additions.
-template <class T, class F>
-double sum_of_four(const T* x, int64_t step, int64_t n, F f) {
-  using A = Accumulate<T>;
+// Sum of f(x[i]).
+template <class A, class F>
+double sum(const A* x, int64_t n, F f) {
+  A lanes[kLanes] = {};
   double total = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t length = smaller(n - begin, kBlock);
-    const T *r0 = x + begin, *r1 = r0 + step, *r2 = r1 + step, *r3 = r2 + step;
-    A block = 0;
-#pragma omp simd reduction(+ : block)
-    for (int64_t i = 0; i < length; ++i) block += (f(load(r0[i])) + f(load(r1[i]))) + (f(load(r2[i])) + f(load(r3[i])));
-    total += block;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+#pragma omp simd
+    for (int j = 0; j < kLanes; ++j) lanes[j] += f(x[i + j]);
   }
-  return total;
-}
-
-// Sum of f over `rows` rows of n elements, `step` apart. A single long row is taken as four.
-template <class T, class F>
-double sum(const T* x, int64_t rows, int64_t step, int64_t n, F f) {
-  double total = 0;
-  int64_t row = 0;
-  for (; row + 4 <= rows; row += 4) total += sum_of_four(x + row * step, step, n, f);
-  for (; row < rows; ++row) {
-    const T* last = x + row * step;
-    total += sum_of_four(last, n / 4, n / 4, f);
-    for (int64_t i = n / 4 * 4; i < n; ++i) total += f(load(last[i]));
-  }
+  for (; i < n; ++i) total += f(x[i]);
+  for (int j = 0; j < kLanes; ++j) total += lanes[j];
   return total;
 }
 
@@ -59,123 +49,237 @@ Affine<A> affine(const PathBatchNormArgs& args, int64_t path, int64_t channel) {
           bias ? bias[channel] : A(0)};
 }
 
-// Contiguous: the B rows of S elements that are one channel of one path.
-template <class T, Activation activation>
-void channel_contiguous(const PathBatchNormArgs& args, int64_t path, int64_t channel) {
-  using A = Accumulate<T>;
-  const int64_t step = args.channels * args.size, start = path * args.batch * step + channel * args.size;
-  const T* x = static_cast<const T*>(args.x) + start;
-  const int64_t at = path * args.channels + channel, size = args.size;
-  if (!args.statistics_given) {
-    const double n = static_cast<double>(args.batch * size);
-    const A mean = static_cast<A>(sum(x, args.batch, step, size, [](A v) { return v; }) / n);
-    const double squares = sum(x, args.batch, step, size, [=](A v) { return (v - mean) * (v - mean); });
-    static_cast<A*>(args.mean)[at] = mean;
-    static_cast<A*>(args.var)[at] = static_cast<A>(squares / n);
-  }
-  const Affine<A> by = affine<A>(args, path, channel);
-  for (int64_t b = 0; b < args.batch; ++b) {
-    const T* in = x + b * step;
-    T* out = static_cast<T*>(args.y) + start + b * step;
-    if (args.residual != nullptr) {
-      const T* add = static_cast<const T*>(args.residual) + start + b * step;
-#pragma omp simd
-      for (int64_t i = 0; i < size; ++i)
-        store(out[i], activate<activation>((load(in[i]) - by.mean) * by.scale + by.shift + load(add[i])));
-    } else {
-#pragma omp simd
-      for (int64_t i = 0; i < size; ++i)
-        store(out[i], activate<activation>((load(in[i]) - by.mean) * by.scale + by.shift));
-    }
-  }
-}
-
-// Channels-last: up to kTile neighbouring channels of all rows of one path.
+// Contiguous: the B rows of S elements that are one channel of one path, in pieces of at most kBuffer elements: whole
+// rows, or parts of one.
 template <class T>
-struct Tile {
+struct Channel {
   using A = Accumulate<T>;
-  const T* x;     // the first row's first channel; the next row is `step` elements on
-  int64_t rows;   // B * S
-  int64_t step;   // C
-  int64_t width;  // channels
+  int64_t start, step, rows, size;  // the first row's offset; the next row is `step` elements on
+  int64_t height, width;            // rows and elements of a row in a piece
+  int64_t across, pieces;           // pieces in a row's length; in all
 
-  // total[j] = sum over rows of f(x[row, j], j).
+  Channel(const PathBatchNormArgs& args, int64_t path, int64_t channel)
+      : start((path * args.batch * args.channels + channel) * args.size), step(args.channels * args.size),
+        rows(args.batch), size(args.size), height(smaller(rows, size < kBuffer ? kBuffer / size : 1)),
+        width(smaller(size, kBuffer)), across((size + width - 1) / width),
+        pieces(across * ((rows + height - 1) / height)) {}
+
+  // f(offset in the tensor, position in the buffer, length) for every row of a piece; returns the piece's length.
   template <class F>
-  void sum(double* total, F f) const {
-    for (int64_t j = 0; j < width; ++j) total[j] = 0;
-    for (int64_t begin = 0; begin < rows; begin += kRows) {
-      const int64_t end = smaller(rows, begin + kRows);
-      A block[kTile] = {};
-      int64_t row = begin;
-      for (; row + 4 <= end; row += 4) {
-        const T *r0 = x + row * step, *r1 = r0 + step, *r2 = r1 + step, *r3 = r2 + step;
+  int64_t each_row(int64_t piece, F f) const {
+    const int64_t column = piece % across * width, length = smaller(width, size - column);
+    const int64_t first = piece / across * height, last = smaller(rows, first + height);
+    for (int64_t row = first; row < last; ++row) f(start + row * step + column, (row - first) * length, length);
+    return (last - first) * length;
+  }
+
+  int64_t gather(const void* tensor, int64_t piece, A* buffer) const {
+    return each_row(piece, [&](int64_t from, int64_t to, int64_t n) {
+      const T* x = static_cast<const T*>(tensor) + from;
 #pragma omp simd
-        for (int64_t j = 0; j < width; ++j)
-          block[j] += (f(load(r0[j]), j) + f(load(r1[j]), j)) + (f(load(r2[j]), j) + f(load(r3[j]), j));
-      }
-      for (; row < end; ++row) {
+      for (int64_t i = 0; i < n; ++i) buffer[to + i] = load(x[i]);
+    });
+  }
+  void add(const void* tensor, int64_t piece, A* buffer) const {
+    each_row(piece, [&](int64_t from, int64_t to, int64_t n) {
+      const T* x = static_cast<const T*>(tensor) + from;
 #pragma omp simd
-        for (int64_t j = 0; j < width; ++j) block[j] += f(load(x[row * step + j]), j);
-      }
-      for (int64_t j = 0; j < width; ++j) total[j] += block[j];
-    }
+      for (int64_t i = 0; i < n; ++i) buffer[to + i] += load(x[i]);
+    });
+  }
+  void scatter(const A* buffer, int64_t piece, void* tensor) const {
+    each_row(piece, [&](int64_t to, int64_t from, int64_t n) {
+      T* y = static_cast<T*>(tensor) + to;
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) store(y[i], buffer[from + i]);
+    });
+  }
+  // Sum of f over the channel. The last piece stays in the buffer.
+  template <class F>
+  double sum_pieces(const PathBatchNormArgs& args, A* buffer, bool gathered, F f) const {
+    double total = 0;
+    for (int64_t piece = 0; piece < pieces; ++piece)
+      total += sum(buffer, gathered ? rows * size : gather(args.x, piece, buffer), f);
+    return total;
   }
 };
 
-template <class T>
-void tile_statistics(const PathBatchNormArgs& args, const Tile<T>& tile, int64_t path, int64_t channel) {
+template <class T, Activation activation>
+void channel_contiguous(const PathBatchNormArgs& args, int64_t path, int64_t index) {
   using A = Accumulate<T>;
-  A* mean = static_cast<A*>(args.mean) + path * args.channels + channel;
-  A* var = static_cast<A*>(args.var) + path * args.channels + channel;
-  const double n = static_cast<double>(tile.rows);
-  double total[kTile];
-  A center[kTile];
-  tile.sum(total, [](A v, int64_t) { return v; });
-  for (int64_t j = 0; j < tile.width; ++j) mean[j] = center[j] = static_cast<A>(total[j] / n);
-  tile.sum(total, [&](A v, int64_t j) { return (v - center[j]) * (v - center[j]); });
-  for (int64_t j = 0; j < tile.width; ++j) var[j] = static_cast<A>(total[j] / n);
+  const Channel<T> channel(args, path, index);
+  A buffer[kBuffer];
+  bool gathered = false;  // the whole channel is in the buffer
+  if (!args.statistics_given) {
+    const double n = static_cast<double>(args.batch * args.size);
+    const A mean = static_cast<A>(channel.sum_pieces(args, buffer, false, [](A x) { return x; }) / n);
+    gathered = channel.pieces == 1;
+    const double squares = channel.sum_pieces(args, buffer, gathered, [=](A x) { return (x - mean) * (x - mean); });
+    static_cast<A*>(args.mean)[path * args.channels + index] = mean;
+    static_cast<A*>(args.var)[path * args.channels + index] = static_cast<A>(squares / n);
+  }
+  const Affine<A> by = affine<A>(args, path, index);
+  for (int64_t piece = 0; piece < channel.pieces; ++piece) {
+    const int64_t n = gathered ? args.batch * args.size : channel.gather(args.x, piece, buffer);
+    if (args.residual != nullptr) {
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) buffer[i] = (buffer[i] - by.mean) * by.scale + by.shift;
+      channel.add(args.residual, piece, buffer);
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) buffer[i] = activate<activation>(buffer[i]);
+    } else {
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) buffer[i] = activate<activation>((buffer[i] - by.mean) * by.scale + by.shift);
+    }
+    channel.scatter(buffer, piece, args.y);
+  }
+}
+
+// Channels-last: up to kTile neighbouring channels of the rows [begin, end) of one path. Memory is read row by row, twice
+// in all (sums, then y): a channel by itself would be scattered over it.
+template <class T>
+struct Tile {
+  int64_t path, begin, end, channel, width;
+
+  int64_t at(const PathBatchNormArgs& args, int64_t row) const {
+    return (path * args.batch * args.size + row) * args.channels + channel;
+  }
+};
+
+// The mean of the path's first rows.
+template <class T>
+void tile_origin(const PathBatchNormArgs& args, const Tile<T>& tile, Accumulate<T>* origin) {
+  using A = Accumulate<T>;
+  const int64_t rows = smaller(kOriginRows, args.batch * args.size);
+  for (int64_t j = 0; j < tile.width; ++j) origin[j] = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const T* x = static_cast<const T*>(args.x) + tile.at(args, row);
+#pragma omp simd
+    for (int64_t j = 0; j < tile.width; ++j) origin[j] += load(x[j]) / static_cast<A>(rows);
+  }
+}
+
+// sum[j], squares[j] += those of x[row, j] - origin[j].
+template <class T>
+void add_rows(const T* x, int64_t rows, int64_t step, int64_t width, const Accumulate<T>* origin, Accumulate<T>* sum,
+              Accumulate<T>* squares) {
+  using A = Accumulate<T>;
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    const T *r0 = x + row * step, *r1 = r0 + step, *r2 = r1 + step, *r3 = r2 + step;
+#pragma omp simd
+    for (int64_t j = 0; j < width; ++j) {
+      const A a = load(r0[j]) - origin[j], b = load(r1[j]) - origin[j];
+      const A c = load(r2[j]) - origin[j], d = load(r3[j]) - origin[j];
+      sum[j] += (a + b) + (c + d);
+      squares[j] += (a * a + b * b) + (c * c + d * d);
+    }
+  }
+  for (; row < rows; ++row) {
+#pragma omp simd
+    for (int64_t j = 0; j < width; ++j) {
+      const A a = load(x[row * step + j]) - origin[j];
+      sum[j] += a;
+      squares[j] += a * a;
+    }
+  }
+}
+
+template <class T>
+void tile_moments(const PathBatchNormArgs& args, const Tile<T>& tile, int64_t chunks) {
+  using A = Accumulate<T>;
+  A origin[kTile], sum[kTile], squares[kTile];
+  double total[kTile] = {}, total_squares[kTile] = {};
+  tile_origin(args, tile, origin);
+  for (int64_t row = tile.begin; row < tile.end; row += kRows) {
+    for (int64_t j = 0; j < tile.width; ++j) sum[j] = squares[j] = 0;
+    add_rows(static_cast<const T*>(args.x) + tile.at(args, row), smaller(kRows, tile.end - row), args.channels,
+             tile.width, origin, sum, squares);
+    for (int64_t j = 0; j < tile.width; ++j) {
+      total[j] += sum[j];
+      total_squares[j] += squares[j];
+    }
+  }
+  for (int64_t j = 0; j < tile.width; ++j) {
+    const int64_t at = (tile.path * args.channels + tile.channel + j) * chunks + tile.begin / args.chunk;
+    args.partial[2 * at] = total[j];
+    args.partial[2 * at + 1] = total_squares[j];
+  }
+}
+
+template <class T>
+void tile_statistics(const PathBatchNormArgs& args, const Tile<T>& tile, int64_t chunks) {
+  using A = Accumulate<T>;
+  const double n = static_cast<double>(args.batch * args.size);
+  A origin[kTile];
+  tile_origin(args, tile, origin);
+  for (int64_t j = 0; j < tile.width; ++j) {
+    const int64_t at = tile.path * args.channels + tile.channel + j;
+    double sum = 0, squares = 0;
+    for (int64_t i = at * chunks; i < (at + 1) * chunks; ++i) {
+      sum += args.partial[2 * i];
+      squares += args.partial[2 * i + 1];
+    }
+    const double var = (squares - sum * sum / n) / n;
+    static_cast<A*>(args.mean)[at] = static_cast<A>(origin[j] + sum / n);
+    static_cast<A*>(args.var)[at] = static_cast<A>(var < 0 ? 0 : var);  // less than nothing by rounding; NaN stays
+  }
 }
 
 template <class T, Activation activation>
-void channels_last(const PathBatchNormArgs& args, int64_t path, int64_t channel, int64_t width) {
+void tile_normalise(const PathBatchNormArgs& args, const Tile<T>& tile) {
   using A = Accumulate<T>;
-  const int64_t rows = args.batch * args.size, step = args.channels, start = path * rows * step + channel;
-  const Tile<T> tile{static_cast<const T*>(args.x) + start, rows, step, width};
-  if (!args.statistics_given) tile_statistics(args, tile, path, channel);
   A mean[kTile], scale[kTile], shift[kTile];
-  for (int64_t j = 0; j < width; ++j) {
-    const Affine<A> by = affine<A>(args, path, channel + j);
+  for (int64_t j = 0; j < tile.width; ++j) {
+    const Affine<A> by = affine<A>(args, tile.path, tile.channel + j);
     mean[j] = by.mean, scale[j] = by.scale, shift[j] = by.shift;
   }
-  for (int64_t row = 0; row < rows; ++row) {
-    const T* in = tile.x + row * step;
-    T* out = static_cast<T*>(args.y) + start + row * step;
+  for (int64_t row = tile.begin; row < tile.end; ++row) {
+    const T* in = static_cast<const T*>(args.x) + tile.at(args, row);
+    T* out = static_cast<T*>(args.y) + tile.at(args, row);
     if (args.residual != nullptr) {
-      const T* add = static_cast<const T*>(args.residual) + start + row * step;
+      const T* add = static_cast<const T*>(args.residual) + tile.at(args, row);
 #pragma omp simd
-      for (int64_t j = 0; j < width; ++j)
+      for (int64_t j = 0; j < tile.width; ++j)
         store(out[j], activate<activation>((load(in[j]) - mean[j]) * scale[j] + shift[j] + load(add[j])));
     } else {
 #pragma omp simd
-      for (int64_t j = 0; j < width; ++j)
+      for (int64_t j = 0; j < tile.width; ++j)
         store(out[j], activate<activation>((load(in[j]) - mean[j]) * scale[j] + shift[j]));
     }
   }
 }
 
-template <class T, Activation activation>
-void run(const PathBatchNormArgs& args) {
-  const int64_t width = args.channels_last ? kTile : 1, tiles = (args.channels + width - 1) / width;
-  const int64_t grain = 16384 / (args.batch * args.size * width) + 1;
-  parallel_for(args.paths * tiles, grain, args.threads, [&](int64_t begin, int64_t end, int) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t path = item / tiles, channel = item % tiles * width;
-      if (args.channels_last) {
-        channels_last<T, activation>(args, path, channel, smaller(width, args.channels - channel));
-      } else {
-        channel_contiguous<T, activation>(args, path, channel);
-      }
+// f(tile) for all tiles of all pieces of `length` rows, in parallel.
+template <class T, class F>
+void for_each_tile(const PathBatchNormArgs& args, int64_t length, F f) {
+  const int64_t rows = args.batch * args.size, pieces = (rows + length - 1) / length;
+  const int64_t grain = 16384 / (smaller(length, rows) * args.channels) + 1;
+  parallel_for(args.paths * pieces, grain, args.threads, [&](int64_t first, int64_t last, int) {
+    for (int64_t item = first; item < last; ++item) {
+      const int64_t begin = item % pieces * length, end = smaller(rows, begin + length);
+      for (int64_t channel = 0; channel < args.channels; channel += kTile)
+        f(Tile<T>{item / pieces, begin, end, channel, smaller(kTile, args.channels - channel)});
     }
+  });
+}
+
+template <class T, Activation activation>
+void run_channels_last(const PathBatchNormArgs& args) {
+  const int64_t rows = args.batch * args.size, chunks = (rows + args.chunk - 1) / args.chunk;
+  if (!args.statistics_given) {
+    for_each_tile<T>(args, args.chunk, [&](const Tile<T>& tile) { tile_moments(args, tile, chunks); });
+    for_each_tile<T>(args, rows, [&](const Tile<T>& tile) { tile_statistics(args, tile, chunks); });
+  }
+  for_each_tile<T>(args, args.chunk, [&](const Tile<T>& tile) { tile_normalise<T, activation>(args, tile); });
+}
+
+template <class T, Activation activation>
+void run_contiguous(const PathBatchNormArgs& args) {
+  const int64_t grain = 16384 / (args.batch * args.size) + 1;
+  parallel_for(args.paths * args.channels, grain, args.threads, [&](int64_t begin, int64_t end, int) {
+    for (int64_t item = begin; item < end; ++item)
+      channel_contiguous<T, activation>(args, item / args.channels, item % args.channels);
   });
 }
 
@@ -184,7 +288,10 @@ void run(const PathBatchNormArgs& args) {
 void path_batch_norm(const PathBatchNormArgs& args) {
   dispatch(args.dtype, [&](auto zero) {
     using T = decltype(zero);
-    dispatch_activation(args.activation, [&](auto tag) { run<T, decltype(tag)::value>(args); });
+    dispatch_activation(args.activation, [&](auto tag) {
+      constexpr Activation activation = decltype(tag)::value;
+      args.channels_last ? run_channels_last<T, activation>(args) : run_contiguous<T, activation>(args);
+    });
   });
 }
 

@@ -5,40 +5,46 @@
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// Float sums run over at most this many elements before they join a double.
-constexpr int64_t kBlock = 2048;
+// Sums run in this many lanes, few enough to stay in registers, over at most kBlock elements before they join a double.
+constexpr int kLanes = 32;
+constexpr int64_t kBlock = 4096;
 
 struct Sums {
   double first = 0, second = 0, third = 0;
 };
 
-// Two sums side by side hide the latency of the additions.
+int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+PYNAS_INLINE float absolute(float x) { return __builtin_fabsf(x); }
+PYNAS_INLINE double absolute(double x) { return __builtin_fabs(x); }
+
+// Sum of term(a[i], b[i]).
 template <class T, class Term>
 double sum(const T* a, const T* b, int64_t n, Term term) {
   using A = Accumulate<T>;
   double total = 0;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t length = n - begin < kBlock ? n - begin : kBlock, half = length / 2;
-    const T *left = a + begin, *right = b + begin;
-    A even = 0, odd = 0;
-#pragma omp simd reduction(+ : even, odd)
-    for (int64_t i = 0; i < half; ++i) {
-      even += term(load(left[i]), load(right[i]));
-      odd += term(load(left[i + half]), load(right[i + half]));
+    const int64_t end = smaller(n, begin + kBlock);
+    A lanes[kLanes] = {}, rest = 0;
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+#pragma omp simd
+      for (int j = 0; j < kLanes; ++j) lanes[j] += term(load(a[i + j]), load(b[i + j]));
     }
-    if (length % 2 != 0) even += term(load(left[length - 1]), load(right[length - 1]));
-    total += static_cast<double>(even) + static_cast<double>(odd);
+    for (; i < end; ++i) rest += term(load(a[i]), load(b[i]));
+    for (int j = 0; j < kLanes; ++j) total += lanes[j];
+    total += rest;
   }
   return total;
 }
 
-// Dot product and both squared norms, in one pass.
+// Dot product and both squared norms.
 template <class T>
 Sums cosine_sums(const T* a, const T* b, int64_t n) {
   using A = Accumulate<T>;
   Sums total;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t end = n - begin < kBlock ? n : begin + kBlock;
+    const int64_t end = smaller(n, begin + kBlock);
     A product = 0, left = 0, right = 0;
 #pragma omp simd reduction(+ : product, left, right)
     for (int64_t i = begin; i < end; ++i) {
@@ -58,7 +64,7 @@ template <class T>
 Sums chunk_sums(PathDistanceKind kind, const T* a, const T* b, int64_t n) {
   using A = Accumulate<T>;
   switch (kind) {
-    case PathDistanceKind::relative_l1: return {sum(a, b, n, [](A x, A y) { return x < y ? y - x : x - y; }), 0, 0};
+    case PathDistanceKind::relative_l1: return {sum(a, b, n, [](A x, A y) { return absolute(x - y); }), 0, 0};
     case PathDistanceKind::mse: return {sum(a, b, n, [](A x, A y) { return (x - y) * (x - y); }), 0, 0};
     default: return cosine_sums(a, b, n);
   }
@@ -71,7 +77,7 @@ void target_moments(const PathDistanceArgs& args, int64_t chunks) {
   parallel_for(args.batch * chunks, 1, args.threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t start = item % chunks * args.chunk;
-      const int64_t n = args.size - start < args.chunk ? args.size - start : args.chunk;
+      const int64_t n = smaller(args.size - start, args.chunk);
       const T* row = target + item / chunks * args.size + start;
       double first = 0, second = 0;
 #pragma omp simd reduction(+ : first, second)
@@ -133,13 +139,13 @@ void finish(const PathDistanceArgs& args, int64_t chunks) {
 template <class T>
 void run(const PathDistanceArgs& args) {
   const T *outputs = static_cast<const T*>(args.outputs), *target = static_cast<const T*>(args.target);
-  const int64_t chunks = (args.size + args.chunk - 1) / args.chunk, work = args.size < args.chunk ? args.size : args.chunk;
-  // Paths innermost: a chunk of the target stays in the first-level cache for all of them.
+  const int64_t chunks = (args.size + args.chunk - 1) / args.chunk, work = smaller(args.size, args.chunk);
+  // Paths innermost: a chunk of the target stays in the second-level cache for all of them.
   parallel_for(args.batch * chunks * args.paths, 32768 / work + 1, args.threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t path = item % args.paths, part = item / args.paths, sample = part / chunks;
       const int64_t start = part % chunks * args.chunk;
-      const int64_t n = args.size - start < args.chunk ? args.size - start : args.chunk;
+      const int64_t n = smaller(args.size - start, args.chunk);
       const Sums sums = chunk_sums(args.kind, outputs + (path * args.batch + sample) * args.size + start,
                                    target + sample * args.size + start, n);
       double* partial = args.partial + (path * args.batch * chunks + part) * 3;

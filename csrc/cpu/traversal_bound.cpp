@@ -57,7 +57,8 @@ class Dual {
       if (step % 4 == 3) multiplier = 0.5 * (low + high);
       const double here = multiplier;
       Point middle = maximise(d);
-      const bool done = middle.value >= predicted - 1e-15 * (std::abs(predicted) + loss_range_) || here <= low || here >= high;
+      const bool done =
+          middle.value >= predicted - 1e-15 * (std::abs(predicted) + loss_range_) || here <= low || here >= high;
       if (middle.slope[d] > 0) low = here, below = std::move(middle);
       else high = here, above = std::move(middle);
       if (done) break;
@@ -120,9 +121,6 @@ class Dual {
     if (loss < bound_.choice_loss) bound_.choice_loss = loss, bound_.choice = choice;
   }
 
-  double loss_range() const { return loss_range_; }
-  double cost_range(int d) const { return cost_range_[d]; }
-
  private:
   // The end of a line search: keep the multiplier with the greater value, and mix slopes so that this one is 0.
   Point mixed(int d, double low, const Point& below, double high, const Point& above) {
@@ -181,23 +179,45 @@ void ahead_tables(const Problem& problem, Bound& bound) {
   }
 }
 
+void loss_tables(const Problem& problem, Bound& bound) {
+  const size_t count = problem.blocks.size();
+  bound.loss_ahead.assign(count + 1, std::vector<int64_t>(problem.states, kNever));
+  bound.loss_ahead[count][0] = 0;
+  for (size_t b = count; b-- > 0;) {
+    const Block& block = problem.blocks[b];
+    for (int64_t i = 0; i < block.size(); ++i) {
+      const int64_t rest = bound.loss_ahead[b + 1][block.out[i]];
+      int64_t& least = bound.loss_ahead[b][block.in[i]];
+      if (rest != kNever) least = std::min(least, block.loss[i] + rest);
+    }
+  }
+}
+
+// Far above the rounding of any value: a sum over the blocks of a loss and of a product per limit.
+double margin_of(const Problem& pool, const Bound& bound) {
+  double size = 1 + std::abs(bound.limit_value);
+  for (const Block& block : pool.blocks) {
+    double most = 0;
+    for (int64_t i = 0; i < block.size(); ++i) most = std::max(most, bound.value(pool, block, i));
+    size += most;
+  }
+  for (int d = 0; d < pool.limits; ++d) size += bound.multiplier[d] * std::abs(static_cast<double>(pool.limit[d]));
+  return size * std::ldexp(static_cast<double>(pool.blocks.size() * (pool.limits + 1) + 8), -51);
+}
+
 }  // namespace
 
-Bound lagrangian_bound(const Problem& problem) {
+Bound lagrangian_bound(const Problem& front, const Problem& pool) {
   Bound bound;
-  Dual dual(problem, bound);
-  dual.maximise(problem.limits);
+  Dual dual(front, bound);
+  dual.maximise(front.limits);
   dual.evaluate();
-  ahead_tables(problem, bound);
-  cost_tables(problem, bound);
+  ahead_tables(front, bound);
+  cost_tables(front, bound);
+  loss_tables(front, bound);
   bound.limit_value = 0;
-  double size = dual.loss_range();
-  for (int d = 0; d < problem.limits; ++d) {
-    const double limit = static_cast<double>(problem.limit[d]);
-    bound.limit_value += bound.multiplier[d] * limit;
-    size += bound.multiplier[d] * (dual.cost_range(d) + std::abs(limit));
-  }
-  bound.margin = size * std::ldexp(static_cast<double>(problem.blocks.size() * (problem.limits + 1) + 8), -52);
+  for (int d = 0; d < front.limits; ++d) bound.limit_value += bound.multiplier[d] * static_cast<double>(front.limit[d]);
+  bound.margin = margin_of(pool, bound);
   bound.least = bound.behind.back()[0] - bound.limit_value - bound.margin;
   return bound;
 }

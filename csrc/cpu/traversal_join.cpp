@@ -1,6 +1,7 @@
 #include "cpu/traversal_join.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "common/parallel.h"
@@ -55,11 +56,18 @@ class Joiner {
   }
 
  private:
-  double most_value() const {
-    return static_cast<double>(collector_.most()) + bound_.limit_value + bound_.margin;
+  double most_value() const { return static_cast<double>(most_loss()) + bound_.limit_value + bound_.margin; }
+
+  // The greatest total loss that still counts: a tie only for what comes before the worst kept.
+  int64_t most_loss() const {
+    const Solution* worst = collector_.threshold();
+    const bool after = worst != nullptr && (worst->leading < solution_.leading ||
+                                            (worst->leading == solution_.leading && worst->middle < solution_.middle));
+    return collector_.most() - (after ? problem_.step : 0);
   }
 
   void walk(size_t b, int64_t loss, double value, int32_t state) {
+    if (loss + bound_.loss_ahead[b][state] > most_loss() || value + bound_.ahead[b][state] > most_value()) return;
     if (b == halves_.end) return finish(loss, value, state);
     const Block& block = problem_.blocks[b];
     const int64_t* cost = cost_.data() + (b - halves_.begin) * limits_;
@@ -68,10 +76,11 @@ class Joiner {
       if (block.in[i] != state) continue;
       ++effort_.visited;
       const double sum = value + bound_.value(problem_, block, i);
-      bool open = sum + bound_.ahead[b + 1][block.out[i]] <= most_value();
+      bool open = true;
       for (int d = 0; d < limits_; ++d) {
         next[d] = cost[d] + block.cost[i * limits_ + d];
-        open &= next[d] + bound_.cost_ahead[b + 1][static_cast<int64_t>(block.out[i]) * limits_ + d] <= problem_.limit[d];
+        open &=
+            next[d] + bound_.cost_ahead[b + 1][static_cast<int64_t>(block.out[i]) * limits_ + d] <= problem_.limit[d];
       }
       if (!open) {
         ++effort_.pruned;
@@ -87,11 +96,7 @@ class Joiner {
     const int64_t* cost = cost_.data() + (halves_.end - halves_.begin) * limits_;
     for (int d = 0; d < limits_; ++d) query_.cost[d] = problem_.limit[d] - cost[d];
     const auto tighten = [&] {
-      // A tie counts only for what comes before the worst kept.
-      const Solution* worst = collector_.threshold();
-      const bool after = worst != nullptr && (worst->leading < solution_.leading ||
-                                              (worst->leading == solution_.leading && worst->middle < solution_.middle));
-      query_.loss = collector_.most() - loss - (after ? 1 : 0);
+      query_.loss = most_loss() - loss;
       query_.value = most_value() - value;
     };
     tighten();
@@ -124,7 +129,11 @@ std::vector<Solution> join(const Problem& problem, const Bound& bound, const Hal
   // The most promising first, so that the threshold falls early and the rest is never looked at.
   const List& leading = halves.leading;
   std::vector<double> promise(leading.size());
-  for (int64_t e = 0; e < leading.size(); ++e) promise[e] = leading.value[e] + bound.ahead[halves.begin][leading.state[e]];
+  for (int64_t e = 0; e < leading.size(); ++e) {
+    // In steps as wide as rounding, so that what may tie stays in order of rank.
+    const double value = leading.value[e] + bound.ahead[halves.begin][leading.state[e]];
+    promise[e] = std::floor(value / (4 * bound.margin)) * (4 * bound.margin);
+  }
   std::vector<int32_t> order(leading.size());
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(),
@@ -132,11 +141,12 @@ std::vector<Solution> join(const Problem& problem, const Bound& bound, const Hal
   Collector all(problem.top_k, most, nullptr);
   // Waves of fixed pieces: each piece starts from the threshold before its wave, so nothing depends on the threads.
   constexpr int64_t kPieces = 16;
-  for (int64_t begin = 0, wave = kPieces; begin < leading.size(); begin += wave, wave = std::min<int64_t>(wave * 2, 8192)) {
+  for (int64_t begin = 0, wave = kPieces; begin < leading.size();
+       begin += wave, wave = std::min<int64_t>(wave * 2, 8192)) {
     const double reach = static_cast<double>(all.most()) + bound.limit_value + bound.margin;
     if (promise[order[begin]] > reach) break;
     wave = std::min(wave, leading.size() - begin);
-    const int64_t pieces = wave >= 256 ? kPieces : 1;
+    const int64_t pieces = wave >= 512 ? kPieces : 1;
     const Solution worst = all.full() ? *all.threshold() : Solution{};
     std::vector<Collector> found(pieces, Collector(problem.top_k, most, all.full() ? &worst : nullptr));
     std::vector<Effort> efforts(pieces);

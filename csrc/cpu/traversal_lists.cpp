@@ -104,7 +104,8 @@ bool extend(const Problem& problem, const Bound& bound, const Window& window, bo
   }
   if (next.size() > 64) {
     const auto kept = undominated({next.size(), problem.limits, next.loss.data(), next.cost.data(),
-                                   problem.states > 1 ? next.state.data() : nullptr}, problem.top_k);
+                                   problem.states > 1 ? next.state.data() : nullptr},
+                                  problem.top_k);
     effort.pruned += next.size() - static_cast<int64_t>(kept.size());
     if (kept.size() < next.loss.size()) keep(next, kept, problem.limits);
   }

@@ -45,8 +45,8 @@ class Tree {
   Tree(const Problem& problem, const List& list, int32_t state);
 
   struct Query {
-    int64_t loss;                // greatest loss of a partner
-    std::vector<int64_t> cost;   // [M], greatest costs
+    int64_t loss;               // greatest loss of a partner
+    std::vector<int64_t> cost;  // [M], greatest costs
     double value;
   };
 
@@ -91,8 +91,8 @@ class Tree {
   void build(const Problem& problem, const List& list, int32_t node, int depth);
 
   int limits_;
-  std::vector<int32_t> rank_;   // [n] in the tree's order
-  std::vector<int64_t> keys_;   // [n, 1 + M], loss and costs
+  std::vector<int32_t> rank_;  // [n] in the tree's order
+  std::vector<int64_t> keys_;  // [n, 1 + M], loss and costs
   std::vector<Node> nodes_;
   std::vector<int64_t> least_;  // [nodes, 1 + M]
 };

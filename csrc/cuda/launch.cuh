@@ -18,8 +18,6 @@
 #define PYNAS_SHARED(T, name)                                  \
   extern __shared__ __align__(16) unsigned char pynas_shared[]; \
   T* name = reinterpret_cast<T*>(pynas_shared)
-#else
-#include "cuda_host.h"
 #endif
 
 namespace pynas::cuda {
@@ -33,6 +31,14 @@ inline unsigned grid_size(int64_t items) { return static_cast<unsigned>(items < 
 inline void check(cudaError_t error, const char* operation) {
   if (error == cudaSuccess) return;
   throw std::runtime_error(std::string("[") + operation + "] CUDA error: " + cudaGetErrorString(error));
+}
+
+// Bytes of shared memory that a block may ask for on the current device.
+inline int64_t shared_memory_limit(const char* operation) {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), operation);
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), operation);
+  return bytes;
 }
 
 // kernel<<<grid, block, shared, stream>>>(arguments...), and the launch's error thrown.

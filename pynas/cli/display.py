@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pynas.cli.quantities import show
+from pynas.costs import UNITS
 from pynas.train import Step
 
 out, err = Console(), Console(stderr=True)
@@ -66,19 +67,33 @@ def print_json(content: Mapping[str, Any]) -> None:
     print(json.dumps(content, indent=2))
 
 
+def say(text: str) -> None:
+    """A line that is not broken, so that paths can be copied."""
+    out.print(text, soft_wrap=True, highlight=False)
+
+
+def show_cost(name: str, value: float) -> str:
+    """A cost with its unit or suffix."""
+    return f"{value:.3f} ms" if name == "latency" else show(value)
+
+
 def print_found(content: Mapping[str, Any]) -> None:
     """The architectures that a search found."""
-    limits = ", ".join(f"{name} <= {show(value)}" for name, value in content["limits"].items())
+    limits = [f"{name} <= {show_cost(name, value)}" for name, value in content["limits"].items()]
+    limits += [f"{name} >= {show_cost(name, value)}" for name, value in content["at_least"].items()]
     note = " (default: half way between least and most)" if content["limits_by_default"] else ""
-    table = Table(title=f"Best architectures of {content['space_size']:,} under {limits}{note}")
-    for heading in ("#", "architecture", "score", "parameters", "MAdds"):
+    table = Table(title=f"Best architectures of {content['space_size']:,} under {', '.join(limits)}{note}")
+    # The costs that everybody wants, and those that were asked about.
+    names = dict.fromkeys(["params", "madds", *content["limits"], *content["at_least"]])
+    for heading in ("#", "architecture", "score", *(UNITS.get(name, name) for name in names)):
         table.add_column(heading, justify="left" if heading == "architecture" else "right", no_wrap=True)
     for rank, entry in enumerate(content["found"], 1):
-        table.add_row(
-            str(rank), entry["architecture"], f"{entry['score']:.6f}", show(entry["params"]), show(entry["madds"])
-        )
+        costs = (f"{entry[name]:.3f}" if name == "latency" else show(entry[name]) for name in names)
+        table.add_row(str(rank), entry["architecture"], f"{entry['score']:.6f}", *costs)
     out.print(table)
-    out.print(
+    if content["exhausted"]:
+        say(f"Only {len(content['found'])} of the {content['top_k']} asked for keep the limits; these are all.")
+    say(
         f"Exact: {content['visited']:,} nodes visited, {content['pruned']:,} pruned, "
         f"no architecture scores below {content['lower_bound']:.6f}."
     )
@@ -86,8 +101,7 @@ def print_found(content: Mapping[str, Any]) -> None:
 
 def print_exported(content: Mapping[str, Any]) -> None:
     """A network that was taken out."""
-    out.print(
-        f"Exported {content['architecture']} with the supernet's weights: {content['test_accuracy']:.2%} top-1 on the test "
-        f"images, {show(content['params'])} parameters, {show(content['madds'])} MAdds -> {content['file']}",
-        soft_wrap=True,
+    say(
+        f"Exported {content['architecture']} with the supernet's weights: {content['test_accuracy']:.2%} top-1 on the "
+        f"test images, {show(content['params'])} parameters, {show(content['madds'])} MAdds -> {content['file']}"
     )

@@ -31,4 +31,4 @@ def command(
     else:
         for block in blocks:
             display.out.print(f"block {block['block']}: {block['paths']:,} paths, best score {block['best']:.6f}")
-        display.out.print(f"Next: pynas search {run}", soft_wrap=True)
+        display.say(f"Next: pynas search {run}")

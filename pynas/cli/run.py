@@ -28,22 +28,22 @@ def command(
 
     Example: `pynas run --data cifar10.npz --space mbconv-mini --max-madds 15M --epochs 20`
     """
-    from pynas.cli import display, stages
-    from pynas.cli.search import limits
+    from pynas.cli import display, finding, stages
+    from pynas.cli.search import counted_limits
     from pynas.cli.settings import open_run
 
-    bounds = limits(max_madds, max_params)
+    wishes = finding.Wishes(counted_limits(max_madds, max_params), top_k=top_k)
     given = {"method": method, "space": space, "data": data, "teacher": teacher, "epochs": epochs,
              "batch_size": batch_size, "image_size": image_size, "seed": seed}  # fmt: skip
     this = stages.Run(*open_run(run, given), device)
     with display.progress_bar() as progress:
         stages.train(this, display.teacher_reporter(progress), display.step_reporter(progress))
         stages.rate(this, "relative_l1", "batch", display.rate_reporter(progress))
-    found = stages.find(this, bounds, top_k)
+    found = finding.find(this, wishes)
     exported = stages.export_found(this, None)
     if json:
         display.print_json({"run": str(this.folder), "search": found, "exported": exported})
         return
     display.print_found(found)
     display.print_exported(exported)
-    display.out.print(f"Everything is in {this.folder}", soft_wrap=True)
+    display.say(f"Everything is in {this.folder}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -14,28 +14,66 @@ def command(
     run: Annotated[Path, typer.Argument(help="Folder of a rated run.")],
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
+    max_memory: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="At most so many bytes of weights and layer outputs for one image, e.g. 20M."),
+    ] = None,
+    max_latency: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="At most so long for one image on --device, e.g. 12ms; measured once and kept."),
+    ] = None,
+    limit: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=VALUE: at most so much of any cost, also one of --costs. May be repeated."),
+    ] = None,
+    at_least: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=VALUE: at least so much of a cost. May be repeated."),
+    ] = None,
+    costs: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="CSV file with costs of your own: block, cell, layer, candidate, and a column for each."),
+    ] = None,
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Weight of each block's score, separated by commas. [default: 1 each]"),
+    ] = None,
+    join: Annotated[str, typer.Option(help="How block scores join: sum or product.")] = "sum",
+    front: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Also find the whole Pareto front of score and this cost, and draw it (PNG and SVG)."),
+    ] = None,
     top_k: options.TopK = 5,
+    device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Find the architectures with the least sum of scores that keep every limit.
+    """Find the architectures with the least joined score that keep every limit; no other one is better.
 
-    Example: `pynas search runs/digits --max-madds 15M --max-params 400k --top-k 10`
+    Example: `pynas search runs/digits --max-madds 15M --max-params 400k --max-latency 12ms --top-k 10 --front madds`
     """
-    from pynas.cli import display, stages
+    from pynas.cli import display, finding, stages
+    from pynas.cli.quantities import assignments, milliseconds, numbers
     from pynas.cli.settings import read_settings
 
-    this = stages.Run(run, read_settings(run), "cpu")
-    content = stages.find(this, limits(max_madds, max_params), top_k)
+    limits = counted_limits(max_madds, max_params, max_memory) | assignments(limit)
+    if max_latency is not None:
+        limits["latency"] = milliseconds(max_latency)
+    wishes = finding.Wishes(limits, assignments(at_least), top_k, numbers(weights), join, front, costs)
+    content = finding.find(stages.Run(run, read_settings(run), device), wishes)
     if json:
         display.print_json(content)
-    else:
-        display.print_found(content)
-        display.out.print(f"Written to {run / 'search.json'}; next: pynas export --run {run}", soft_wrap=True)
+        return
+    display.print_found(content)
+    if front is not None:
+        found = content["front"]
+        pictures = ", ".join(str(run / name) for name in found["pictures"])
+        display.say(f"Front of score and {front}: {len(found['architectures']):,} architectures, drawn in {pictures}")
+    display.say(f"Written to {run / 'search.json'}; next: pynas export --run {run}")
 
 
-def limits(max_madds: str | None, max_params: str | None) -> dict[str, float]:
+def counted_limits(madds: str | None, params: str | None, memory: str | None = None) -> dict[str, float]:
     """The limits that were given, by the name of the cost."""
     from pynas.cli.quantities import quantity
 
-    given = {"madds": max_madds, "params": max_params}
+    given = {"madds": madds, "params": params, "memory": memory}
     return {name: quantity(value) for name, value in given.items() if value is not None}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pynas import data, export, methods, search, spaces, teachers
+from pynas import export, methods, spaces, teachers
 from pynas.cli.settings import Settings
 from pynas.costs import Costs, count
+from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
-from pynas.files import header, read_json, write_json
+from pynas.files import read_json
 from pynas.rating import ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
@@ -40,9 +42,17 @@ class Run:
             raise InputError(f"[run] expected a method of {', '.join(methods.METHODS)}, got {settings.method!r}")
 
     @cached_property
-    def data(self) -> data.ImageData:
-        """The images, at the size that the space is meant for unless the settings say another."""
-        return data.load(self.settings.data, self.settings.image_size or self.space.image_size, seed=self.settings.seed)
+    def data(self) -> ImageData:
+        """The images, at the size that the space is meant for unless the settings say another.
+
+        A pretrained teacher gets them normalised as it was trained on them.
+        """
+        size = self.settings.image_size or self.space.image_size
+        images = load(self.settings.data, size, seed=self.settings.seed)
+        named = self.named_teacher
+        if named is not None and "mean" in named.made_from:
+            images = replace(images, mean=tuple(named.made_from["mean"]), std=tuple(named.made_from["std"]))
+        return images
 
     @cached_property
     def net(self) -> Supernet:
@@ -51,26 +61,35 @@ class Run:
             torch.manual_seed(self.settings.seed)
             return supernet(self.space, self.data.num_classes)
 
+    @cached_property
+    def named_teacher(self) -> teachers.Teacher | None:
+        """A teacher by its timm name; None where a small one is asked for."""
+        if self.settings.teacher == "small":
+            return None
+        return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained)
+
     def teacher(self, progress: Callable[[int, int, float], None] | None = None) -> teachers.Teacher:
-        """The teacher by its name; a small one is trained once and kept in the folder."""
-        if self.settings.teacher != "small":
-            return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, self.data.num_classes)
+        """The named teacher, or the small one, which is trained once and kept in the folder."""
+        if self.named_teacher is not None:
+            return self.named_teacher
         path = self.folder / "teacher.safetensors"
         if path.exists():
             return teachers.load_small(path)
-        blocks, stem = teachers.small_like(self.net.block_shapes(self.data.image_shape), self.data.image_shape)
-        teacher = teachers.fit_small(
-            self.data, blocks, stem, seed=self.settings.seed, device=self.device, progress=progress
-        )
+        shape = self.data.image_shape
+        blocks, stem = teachers.small_like(self.net.block_shapes(shape), shape)
+        seed, device = self.settings.seed, self.device
+        teacher = teachers.fit_small(self.data, blocks, stem, seed=seed, device=device, progress=progress)
         teachers.save_small(path, teacher)
         return teacher
 
     def method(self, progress: Callable[[int, int, float], None] | None = None) -> Any:
         """The method on the run's supernet and device."""
         build = methods.METHODS[self.settings.method]
-        return build(self.net, self.teacher(progress), image_shape=self.data.image_shape).to(self.device)
+        method = build(self.net, self.teacher(progress), image_shape=self.data.image_shape)
+        # Convolutions are faster in this layout, on CPUs and on GPUs alike.
+        return method.to(self.device, memory_format=torch.channels_last)
 
-    def loader(self, part: str, augmentation: str = "none") -> data.Loader:
+    def loader(self, part: str, augmentation: str = "none") -> Loader:
         """Batches of a part of the data."""
         size = min(self.settings.batch_size, len(getattr(self.data, part)))
         return self.data.loader(part, size, augmentation, seed=self.settings.seed, device=self.device)
@@ -160,38 +179,6 @@ def costs(run: Run) -> Costs:
     counted = count(run.net, run.data.image_shape)
     counted.save(path)
     return counted
-
-
-def find(run: Run, limits: Mapping[str, float], top_k: int) -> dict[str, Any]:
-    """Exact search over the rated blocks; writes and returns search.json.
-
-    Without limits the budget is half way between the least and the most MAdds.
-    """
-    tables = [load_block(run.folder / "scores" / f"block_{b + 1}.npz")[0] for b in range(len(run.space))]
-    table = costs(run)
-    chosen = dict(limits) or {"madds": half_way(table, "madds")}
-    found = search.best(tables, table, limits=chosen, top_k=top_k)
-    results = [{"architecture": str(entry.architecture), "score": entry.score, **entry.costs} for entry in found]
-    certificate = found.certificate
-    content = header("pynas.search", space=run.space.name, data=run.data.fingerprint) | {
-        "limits": chosen,
-        "limits_by_default": not limits,
-        "top_k": top_k,
-        "space_size": certificate.space_size,
-        "visited": certificate.visited,
-        "pruned": certificate.pruned,
-        "lower_bound": certificate.lower_bound,
-        "found": results,
-    }  # fmt: skip
-    write_json(run.folder / "search.json", content)
-    return content
-
-
-def half_way(table: Costs, name: str) -> int:
-    """Half way between the least and the greatest cost of any architecture."""
-    least = sum(min(int(cell.min()) for cell in cells) for cells in table[name])
-    most = sum(max(int(cell.max()) for cell in cells) for cells in table[name])
-    return int(table.fixed[name]) + (least + most) // 2
 
 
 def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:

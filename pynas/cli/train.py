@@ -33,4 +33,4 @@ def command(
     if json:
         display.print_json({"run": str(this.folder)})
     else:
-        display.out.print(f"Trained; next: pynas rate --run {this.folder}", soft_wrap=True)
+        display.say(f"Trained; next: pynas rate --run {this.folder}")

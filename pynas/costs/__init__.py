@@ -1,6 +1,18 @@
-"""Costs of architectures: parameters, MAdds, latency, as tables over the paths of every cell."""
+"""Costs of architectures: parameters, MAdds, memory, latency, as tables over the paths of every cell."""
 
 from pynas.costs.count import count, count_module, path_sums
+from pynas.costs.latency import LatencyCheck, check_latency, latency
 from pynas.costs.table import UNITS, Costs
+from pynas.costs.user import read_csv
 
-__all__ = ["UNITS", "Costs", "count", "count_module", "path_sums"]
+__all__ = [
+    "UNITS",
+    "Costs",
+    "LatencyCheck",
+    "check_latency",
+    "count",
+    "count_module",
+    "latency",
+    "path_sums",
+    "read_csv",
+]

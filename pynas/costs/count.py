@@ -14,29 +14,42 @@ from pynas.errors import InputError
 from pynas.supernets import Supernet
 from pynas.supernets.shapes import to_meta
 
+NAMES = ("params", "madds", "memory")
+
 
 def count_module(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[dict[str, int], tuple[int, ...]]:
-    """Parameters and MAdds of a module for one sample of `input_shape`, and the shape of its output.
+    """Parameters, MAdds and memory of a module for one sample of `input_shape`, and the shape of its output.
 
     MAdds are the multiply-adds of convolutions, linear layers and matrix products (attention included); normalisation,
-    activations, pooling and additions are not counted. Nothing is computed: the module runs on the meta device.
+    activations, pooling and additions are not counted. Memory is that of the parameters and of every layer's output in
+    bytes of their own types: what training keeps for one image. Nothing is computed: the module runs on the meta device.
     """
+    outputs: list[int] = []
+    meta = to_meta(module)
+    for layer in meta.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda _, inputs, output: outputs.append(output.nbytes))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        output = to_meta(module)(torch.empty(1, *input_shape, device="meta"))
-    params = sum(parameter.numel() for parameter in module.parameters())
-    return {"params": params, "madds": counter.get_total_flops() // 2}, tuple(output.shape[1:])
+        output = meta(torch.empty(1, *input_shape, device="meta"))
+    parameters = list(module.parameters())
+    costs = {
+        "params": sum(parameter.numel() for parameter in parameters),
+        "madds": counter.get_total_flops() // 2,
+        "memory": sum(parameter.nbytes for parameter in parameters) + sum(outputs),
+    }
+    return costs, tuple(output.shape[1:])
 
 
 def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
-    """Cost tables `params` (parameters) and `madds` (multiply-adds for one image) of a supernet.
+    """Cost tables `params` (parameters), `madds` (multiply-adds) and `memory` (bytes) of a supernet, for one image.
 
     image_shape: (3, H, W). An architecture's cost equals what `count_module` counts on its exported network.
 
     Raises:
         InputError: candidates of a layer, or cells of a block, that put out different shapes.
     """
-    fixed = {"params": 0, "madds": 0}
-    tables: dict[str, list[list[np.ndarray]]] = {"params": [], "madds": []}
+    fixed = dict.fromkeys(NAMES, 0)
+    tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in NAMES}
 
     def count_fixed(module: nn.Module | None, shape: tuple[int, ...]) -> tuple[int, ...]:
         if module is None:
@@ -47,8 +60,8 @@ def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
         return shape
 
     shape = count_fixed(net.stem, tuple(image_shape))
-    for b in range(len(net.blocks)):
-        cells = [_count_cell(net.layers(b, c), shape, f"block {b}, cell {c}") for c in range(len(net.blocks[b]))]  # type: ignore[arg-type]
+    for b, described in enumerate(net.space.blocks):
+        cells = [_count_cell(net.layers(b, c), shape, f"block {b}, cell {c}") for c in range(len(described))]
         if len({end for _, end in cells}) > 1:
             raise InputError(f"[costs] expected the cells of block {b} to end with one shape, "
                              f"got {[end for _, end in cells]}")  # fmt: skip
@@ -62,7 +75,7 @@ def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
 def _count_cell(
     layers: list[list[nn.Module]], shape: tuple[int, ...], where: str
 ) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
-    per_layer: dict[str, list[list[int]]] = {"params": [], "madds": []}
+    per_layer: dict[str, list[list[int]]] = {name: [] for name in NAMES}
     for number, layer in enumerate(layers):
         counted = [count_module(candidate, shape) for candidate in layer]
         ends = {end for _, end in counted}

@@ -15,8 +15,8 @@ from pynas.spaces import Architecture
 
 _KIND = "pynas.costs"
 
-# The unit of every cost that pynas itself measures, for headings.
-UNITS = {"params": "", "madds": "", "latency": "ms", "memory": "bytes"}
+# What the costs that pynas itself measures are called in headings, with their units.
+UNITS = {"params": "parameters", "madds": "MAdds", "memory": "memory (bytes)", "latency": "latency (ms)"}
 
 
 @dataclass
@@ -40,6 +40,21 @@ class Costs:
         if name not in self.tables:
             raise InputError(f"[costs] expected one of {', '.join(self.names)}, got {name!r}")
         return self.tables[name]
+
+    def __or__(self, other: Costs) -> Costs:
+        """Both: costs of other names beside these.
+
+        Raises:
+            InputError: a name that both have, or tables of another space.
+        """
+        if set(self.names) & set(other.names):
+            raise InputError(f"[costs] expected other names than {', '.join(self.names)}, got {', '.join(other.names)}")
+        shapes = [[[np.shape(cell) for cell in cells] for cells in costs[costs.names[0]]] for costs in (self, other)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"[costs] expected tables of the shapes {shapes[0]}, got {shapes[1]}")
+        return Costs(
+            {**self.tables, **other.tables}, {**self.fixed, **other.fixed}, {**self.made_from, **other.made_from}
+        )
 
     def of(self, architecture: Architecture) -> dict[str, float]:
         """What an architecture costs, by name, the fixed part included."""

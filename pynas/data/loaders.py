@@ -106,8 +106,13 @@ class _Fetch(Dataset):
     def __init__(self, dataset: Arrays | Folder, transform: Transform, seed: int) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
-    def __getitem__(self, key: tuple[int, int, np.ndarray]) -> tuple[Any, Tensor]:
-        epoch, step, indices = key
+    def __getitem__(self, key: tuple[int, int, np.ndarray]) -> tuple[Any, Tensor] | InputError:
+        try:
+            return self._batch(*key)
+        except InputError as error:  # raised in a worker, it would come out with a traceback for a message
+            return error
+
+    def _batch(self, epoch: int, step: int, indices: np.ndarray) -> tuple[Any, Tensor]:
         if isinstance(self.dataset, Arrays):
             images, labels = self.dataset.batch(indices)
             with seeded(self.seed, epoch, step):
@@ -122,8 +127,12 @@ class _Fetch(Dataset):
             return self.transform(image), label
 
 
-def _finish(batch: tuple[Any, Tensor], normalise: Callable[[Tensor], Tensor], device: torch.device) -> Any:
-    """Normalise on the device, so that only bytes travel."""
+def _finish(
+    batch: tuple[Any, Tensor] | InputError, normalise: Callable[[Tensor], Tensor], device: torch.device
+) -> tuple[Any, Tensor]:
+    """Normalise on the device, so that only bytes travel; raise what the fetching met."""
+    if isinstance(batch, InputError):
+        raise batch
     images, labels = batch
     move = partial(torch.Tensor.to, device=device, non_blocking=True)
     finished = [normalise(move(view)) for view in images] if isinstance(images, list) else normalise(move(images))

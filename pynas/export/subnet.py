@@ -25,10 +25,7 @@ def subnet(net: Supernet, architecture: Architecture | str) -> nn.Sequential:
     if isinstance(architecture, str):
         architecture = net.space.parse(architecture)
     net.space.check(architecture)
-    blocks = [
-        [layer[candidate] for layer, candidate in zip(net.blocks[b][choice.cell], choice.path)]
-        for b, choice in enumerate(architecture)
-    ]
+    blocks = [net.path(b, choice) for b, choice in enumerate(architecture)]
     return copy.deepcopy(_sequential(net.stem, blocks, net.head)).train(net.training)
 
 

@@ -26,8 +26,8 @@ class DNA(nn.Module):
 
     Training loss of a path of block k: mean (Y_k - U_k(Y_{k-1}))^2 over the K neurons of Y_k (eq. 6). The first block
     gets the images through the stem, which learns with it. All blocks train in every step from one teacher pass, every
-    cell of a block with a path of its own, drawn uniformly. The head learns at the same time to give the teacher's
-    logits from the teacher's last features (KL divergence), so that the exported network classifies without retraining.
+    cell of a block with a path of its own, drawn uniformly. The head learns at the same time to classify the teacher's
+    last features (`head_loss`), so that the exported network works without retraining.
 
     Where the teacher's width differs from the block's, the teacher's features first go through a fixed 1x1 convolution
     (`Projection`): its principal components, fitted on the first `projection_batches` training batches.
@@ -73,7 +73,7 @@ class DNA(nn.Module):
         for number, (images, _) in enumerate(batches):
             if number == self.projection_batches:
                 break
-            features.append(self.teacher(images.to(self._device)))
+            features.append(self.teacher(self.place(images)))
         if not features:
             raise InputError("[dna] expected training batches, got an empty loader")
         for projection, block in zip(self.projections, zip(*features)):
@@ -97,7 +97,7 @@ class DNA(nn.Module):
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         """One step of all blocks; backward runs block by block, so that one block's graph is alive at a time."""
-        images = images.to(self._device, non_blocking=True)
+        images = self.place(images)
         features, logits = self.targets(images)
         losses = {}
         for b, cells in enumerate(self.net.space.blocks):
@@ -108,8 +108,8 @@ class DNA(nn.Module):
                 loss = loss + functional.mse_loss(output, features[b])
             loss.backward()
             losses[f"block_{b + 1}"] = loss.detach() / len(cells)
-        if self.net.head is not None and logits is not None:
-            loss = distillation_loss(self.net.head(features[-1]), logits)
+        if self.net.head is not None:
+            loss = head_loss(self.net.head(features[-1]), logits, labels)
             loss.backward()
             losses["head"] = loss.detach()
         return losses
@@ -146,9 +146,10 @@ class DNA(nn.Module):
         """What block `block` gets and should put out, batch by batch."""
         return BlockBatches(self, batches, block)
 
-    @property
-    def _device(self) -> torch.device:
-        return self.projections[0].weight.device  # type: ignore[return-value]
+    def place(self, images: torch.Tensor) -> torch.Tensor:
+        """Images on the method's device, channels last: the layout that convolutions run fastest in."""
+        device = next(self.net.parameters()).device
+        return images.to(device, memory_format=torch.channels_last, non_blocking=True)
 
 
 class BlockBatches:
@@ -161,20 +162,30 @@ class BlockBatches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         net = self.method.net
         for images, _ in self.batches:
-            images = images.to(self.method._device)
+            images = self.method.place(images)
             features, _ = self.method.targets(images)
-            if self.block > 0:
-                x = features[self.block - 1]
-            else:
-                x = net.enter(images)
-            yield x, features[self.block]
+            yield features[self.block - 1] if self.block > 0 else enter_evaluating(net, images), features[self.block]
 
 
-def distillation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student) of two batches of logits `[B, classes]`, mean over the batch."""
-    return functional.kl_div(
-        functional.log_softmax(student, 1), functional.log_softmax(teacher, 1), log_target=True, reduction="batchmean"
-    )
+def enter_evaluating(net: Supernet, images: torch.Tensor) -> torch.Tensor:
+    """The stem's output with its stored statistics; the mode of every part of it stays as it was."""
+    modes = [(part, part.training) for part in net.stem.modules()] if net.stem is not None else []
+    try:
+        for part, _ in modes:
+            part.training = False
+        return net.enter(images)
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def head_loss(output: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
+    """KL(teacher || student) of logits `[B, classes]`, mean over the batch; cross-entropy with the labels where the
+    teacher has no logits for these classes (none at all, or another number)."""
+    if logits is None or logits.shape != output.shape:
+        return functional.cross_entropy(output, labels.to(output.device))
+    student, teacher = functional.log_softmax(output, 1), functional.log_softmax(logits, 1)
+    return functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
 def check_taps(
@@ -191,7 +202,11 @@ def check_taps(
     for b, (a, w) in enumerate(zip(have, want)):
         if a[1:] != w[1:]:
             raise InputError(
-                f"[dna] expected features of size {w[1]}x{w[2]} after block {b + 1}, got {a[1]}x{a[2]} "
-                f"at the teacher's tap {teacher.taps[b]!r} for {image_shape[1]}x{image_shape[2]} images"
+                f"[dna] expected features of size {_size(w)} after block {b + 1}, got {_size(a)} "
+                f"at the teacher's tap {teacher.taps[b]!r} for {_size(image_shape)} images"
             )
     return list(zip(have, want))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape[1:])) if len(shape) == 3 else f"the shape {shape}"

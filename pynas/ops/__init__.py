@@ -1,6 +1,9 @@
 """Fused operators: each is a torch operator with CPU and CUDA kernels, and a plain-torch reference beside it."""
 
+from pynas.ops.ensemble_loss import ensemble_loss
 from pynas.ops.path_batch_norm import path_batch_norm
 from pynas.ops.path_distance import path_distance
+from pynas.ops.queue_nce import queue_nce
+from pynas.ops.saliency_boxes import saliency_boxes
 
-__all__ = ["path_batch_norm", "path_distance"]
+__all__ = ["ensemble_loss", "path_batch_norm", "path_distance", "queue_nce", "saliency_boxes"]

@@ -36,6 +36,11 @@ def define(name: str, schema: str, implementation, fake) -> None:
     torch.library.register_fake(f"pynas::{name}", fake, lib=library)
 
 
+def backend(tensor: torch.Tensor) -> str:
+    """Whose kernels run on this tensor: "cpu" or "cuda"."""
+    return "cuda" if tensor.is_cuda else "cpu"
+
+
 def threads() -> int:
     """Threads that a kernel may use: torch's setting."""
     return torch.get_num_threads()

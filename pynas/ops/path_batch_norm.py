@@ -9,9 +9,9 @@ from pynas.ops import _library as native
 
 ACTIVATIONS = (None, "relu", "silu")
 
-# Elements of a channel that a CUDA block sums where a channel is too large for shared memory: contiguous, channels-last
-# (where the block takes many channels at once).
-_CHUNKS = (16384, 1024)
+# Elements of a channel that are summed as one piece: contiguous, channels-last (many channels at once). The CPU takes a
+# contiguous channel as a whole.
+_CHUNKS = {"cpu": (1 << 62, 256), "cuda": (16384, 1024)}
 
 
 def path_batch_norm(
@@ -136,7 +136,7 @@ def _launch(x, paths, weight, bias, eps, activation, residual, mean, var, y) -> 
     batch, channels = x.shape[0] // paths, x.shape[1]
     size = x.numel() // (x.shape[0] * channels)
     channels_last = layout != torch.contiguous_format or size == 1
-    chunk = _CHUNKS[channels_last]
+    chunk = _CHUNKS[native.backend(x)][channels_last]
     partial = x.new_empty(2 * paths * channels * -(-batch * size // chunk), dtype=torch.float64)
     pointers = (x, residual, weight, bias, mean if given else found_mean, var if given else found_var, y, partial)
     sizes = (paths, batch, channels, size, chunk, eps)

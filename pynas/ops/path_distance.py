@@ -9,8 +9,8 @@ from pynas.ops import _library as native
 
 KINDS = ("relative_l1", "mse", "cosine")
 
-# Elements of a row that are summed as one piece (csrc/common/path_distance.h): a first-level cache's worth.
-_CHUNK = 8192
+# Elements of a row that are summed as one piece: long streams on the CPU, many blocks on CUDA.
+_CHUNKS = {"cpu": 32768, "cuda": 8192}
 
 
 def path_distance(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
@@ -28,9 +28,10 @@ def path_distance(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> tor
 
 def path_distance_reference(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
     """The same in plain torch, in float64."""
-    target, outputs = target.double(), outputs.double().unflatten(0, (-1, len(target)))
+    target = target.double().unsqueeze(-1).flatten(1)
+    outputs = outputs.double().unflatten(0, (-1, len(target))).unsqueeze(-1).flatten(2)
     if kind == "cosine":
-        distance = 2 - 2 * F.cosine_similarity(outputs.flatten(2), target.flatten(1)[None], dim=2)
+        distance = 2 - 2 * F.cosine_similarity(outputs, target[None], dim=2)
     elif kind == "mse":
         distance = (outputs - target).square()
     else:
@@ -69,10 +70,11 @@ def _path_distance(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> to
     layout = native.memory_format(outputs)
     outputs, target = outputs.contiguous(memory_format=layout), target.contiguous(memory_format=layout)
     size = target.numel() // batch
-    parts = batch * -(-size // _CHUNK)
+    chunk = _CHUNKS[native.backend(outputs)]
+    parts = batch * -(-size // chunk)
     workspace = outputs.new_empty(parts * (3 * paths + 2), dtype=torch.float64)
     partial, moments = workspace[: parts * 3 * paths], workspace[parts * 3 * paths :]
-    sizes = (paths, batch, size, _CHUNK, KINDS.index(kind))
+    sizes = (paths, batch, size, chunk, KINDS.index(kind))
     native.call("path_distance", outputs, outputs, target, partial, moments, distances, *sizes, outputs.dtype)
     return distances
 

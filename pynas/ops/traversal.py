@@ -7,13 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from pynas import _C
-from pynas.ops._library import library, require, threads
-
-library.define(
-    "traverse(Tensor offsets, Tensor losses, Tensor costs, Tensor limits, Tensor? state_in, Tensor? state_out, "
-    "int states, int top_k) -> (Tensor, Tensor, Tensor)"
-)
+from pynas.ops import _library as native
 
 
 def traverse(
@@ -25,22 +19,24 @@ def traverse(
     state_out: torch.Tensor | None = None,
     states: int = 1,
     top_k: int = 1,
+    longest: int = 1 << 20,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The `top_k` choices of least total loss with every total cost <= its limit; ties by the indices, block by block.
 
     offsets `[B+1]`: block b's options are rows offsets[b]..offsets[b+1]-1; losses `[N]`; costs `[N, M]` of either sign;
-    limits `[M]`, inclusive; all int64 on the CPU, and every possible total below 2**62 in magnitude. state_in,
+    limits `[M]`, inclusive; all int64 on the CPU, and every possible total below 2**61 in magnitude. state_in,
     state_out `[N]` in 0..states-1: an option follows one whose state_out equals its state_in; the first block starts
-    in state 0 and the last one ends there; every option must lie on some whole choice.
+    in state 0 and the last one ends there; every option must lie on some whole choice. longest: partial choices that are
+    kept in a list, which bounds the memory (64 bytes each, and a little more per block and limit).
 
     Returns indices `[top_k, B]` (-1 in rows past the last choice there is), counts `[4]` (found, visited, pruned,
     rounds), and float64 `[M+1]`: the Lagrangian multipliers and the bound they give on the total of the losses, counted
     from the least of each block. Not differentiable.
     """
-    return torch.ops.pynas.traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k)
+    return torch.ops.pynas.traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
 
 
-def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top_k: int) -> None:
+def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top_k: int, longest: int) -> None:
     for name, tensor, dims in (
         ("offsets", offsets, 1),
         ("losses", losses, 1),
@@ -51,58 +47,66 @@ def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top
     ):
         if tensor is None:
             continue
-        require(
-            tensor.dtype == torch.int64 and tensor.device.type == "cpu" and tensor.dim() == dims,
+        native.require(
+            tensor.dtype == torch.int64 and tensor.device.type in ("cpu", "meta") and tensor.dim() == dims,
             "traverse",
             f"{name} to be an int64 tensor on the CPU with {dims} axes",
             f"{tensor.dtype} on {tensor.device} with {tensor.dim()}",
         )
     count = losses.shape[0]
-    require(costs.shape[0] == count, "traverse", f"costs of {count} options", costs.shape[0])
-    require(costs.shape[1] == limits.shape[0], "traverse", f"{costs.shape[1]} limits", limits.shape[0])
-    require(offsets.shape[0] >= 2, "traverse", "at least one block", offsets.shape[0] - 1)
-    require(top_k >= 1, "traverse", "top_k of at least 1", top_k)
-    require((state_in is None) == (state_out is None), "traverse", "both state_in and state_out, or neither", "one")
-    require(states == 1 or state_in is not None, "traverse", "state_in and state_out with more than one state", states)
+    native.require(costs.shape[0] == count, "traverse", f"costs of {count} options", costs.shape[0])
+    native.require(costs.shape[1] == limits.shape[0], "traverse", f"{costs.shape[1]} limits", limits.shape[0])
+    native.require(offsets.shape[0] >= 2, "traverse", "at least one block", offsets.shape[0] - 1)
+    native.require(top_k >= 1, "traverse", "top_k of at least 1", top_k)
+    native.require(
+        (state_in is None) == (state_out is None), "traverse", "both state_in and state_out, or neither", "one"
+    )
+    native.require(
+        states == 1 or state_in is not None, "traverse", "state_in and state_out with more than one state", states
+    )
     for state in (state_in, state_out):
-        require(state is None or state.shape[0] == count, "traverse", f"states of {count} options", "another number")
+        native.require(
+            state is None or state.shape[0] == count, "traverse", f"states of {count} options", "another number"
+        )
 
 
 def _check_values(offsets, losses, costs, state_in, state_out, states: int) -> None:
     """What only the values tell; the kernel trusts them afterwards."""
     count = losses.shape[0]
     sizes = offsets.diff()
-    require(
+    native.require(
         bool(offsets[0] == 0) and bool(offsets[-1] == count) and bool((sizes > 0).all()),
         "traverse",
         f"offsets that rise from 0 to {count}, a block at least one option",
         offsets.tolist(),
     )
-    require(int(sizes.max()) < 2**31, "traverse", "fewer than 2**31 options in a block", int(sizes.max()))
+    native.require(int(sizes.max()) < 2**31, "traverse", "fewer than 2**31 options in a block", int(sizes.max()))
     starts = offsets.numpy()[:-1]
     for name, tensor in (("losses", losses[:, None]), ("costs", costs)):
         least, most = (np_ufunc.reduceat(tensor.numpy(), starts, axis=0) for np_ufunc in (np.minimum, np.maximum))
         total = np.maximum(-least.astype(np.float64), most).sum(axis=0).max(initial=0)
-        require(total < 2.0**62, "traverse", f"{name} whose totals stay below 2**62", total)
+        native.require(total < 2.0**61, "traverse", f"{name} whose totals stay below 2**61", total)
     if state_in is None:
         return
     for state in (state_in, state_out):
-        require(bool(((state >= 0) & (state < states)).all()), "traverse", f"states in 0..{states - 1}", "others")
+        native.require(
+            bool(((state >= 0) & (state < states)).all()), "traverse", f"states in 0..{states - 1}", "others"
+        )
     bounds = offsets.tolist()
     before = torch.tensor([0])
     for begin, end in itertools.pairwise(bounds):
-        require(
+        native.require(
             torch.equal(before, state_in[begin:end].unique()),
             "traverse",
             f"block options to start in the states {before.tolist()} that the block before ends in",
             state_in[begin:end].unique().tolist(),
         )
         before = state_out[begin:end].unique()
-    require(before.tolist() == [0], "traverse", "the last block to end in state 0", before.tolist())
+    native.require(before.tolist() == [0], "traverse", "the last block to end in state 0", before.tolist())
 
 
-def _cpu(offsets, losses, costs, limits, state_in, state_out, states, top_k):
-    _check(offsets, losses, costs, limits, state_in, state_out, states, top_k)
+def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest):
+    _check(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
     _check_values(offsets, losses, costs, state_in, state_out, states)
     offsets, losses, costs, limits = (t.contiguous() for t in (offsets, losses, costs, limits))
     if states == 1:
@@ -113,16 +117,14 @@ def _cpu(offsets, losses, costs, limits, state_in, state_out, states, top_k):
     indices = torch.full((top_k, blocks), -1, dtype=torch.int64)
     counts = torch.zeros(4, dtype=torch.int64)
     multipliers = torch.zeros(limits.shape[0] + 1, dtype=torch.float64)
-    _C.traverse(
-        blocks, limits.shape[0], states, offsets.data_ptr(), losses.data_ptr(), costs.data_ptr(), limits.data_ptr(),
-        0 if state_in is None else state_in.data_ptr(), 0 if state_out is None else state_out.data_ptr(),
-        top_k, threads(), indices.data_ptr(), counts.data_ptr(), multipliers.data_ptr(),
-    )  # fmt: skip
+    inputs = (offsets, losses, costs, limits, state_in, state_out)
+    sizes = (blocks, limits.shape[0], states, top_k, longest)
+    native.call("traverse", offsets, *inputs, indices, counts, multipliers, *sizes)
     return indices, counts, multipliers
 
 
-def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k):
-    _check(offsets, losses, costs, limits, state_in, state_out, states, top_k)
+def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest):
+    _check(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
     return (
         offsets.new_empty((top_k, offsets.shape[0] - 1)),
         offsets.new_empty(4),
@@ -130,11 +132,16 @@ def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k):
     )
 
 
-library.impl("traverse", _cpu, "CPU")
-torch.library.register_fake("pynas::traverse", _fake, lib=library)
+native.define(
+    "traverse",
+    "(Tensor offsets, Tensor losses, Tensor costs, Tensor limits, Tensor? state_in, Tensor? state_out, "
+    "int states, int top_k, int longest) -> (Tensor, Tensor, Tensor)",
+    _traverse,
+    _fake,
+)
 
 
-def traverse_reference(offsets, losses, costs, limits, state_in=None, state_out=None, states=1, top_k=1):
+def traverse_reference(offsets, losses, costs, limits, state_in=None, state_out=None, states=1, top_k=1, longest=0):
     """The indices of `traverse`, by looking at every choice there is."""
     blocks = [range(begin, end) for begin, end in itertools.pairwise(offsets.tolist())]
     rows = []

@@ -2,6 +2,22 @@
 
 from pynas.search.best import Entry, Found, States, best
 from pynas.search.certificate import Certificate
+from pynas.search.front import Front, front
+from pynas.search.pareto import ParetoFront, pareto
 from pynas.search.traverse import Traversal, traverse
+from pynas.search.verify import VerificationError
 
-__all__ = ["Certificate", "Entry", "Found", "States", "Traversal", "best", "traverse"]
+__all__ = [
+    "Certificate",
+    "Entry",
+    "Found",
+    "Front",
+    "ParetoFront",
+    "States",
+    "Traversal",
+    "VerificationError",
+    "best",
+    "front",
+    "pareto",
+    "traverse",
+]

@@ -66,6 +66,10 @@ class Found(Sequence[Entry]):
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
 
+    def verify(self) -> int:
+        """Check the answer independently, by enumeration (`pynas.search.verify`). Returns the partial choices seen."""
+        return self.traversal.verify()
+
 
 def best(
     tables: Sequence[Sequence[ScoreTable]],

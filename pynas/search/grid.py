@@ -11,15 +11,15 @@ import numpy as np
 
 from pynas.errors import InputError
 
-# Totals stay below 2**61, whatever is chosen; the kernel needs 2**62.
-_BITS = 61
+# Totals stay below 2**60, whatever is chosen; the kernel needs 2**61.
+_BITS = 60
 
 
 @dataclass(frozen=True)
 class Grid:
     """Values as whole multiples of 2**exponent: float64 `[n]` per block -> int64, totals exact.
 
-    The unit is 2**-61 of the greatest possible total, so that float64 values within a factor of 2**8 of it are kept to
+    The unit is 2**-60 of the greatest possible total, so that float64 values within a factor of 2**7 of it are kept to
     the last bit; smaller ones are rounded to the nearest multiple. A total is the exact sum of those, rounded once to
     float64: what `math.fsum` gives.
     """
@@ -33,18 +33,19 @@ class Grid:
     def whole(self, values: np.ndarray) -> np.ndarray:
         return np.rint(np.ldexp(values, -self.exponent)).astype(np.int64)
 
-    def total(self, whole: int) -> float:
-        return math.ldexp(float(whole), self.exponent)
+    def total(self, whole: np.ndarray | int) -> np.ndarray:
+        """Totals as float64, rounded once."""
+        return np.ldexp(np.asarray(whole, dtype=np.int64).astype(np.float64), self.exponent)
 
     def most(self, limit: float) -> int:
         """The greatest whole total that, rounded to float64, is `limit` or less."""
-        scaled = math.ldexp(limit, -self.exponent) if limit < math.ldexp(1.0, self.exponent + 63) else 2.0**63
-        return bisect.bisect_right(range(2**62), scaled, key=float) - 1
+        scaled = math.ldexp(limit, -self.exponent) if limit < math.ldexp(1.0, self.exponent + 62) else 2.0**62
+        return bisect.bisect_right(range(2**61), scaled, key=float) - 1
 
     def least(self, limit: float) -> int:
         """The least whole total that, rounded to float64, is `limit` or more."""
-        scaled = math.ldexp(limit, -self.exponent) if limit < math.ldexp(1.0, self.exponent + 63) else 2.0**63
-        return bisect.bisect_left(range(2**62), scaled, key=float)
+        scaled = math.ldexp(limit, -self.exponent) if limit < math.ldexp(1.0, self.exponent + 62) else 2.0**62
+        return bisect.bisect_left(range(2**61), scaled, key=float)
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class Column:
     fixed: int
     grid: Grid | None
 
-    def total(self, rows: np.ndarray) -> int | float:
-        whole = self.fixed + int(self.whole[rows].sum())
+    def total(self, rows: np.ndarray) -> np.ndarray:
+        """Totals of choices: rows `[..., B]` -> `[...]`."""
+        whole = self.fixed + self.whole[rows].sum(axis=-1)
         return whole if self.grid is None else self.grid.total(whole)
 
     def most(self, limit: float) -> int:

@@ -29,7 +29,7 @@ def explain(problem: Problem) -> str:
 def _extreme(problem: Problem, column: Column, sign: int) -> float:
     none = np.zeros((len(problem.losses), 0), np.int64)
     rows, _, _ = problem.solve(sign * column.whole, none, np.zeros(0, np.int64), 1)
-    return column.total(rows[0])
+    return column.total(rows[0]).item()
 
 
 def _clash(problem: Problem) -> Sequence[Limit]:

@@ -14,7 +14,7 @@ from pynas.search.grid import Column, Grid
 from pynas.search.states import Links
 
 # Beyond every total: a bound there never matters, or is never met.
-_FAR = 2**62 - 1
+_FAR = 2**61 - 1
 
 
 @dataclass(frozen=True)

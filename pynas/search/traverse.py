@@ -14,6 +14,7 @@ from pynas.search.grid import cost_column, join_blocks, losses_on_grid
 from pynas.search.infeasible import explain
 from pynas.search.problem import Limit, Problem
 from pynas.search.states import link, unlinked
+from pynas.search.verify import verify
 
 # One bound per cost, None where there is none; a number alone where there is one cost.
 Bounds = Sequence[float | None] | float | None
@@ -32,9 +33,18 @@ class Traversal:
     certificate: Certificate
     exhausted: bool
     problem: Problem = field(repr=False)
+    multipliers: np.ndarray = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.losses)
+
+    def verify(self) -> int:
+        """Check the answer independently, by enumeration; see `pynas.search.verify`. Returns the partial choices seen.
+
+        Raises:
+            VerificationError: it is not the exact answer.
+        """
+        return verify(self.problem, self.indices + self.problem.offsets[:-1], self.exhausted, self.multipliers)
 
 
 def traverse(
@@ -104,8 +114,10 @@ def run(problem: Problem, top_k: int) -> Traversal:
     rows, counts, multipliers = problem.solve(problem.losses, costs, most, min(int(top_k), size))
     if len(rows) == 0:
         raise InfeasibleError(explain(problem))
-    losses = np.array([problem.grid.total(int(total)) for total in problem.losses[rows].sum(axis=1)])
-    totals = np.array([[column.total(row) for column in problem.columns] for row in rows], dtype=object)
+    losses = problem.grid.total(problem.losses[rows].sum(axis=1))
+    totals = np.empty((len(rows), len(problem.columns)), dtype=object)
+    for d, column in enumerate(problem.columns):
+        totals[:, d] = column.total(rows).tolist()
     first = problem.links.offsets[:-1]
     least = int(np.minimum.reduceat(problem.losses[problem.links.rows], first).sum())
     certificate = Certificate(
@@ -113,11 +125,11 @@ def run(problem: Problem, top_k: int) -> Traversal:
         visited=int(counts[1]),
         pruned=int(counts[2]),
         lower_bound=float(losses[0]),
-        relaxation=problem.grid.total(least + math.floor(multipliers[-1])),
+        relaxation=float(problem.grid.total(least + math.floor(multipliers[-1]))),
         multipliers=tuple(_per_unit(problem, owners, multipliers)),
     )
     indices = rows - problem.offsets[:-1]
-    return Traversal(indices, losses, totals.reshape(len(rows), -1), certificate, len(rows) < top_k, problem)
+    return Traversal(indices, losses, totals, certificate, len(rows) < top_k, problem, multipliers[:-1])
 
 
 def _per_unit(

@@ -39,11 +39,11 @@ def first_path_shapes(net: Supernet, image_shape: tuple[int, int, int]) -> list[
     if net.stem is not None:
         shape = output_shape(net.stem, shape)
     shapes = []
-    for b, cells in enumerate(net.blocks):
+    for b, cells in enumerate(net.space.blocks):
         ends = []
-        for cell in cells:  # type: ignore[union-attr]
+        for c in range(len(cells)):
             end = shape
-            for layer in cell:
+            for layer in net.layers(b, c):
                 end = output_shape(layer[0], end)
             ends.append(end)
         if len(set(ends)) > 1:

@@ -46,7 +46,11 @@ class Supernet(nn.Module):
 
     def layers(self, block: int, cell: int) -> list[list[nn.Module]]:
         """The candidates of a cell as plain lists, `[layer][candidate]`, as `pynas.rate` takes them."""
-        return [list(layer) for layer in self.blocks[block][cell]]
+        return [list(layer) for layer in self.blocks[block][cell]]  # type: ignore[index]
+
+    def path(self, block: int, choice: Choice) -> list[nn.Module]:
+        """The modules that a path runs."""
+        return [layer[candidate] for layer, candidate in zip(self.layers(block, choice.cell), choice.path)]
 
     def enter(self, images: torch.Tensor) -> torch.Tensor:
         """What the first block gets: the stem's output, or the images where there is no stem."""
@@ -54,8 +58,8 @@ class Supernet(nn.Module):
 
     def run_path(self, block: int, choice: Choice, x: torch.Tensor) -> torch.Tensor:
         """One path of one cell of one block."""
-        for layer, candidate in zip(self.blocks[block][choice.cell], choice.path):
-            x = layer[candidate](x)
+        for module in self.path(block, choice):
+            x = module(x)
         return x
 
     def forward(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:

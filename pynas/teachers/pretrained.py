@@ -37,6 +37,9 @@ def timm_teacher(
 ) -> Teacher:
     """A timm model by name. Without `taps`: the six blocks of an EfficientNet (as DNA cuts it), else timm's own stages.
 
+    Where weights are pretrained, `made_from` holds the mean and std that they expect of the images; a `num_classes` other
+    than theirs gives a new, untrained classifier, whose logits teach nothing.
+
     Raises:
         InputError: an unknown name, weights that cannot be loaded, or no known stages.
     """
@@ -55,7 +58,10 @@ def timm_teacher(
             f"[teacher] expected to load {name!r} with pretrained={pretrained}, got {reason}; pretrained weights come "
             "from the model hub: without a network, put them into its cache, or use pretrained=False"
         ) from None
-    made_from = {"timm": name, "pretrained": pretrained, "num_classes": num_classes}
+    made_from: dict[str, Any] = {"timm": name, "pretrained": pretrained, "num_classes": num_classes}
+    if pretrained:
+        expected = timm.data.resolve_model_data_config(module)
+        made_from |= {"mean": list(expected["mean"]), "std": list(expected["std"])}
     return Teacher(module, _default_taps(name, module) if taps is None else taps, norm, made_from)
 
 

@@ -39,11 +39,12 @@ def small(num_classes: int, blocks: Sequence[Sequence[int]], stem: Sequence[int]
 
 
 def _basic_blocks(channels: int, width: int, stride: int, depth: int = 1) -> nn.Sequential:
-    from timm.models.resnet import BasicBlock, downsample_conv
+    from timm.layers import ConvNormAct
+    from timm.models.resnet import BasicBlock
 
     shortcut = None
     if stride != 1 or channels != width:
-        shortcut = downsample_conv(channels, width, kernel_size=1, stride=stride)
+        shortcut = ConvNormAct(channels, width, 1, stride=stride, padding=0, apply_act=False)
     first = BasicBlock(channels, width, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(depth - 1)))
 
@@ -52,11 +53,10 @@ def small_like(
     block_shapes: Sequence[Sequence[int]], image_shape: Sequence[int]
 ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """`blocks` and `stem` of a small teacher whose blocks have these output shapes (C, H, W)."""
-    sides = [image_shape[1], *(shape[1] for shape in block_shapes)]
+    # The stem halves the side before a first block that would reduce it by 3 or more.
+    stem = (16, 2 if image_shape[1] >= 3 * block_shapes[0][1] else 1)
+    sides = [-(-image_shape[1] // stem[1]), *(shape[1] for shape in block_shapes)]
     strides = [max(1, round(before / after)) for before, after in itertools.pairwise(sides)]
-    # The stem takes its half of a first block that reduces by 4 or more.
-    stem = (16, 2 if strides[0] >= 4 else 1)
-    strides[0] //= stem[1]
     return [(shape[0], stride) for shape, stride in zip(block_shapes, strides, strict=True)], stem
 
 

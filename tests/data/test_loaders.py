@@ -15,7 +15,7 @@ import torch
 from torchvision.transforms import v2
 
 from pynas import data
-from pynas.data import Arrays, CropFlip, Loader, PerImage, Views
+from pynas.data import Arrays, CropFlip, Folder, Loader, PerImage, Views
 from pynas.data.loaders import seeded
 from pynas.errors import InputError
 
@@ -65,6 +65,34 @@ def test_exactly_resumable(request: pytest.FixtureRequest, source: str, augmenta
     assert not same(batches(3, 0, seed=1), whole)
     if views == 2:
         assert not torch.equal(*whole[0][0])
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+def test_seed_and_epoch_each_change_order_and_augmentation(request: pytest.FixtureRequest, source: str) -> None:
+    images = request.getfixturevalue(source)
+
+    def first(epoch: int, seed: int, augmentation: str, shuffle: bool) -> torch.Tensor:
+        loader = images.loader("train", 16, augmentation, shuffle=shuffle, seed=seed)
+        loader.set_epoch(epoch)
+        return next(iter(loader))[0]
+
+    for augmentation, shuffle in (("none", True), ("standard", False)):
+        batches = [first(epoch, seed, augmentation, shuffle) for epoch, seed in ((0, 0), (1, 0), (0, 1), (1, 1))]
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(batches, 2))
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+def test_every_image_and_batch_draws_for_itself(request: pytest.FixtureRequest, source: str) -> None:
+    images = request.getfixturevalue(source)
+    part: Any
+    if source == "digits":
+        part = Arrays(images.train.images[:1].expand(8, 3, 8, 8), images.train.labels[:1].expand(8))
+    else:
+        part = Folder([images.train.samples[0]] * 8)
+    loader = dataclasses.replace(images, train=part).loader("train", 4, "standard", shuffle=False)
+    (first, _), (second, _) = loader
+    assert len({row.numpy().tobytes() for row in first}) > 1
+    assert not torch.equal(first, second)
 
 
 def test_iterating_leaves_the_global_generators_alone(digits: data.ImageData) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pynas import ops
 from pynas.errors import InputError
 from pynas.ops.path_batch_norm import ACTIVATIONS, path_batch_norm_reference
 
-# Paths, then the shape of x.
+# Paths, then the shape of x. The last two are too large for the CUDA kernel's wide tile, and for its shared memory.
 CASES = [
     (1, (2, 1)),
     (2, (6, 33)),
@@ -20,6 +22,7 @@ CASES = [
     (2, (6, 70, 9, 8)),
     (1, (3, 130, 4, 4)),
     (2, (10, 8, 2, 3, 4)),
+    (1, (5, 9, 22, 20)),
     (1, (5, 2, 100, 99)),
 ]
 FORMATS = {"contiguous": None, "channels_last": {4: torch.channels_last, 5: torch.channels_last_3d}}
@@ -39,8 +42,9 @@ def parameters(channels: int, device: str, dtype: torch.dtype) -> tuple[torch.Te
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("with_residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize(
+    ("activation", "with_residual"), [(None, False), (None, True), ("relu", True), ("silu", False), ("silu", True)]
+)
 @pytest.mark.parametrize(("paths", "shape"), CASES, ids=str)
 def test_matches_reference(paths, shape, activation, with_residual, layout, device, dtype, tolerance):
     x = make(shape, device, dtype, layout)
@@ -94,6 +98,17 @@ def test_large_mean_keeps_the_variance(device):
     torch.testing.assert_close(var.cpu().double(), expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+def test_outliers_at_the_start_keep_the_variance(layout, device):
+    x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x[0, :, 0, :9] += 100
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    _, _, var = ops.path_batch_norm(x.to(device), 1)
+    _, _, expected = path_batch_norm_reference(x, 1)
+    torch.testing.assert_close(var.cpu().double(), expected, rtol=1e-4, atol=0)
+
+
 def test_strided_inputs(device):
     x = make((4, 6, 10, 8), device, torch.float32)[:, ::2, 1:8, ::3]
     residual = make((4, 3, 3, 7), device, torch.float32).transpose(2, 3)
@@ -107,6 +122,16 @@ def test_strided_inputs(device):
 def test_empty(shape, device):
     y, mean, var = ops.path_batch_norm(torch.zeros(shape, device=device), 2)
     assert y.shape == shape and mean.isnan().all() and var.isnan().all() and mean.shape == (2, 3)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("layout", FORMATS)
+def test_more_than_two_to_the_31_elements(layout):
+    x = torch.randn(4, 2**15, 128, 129, device="cuda", dtype=torch.float16)
+    x = x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x
+    y, mean, var = ops.path_batch_norm(x, 2, activation="relu", out=x.clone())
+    last = ops.path_batch_norm(x[2:], 1, activation="relu")
+    assert torch.equal(y[2:], last[0]) and torch.equal(mean[1:], last[1]) and torch.equal(var[1:], last[2])
 
 
 def test_nan_stays_in_its_channel(device):
@@ -170,3 +195,88 @@ def test_overlapping_output_is_refused(with_residual):
     residual = x if with_residual else None
     with pytest.raises(InputError, match=r"\[path_batch_norm\] expected out to be (x|residual) itself"):
         ops.path_batch_norm(x if residual is None else x.clone(), 2, residual=residual, out=out)
+
+
+def arguments(device: str = "cpu", dtype: torch.dtype = torch.float32, layout: str = "contiguous") -> list[tuple]:
+    """Positional arguments of the operator: statistics of the batch, then given ones."""
+    x, residual = make((4, 6, 3, 5), device, dtype, layout), make((4, 6, 3, 5), device, dtype, layout, seed=1)
+    weight, bias = parameters(6, device, dtype)
+    mean, var = torch.randn(2, 6, device=device), torch.rand(2, 6, device=device)
+    return [
+        (x, 2, weight, bias, 1e-5, "silu", residual, None, None),
+        (x, 2, None, None, 1e-5, None, None, mean, var),
+    ]
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck(layout, device, dtype):
+    for case in arguments(device, dtype, layout):
+        torch.library.opcheck(torch.ops.pynas.path_batch_norm, case)
+        torch.library.opcheck(torch.ops.pynas.path_batch_norm_, (*case, torch.empty_like(case[0])))
+
+
+@pytest.mark.parametrize("into", [False, True], ids=["new", "out"])
+def test_compile(into, device):
+    def function(x, weight, residual):
+        out = torch.empty_like(x) if into else None
+        y, mean, var = ops.path_batch_norm(x * 2, 2, weight, None, 1e-5, "silu", residual, out=out)
+        return y + 1, mean, var
+
+    x, _, weight, _, _, _, residual, _, _ = arguments(device)[0]
+    compiled = torch.compile(function, fullgraph=True)
+    torch.testing.assert_close(compiled(x, weight, residual), function(x, weight, residual))
+
+
+def test_compile_with_dynamic_batch(device):
+    compiled = torch.compile(lambda x: ops.path_batch_norm(x, 2)[0], fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (4, 8, 6):
+        x = make((rows, 3, 2, 2), device, torch.float32)
+        torch.testing.assert_close(compiled(x), ops.path_batch_norm(x, 2)[0])
+
+
+class _Module(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ops.path_batch_norm(x, 2, activation="relu")[0]
+
+
+def test_export(device):
+    x = make((4, 3, 2, 2), device, torch.float32)
+    program = torch.export.export(_Module(), (x,))
+    torch.testing.assert_close(program.module()(x), _Module()(x))
+
+
+def test_thread_count_changes_nothing(one_or_two_threads):
+    x = make((8, 130, 6, 6), "cpu", torch.float32)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        results = one_or_two_threads(lambda layout=layout: ops.path_batch_norm(x.contiguous(memory_format=layout), 2))
+        for one, two in zip(*results):
+            assert torch.equal(one, two)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_fuzz(data, call_on, draw_tensor):
+    """Any shapes, layouts, strides, dtypes and options: the right answer, or an InputError."""
+    draw = data.draw
+    paths, batch, channels = draw(st.integers(1, 4)), draw(st.integers(0, 4)), draw(st.integers(1, 40))
+    shape = (paths * batch, channels, *draw(st.lists(st.integers(0, 7), max_size=3)))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]))
+    x, residual = draw_tensor(draw, shape, dtype), draw(st.booleans()) and draw_tensor(draw, shape, dtype)
+    weight, bias = (draw_tensor(draw, (channels,), dtype) if draw(st.booleans()) else None for _ in range(2))
+    activation, asked = draw(st.sampled_from(ACTIVATIONS)), draw(st.sampled_from([paths, paths, paths, 3]))
+    options = (weight, bias, 0.1, activation, residual if residual is not False else None)
+    with call_on(draw(st.sampled_from(["cpu", "cuda_host"]))):
+        if shape[0] % asked:
+            with pytest.raises(InputError):
+                ops.path_batch_norm(x, asked, *options)
+            return
+        y, mean, var = ops.path_batch_norm(x, asked, *options)
+    if x.numel() == 0:
+        assert y.shape == x.shape and mean.isnan().all()
+        return
+    expected, expected_mean, expected_var = path_batch_norm_reference(x, asked, *options)
+    tolerance = {torch.float16: 4e-3, torch.bfloat16: 3e-2}.get(dtype, 2e-5)
+    torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(mean.double(), expected_mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(var.double(), expected_var, rtol=1e-5, atol=1e-5)

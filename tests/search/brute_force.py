@@ -8,10 +8,10 @@ import numpy as np
 
 
 def on_grid(blocks):
-    """Fractions, multiples of 2**-61 of the greatest total (to the next power of two); integers as they are."""
+    """Fractions, multiples of 2**-60 of the greatest total (to the next power of two); integers as they are."""
     if all(np.issubdtype(block.dtype, np.integer) for block in blocks):
         return [[int(value) for value in block] for block in blocks]
-    unit = Fraction(2) ** (math.frexp(sum(float(np.abs(block).max()) for block in blocks))[1] - 61)
+    unit = Fraction(2) ** (math.frexp(sum(float(np.abs(block).max()) for block in blocks))[1] - 60)
     return [[round(Fraction(float(v)) / unit) * unit for v in block] for block in blocks]
 
 

@@ -56,6 +56,7 @@ def check(losses, costs, upper, at_least, top_k):
     assert found.certificate.lower_bound == found.losses[0]
     assert found.certificate.relaxation <= found.losses[0] + 1e-12
     assert found.certificate.gap == 0
+    found.verify()
 
 
 @given(instances())
@@ -108,6 +109,7 @@ def test_states_equal_brute_force(instance):
         return
     found = traverse(losses, costs, upper, top_k, state_in=state_in, state_out=state_out, follows=follows)
     assert found.indices.tolist() == [row[0] for row in expected]
+    found.verify()
     if found.exhausted and upper == [None] * len(upper):
         assert found.certificate.space_size == len(expected)
 

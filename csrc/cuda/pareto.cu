@@ -1,0 +1,112 @@
+#include "common/pareto.h"
+#include "cuda/launch.cuh"
+
+namespace pynas::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int64_t kNone = 0x7fffffffffffffff;
+using Word = long long;  // what the 64-bit atomics take
+
+__global__ void fill(int64_t* values, int64_t size, int64_t value) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += step) values[i] = value;
+}
+
+// One block: a left against all rights in turn. Neighbouring threads read neighbouring rights.
+template <int M, class F>
+__device__ void each_pair(const ParetoPairsArgs& args, F f) {
+  for (int64_t l = blockIdx.x; l < args.lefts; l += gridDim.x) {
+    const int64_t loss = args.left_loss[l];
+    int64_t cost[M];
+    for (int d = 0; d < M; ++d) cost[d] = args.left_cost[l * M + d] - args.least[d];
+    for (int64_t r = threadIdx.x; r < args.rights; r += blockDim.x) {
+      int64_t bucket = (cost[0] + args.right_cost[r * M]) >> args.shift[0];
+      if (M == 2) bucket = bucket << args.bits | (cost[M - 1] + args.right_cost[r * M + M - 1]) >> args.shift[M - 1];
+      f(l * args.rights + r, bucket, loss + args.right_loss[r]);
+    }
+  }
+}
+
+template <int M>
+__global__ void bucket_minimum(ParetoPairsArgs args) {
+  each_pair<M>(args, [&](int64_t, int64_t bucket, int64_t loss) {
+    // Most pairs are no better than what is there: look before the atomic. A stale value only costs an atomic.
+    if (loss < args.floor[bucket]) atomicMin(reinterpret_cast<Word*>(args.floor + bucket), static_cast<Word>(loss));
+  });
+}
+
+template <int M>
+__global__ void survivors(ParetoPairsArgs args) {
+  each_pair<M>(args, [&](int64_t pair, int64_t bucket, int64_t loss) {
+    if (loss >= args.floor[bucket]) return;
+    const auto at = static_cast<int64_t>(atomicAdd(reinterpret_cast<unsigned long long*>(args.count), 1ull));
+    if (at < args.capacity) args.pairs[at] = pair;
+  });
+}
+
+// Inclusive running minimum over a line of `size` values `step` apart, by one block; a power of two threads.
+__device__ void running_minimum(int64_t* line, int64_t size, int64_t step, int64_t* scratch) {
+  int64_t before = kNone;
+  for (int64_t start = 0; start < size; start += blockDim.x) {
+    const int64_t at = start + threadIdx.x;
+    scratch[threadIdx.x] = at < size ? line[at * step] : kNone;
+    __syncthreads();
+    for (int offset = 1; offset < static_cast<int>(blockDim.x); offset *= 2) {
+      const int64_t other = static_cast<int>(threadIdx.x) >= offset ? scratch[threadIdx.x - offset] : kNone;
+      __syncthreads();
+      if (other < scratch[threadIdx.x]) scratch[threadIdx.x] = other;
+      __syncthreads();
+    }
+    const int64_t here = scratch[threadIdx.x] < before ? scratch[threadIdx.x] : before;
+    const int64_t last = scratch[blockDim.x - 1] < before ? scratch[blockDim.x - 1] : before;
+    if (at < size) line[at * step] = here;
+    before = last;
+    __syncthreads();
+  }
+}
+
+// One block per line: `lines` lines `apart` from each other, of values `step` apart.
+__global__ void running_minima(int64_t* table, int64_t lines, int64_t apart, int64_t size, int64_t step) {
+  PYNAS_SHARED(int64_t, scratch);
+  for (int64_t line = blockIdx.x; line < lines; line += gridDim.x)
+    running_minimum(table + line * apart, size, step, scratch);
+}
+
+// Inclusive minima -> strictly below in every cost, in place: one block, from the last bucket down.
+__global__ void shift_by_one(int64_t* table, int64_t size, int64_t rows) {
+  const int64_t total = size * rows, by = rows > 1 ? size + 1 : 1;
+  for (int64_t end = total; end > 0; end -= blockDim.x) {
+    const int64_t at = end - 1 - static_cast<int64_t>(threadIdx.x);
+    int64_t value = kNone;
+    if (at >= by && (rows == 1 || at % size > 0)) value = table[at - by];
+    __syncthreads();
+    if (at >= 0) table[at] = value;
+    __syncthreads();
+  }
+}
+
+template <int M>
+void run(const ParetoPairsArgs& args, void* stream) {
+  constexpr const char* name = "pareto_pairs";
+  const int64_t side = int64_t{1} << args.bits, size = M == 1 ? side : side * side;
+  const unsigned grid = grid_size(args.lefts);
+  const size_t scratch = kThreads * sizeof(int64_t);
+  launch(name, fill, grid_size((size + kThreads - 1) / kThreads), kThreads, 0, stream, args.floor, size, kNone);
+  launch(name, fill, 1u, kThreads, 0, stream, args.count, int64_t{1}, int64_t{0});
+  launch(name, bucket_minimum<M>, grid, kThreads, 0, stream, args);
+  launch(name, running_minima, grid_size(size / side), kThreads, scratch, stream, args.floor, size / side, side, side,
+         int64_t{1});
+  if (M == 2)
+    launch(name, running_minima, grid_size(side), kThreads, scratch, stream, args.floor, side, int64_t{1}, side, side);
+  launch(name, shift_by_one, 1u, 1024, 0, stream, args.floor, side, size / side);
+  launch(name, survivors<M>, grid, kThreads, 0, stream, args);
+}
+
+}  // namespace
+
+void pareto_pairs(const ParetoPairsArgs& args, void* stream) {
+  args.costs == 1 ? run<1>(args, stream) : run<2>(args, stream);
+}
+
+}  // namespace pynas::cuda

@@ -1,0 +1,114 @@
+"""The search stage of a run: limits, costs, the best architectures, the front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pynas import search
+from pynas.cli.stages import SEARCH, Run, costs
+from pynas.costs import Costs, latency, read_csv
+from pynas.files import header, write_json
+from pynas.rating import ScoreTable
+from pynas.rating.store import load_block
+from pynas.report import draw_front
+
+
+def latencies(run: Run) -> Costs:
+    """The latency table on the run's device, measured once for each device and kept as `latency-<device>.npz`."""
+    path = run.folder / f"latency-{run.device.type}.npz"
+    if path.exists():
+        return Costs.load(path)
+    measured = latency(run.net, run.data.image_shape, run.device)
+    measured.save(path)
+    return measured
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a search is asked for: limits and lower limits by cost, how many, and how scores join."""
+
+    limits: Mapping[str, float] = field(default_factory=dict)
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    top_k: int = 5
+    weights: Sequence[float] | None = None
+    join: str = "sum"
+    front: str | None = None
+    table: Path | None = None  # a CSV file with costs of the user's own
+
+    @property
+    def named(self) -> set[str]:
+        """The costs that matter."""
+        return {*self.limits, *self.at_least, *([self.front] if self.front else [])}
+
+
+def rated(run: Run) -> list[list[ScoreTable]]:
+    """The score tables of all blocks, read."""
+    return [load_block(run.folder / "scores" / f"block_{b + 1}.npz")[0] for b in range(len(run.space))]
+
+
+def gather_costs(run: Run, wishes: Wishes) -> Costs:
+    """The counted costs, the user's own, and latency if it is named."""
+    table = costs(run)
+    if wishes.table is not None:
+        table = table | read_csv(wishes.table, run.space)
+    if "latency" in wishes.named and "latency" not in table.names:
+        table = table | latencies(run)
+    return table
+
+
+def find(run: Run, wishes: Wishes) -> dict[str, Any]:
+    """Exact search over the rated blocks; writes and returns search.json, and with `front` its figure.
+
+    Without any limit the budget is half way between the least and the most MAdds.
+    """
+    tables, table = rated(run), gather_costs(run, wishes)
+    limits = dict(wishes.limits)
+    if not limits and not wishes.at_least:
+        limits = {"madds": half_way(table, "madds")}
+    weights, join = wishes.weights, wishes.join
+    found = search.best(
+        tables, table, limits=limits, top_k=wishes.top_k, at_least=wishes.at_least, weights=weights, join=join
+    )
+    certificate = found.certificate
+    content = header(SEARCH, space=run.space.name, data=run.data.fingerprint) | {
+        "limits": limits,
+        "at_least": dict(wishes.at_least),
+        "limits_by_default": not wishes.limits and not wishes.at_least,
+        "weights": weights,
+        "join": join,
+        "top_k": wishes.top_k,
+        "exhausted": found.exhausted,
+        "space_size": certificate.space_size,
+        "visited": certificate.visited,
+        "pruned": certificate.pruned,
+        "lower_bound": certificate.lower_bound,
+        "found": [_entry(entry) for entry in found],
+    }
+    if wishes.front is not None:
+        content |= _front(run, search.front(tables, table, wishes.front, weights=weights, join=join), content)
+    write_json(run.folder / "search.json", content)
+    return content
+
+
+def _entry(entry: search.Entry) -> dict[str, Any]:
+    return {"architecture": str(entry.architecture), "score": entry.score, **entry.costs}
+
+
+def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The front as part of search.json, and its pictures."""
+    name = front.names[0]
+    points = [(entry.costs[name], entry.score) for entry in front]
+    chosen = [(entry[name], entry["score"]) for entry in content["found"]]
+    files = draw_front(run.folder / f"front-{name}", name, points, chosen, content["limits"].get(name))
+    pictures = [path.name for path in files]
+    return {"front": {"cost": name, "pictures": pictures, "architectures": [_entry(entry) for entry in front]}}
+
+
+def half_way(table: Costs, name: str) -> int:
+    """Half way between the least and the greatest cost of any architecture."""
+    least = sum(min(int(cell.min()) for cell in cells) for cells in table[name])
+    most = sum(max(int(cell.max()) for cell in cells) for cells in table[name])
+    return int(table.fixed[name]) + (least + most) // 2

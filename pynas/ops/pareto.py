@@ -1,0 +1,142 @@
+"""Pareto dominance among integer points: of a set, and of all pair sums of two sets."""
+
+from __future__ import annotations
+
+import torch
+
+from pynas.ops import _library as native
+
+
+def _bits(pairs: int, costs: int) -> int:
+    """Buckets per cost, as a power of two: few for few pairs, at most 512 KiB (one cost) and 2 MiB of least losses."""
+    return min(max(pairs.bit_length() - 4, 2) // costs, (16, 9)[costs - 1])
+
+
+def pareto_filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
+    """Positions `[F]`, ascending, of the points that no other dominates; of equal points the first.
+
+    losses int64 `[N]`, costs int64 `[N, M]`, one or two costs. A point dominates another when it has no more of anything
+    and less of something. Runs on the CPU wherever the tensors are. Not differentiable.
+    """
+    return torch.ops.pynas.pareto_filter(losses, costs)
+
+
+def pareto_pairs(
+    left_losses: torch.Tensor, left_costs: torch.Tensor, right_losses: torch.Tensor, right_costs: torch.Tensor
+) -> torch.Tensor:
+    """Pairs int64 `[F, 2]` of a left and a right point whose sum no other dominates, in order; of equal sums the first.
+
+    losses int64 `[L]` and `[R]`, costs int64 `[L, M]` and `[R, M]`, one or two costs, every sum below 2**62 in
+    magnitude. On CUDA the L * R sums are made and sieved on the device; the few that survive go to the CPU. The same
+    pairs on every device. Not differentiable.
+    """
+    return torch.ops.pynas.pareto_pairs(left_losses, left_costs, right_losses, right_costs)
+
+
+def pareto_filter_reference(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
+    """The same, point against point."""
+    points = torch.cat([losses[:, None], costs], dim=1)
+    no_more = (points[:, None] <= points[None]).all(-1)
+    less = (points[:, None] < points[None]).any(-1)
+    first = torch.arange(len(points))[:, None] < torch.arange(len(points))[None]
+    return (~(no_more & (less | first)).any(0)).nonzero()[:, 0]
+
+
+def pareto_pairs_reference(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
+    """The same, pair against pair."""
+    losses = (left_losses[:, None] + right_losses).flatten()
+    costs = (left_costs[:, None] + right_costs).flatten(0, 1)
+    kept = pareto_filter_reference(losses, costs)
+    return torch.stack([kept // len(right_losses), kept % len(right_losses)], dim=1)
+
+
+def _check(operator: str, side: str, losses: torch.Tensor, costs: torch.Tensor) -> None:
+    for name, tensor, dims in ((f"{side}losses", losses, 1), (f"{side}costs", costs, 2)):
+        native.require(
+            tensor.dtype == torch.int64 and tensor.dim() == dims and tensor.device.type in ("cpu", "cuda", "meta"),
+            operator,
+            f"{name} int64 with {dims} axes on the CPU or a CUDA device",
+            f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}",
+        )
+    native.require(1 <= costs.shape[1] <= 2, operator, f"one or two {side}costs", costs.shape[1])
+    native.require(costs.shape[0] == losses.shape[0], operator, f"{losses.shape[0]} {side}costs", costs.shape[0])
+    native.require(losses.device == costs.device, operator, f"{side}costs on {losses.device}", costs.device)
+
+
+def _check_pairs(left_losses, left_costs, right_losses, right_costs) -> None:
+    _check("pareto_pairs", "left_", left_losses, left_costs)
+    _check("pareto_pairs", "right_", right_losses, right_costs)
+    native.require(
+        left_losses.device == right_losses.device,
+        "pareto_pairs",
+        f"right_losses on {left_losses.device}",
+        right_losses.device,
+    )
+    costs = left_costs.shape[1]
+    native.require(costs == right_costs.shape[1], "pareto_pairs", f"{costs} right_costs", right_costs.shape[1])
+
+
+def _filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
+    _check("pareto_filter", "", losses, costs)
+    device = losses.device
+    losses, costs = losses.cpu().contiguous(), costs.cpu().contiguous()
+    kept, count = torch.empty_like(losses), torch.zeros(1, dtype=torch.int64)
+    native.call("pareto_filter", losses, losses, costs, kept, count, *costs.shape)
+    return kept[: int(count)].to(device, copy=True)
+
+
+def _pairs(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
+    _check_pairs(left_losses, left_costs, right_losses, right_costs)
+    lefts, (rights, costs) = left_losses.shape[0], right_costs.shape
+    if lefts == 0 or rights == 0:
+        return left_losses.new_empty((0, 2))
+    sides = [t.contiguous() for t in (left_losses, left_costs, right_losses, right_costs)]
+    bits = _bits(lefts * rights, costs)
+    least, shifts = _buckets(left_losses, left_costs, right_losses, right_costs, bits)
+    floor = left_losses.new_empty(1 << (bits * costs))
+    count, capacity = left_losses.new_zeros(1), min(lefts * rights, 1 << 20)
+    while True:
+        pairs = left_losses.new_empty(capacity)
+        sizes = (lefts, rights, capacity, *least, *shifts, costs, bits)
+        native.call("pareto_pairs", left_losses, *sides, floor, pairs, count, *sizes)
+        if int(count) <= capacity:
+            break
+        capacity = int(count)
+    pairs = pairs[: int(count)].sort().values
+    left, right = pairs // rights, pairs % rights
+    kept = pareto_filter(left_losses[left] + right_losses[right], left_costs[left] + right_costs[right])
+    return torch.stack([left[kept], right[kept]], dim=1)
+
+
+def _buckets(left_losses, left_costs, right_losses, right_costs, bits: int) -> tuple[list[int], list[int]]:
+    """Least sum of each cost and the shift that brings all sums into 2**bits buckets; two of each."""
+    least, shifts = [], []
+    for left, right in zip(left_costs.T.cpu(), right_costs.T.cpu()):
+        (low, high), (low_2, high_2) = ((int(t.min()), int(t.max())) for t in (left, right))
+        most = max(high + high_2, -(low + low_2))
+        native.require(most < 2**62, "pareto_pairs", "sums of costs below 2**62", most)
+        least.append(low + low_2)
+        shifts.append(max(0, (high + high_2 - low - low_2).bit_length() - bits))
+    most = int(left_losses.abs().max()) + int(right_losses.abs().max())
+    native.require(0 <= most < 2**62, "pareto_pairs", "sums of losses below 2**62", most)
+    padding = [0] * (2 - len(least))
+    return least + padding, shifts + padding
+
+
+def _fake_filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
+    _check("pareto_filter", "", losses, costs)
+    return losses.new_empty((torch.library.get_ctx().new_dynamic_size(),))
+
+
+def _fake_pairs(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
+    _check_pairs(left_losses, left_costs, right_losses, right_costs)
+    return left_losses.new_empty((torch.library.get_ctx().new_dynamic_size(), 2))
+
+
+native.define("pareto_filter", "(Tensor losses, Tensor costs) -> Tensor", _filter, _fake_filter)
+native.define(
+    "pareto_pairs",
+    "(Tensor left_losses, Tensor left_costs, Tensor right_losses, Tensor right_costs) -> Tensor",
+    _pairs,
+    _fake_pairs,
+)

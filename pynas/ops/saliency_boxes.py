@@ -1,0 +1,86 @@
+"""SNIP scores of every prefix box of a weight matrix, in one pass over it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+
+from pynas.ops import _library as native
+
+# A cell of the grid has at most this many rows, so that there are cells for all threads.
+_ROWS = 32
+
+
+def saliency_boxes(weight: torch.Tensor, grad: torch.Tensor, rows: Sequence[int], cols: Sequence[int]) -> torch.Tensor:
+    """Sum of abs(weight * grad) over each box `[:rows[i], :cols[j]]`, float64 `[len(rows), len(cols)]`: PreNAS eq. 4.
+
+    A subnet that takes the first r rows and c columns of `weight` `[R, C]` has the score of its box; divided by the
+    score of the largest box it is a layer's term of eq. 13. Bounds are in any order and may repeat. Each element is
+    read once, in place if its rows are (`weight[k::3]`). Not differentiable.
+
+    Raises `InputError` on shapes, dtypes or devices that do not fit, on bounds outside the matrix, and on inputs that
+    need a gradient.
+    """
+    native.require_no_grad("saliency_boxes", weight=weight, grad=grad)
+    return torch.ops.pynas.saliency_boxes(weight, grad, _integers("rows", rows), _integers("cols", cols))
+
+
+def saliency_boxes_reference(
+    weight: torch.Tensor, grad: torch.Tensor, rows: Sequence[int], cols: Sequence[int]
+) -> torch.Tensor:
+    """The same in plain torch, in float64: a sum for every box."""
+    product = (weight.double() * grad.double()).abs()
+    boxes = [product[:row, :col].sum() for row in rows for col in cols]
+    return torch.stack(boxes).view(len(rows), len(cols)) if boxes else product.new_empty(len(rows), len(cols))
+
+
+def _integers(name: str, bounds: Sequence[int]) -> list[int]:
+    try:
+        return [operator.index(bound) for bound in bounds]
+    except TypeError:
+        native.require(False, "saliency_boxes", f"{name} to be a sequence of integers", bounds)
+        raise
+
+
+def _check(weight: torch.Tensor, grad: torch.Tensor, rows: list[int], cols: list[int]) -> None:
+    name = "saliency_boxes"
+    native.require_tensor(name, "weight", weight)
+    native.require_tensor(name, "grad", grad, like=weight)
+    native.require(weight.dim() == 2, name, "weight of shape [R, C]", list(weight.shape))
+    native.require(grad.shape == weight.shape, name, f"grad of shape {list(weight.shape)}", list(grad.shape))
+    for argument, bounds, size in (("rows", rows, weight.shape[0]), ("cols", cols, weight.shape[1])):
+        for bound in bounds:
+            native.require(0 <= bound <= size, name, f"{argument} between 0 and {size}", bound)
+
+
+def _unit_stride(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.stride(1) == 1 else tensor.contiguous()
+
+
+def _saliency_boxes(weight, grad, rows, cols):
+    _check(weight, grad, rows, cols)
+    weight, grad = _unit_stride(weight), _unit_stride(grad)
+    row_bounds, col_edges = sorted({0, *rows}), sorted({0, *cols})
+    row_edges = [row for first, last in pairwise(row_bounds) for row in range(first, last, _ROWS)]
+    row_edges.append(row_bounds[-1])
+    cells = weight.new_zeros((len(row_edges) - 1, len(col_edges) - 1), dtype=torch.float64)
+    if cells.numel() > 0:
+        edges = [torch.tensor(bounds, device=weight.device) for bounds in (row_edges, col_edges)]
+        strides = (weight.stride(0), grad.stride(0))
+        native.call("saliency_boxes", weight, weight, grad, *edges, cells, *strides, *cells.shape, weight.dtype)
+    boxes = F.pad(cells.cumsum(0).cumsum(1), (1, 0, 1, 0))
+    return boxes[[row_edges.index(row) for row in rows]][:, [col_edges.index(col) for col in cols]]
+
+
+def _fake(weight, grad, rows, cols):
+    _check(weight, grad, rows, cols)
+    return weight.new_empty((len(rows), len(cols)), dtype=torch.float64)
+
+
+native.define(
+    "saliency_boxes", "(Tensor weight, Tensor grad, int[] rows, int[] cols) -> Tensor", _saliency_boxes, _fake
+)

@@ -1,0 +1,56 @@
+"""The Pareto front of scores and a cost, with the chosen architectures on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from pynas.costs import UNITS
+from pynas.files import atomic
+
+FORMATS = ("png", "svg")
+
+
+def draw_front(
+    stem: str | Path,
+    name: str,
+    front: Sequence[tuple[float, float]],
+    chosen: Sequence[tuple[float, float]] = (),
+    limit: float | None = None,
+) -> list[Path]:
+    """Write `stem`.png and `stem`.svg of (cost, score) points: the whole front, and the chosen ones numbered on it.
+
+    name: the cost on the x axis. limit: the budget, drawn as a line.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.step(*zip(*front), where="post", color="tab:blue", linewidth=1, zorder=1)
+    costs, scores = zip(*front)
+    axes.scatter(costs, scores, s=9, color="tab:blue", label=f"front ({len(front):,} architectures)", zorder=2)
+    if chosen:
+        _mark_chosen(axes, chosen)
+    if limit is not None:
+        axes.axvline(limit, color="0.4", linestyle="--", linewidth=1, label="limit")
+    axes.set_xlabel(UNITS.get(name, name))
+    axes.set_ylabel("score (sum of block losses, lower is better)")
+    if name in ("params", "madds", "memory"):
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    paths = [Path(f"{stem}.{kind}") for kind in FORMATS]
+    for path in paths:
+        with atomic(path) as temporary:
+            figure.savefig(
+                temporary, dpi=150, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None
+            )
+    return paths
+
+
+def _mark_chosen(axes: Axes, chosen: Sequence[tuple[float, float]]) -> None:
+    costs, scores = zip(*chosen)
+    axes.scatter(costs, scores, s=42, facecolors="none", edgecolors="tab:red", label="chosen", zorder=3)
+    axes.annotate("best", chosen[0], textcoords="offset points", xytext=(7, 7), color="tab:red")

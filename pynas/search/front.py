@@ -1,0 +1,77 @@
+"""Whole Pareto fronts over score tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pynas.costs.table import Costs
+from pynas.errors import InputError
+from pynas.rating.table import ScoreTable
+from pynas.search.best import Entry, Pools, States
+from pynas.search.pareto import ParetoFront, solve
+
+
+@dataclass
+class Front(Sequence[Entry]):
+    """The architectures on the front by rising cost.
+
+    names: the costs of the front. space_size: the number of architectures there are, exact.
+    """
+
+    entries: Sequence[Entry]
+    names: tuple[str, ...]
+    space_size: int
+    pareto: ParetoFront = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.entries[index]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def verify(self) -> None:
+        """Check the front independently; see `ParetoFront.verify`."""
+        self.pareto.verify()
+
+
+def front(
+    tables: Sequence[Sequence[ScoreTable]],
+    costs: Costs,
+    names: str | Sequence[str],
+    *,
+    weights: Sequence[float] | None = None,
+    join: str = "sum",
+    states: States | None = None,
+    device: str = "cpu",
+) -> Front:
+    """All architectures that no other one beats in joined score and the named cost, or two; exact, by rising cost.
+
+    Scores join as in `best`; of equal ones the first by block, cell and path is kept. Entries name all costs.
+
+    Raises:
+        InputError: as `best`, or other than one or two costs.
+    """
+    names = (names,) if isinstance(names, str) else tuple(names)
+    unknown = [name for name in names if name not in costs.names]
+    if unknown or not 1 <= len(set(names)) == len(names) <= 2:
+        raise InputError(f"[front] expected one or two different costs of {', '.join(costs.names)}, got {list(names)}")
+    pools = Pools(tables, costs, states)
+    problem = pools.problem("front", {}, {}, weights, join)
+    every = dict(zip(costs.names, problem.columns))
+    problem.columns = [every[name] for name in names]
+    found = solve(problem, device)
+    rows = found.indices + problem.offsets[:-1]
+    totals = zip(*(every[name].total(rows).tolist() for name in costs.names))
+    scores = np.exp(found.losses) if join == "product" else found.losses
+    entries = [
+        Entry(pools.architecture(indices), float(score), dict(zip(costs.names, total)))
+        for indices, score, total in zip(found.indices, scores, totals)
+    ]
+    return Front(entries, names, found.space_size, found)

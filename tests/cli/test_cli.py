@@ -1,0 +1,241 @@
+"""The command line from end to end, on a few small images."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pynas.cli import app, main
+from pynas.cli.quantities import quantity
+from pynas.errors import InputError
+
+pytestmark = pytest.mark.integration
+COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'pynas'; from pynas.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Two classes of noise, bright above or below: enough for every stage to have something to do."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(96) % 2
+    pictures = rng.integers(0, 120, (96, 32, 32), dtype=np.uint8)
+    pictures[labels == 0, :16] += 100
+    pictures[labels == 1, 16:] += 100
+    path = tmp_path_factory.mktemp("data") / "halves.npz"
+    np.savez(path, x_train=pictures[:64], y_train=labels[:64], x_test=pictures[64:], y_test=labels[64:])
+    return path
+
+
+def arguments(images, folder, *more):
+    return ["--data", str(images), "--epochs", "2", "--batch-size", "16", "--run", str(folder), *more]
+
+
+def invoke(*words):
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    output = invoke("run", *arguments(images, folder), "--json")
+    return folder, json.loads(output)
+
+
+def test_run_leaves_every_stage_in_its_folder(finished):
+    folder, report = finished
+    for name in ("config.yaml", "teacher.safetensors", "checkpoints/last.safetensors", "metrics.jsonl", "costs.npz",
+                 "search.json", "subnet.safetensors", *(f"scores/block_{b}.npz" for b in range(1, 5))):  # fmt: skip
+        assert (folder / name).is_file(), name
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+    assert len(report["search"]["found"]) == 5
+    scores = [entry["score"] for entry in report["search"]["found"]]
+    assert scores == sorted(scores)
+    assert all(entry["madds"] <= report["search"]["limits"]["madds"] for entry in report["search"]["found"])
+    assert report["exported"]["architecture"] == report["search"]["found"][0]["architecture"]
+
+
+def test_the_exported_network_loads_and_has_the_accuracy_said(finished, images):
+    from pynas import data, export, teachers
+
+    folder, report = finished
+    model, made_from = export.load_subnet(folder / "subnet.safetensors")
+    accuracy = teachers.accuracy(model, data.load(images, 32))
+    assert accuracy == made_from["test_accuracy"] == report["exported"]["test_accuracy"]
+    assert sum(p.numel() for p in model.parameters()) == report["exported"]["params"]
+
+
+def test_one_seed_gives_the_same_result_stage_by_stage(finished, images, tmp_path):
+    first, _ = finished
+    folder = tmp_path / "second"
+    invoke("train", *arguments(images, folder))
+    invoke("rate", "--run", folder)
+    invoke("search", folder)
+    invoke("export", "--run", folder)
+    for name in ("search.json", "metrics.jsonl", "subnet.safetensors", "checkpoints/last.safetensors"):
+        assert (folder / name).read_bytes() == (first / name).read_bytes(), name
+
+
+def test_another_seed_gives_another(finished, images, tmp_path):
+    folder = tmp_path / "other"
+    invoke("train", *arguments(images, folder, "--seed", "1"))
+    assert (folder / "metrics.jsonl").read_bytes() != (finished[0] / "metrics.jsonl").read_bytes()
+
+
+def test_killed_in_training_it_ends_the_same(finished, images, tmp_path):
+    folder = tmp_path / "killed"
+    words = ["run", *arguments(images, folder)]
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (folder / "checkpoints/last.safetensors").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "search.json").exists()
+    invoke("run", "--run", folder)
+    for name in ("search.json", "metrics.jsonl", "subnet.safetensors"):
+        assert (folder / name).read_bytes() == (finished[0] / name).read_bytes(), name
+
+
+def test_search_limits_hold(finished):
+    folder, report = finished
+    madds = sorted(entry["madds"] for entry in report["search"]["found"])[0]
+    content = json.loads(invoke("search", folder, "--max-madds", madds, "--max-params", "400k", "--top-k", 3, "--json"))
+    assert content["limits"] == {"madds": madds, "params": 400_000}
+    assert len(content["found"]) == 3
+    assert all(entry["madds"] <= madds and entry["params"] <= 400_000 for entry in content["found"])
+    invoke("search", folder)
+
+
+def test_every_option_of_the_search(finished, tmp_path):
+    folder, _ = finished
+    rows = ["block,cell,layer,candidate,energy"]
+    from pynas.spaces import get
+
+    for b, cells in enumerate(get("mbconv-mini").blocks):
+        for c, cell in enumerate(cells):
+            rows += [f"{b},{c},{n},{k},{k + 1}" for n, count in enumerate(cell.counts) for k in range(count)]
+    (tmp_path / "energy.csv").write_text("\n".join(rows))
+    content = json.loads(invoke(
+        "search", folder, "--max-latency", "10s", "--max-memory", "20M", "--costs", tmp_path / "energy.csv", "--limit",
+        "energy=12", "--at-least", "params=300k", "--weights", "1,2,1,0.5", "--join", "product", "--top-k", 2,
+        "--front", "madds", "--json"))  # fmt: skip
+    assert content["limits"] == {"memory": 2e7, "energy": 12, "latency": 10_000} and len(content["found"]) == 2
+    assert all(entry["energy"] <= 12 and entry["params"] >= 3e5 for entry in content["found"])
+    assert all(0 < entry["latency"] < 10_000 for entry in content["found"])
+    front = content["front"]["architectures"]
+    costs, scores = [[entry[key] for entry in front] for key in ("madds", "score")]
+    assert costs == sorted(costs) and scores == sorted(scores, reverse=True) and len(front) > 3
+    for name in content["front"]["pictures"]:
+        assert (folder / name).stat().st_size > 1000
+    measured = (folder / "latency-cpu.npz").read_bytes()
+    output = invoke("search", folder, "--max-latency", "10s", "--device", "cpu")
+    assert "latency (ms)" in output and (folder / "latency-cpu.npz").read_bytes() == measured
+
+
+def run_main(monkeypatch, capsys, *words):
+    """The whole program in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["pynas", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr()
+    return stop.value.code, captured.out, captured.err
+
+
+def refused(monkeypatch, capsys, *words):
+    """The one line that a refused command ends with."""
+    code, _, err = run_main(monkeypatch, capsys, *words)
+    assert code == 2 and "Traceback" not in err
+    lines = [line for line in err.strip().splitlines() if line.startswith("pynas: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_bad_input_is_one_line_and_exit_code_2(finished, images, tmp_path, monkeypatch, capsys):
+    folder, _ = finished
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def refuse(*words):
+        return refused(monkeypatch, capsys, *words)
+
+    assert "mbconv-mini" in refuse("run", "--space", "mbconv-min", "--run", tmp_path / "a")
+    assert "least" in refuse("search", folder, "--max-madds", "1k")
+    assert "k, M or G" in refuse("search", folder, "--max-madds", "many")
+    assert "got 'nowhere.npz'" in refuse("run", "--data", "nowhere.npz", "--run", tmp_path / "b")
+    assert "epochs = 2" in refuse("run", "--run", folder, "--epochs", "3")
+    assert "config.yaml" in refuse("rate", "--run", tmp_path / "nothing")
+    assert "timm" in refuse("run", *arguments(images, tmp_path / "c"), "--teacher", "no_such_model")
+    assert "cuda" in refuse("rate", "--run", folder, "--device", "cuda").lower()
+    assert "blocks" in refuse("export", "--run", folder, "--architecture", "0|0")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+DAMAGES = {"checkpoints/last.safetensors": "rate", "scores/block_2.npz": "search", "costs.npz": "search",
+           "search.json": "export", "teacher.safetensors": "rate"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, stage", DAMAGES.items())
+def test_damaged_files_are_named_and_kept(finished, tmp_path, monkeypatch, capsys, name, stage):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-20])
+    damaged = path.read_bytes()
+    words = [stage, folder] if stage == "search" else [stage, "--run", folder]
+    assert path.name in refused(monkeypatch, capsys, *words)
+    assert path.read_bytes() == damaged
+
+
+def test_a_folder_of_another_version_is_refused(finished, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text()) | {"version": 99}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "version 1, got 99" in refused(monkeypatch, capsys, "run", "--run", folder)
+
+
+def test_empty_data_and_foreign_folders(tmp_path, monkeypatch, capsys):
+    empty = np.zeros((0, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "empty.npz", x_train=empty, y_train=empty[:, 0, 0], x_test=empty, y_test=empty[:, 0, 0])
+    assert "expected" in refused(
+        monkeypatch, capsys, "run", "--data", tmp_path / "empty.npz", "--run", tmp_path / "run"
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    assert "config.yaml" in refused(monkeypatch, capsys, "run", "--run", tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_doctor_and_spaces(monkeypatch, capsys):
+    report = json.loads(invoke("doctor", "--json"))
+    assert report["problems"] == [] and report["facts"]["kernel check"] == "passed"
+    assert json.loads(invoke("spaces", "--json"))["mbconv-boss"]["size"] == 4**18
+    monkeypatch.setattr("pynas.cli.doctor.REQUIRED", ("no_such_package",))
+    assert "no_such_package does not import" in CliRunner().invoke(app, ["doctor"]).output
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "text, value", [("400M", 4e8), ("5.3m", 5.3e6), ("1.5G", 1.5e9), ("800k", 8e5), ("12", 12), (7, 7)]
+)
+def test_quantities(text, value):
+    assert quantity(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "M", "-3M", "4T", "1,5M", "nan", "inf"])
+def test_bad_quantities(text):
+    with pytest.raises(InputError, match="suffix k, M or G"):
+        quantity(text)

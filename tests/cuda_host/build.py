@@ -1,0 +1,98 @@
+"""Build the native module once more for the CPU alone, CUDA kernels included: `python tests/cuda_host/build.py`.
+
+csrc/cuda/*.cu are compiled by the C++ compiler against cuda_runtime.h beside this file, csrc/cpu for the baseline
+instruction set. With `sanitize`, everything runs under AddressSanitizer and UndefinedBehaviorSanitizer.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"]
+
+
+def build(sanitize: bool = False) -> Path:
+    """Compile what is older than its source or any header; returns the path of the extension module."""
+    folder = ROOT / "build" / f"cuda_host{'_sanitize' if sanitize else ''}-{sys.implementation.cache_tag}"
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = _sources()
+    inc = folder / "bindings.inc"
+    lines = "".join(f"PYNAS_BINDING({path.stem})\n" for path in sources if _is_binding(path))
+    if not inc.exists() or inc.read_text() != lines:
+        inc.write_text(lines)
+    headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh"), *HERE.glob("*.h"), inc, Path(__file__)]
+    newest = max(path.stat().st_mtime for path in headers)
+    flags = _flags(folder) + (SANITIZE if sanitize else [])
+    objects = [folder / f"{path.parent.name}_{path.stem}.o" for path in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda pair: _compile(*pair, newest, flags), zip(sources, objects)))
+    target = folder / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if not target.exists() or target.stat().st_mtime < max(path.stat().st_mtime for path in objects):
+        link = [_compiler(), "-shared", "-o", f"{target}.new", *map(str, objects), "-ldl", "-pthread"]
+        _run(link + (SANITIZE if sanitize else []))
+        os.replace(f"{target}.new", target)
+    return target
+
+
+def load(path: Path) -> ModuleType:
+    """Import the extension module at `path`, beside pynas._C."""
+    loader = importlib.machinery.ExtensionFileLoader("cuda_host._C", str(path))
+    spec = importlib.util.spec_from_file_location("cuda_host._C", path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def _is_binding(path: Path) -> bool:
+    return path.parent.name == "bindings" and path.stem != "module"
+
+
+def _sources() -> list[Path]:
+    """A stem without a CUDA kernel keeps its stub."""
+    cuda = sorted(ROOT.glob("csrc/cuda/*.cu"))
+    stems = {path.stem for path in cuda}
+    stubs = [path for path in sorted(ROOT.glob("csrc/no_cuda/*.cpp")) if path.stem not in stems]
+    plain = [path for folder in ("bindings", "common", "cpu") for path in sorted(ROOT.glob(f"csrc/{folder}/*.cpp"))]
+    return plain + cuda + stubs + [HERE / "cuda_host.cpp"]
+
+
+def _flags(folder: Path) -> list[str]:
+    import pybind11
+
+    includes = [ROOT / "csrc", HERE, folder, pybind11.get_include(), sysconfig.get_paths()["include"]]
+    defines = ["-DPYNAS_X86=0", "-DPYNAS_ISA=baseline", "-DPYNAS_WITH_CUDA=1"]
+    warnings = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-sign-compare"]
+    common = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fopenmp-simd"]
+    return common + defines + warnings + [f"-I{path}" for path in includes]
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")
+
+
+def _compile(source: Path, target: Path, newest_header: float, flags: list[str]) -> None:
+    if target.exists() and target.stat().st_mtime > max(newest_header, source.stat().st_mtime):
+        return
+    _run([_compiler(), "-x", "c++", *flags, "-c", str(source), "-o", f"{target}.new"])
+    os.replace(f"{target}.new", target)
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{result.stderr}")
+
+
+if __name__ == "__main__":
+    print(build(sanitize="sanitize" in sys.argv[1:]))

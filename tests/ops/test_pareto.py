@@ -1,0 +1,89 @@
+"""The Pareto operators against their references, on the CPU and through the CUDA kernels."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pynas.ops.pareto import pareto_filter, pareto_filter_reference, pareto_pairs, pareto_pairs_reference
+
+SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def points(seed, count, costs, spread, correlated=False):
+    generator = torch.Generator().manual_seed(seed)
+    cost = torch.randint(-spread, spread, (count, costs), generator=generator)
+    loss = torch.randint(-spread, spread, (count,), generator=generator)
+    return (loss // 8 - cost.sum(1) // 2 if correlated else loss), cost
+
+
+CASES = st.tuples(
+    st.integers(0, 2**32),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.integers(1, 2),
+    st.sampled_from([1, 3, 50, 10**6, 2**58]),
+    st.booleans(),
+)
+
+
+@given(CASES)
+@SETTINGS
+def test_filter(case):
+    seed, count, _, costs, spread, correlated = case
+    losses, cost = points(seed, 3 * count, costs, spread, correlated)
+    assert torch.equal(pareto_filter(losses, cost), pareto_filter_reference(losses, cost))
+
+
+@given(case=CASES)
+@SETTINGS
+def test_pairs(device, case):
+    seed, lefts, rights, costs, spread, correlated = case
+    left, right = points(seed, lefts, costs, spread, correlated), points(seed + 1, rights, costs, spread, correlated)
+    found = pareto_pairs(*(t.to(device) for t in (*left, *right)))
+    assert torch.equal(found.cpu(), pareto_pairs_reference(*left, *right))
+
+
+def test_more_survivors_than_expected():
+    # Every sum is undominated: 1,100 * 1,000 of them, more than the first buffer holds.
+    left, right = torch.arange(1100) * 1000, torch.arange(1000)
+    found = pareto_pairs(-left, left[:, None], -right, right[:, None])
+    assert torch.equal(found, torch.cartesian_prod(torch.arange(1100), torch.arange(1000)))
+
+
+@pytest.mark.parametrize("costs", [1, 2])
+def test_opcheck(costs):
+    left, right = points(0, 20, costs, 30), points(1, 30, costs, 30)
+    torch.library.opcheck(torch.ops.pynas.pareto_filter.default, left)
+    torch.library.opcheck(torch.ops.pynas.pareto_pairs.default, (*left, *right))
+
+
+def test_compiles_whole():
+    left, right = points(0, 20, 2, 30), points(1, 30, 2, 30)
+    compiled = torch.compile(pareto_pairs, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(*left, *right), pareto_pairs(*left, *right))
+
+
+def test_strided_inputs():
+    (loss, cost), right = points(0, 20, 2, 30), points(1, 30, 2, 30)
+    wide = torch.stack([loss, loss], dim=1)[:, 0]
+    assert torch.equal(pareto_pairs(wide, cost.T.contiguous().T, *right), pareto_pairs(loss, cost, *right))
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (0, torch.zeros(20), "left_losses int64 with 1 axes"),
+        (0, torch.zeros(19, dtype=torch.int64), "19 left_costs, got 20"),
+        (1, torch.zeros(20, 3, dtype=torch.int64), "one or two left_costs, got 3"),
+        (1, torch.zeros(20, dtype=torch.int64), "left_costs int64 with 2 axes"),
+        (3, torch.zeros(30, 1, dtype=torch.int64), "2 right_costs, got 1"),
+        (1, torch.full((20, 2), 2**62), "sums of costs below"),
+        (0, torch.full((20,), -(2**63)), "sums of losses below"),
+    ],
+)
+def test_refuses(at, value, message):
+    arguments = [*points(0, 20, 2, 30), *points(1, 30, 2, 30)]
+    arguments[at] = value
+    with pytest.raises(ValueError, match=r"\[pareto_pairs\] expected " + message):
+        pareto_pairs(*arguments)

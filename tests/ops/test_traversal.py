@@ -1,0 +1,101 @@
+"""The traverse operator: against its reference, under torch's checks, and what it refuses."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pynas.ops.traversal import traverse, traverse_reference
+
+
+@st.composite
+def problems(draw):
+    sizes = [draw(st.integers(1, 4)) for _ in range(draw(st.integers(1, 4)))]
+    limits = draw(st.integers(0, 3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    count, spread = sum(sizes), draw(st.sampled_from([2, 10, 2**57]))
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    losses = torch.randint(-spread, spread, (count,), generator=generator)
+    costs = torch.randint(-spread, spread, (count, limits), generator=generator)
+    most = torch.randint(-2 * spread, 2 * spread, (limits,), generator=generator)
+    return offsets, losses, costs, most, draw(st.sampled_from([1, 3, 300]))
+
+
+@given(problems(), st.sampled_from([1, 3, 1 << 20]))
+@settings(max_examples=300, deadline=None)
+def test_equals_reference(problem, longest):
+    *tensors, top_k = problem
+    indices, counts, _ = traverse(*tensors, top_k=top_k, longest=longest)
+    expected = traverse_reference(*tensors, top_k=top_k)
+    assert torch.equal(indices, expected)
+    assert counts[0] == (expected[:, 0] >= 0).sum()
+
+
+def example(states=False):
+    generator = torch.Generator().manual_seed(0)
+    offsets = torch.tensor([0, 4, 9, 12])
+    losses = torch.randint(0, 9, (12,), generator=generator)
+    costs = torch.randint(0, 9, (12, 2), generator=generator)
+    arguments = [offsets, losses, costs, torch.tensor([14, 12])]
+    if states:
+        arguments += [
+            torch.tensor([0, 0, 0, 0, 0, 1, 0, 1, 1, 1, 0, 0]),
+            torch.tensor([0, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0]),
+            2,
+        ]
+    return arguments
+
+
+@pytest.mark.parametrize("states", [False, True])
+def test_states_equal_reference(states):
+    arguments = example(states)
+    for longest in (1, 5, 1 << 20):
+        indices, _, _ = traverse(*arguments, top_k=50, longest=longest)
+        assert torch.equal(indices, traverse_reference(*arguments, top_k=50))
+    assert (indices[:, 0] >= 0).sum() > 5
+
+
+@pytest.mark.parametrize("states", [False, True])
+def test_opcheck(states):
+    arguments = example(states)
+    arguments += [5, 99] if states else [None, None, 1, 5, 99]
+    torch.library.opcheck(torch.ops.pynas.traverse.default, arguments)
+
+
+def test_compiles_whole():
+    arguments = example()
+    compiled = torch.compile(lambda *a: traverse(*a, top_k=3), fullgraph=True, backend="aot_eager")
+    for got, expected in zip(compiled(*arguments), traverse(*arguments, top_k=3)):
+        assert torch.equal(got, expected)
+
+
+def test_strided_inputs():
+    offsets, losses, costs, limits = example()
+    wide = torch.stack([losses, losses * 0 - 1], dim=1)[:, 0]
+    got = traverse(offsets, wide, costs.t().contiguous().t(), limits, top_k=4)
+    assert torch.equal(got[0], traverse(offsets, losses, costs, limits, top_k=4)[0])
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (0, torch.tensor([0, 4, 4, 12]), "offsets that rise from 0 to 12"),
+        (0, torch.tensor([0, 4, 9, 11]), "offsets that rise from 0 to 12"),
+        (0, torch.tensor([0]), "at least one block"),
+        (1, torch.zeros(12), "losses to be an int64 tensor"),
+        (1, torch.zeros(11, dtype=torch.int64), "costs of 11 options, got 12"),
+        (1, torch.full((12,), 2**60), "losses whose totals stay below"),
+        (1, torch.full((12,), -(2**63)), "losses whose totals stay below"),
+        (2, torch.full((12, 2), 2**60), "costs whose totals stay below"),
+        (3, torch.zeros(3, dtype=torch.int64), "2 limits, got 3"),
+        (4, torch.zeros(11, dtype=torch.int64), "states of 12 options"),
+        (4, torch.full((12,), 7), "states in 0..1"),
+        (4, torch.zeros(12, dtype=torch.int64), "block options to start in the states"),
+        (5, torch.ones(12, dtype=torch.int64), "the last block to end in state 0|options to start"),
+    ],
+)
+def test_refuses(at, value, message):
+    arguments = example(states=True)
+    arguments[at] = value
+    with pytest.raises(ValueError, match=r"\[traverse\] expected .*(" + message + ")"):
+        traverse(*arguments)

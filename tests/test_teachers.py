@@ -1,0 +1,296 @@
+"""Teachers: features as in a plain forward pass, a module that stays as it was, files that repeat, clear errors."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pynas import data, teachers
+from pynas.errors import InputError
+from pynas.teachers import Teacher
+
+IMAGE = (3, 32, 32)
+
+
+def net(seed: int = 0) -> nn.Sequential:
+    """Three convolutions with batch norm, whose statistics are not the defaults, and a classifier."""
+    torch.manual_seed(seed)
+    widths = (3, 8, 8, 12)
+    blocks = [
+        nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU(), nn.Dropout(0.5))
+        for a, b in itertools.pairwise(widths)
+    ]
+    module = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5))
+    for _ in range(3):
+        module(torch.randn(16, *IMAGE))
+    return module
+
+
+def naive(module: nn.Sequential, x: Tensor, norm: str, start: int = 0) -> list[Tensor]:
+    """Layer by layer: dropout off, batch norm from its formula; the blocks' outputs from `start` on, and the logits."""
+    outputs = []
+    for block in module[start:3]:
+        convolution, norm_layer = block[0], block[1]
+        x = convolution(x)
+        if norm == "batch":
+            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        else:
+            mean, var = norm_layer.running_mean, norm_layer.running_var
+        x = (x - mean.view(-1, 1, 1)) / (var.view(-1, 1, 1) + norm_layer.eps).sqrt()
+        x = (x * norm_layer.weight.view(-1, 1, 1) + norm_layer.bias.view(-1, 1, 1)).relu()
+        outputs.append(x)
+    return [*outputs, module[-1](x.mean((2, 3)))]
+
+
+@pytest.mark.parametrize("norm", ["running", "batch"])
+def test_features_and_logits_are_those_of_a_plain_pass(norm: str) -> None:
+    module, images = net(), torch.randn(6, *IMAGE)
+    before = copy.deepcopy(module.state_dict())
+    with torch.no_grad():
+        *features, logits = naive(module, images, norm)
+    teacher = Teacher(module, ["0", "1", "2"], norm).train()
+    for got in (teacher(images), teacher.features_and_logits(images)[0]):
+        assert all(not feature.requires_grad for feature in got)
+        torch.testing.assert_close(got, features, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(teacher.features_and_logits(images)[1], logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(teacher.logits(images), logits, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert not any(m.training or m._forward_hooks for m in module.modules())
+    assert all(m.track_running_stats for m in module.modules() if isinstance(m, nn.BatchNorm2d))
+    assert not any(p.requires_grad for p in module.parameters())
+
+
+def test_taps_come_in_the_order_asked_for_and_the_rest_is_not_computed() -> None:
+    module, images = net(), torch.randn(2, *IMAGE)
+    reached = []
+    module[2].register_forward_hook(lambda *_: reached.append(2))
+    teacher = Teacher(module, ["1", "0"])
+    features = teacher(images)
+    assert [f.shape[1:] for f in features] == [(8, 8, 8), (8, 16, 16)] == teacher.feature_shapes(IMAGE)
+    assert not reached
+    teacher.features_and_logits(images)
+    assert reached
+
+
+@pytest.mark.parametrize("norm", ["running", "batch"])
+@pytest.mark.parametrize("tap", [0, 1, 2, -1])
+def test_tail_goes_on_from_a_tap(norm: str, tap: int) -> None:
+    images = torch.randn(6, *IMAGE)
+    teacher = Teacher(net(), ["0", "1", "2"], norm)
+    tail = teacher.tail(tap, IMAGE)
+    feature = teacher(images)[tap].requires_grad_()
+    torch.testing.assert_close(tail(feature), teacher.logits(images))
+    (got,) = torch.autograd.grad(tail(feature).square().sum(), feature)
+    (want,) = torch.autograd.grad(naive(teacher.module, feature, norm, tap % 3 + 1)[-1].square().sum(), feature)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_no_tail_where_information_passes_by() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return (self.second(x) + x).mean((2, 3))
+
+    teacher = Teacher(Around(), ["first", "second"])
+    teacher.tail(0, IMAGE)
+    with pytest.raises(InputError, match="pass through 'second'"):
+        teacher.tail(1, IMAGE)
+
+
+def test_bad_taps() -> None:
+    with pytest.raises(InputError, match=r"got '1\.4'; near: .*1\.3"):
+        Teacher(net(), ["0", "1.4"])
+    with pytest.raises(InputError, match="different taps"):
+        Teacher(net(), ["0", "0"])
+    with pytest.raises(InputError, match="different taps"):
+        Teacher(net(), [])
+    with pytest.raises(InputError, match="norm of running, batch, got 'eval'"):
+        Teacher(net(), ["0"], "eval")
+
+
+def test_taps_that_fail_when_run() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.Identity())
+    images = torch.randn(2, *IMAGE)
+    with pytest.raises(InputError, match="'0' changed in place"):
+        Teacher(module, ["0", "2"])(images)
+    assert len(Teacher(module, ["1", "2"])(images)) == 2
+    with pytest.raises(InputError, match="changed in place"):
+        Teacher(module, ["0"]).features_and_logits(images)
+    unused = nn.Sequential(nn.Conv2d(3, 4, 1))
+    unused[0].extra = nn.Conv2d(3, 4, 1)
+    with pytest.raises(InputError, match=r"nothing at '0\.extra'"):
+        Teacher(unused, ["0", "0.extra"])(images)
+    recurrent = nn.Sequential(nn.Flatten(2), nn.LSTM(1024, 4))
+    teacher = Teacher(recurrent, ["1"])
+    with pytest.raises(InputError, match="tensor at the tap '1', got tuple"):
+        teacher(images)
+    assert not recurrent[1]._forward_hooks
+
+
+def test_logits_are_none_without_a_head() -> None:
+    teacher = Teacher(nn.Sequential(nn.Conv2d(3, 4, 1)), ["0"])
+    assert teacher.features_and_logits(torch.randn(2, *IMAGE))[1] is None
+
+
+def test_as_teacher() -> None:
+    teacher = Teacher(net(), ["0"])
+    assert teachers.as_teacher(teacher) is teacher
+    assert teachers.as_teacher(teacher, ["1"]).taps == ("1",)
+    assert teachers.as_teacher(net(), ["2"]).taps == ("2",)
+    with pytest.raises(InputError, match="expected taps"):
+        teachers.as_teacher(net())
+
+
+def test_efficientnet_b7_is_cut_like_dnas_table_1() -> None:
+    with torch.device("meta"):
+        teacher = teachers.timm_teacher("tf_efficientnet_b7", pretrained=False)
+        shapes = teacher.feature_shapes((3, 224, 224))
+    assert shapes == [(48, 56, 56), (80, 28, 28), (160, 14, 14), (224, 14, 14), (384, 7, 7), (640, 7, 7)]
+
+
+@pytest.mark.parametrize("norm", ["running", "batch"])
+def test_timm_efficientnet_against_its_own_forward(norm: str) -> None:
+    teacher = teachers.timm_teacher("efficientnet_b0", pretrained=False, num_classes=7, norm=norm)
+    reference = copy.deepcopy(teacher.module)
+    for m in reference.modules():
+        if norm == "batch" and isinstance(m, nn.BatchNorm2d):
+            m.train()
+    images, x = torch.randn(4, *IMAGE), None
+    with torch.no_grad():
+        x = reference.bn1(reference.conv_stem(images))
+        features = [x := stage(x) for stage in reference.blocks][1:]
+        logits = copy.deepcopy(teacher.module).eval()(images) if norm == "running" else reference(images)
+    torch.testing.assert_close(teacher(images), features)
+    torch.testing.assert_close(teacher.logits(images), logits)
+    torch.testing.assert_close(teacher.tail(3, IMAGE)(features[3]), logits)
+    assert teacher.made_from == {"timm": "efficientnet_b0", "pretrained": False, "num_classes": 7}
+
+
+def test_timm_stages_by_default() -> None:
+    teacher = teachers.timm_teacher("resnet10t", pretrained=False)
+    assert teacher.feature_shapes((3, 64, 64)) == [(64, 32, 32), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
+    assert teachers.timm_teacher("resnet10t", pretrained=False, taps=["layer2"]).taps == ("layer2",)
+
+
+def test_timm_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, asked = timm.create_model, []
+
+    def loaded(name: str, pretrained: bool) -> nn.Module:
+        asked.append((name, pretrained))
+        return create(name)
+
+    monkeypatch.setattr(timm, "create_model", loaded)
+    teacher = teachers.timm_teacher("resnet10t")
+    assert asked == [("resnet10t", True)] and teacher.made_from["mean"] == [0.485, 0.456, 0.406]
+
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("We couldn't connect\nto the hub")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(InputError, match="couldn't connect; pretrained weights come from the model hub") as error:
+        teachers.timm_teacher("resnet10t")
+    assert "\n" not in str(error.value) and "without a network" in str(error.value)
+    with pytest.raises(InputError, match=r"'eficientnet_b0'; near: .*efficientnet_b0"):
+        teachers.timm_teacher("eficientnet_b0", pretrained=False)
+
+
+@pytest.fixture(scope="module")
+def few() -> data.ImageData:
+    """The digits at their own size, with fewer of them to train on."""
+    images = data.load("digits", 8)
+    return dataclasses.replace(images, train=data.Arrays(images.train.images[:384], images.train.labels[:384]))
+
+
+BLOCKS = [(8, 2, 1), (12, 1, 2)]
+
+
+def test_small_teacher_trains_repeats_and_comes_back_from_its_file(few: data.ImageData, tmp_path: Path) -> None:
+    calls = []
+    state = torch.get_rng_state()
+    teacher = teachers.fit_small(few, BLOCKS, batch_size=16, epochs=3, progress=lambda *told: calls.append(told))
+    assert torch.equal(state, torch.get_rng_state())
+    assert [told[:2] for told in calls] == [(1, 3), (2, 3), (3, 3)] and calls[2][2] < calls[0][2] < 3
+    assert teacher.feature_shapes((3, 8, 8)) == [(8, 4, 4), (12, 4, 4)]
+
+    guessed = teacher.logits((few.test.images / 255 - few.mean[0]) / few.std[0]).argmax(1)
+    assert teacher.made_from["test_accuracy"] == np.mean((guessed == few.test.labels).numpy()) > 0.3
+
+    again = teachers.fit_small(few, BLOCKS, batch_size=16, epochs=3)
+    assert all(torch.equal(v, again.module.state_dict()[k]) for k, v in teacher.module.state_dict().items())
+    other = teachers.fit_small(few, BLOCKS, batch_size=16, epochs=3, seed=1)
+    images = torch.randn(4, 3, 8, 8)
+    assert not torch.equal(other.logits(images), teacher.logits(images))
+
+    path = tmp_path / "teacher.safetensors"
+    teachers.save_small(path, teacher)
+    loaded = teachers.load_small(path)
+    assert loaded.made_from == teacher.made_from and loaded.taps == teacher.taps
+    assert torch.equal(loaded.logits(images), teacher.logits(images))
+
+
+def test_small_teacher_files_that_are_not_whole(tmp_path: Path) -> None:
+    module = teachers.small(3, BLOCKS)
+    made_from = {"num_classes": 3, "blocks": BLOCKS, "stem": [16, 1]}
+    path, bad = tmp_path / "teacher.safetensors", tmp_path / "bad.safetensors"
+    teachers.save_small(path, Teacher(module, ["blocks.0"], made_from=made_from))
+    content = path.read_bytes()
+    for spoiled in (content[:-10], content[:4], b"", content[:-1] + bytes([content[-1] ^ 1])):
+        bad.write_bytes(spoiled)
+        with pytest.raises(InputError, match="damaged"):
+            teachers.load_small(bad)
+    with pytest.raises(InputError, match="nothing there"):
+        teachers.load_small(tmp_path / "none.safetensors")
+    save_file(load_file(path), bad)
+    with pytest.raises(InputError, match=r"format 'pynas\.teacher'"):
+        teachers.load_small(bad)
+    bad.write_bytes(content.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
+    with pytest.raises(InputError, match="format version 1, got 9"):
+        teachers.load_small(bad)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "side"),
+    [
+        ([(24, 16, 16), (40, 8, 8), (64, 8, 8), (96, 4, 4)], 32),
+        ([(8, 56, 56), (8, 28, 28), (8, 14, 14), (8, 14, 14), (8, 7, 7), (8, 7, 7)], 224),
+        ([(8, 33, 33), (8, 9, 9), (8, 9, 9)], 33),
+        ([(8, 5, 5)], 37),
+    ],
+)
+def test_small_like_gives_the_shapes_asked_for(shapes: list[tuple[int, ...]], side: int) -> None:
+    blocks, stem = teachers.small_like(shapes, (3, side, side))
+    module = teachers.small(2, blocks, stem)
+    teacher = Teacher(module, [f"blocks.{b}" for b in range(len(blocks))])
+    assert teacher.feature_shapes((3, side, side)) == shapes
+
+
+@pytest.mark.parametrize("blocks", [[(8,)], [(8, 0)], [(8, 1, 0)], [(8.0, 1)], [(8, 1, 1, 1)]])
+def test_bad_blocks(blocks: list[tuple[int, ...]]) -> None:
+    with pytest.raises(InputError, match="layers"):
+        teachers.small(2, blocks)
+
+
+def test_bad_epochs(few: data.ImageData) -> None:
+    with pytest.raises(InputError, match="at least one epoch"):
+        teachers.fit_small(few, BLOCKS, epochs=0)
+
+
+@pytest.mark.slow
+def test_default_teacher_knows_the_digits() -> None:
+    images = data.load("digits")
+    blocks, stem = teachers.small_like([(24, 16, 16), (40, 8, 8), (64, 8, 8), (96, 4, 4)], images.image_shape)
+    for seed in range(3):
+        assert teachers.fit_small(images, blocks, stem, seed=seed).made_from["test_accuracy"] > 0.97
