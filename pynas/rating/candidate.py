@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,10 @@ class Candidate:
             streams = [x.contiguous() for x in streams]
         return [module(x) for x in self._context.turns(streams, paths)]
 
+    @cached_property
+    def _fused(self) -> nn.Module | None:
+        return fuse(self._module)
+
     def _own(self) -> nn.Module:
         """This thread's copy: a forward may keep things on its module."""
         if not hasattr(self._of_thread, "module"):
@@ -93,7 +98,7 @@ class Candidate:
             versions = [x._version for x in copies]
             known, plain = self._plain(copies)
             known.changes_input = versions != [x._version for x in copies]
-            known.fused = fuse(self._module)
+            known.fused = self._fused
             if known.fused is not None:
                 try:
                     outputs = self._run(known, [x.clone() for x in streams], 1)

@@ -10,7 +10,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from pynas.rating import rate
+from pynas.rating import rate, rate_population
 
 from .models import NAIVE_LOSSES, alone, mbconv_layers, some_batches
 
@@ -50,6 +50,21 @@ def test_results_do_not_depend_on_the_workers():
     np.testing.assert_array_equal(one, four)
     assert torch.get_num_threads() == 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pynas")]
+
+
+def test_two_runs_give_the_same_bits():
+    layers, batches = mbconv_layers(), some_batches()
+    calibration = [batches[0][0]]
+    runs = [
+        (
+            rate(layers, batches, workers=3).scores,
+            rate_population(layers, [(x, x + 1) for x, _ in batches], calibration=calibration, workers=3).scores,
+        )
+        for _ in range(3)
+    ]
+    for run in runs[1:]:
+        for first, again in zip(runs[0], run):
+            np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
