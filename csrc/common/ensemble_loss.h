@@ -1,6 +1,6 @@
 // Squared distance of every path's online row to the mean of all paths' target rows (BossNAS eq. 3 and 4).
 //
-// Each row of the batch is finished while it is in the cache. What the backward pass needs is the mean and two numbers per
+// Each row of the batch is finished while it is in the cache. The backward pass needs the mean and two numbers per
 // online row: with u = online * inverse, its gradient is a multiple of online * inverse * (1 - along) - mean.
 #pragma once
 
