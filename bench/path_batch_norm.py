@@ -13,9 +13,9 @@ from bench import _timer
 from pynas import ops
 from pynas.ops.path_batch_norm import path_batch_norm_reference
 
-# Paths, shape, on a GPU that many times the batch.
+# Paths, shape; on a GPU, with room for a whole level of the tree, that many times the paths.
 CASES = [(1, (16, 672, 14, 14)), (4, (16, 672, 14, 14)), (2, (16, 144, 56, 56)), (4, (64, 960, 7, 7))]
-GPU_BATCH = 16
+GPU_PATHS = 16
 
 
 def eager(x: torch.Tensor, paths: int, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,8 @@ def main() -> None:
     on_gpu = options.device.startswith("cuda")
     with torch.no_grad():
         for paths, shape in CASES:
-            shape = (shape[0] * (GPU_BATCH if on_gpu else 1), *shape[1:])
+            if on_gpu:
+                paths, shape = paths * GPU_PATHS, (shape[0] * GPU_PATHS, *shape[1:])
             for layout in ("contiguous", "channels_last"):
                 for dtype in (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,):
                     bench(paths, shape, layout, dtype, options)

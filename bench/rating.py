@@ -1,6 +1,6 @@
 """Rating of a block, side by side in one run on the same weights.
 
-    python -m bench.rating [--case dna boss] [--dtype float32 bfloat16] [--sample 24] [--device cpu]
+    python -m bench.rating [--case dna boss slimmable transformer] [--dtype float32 bfloat16] [--sample 24] [--device cpu]
 
 (a) the published way: each path alone from the block's input, each with its own pass over the target for the
     normalisation and one synchronisation; a sample of the paths is timed and scaled to all, its scores are compared;
@@ -17,14 +17,17 @@ import statistics
 import time
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.rating_layers import slimmable_block, transformer_block
 from pynas.nn import MBConv
 from pynas.rating import rate, rate_population
+from pynas.rating.together import Together
 
 
 class ConvolutionsOnly(nn.Module):
@@ -203,6 +206,57 @@ def measure_boss(arguments: argparse.Namespace) -> None:
         cost.report(f"(c) pynas, {name}", total, reference, note(cost, limit, table, scores))
 
 
+# Batches of the cases with few or small paths, so that the first look at each candidate does not weigh too much.
+BATCHES = 4
+
+
+def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Tensor) -> None:
+    """Candidates that share weights: (a), (b), and pynas with and without running them together."""
+    device = arguments.device
+    layers = [[module.to(device) for module in layer] for layer in layers]
+    x, target = x.to(device), target.to(device)
+    total, sample = paths_of(layers, arguments.sample)
+    plain = batch_statistics(layers)
+    loss = lambda y, _: (y - target[:, : y.shape[1]]).abs().mean()  # noqa: E731
+
+    def alone(path) -> float:
+        y = x
+        for layer, choice in zip(plain, path):
+            y = layer[choice](y)
+        return loss(y, None).item()
+
+    with torch.no_grad():
+        alone(sample[0])
+        costs = [timed(lambda path=path: alone(path), device) for path in sample]
+    reference = Cost.mean([cost for cost, _ in costs]) * (total * BATCHES)
+    total *= BATCHES
+    reference.report("(a) each path alone", total, reference, f"{len(sample)} paths timed, scaled")
+    scores = {path: score for path, (_, score) in zip(sample, costs)}
+    batches = [(x, target)] * BATCHES
+    for name in arguments.dtype:
+        dtype = None if name == "float32" else getattr(torch, name)
+        with mock.patch.object(Together, "family", lambda self, candidate: None):
+            apart, _ = repeated(lambda d=dtype: rate(layers, batches, loss, dtype=d), arguments)
+        apart.report(f"    pynas, candidates apart, {name}", total, reference)
+        cost, table = repeated(lambda d=dtype: rate(layers, batches, loss, dtype=d), arguments)
+        worst = max(abs(table[path] / score - 1) for path, score in scores.items())
+        cost.report(f"(c) pynas, {name}", total, reference, f"{len(scores)} scores within {worst:.1e}")
+
+
+def measure_slimmable(arguments: argparse.Namespace) -> None:
+    """Two residual layers of 8 widths each, as in nats-size: 64 paths, 64 channels at 32x32, batch 32."""
+    torch.manual_seed(0)
+    layers = slimmable_block(64, range(8, 65, 8), (1, 2))
+    measure_shared(arguments, layers, torch.randn(32, 64, 32, 32), torch.randn(32, 64, 16, 16))
+
+
+def measure_transformer(arguments: argparse.Namespace) -> None:
+    """Four layers of heads 3, 4 and ratios 3.5, 4, as in AutoFormer-tiny: 256 paths, width 240, 197 tokens, batch 4."""
+    torch.manual_seed(0)
+    layers = transformer_block(240, (3, 4), (840, 960), arguments.layers)
+    measure_shared(arguments, layers, torch.randn(4, 197, 240), torch.randn(4, 197, 240))
+
+
 def paths_of(layers, count: int) -> tuple[int, list[tuple[int, ...]]]:
     """The number of paths, and a sample of them."""
     shape = [len(layer) for layer in layers]
@@ -233,7 +287,12 @@ def note(cost: Cost, limit: Cost, table, scores: dict) -> str:
     )
 
 
-CASES = {"dna": measure_dna, "boss": measure_boss}
+CASES = {
+    "dna": measure_dna,
+    "boss": measure_boss,
+    "slimmable": measure_slimmable,
+    "transformer": measure_transformer,
+}
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 #include "common/ensemble_loss.h"
 
+#include "common/lane_sum.h"
 #include "common/parallel.h"
 
 namespace pynas::PYNAS_ISA {
@@ -9,14 +10,19 @@ namespace {
 constexpr int64_t kGrain = 16384;
 
 template <class T>
+Accumulate<T> squared_norm(const T* row, int64_t n) {
+  return lane_sum<Accumulate<T>>(n, [=](int64_t i) { return load(row[i]) * load(row[i]); });
+}
+
+template <class T>
 Accumulate<T> row_norm(const T* row, int64_t n) {
-  Accumulate<T> total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) {
-    const Accumulate<T> x = load(row[i]);
-    total += x * x;
-  }
-  return static_cast<Accumulate<T>>(__builtin_sqrt(total));
+  return static_cast<Accumulate<T>>(__builtin_sqrt(squared_norm(row, n)));
+}
+
+// Rows of the next sample, while this one is worked on: the processor does not guess them from so many short runs.
+template <class T>
+void prefetch(const T* row, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(row + i);
 }
 
 template <class A>
@@ -32,6 +38,7 @@ void ensemble(const EnsembleLossArgs& args, const T* target, Accumulate<T>* mean
   for (int64_t i = 0; i < n; ++i) mean[i] = 0;
   for (int64_t path = 0; path < args.paths; ++path) {
     const T* row = target + path * args.batch * n;
+    prefetch(row + n, n);
     const A scale = (args.normalize ? inverse_norm(row_norm(row, n)) : A(1)) / static_cast<A>(args.paths);
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) mean[i] += load(row[i]) * scale;
@@ -42,18 +49,18 @@ void ensemble(const EnsembleLossArgs& args, const T* target, Accumulate<T>* mean
   for (int64_t i = 0; i < n; ++i) mean[i] *= scale;
 }
 
-// One online row against the mean: item = path * B + sample.
+// One online row against the mean, whose squared norm is `square`: item = path * B + sample.
 template <class T>
-void compare(const EnsembleLossArgs& args, const T* row, const Accumulate<T>* mean, int64_t item) {
+void compare(const EnsembleLossArgs& args, const T* row, const Accumulate<T>* mean, Accumulate<T> square,
+             int64_t item) {
   using A = Accumulate<T>;
+  prefetch(row + args.size, args.size);
   const A norm = args.normalize ? row_norm(row, args.size) : A(1), inverse = inverse_norm(norm);
-  A distance = 0, along = 0;
-#pragma omp simd reduction(+ : distance, along)
-  for (int64_t i = 0; i < args.size; ++i) {
-    const A u = load(row[i]) * inverse, difference = u - mean[i];
-    distance += difference * difference;
-    along += u * difference;
-  }
+  const A distance = lane_sum<A>(args.size, [=](int64_t i) {
+    const A difference = load(row[i]) * inverse - mean[i];
+    return difference * difference;
+  });
+  const A along = (1 + distance - square) / 2;  // 2 u . (u - m) = |u|^2 + |u - m|^2 - |m|^2
   static_cast<A*>(args.distance)[item] = distance;
   static_cast<A*>(args.inverse)[item] = inverse;
   static_cast<A*>(args.along)[item] = args.normalize && !(norm < static_cast<A>(kNormFloor)) ? along : A(0);
@@ -68,9 +75,10 @@ void run(const EnsembleLossArgs& args) {
     for (int64_t sample = begin; sample < end; ++sample) {
       A* mean = static_cast<A*>(args.mean) + sample * n;
       ensemble(args, target + sample * n, mean);
+      const A square = squared_norm(mean, n);
       for (int64_t path = 0; path < args.paths; ++path) {
         const int64_t item = path * args.batch + sample;
-        compare(args, online + item * n, mean, item);
+        compare(args, online + item * n, mean, square, item);
       }
     }
   });
@@ -89,7 +97,8 @@ void run_backward(const EnsembleLossBackwardArgs& args) {
   const int64_t n = args.size;
   parallel_for(args.paths * args.batch, kGrain / (n + 1) + 1, args.threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item) {
-      const A outer = 2 * static_cast<const A*>(args.gradient)[item / args.batch] / static_cast<A>(args.batch) * inverse[item];
+      const A outer =
+          2 * static_cast<const A*>(args.gradient)[item / args.batch] / static_cast<A>(args.batch) * inverse[item];
       const A inner = inverse[item] * (1 - along[item]);
       const A* mean = static_cast<const A*>(args.mean) + item % args.batch * n;
       const T* row = static_cast<const T*>(args.online) + item * n;

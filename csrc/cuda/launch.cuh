@@ -33,6 +33,14 @@ inline void check(cudaError_t error, const char* operation) {
   throw std::runtime_error(std::string("[") + operation + "] CUDA error: " + cudaGetErrorString(error));
 }
 
+// Bytes of shared memory that a block may ask for on the current device.
+inline int64_t shared_memory_limit(const char* operation) {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), operation);
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), operation);
+  return bytes;
+}
+
 // kernel<<<grid, block, shared, stream>>>(arguments...), and the launch's error thrown.
 template <class... Parameters, class... Arguments>
 void launch(const char* operation, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, void* stream,

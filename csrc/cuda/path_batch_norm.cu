@@ -3,17 +3,16 @@
 #include "common/path_batch_norm.h"
 
 #include "cuda/reduce.cuh"
+#include "cuda/words.cuh"
 
 namespace pynas::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// Shared memory that a block may fill with its slice; every GPU from compute capability 8.0 on has it.
-constexpr int64_t kCache = 80 * 1024;
-// Bytes of neighbouring channels that a channels-last block takes: two sectors, so that memory is read in whole ones.
-constexpr int kTileBytes = 64;
-// Words that a thread loads before it uses the first: the compiler may not move loads over stores by itself.
-constexpr int kAhead = 4;
+// Shared memory that a block may fill: two blocks to a processor on Hopper.
+constexpr int64_t kShared = 110 * 1024;
+// Bytes of neighbouring channels that a fused channels-last block takes: two sectors of memory, or one if that fits.
+constexpr int kTileBytes[] = {64, 32};
 
 // y = act((x - mean) * scale + shift + residual) for one channel.
 template <class A>
@@ -48,20 +47,6 @@ template <class A>
 __device__ void write_statistics(const PathBatchNormArgs& args, int64_t at, double mean, double var) {
   static_cast<A*>(args.mean)[at] = static_cast<A>(mean);
   static_cast<A*>(args.var)[at] = static_cast<A>(var);
-}
-
-// use(i, word i) for i = begin, begin + step, ... below end; load(i) gives the word.
-template <class Word, class Index, class Load, class Use>
-__device__ void for_each_word(Index begin, Index end, Index step, Load load, Use use) {
-  for (Index base = begin; base < end; base += kAhead * step) {
-    Word words[kAhead];
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k)
-      if (base + k * step < end) words[k] = load(base + k * step);
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k)
-      if (base + k * step < end) use(base + k * step, words[k]);
-  }
 }
 
 // One block: one channel of one path, contiguous: B rows of S elements.
@@ -111,45 +96,14 @@ __global__ void fused_contiguous(PathBatchNormArgs args) {
   }
 }
 
-// Channels-last: a block's threads as rows of `columns` words.
-struct Grid {
-  int columns;  // words of a row that the block takes
-  int rows;     // rows that it takes at a time
-  int column, row;
-
-  __device__ Grid(int64_t words, int most) {
-    columns = words < most ? static_cast<int>(words) : most;
-    rows = kThreads / columns;
-    column = static_cast<int>(threadIdx.x) % columns;
-    row = static_cast<int>(threadIdx.x) / columns;
-  }
-};
-
-// Sums `values` over the rows of the grid: thread c < columns * N gets the sum of channel c. scratch: kThreads * N.
-template <int N, class A>
-__device__ double column_sum(const Grid& grid, const A* values, bool active, A* scratch) {
-  const int channels = grid.columns * N, thread = static_cast<int>(threadIdx.x);
-  __syncthreads();
-  if (active && grid.row < grid.rows) {
-    for (int i = 0; i < N; ++i) scratch[grid.row * channels + grid.column * N + i] = values[i];
-  }
-  __syncthreads();
-  double sum = 0;
-  if (thread < channels) {
-    for (int row = 0; row < grid.rows; ++row) sum += scratch[row * channels + thread];
-  }
-  return sum;
-}
-
-// One block: one path, kTileBytes of neighbouring channels, all B * S rows.
+// One block: one path, `most` words of neighbouring channels, all B * S rows.
 template <class T, int N, Activation activation>
-__global__ void fused_channels_last(PathBatchNormArgs args) {
+__global__ void fused_channels_last(PathBatchNormArgs args, int most) {
   using A = Accumulate<T>;
   using Word = Vector<T, N>;
-  constexpr int most = kTileBytes / sizeof(Word), channels = most * N;
   PYNAS_SHARED(A, scratch);
-  A *means = scratch + kThreads * N, *vars = means + channels;
-  Word* cache = reinterpret_cast<Word*>(vars + channels);
+  A *means = scratch + kThreads * N, *vars = means + most * N;
+  Word* cache = reinterpret_cast<Word*>(vars + most * N);
   const int64_t words = args.channels / N, tiles = (words + most - 1) / most, rows = args.batch * args.size;
   const Grid grid(words, most);
   for (int64_t item = blockIdx.x; item < args.paths * tiles; item += gridDim.x) {
@@ -184,6 +138,7 @@ __global__ void fused_channels_last(PathBatchNormArgs args) {
     __syncthreads();
     if (active) {
       Affine<A> by[N];
+#pragma unroll
       for (int i = 0; i < N; ++i)
         by[i] = Affine<A>(args, word * N + i, means[grid.column * N + i], vars[grid.column * N + i]);
       for_each_word<Word, int64_t>(
@@ -252,6 +207,7 @@ __global__ void moments_channels_last(PathBatchNormArgs args) {
     const int64_t word = first + grid.column, stop = (part + 1) * args.chunk;
     const bool active = word < words && grid.row < grid.rows;
     A about[N], sums[N] = {}, squares[N] = {};
+#pragma unroll
     for (int i = 0; i < N; ++i) about[i] = active ? origin<T>(args, path, word * N + i) : A(0);
     const int64_t begin = active ? part * args.chunk + grid.row : rows;
 #pragma unroll 4
@@ -295,12 +251,11 @@ __global__ void statistics(PathBatchNormArgs args) {
 
 // One thread: one word. Index: the smallest integer that counts all words, since divisions by 64 bits are slow.
 template <class T, int N, Activation activation, class Index>
-__global__ void normalise(PathBatchNormArgs args) {
+__global__ void normalise(PathBatchNormArgs args, Index words) {
   using A = Accumulate<T>;
   using Word = Vector<T, N>;
   const Index channels = static_cast<Index>(args.channels), batch = static_cast<Index>(args.batch);
   const Index size = static_cast<Index>(args.channels_last ? args.size : args.size / N);
-  const Index words = static_cast<Index>(args.paths) * batch * channels * size / (args.channels_last ? N : 1);
   for (Index at = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x; at < words;
        at += static_cast<Index>(gridDim.x) * kThreads) {
     const Word read = static_cast<const Word*>(args.x)[at], add = residual_word<Word>(args, at);
@@ -341,26 +296,44 @@ void run_statistics(const PathBatchNormArgs& args, void* stream) {
   launch(kName, statistics<T>, grid_size(blocks), kThreads, 0, stream, args);
 }
 
+// Launches the kernel that reads x once, if the slices fit.
+template <class T, int N, Activation activation>
+bool run_fused(const PathBatchNormArgs& args, void* stream) {
+  using A = Accumulate<T>;
+  const int64_t rows = args.batch * args.size, most = shared_memory_limit(kName), limit = most < kShared ? most : kShared;
+  if (!args.channels_last) {
+    const int64_t shared = kWarp * sizeof(double) + rows * sizeof(T);
+    if (shared > limit) return false;
+    launch(kName, fused_contiguous<T, N, activation>, grid_size(args.paths * args.channels), kThreads, shared, stream,
+           args);
+    return true;
+  }
+  for (const int bytes : kTileBytes) {
+    const int words = bytes / static_cast<int>(sizeof(T) * N);
+    const int64_t shared = (kThreads * N + 2 * words * N) * sizeof(A) + rows * bytes;
+    if (shared > limit) continue;
+    const int64_t tiles = (args.channels / N + words - 1) / words;
+    launch(kName, fused_channels_last<T, N, activation>, grid_size(args.paths * tiles), kThreads, shared, stream, args,
+           words);
+    return true;
+  }
+  return false;
+}
+
 template <class T, int N, Activation activation>
 void run(const PathBatchNormArgs& args, void* stream) {
-  using A = Accumulate<T>;
-  const int64_t rows = args.batch * args.size;
-  if (!args.statistics_given && !args.channels_last && rows * int64_t{sizeof(T)} <= kCache) {
-    return launch(kName, fused_contiguous<T, N, activation>, grid_size(args.paths * args.channels), kThreads,
-                  kWarp * sizeof(double) + rows * sizeof(T), stream, args);
+  if (!args.statistics_given) {
+    if (run_fused<T, N, activation>(args, stream)) return;
+    run_statistics<T, N>(args, stream);
   }
-  if (!args.statistics_given && args.channels_last && rows * kTileBytes <= kCache) {
-    constexpr int most = kTileBytes / (sizeof(T) * N);
-    const int64_t tiles = (args.channels / N + most - 1) / most;
-    return launch(kName, fused_channels_last<T, N, activation>, grid_size(args.paths * tiles), kThreads,
-                  (kThreads * N + 2 * most * N) * sizeof(A) + rows * kTileBytes, stream, args);
-  }
-  if (!args.statistics_given) run_statistics<T, N>(args, stream);
-  const int64_t words = args.paths * rows * args.channels / N, blocks = (words + kThreads - 1) / kThreads;
+  const int64_t words = args.paths * args.batch * args.size * args.channels / N;
+  const int64_t blocks = (words + kThreads - 1) / kThreads;
   if (words < (int64_t{1} << 31)) {
-    launch(kName, normalise<T, N, activation, uint32_t>, grid_size(blocks), kThreads, 0, stream, args);
+    launch(kName, normalise<T, N, activation, uint32_t>, grid_size(blocks), kThreads, 0, stream, args,
+           static_cast<uint32_t>(words));
   } else {
-    launch(kName, normalise<T, N, activation, uint64_t>, grid_size(blocks), kThreads, 0, stream, args);
+    launch(kName, normalise<T, N, activation, uint64_t>, grid_size(blocks), kThreads, 0, stream, args,
+           static_cast<uint64_t>(words));
   }
 }
 

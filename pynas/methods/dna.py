@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class DNA(nn.Module):
         for number, (images, _) in enumerate(batches):
             if number == self.projection_batches:
                 break
-            features.append(self.teacher(images.to(self._device)))
+            features.append(self.teacher(self.place(images)))
         if not features:
             raise InputError("[dna] expected training batches, got an empty loader")
         for projection, block in zip(self.projections, zip(*features)):
@@ -97,7 +98,7 @@ class DNA(nn.Module):
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         """One step of all blocks; backward runs block by block, so that one block's graph is alive at a time."""
-        images = images.to(self._device, non_blocking=True)
+        images = self.place(images)
         features, logits = self.targets(images)
         losses = {}
         for b, cells in enumerate(self.net.space.blocks):
@@ -135,20 +136,28 @@ class DNA(nn.Module):
         *,
         loss: str | Callable[..., torch.Tensor] = "relative_l1",
         norm: str = "batch",
+        resume: str | Path | None = None,
         **options: Any,
     ) -> list[ScoreTable]:
-        """Rate every path of every cell of one block, as `rate` does."""
+        """Rate every path of every cell of one block, as `rate` does.
+
+        resume: the partial rating of cell c is kept in `<resume>.cell_<c>` until the cell is done.
+        """
         inputs = self.block_batches(batches, block)
-        cells = range(len(self.net.space.blocks[block]))
-        return [rate(self.net.layers(block, c), inputs, loss=loss, norm=norm, **options) for c in cells]
+        tables = []
+        for c in range(len(self.net.space.blocks[block])):
+            file = None if resume is None else f"{resume}.cell_{c}"
+            tables.append(rate(self.net.layers(block, c), inputs, loss=loss, norm=norm, resume=file, **options))
+        return tables
 
     def block_batches(self, batches: Batches, block: int) -> BlockBatches:
         """What block `block` gets and should put out, batch by batch."""
         return BlockBatches(self, batches, block)
 
-    @property
-    def _device(self) -> torch.device:
-        return self.projections[0].weight.device  # type: ignore[return-value]
+    def place(self, images: torch.Tensor) -> torch.Tensor:
+        """Images on the method's device, channels last: the layout that convolutions run fastest in."""
+        device = next(self.net.parameters()).device
+        return images.to(device, memory_format=torch.channels_last, non_blocking=True)
 
 
 class BlockBatches:
@@ -157,11 +166,14 @@ class BlockBatches:
     def __init__(self, method: DNA, batches: Batches, block: int):
         self.method, self.batches, self.block = method, batches, block
 
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
+
     @torch.no_grad()
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         net = self.method.net
         for images, _ in self.batches:
-            images = images.to(self.method._device)
+            images = self.method.place(images)
             features, _ = self.method.targets(images)
             yield features[self.block - 1] if self.block > 0 else enter_evaluating(net, images), features[self.block]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import threading
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from pynas.rating.copies import private_copy
 from pynas.rating.fusion import fuse
 from pynas.rating.norms import PathContext, Streams
 
@@ -21,75 +23,117 @@ _SAME_HALF = 5e-2
 class _Known:
     """What was seen of a candidate on one input shape."""
 
-    module: nn.Module
-    changes_input: bool
+    contiguous: bool
+    changes_input: bool = False
+    fused: nn.Module | None = None
     mixes_paths: bool | None = None
 
 
 class Candidate:
     """Runs a module; the first runs of each input shape show whether it needs protection.
 
-    A module that writes to its input gets a copy, so that its siblings do not see the change. A module that mixes the
-    samples of stacked paths is run path by path. Streams are the inputs that travel together (`PathContext`).
+    A module that writes to its input gets a copy, so that its siblings do not see the change. One that mixes the samples
+    of stacked paths is run path by path. One that fails on channels-last inputs (a `view`) gets contiguous ones.
+    Streams are the inputs that travel together (`PathContext`). Threads share a fused module, which keeps no state; of
+    any other each thread has a copy.
     """
 
     def __init__(self, module: nn.Module, context: PathContext) -> None:
         self._module, self._context = module, context
         self._known: dict[tuple[tuple[int, ...], ...], _Known] = {}
+        self._examining = threading.Lock()
+        self._of_thread = threading.local()
 
     def __call__(self, streams: Streams, paths: int) -> Streams:
         shapes = tuple(tuple(x.shape[1:]) for x in streams)
         known = self._known.get(shapes)
-        if known is None:
-            outputs, known = self._guarded([path_rows(x, paths, 0, 1) for x in streams])
-            self._known[shapes] = known
-            if paths == 1:
+        if known is None or (paths > 1 and known.mixes_paths is None):
+            with self._examining:
+                known, outputs = self._examine(shapes, streams, paths)
+            if outputs is not None:
                 return outputs
-        if paths > 1 and known.mixes_paths is None:
-            known.mixes_paths = self._mixes(known, [path_rows(x, paths, 0, 2) for x in streams])
         if known.changes_input:
             streams = [x.clone() for x in streams]
-        return self._one_by_one(known, streams, paths) if known.mixes_paths else self._run(known.module, streams, paths)
+        return self._one_by_one(known, streams, paths) if known.mixes_paths else self._run(known, streams, paths)
 
-    def _run(self, module: nn.Module, streams: Streams, paths: int) -> Streams:
+    def _run(self, known: _Known, streams: Streams, paths: int) -> Streams:
+        module = known.fused or self._own()
+        if known.contiguous:
+            streams = [x.contiguous() for x in streams]
         return [module(x) for x in self._context.turns(streams, paths)]
 
+    @cached_property
+    def _fused(self) -> nn.Module | None:
+        return fuse(self._module)
+
+    def _own(self) -> nn.Module:
+        """This thread's copy: a forward may keep things on its module."""
+        if not hasattr(self._of_thread, "module"):
+            self._of_thread.module = private_copy(self._module)
+        return self._of_thread.module
+
     def _one_by_one(self, known: _Known, streams: Streams, paths: int) -> Streams:
-        alone = [self._run(known.module, [path_rows(x, paths, path, 1) for x in streams], 1) for path in range(paths)]
+        alone = [self._run(known, [path_rows(x, paths, path, 1) for x in streams], 1) for path in range(paths)]
         return [torch.cat(parts) for parts in zip(*alone)]
 
-    def _guarded(self, streams: Streams) -> tuple[Streams, _Known]:
-        """One path's outputs, on copies of its inputs that tell whether they were written to."""
+    def _examine(
+        self, shapes: tuple[tuple[int, ...], ...], streams: Streams, paths: int
+    ) -> tuple[_Known, Streams | None]:
+        """What is to be known; with it the outputs, if a run for it was the one asked for."""
+        known = self._known.get(shapes)
+        if known is None:
+            known, outputs = self._guarded([path_rows(x, paths, 0, 1) for x in streams])
+            self._known[shapes] = known
+            if paths == 1:
+                return known, outputs
+        if paths > 1 and known.mixes_paths is None:
+            known.mixes_paths = self._mixes(known, [path_rows(x, paths, 0, 2) for x in streams])
+        return known, None
+
+    def _guarded(self, streams: Streams) -> tuple[_Known, Streams]:
+        """Run one path on copies of its inputs, which tell whether they were written to."""
         # Inference tensors count no versions.
         with torch.inference_mode(False), torch.no_grad():
             copies = [x.clone() for x in streams]
             versions = [x._version for x in copies]
-            outputs = self._run(self._module, copies, 1)
-            changes_input = versions != [x._version for x in copies]
-            module, outputs = self._fused(streams, outputs)
-            return outputs, _Known(module, changes_input)
+            known, plain = self._plain(copies)
+            known.changes_input = versions != [x._version for x in copies]
+            known.fused = self._fused
+            if known.fused is not None:
+                try:
+                    outputs = self._run(known, [x.clone() for x in streams], 1)
+                except (RuntimeError, ValueError):
+                    outputs = []
+                if same_outputs(outputs, plain):
+                    return known, outputs
+                known.fused = None
+            return known, plain
 
-    def _fused(self, streams: Streams, expected: Streams) -> tuple[nn.Module, Streams]:
-        """The module with its norms and activations fused, if that can be had and gives the same, and its outputs."""
-        fused = fuse(self._module)
-        if fused is not None:
-            with contextlib.suppress(RuntimeError, ValueError):
-                outputs = self._run(fused, [x.clone() for x in streams], 1)
-                if all(_same(a, b) for a, b in zip(outputs, expected)):
-                    return fused, outputs
-        return self._module, expected
+    def _plain(self, streams: Streams) -> tuple[_Known, Streams]:
+        try:
+            return _Known(contiguous=False), self._run(_Known(contiguous=False), streams, 1)
+        except RuntimeError:
+            if all(x.is_contiguous() for x in streams):
+                raise
+        known = _Known(contiguous=True)
+        return known, self._run(known, streams, 1)
 
     def _mixes(self, known: _Known, streams: Streams) -> bool:
         """Whether two stacked paths come out otherwise than one by one."""
         alone = self._one_by_one(known, [x.clone() for x in streams], 2)
-        stacked = self._run(known.module, [x.clone() for x in streams], 2)
-        return not all(_same(a, b) for a, b in zip(stacked, alone))
+        stacked = self._run(known, [x.clone() for x in streams], 2)
+        return not same_outputs(stacked, alone)
 
 
 def path_rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:
     """The rows of `count` of the stacked paths."""
     batch = x.shape[0] // paths
     return x.narrow(0, first * batch, count * batch)
+
+
+def same_outputs(some: Streams, others: Streams) -> bool:
+    """Equal up to rounding."""
+    return len(some) == len(others) and all(_same(a, b) for a, b in zip(some, others))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -20,7 +20,7 @@ Layers = list[list[nn.Module]]
 
 
 def private_copy(modules: Any, dtype: torch.dtype | None = None) -> Any:
-    """Copy nested lists of modules; modules used twice stay one. All are in evaluation mode.
+    """Copy nested lists of modules; modules used twice stay one.
 
     Weights keep their storage unless `dtype` asks for another floating type; batch norm keeps its own type (its sums are
     taken in float32 anyway).
@@ -28,18 +28,15 @@ def private_copy(modules: Any, dtype: torch.dtype | None = None) -> Any:
     Raises:
         InputError: a module that Python cannot copy.
     """
-    known: dict = {}
+    known: dict[int, Any] = {}
     for module in _flatten(modules):
         for part in module.modules():
             kind = None if isinstance(part, _BatchNorm) else dtype
             known |= {id(tensor): _share(tensor, kind) for tensor in _tensors(part)}
     try:
-        copied = copy.deepcopy(modules, known)
+        return copy.deepcopy(modules, known)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"[rate] expected modules that copy.deepcopy can copy, got: {error}") from error
-    for module in _flatten(copied):
-        module.eval()
-    return copied
 
 
 def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:

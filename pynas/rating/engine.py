@@ -7,7 +7,6 @@ its own features in its own cache. A GPU gets one worker and large stacks.
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -69,7 +68,6 @@ class Engine:
         settings: Settings,
         calibration: int = 0,
     ) -> None:
-        self._layers = private_copy(layers, settings.dtype)
         self._tree, self._modes, self._settings = tree, modes, settings
         self._calibration = calibration
         self.device = _device(layers)
@@ -77,16 +75,13 @@ class Engine:
         self.max_bytes = settings.max_bytes or default_max_bytes(self.device)
         enough = (depth for depth in range(tree.depth) if tree.width(depth) >= _SHARES * self._workers)
         self._split = next(enough, tree.depth - 1)
-        self._idle: queue.SimpleQueue[Walker] = queue.SimpleQueue()
-        self._first = self._walker()
+        self._walker = self._make_walker(private_copy(layers, settings.dtype))
 
     def __enter__(self) -> Engine:
         self._stack = contextlib.ExitStack()
         if self.device.type == "cpu":
             self._stack.enter_context(keep_freed_pages())
         if self._workers > 1:
-            for _ in range(self._workers):
-                self._idle.put(self._walker())
             self._stack.enter_context(_single_threaded())
             self._pool = self._stack.enter_context(
                 ThreadPoolExecutor(self._workers, "pynas-rate", torch.set_num_threads, (1,))
@@ -109,7 +104,7 @@ class Engine:
         node = node or self._tree.root
         if self._workers == 1:
             with torch.inference_mode():
-                self._first.walk(0, [node], streams, visit)
+                self._walker.walk(0, [node], streams, visit)
         else:
             self._share_out(node, streams, visit)
 
@@ -119,12 +114,10 @@ class Engine:
         futures: list[Future[None]] = []
 
         def work(nodes: Sequence[Node], features: Streams) -> None:
-            walker = self._idle.get()
             try:
                 with torch.inference_mode():
-                    walker.walk(self._split, nodes, features, visit)
+                    self._walker.walk(self._split, nodes, features, visit)
             finally:
-                self._idle.put(walker)
                 room.release()
 
         def submit(nodes: Sequence[Node], features: Streams) -> None:
@@ -137,15 +130,14 @@ class Engine:
 
         try:
             with torch.inference_mode():
-                self._first.walk(0, [node], streams, submit, until=self._split)
+                self._walker.walk(0, [node], streams, submit, until=self._split)
             for future in futures:
                 future.result()
         finally:
             wait([future for future in futures if not future.cancel()])
 
-    def _walker(self) -> Walker:
+    def _make_walker(self, layers: Sequence[Sequence[nn.Module]]) -> Walker:
         context = PathContext(self._calibration)
-        layers = private_copy(self._layers)
         for layer, mode in zip(layers, self._modes):
             norms.install(layer, mode, context)
         widths = [self._tree.width(depth) for depth in range(self._tree.depth + 1)]
@@ -155,7 +147,7 @@ class Engine:
 
     def place(self, x: Tensor) -> Tensor:
         """The same on the engine's device, in the layout that its features have."""
-        x = x.to(self.device)
+        x = x.detach().to(self.device)
         last = self._settings.channels_last
         if last is None:
             last = self.device.type == "cpu" or self._settings.dtype in (torch.bfloat16, torch.float16)

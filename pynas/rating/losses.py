@@ -45,7 +45,9 @@ def per_path(loss: Callable[[Tensor, Any], Tensor]) -> PathLoss:
 
     def stacked(outputs: Tensor, target: Any, paths: int) -> Tensor:
         with turn:
-            values = [torch.as_tensor(loss(output, target), device=outputs.device) for output in outputs.chunk(paths)]
+            values = [
+                torch.as_tensor(loss(y, target), device=outputs.device) for y in outputs.contiguous().chunk(paths)
+            ]
         if any(value.numel() != 1 for value in values):
             raise InputError(f"[rate] expected a loss that gives one number, got the shape {tuple(values[0].shape)}")
         return torch.stack([value.detach().reshape(()) for value in values])

@@ -6,7 +6,8 @@ statistics must take them within each path's rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterator, Sequence
 
 import torch
 from timm.layers import BatchNormAct2d
@@ -23,8 +24,8 @@ Streams = list[Tensor]
 Statistics = tuple[Tensor, Tensor]
 
 
-class PathContext:
-    """What the modules of a rating share while they run: the number of stacked paths, and whose turn it is.
+class PathContext(threading.local):
+    """What the modules of a rating share while they run, thread by thread: the number of stacked paths, whose turn it is.
 
     calibration: how many of the streams are calibration batches. A norm that is re-estimated records their statistics
     in turn, and normalises the data streams by the mean of them.
@@ -99,8 +100,8 @@ class PathNorm:
         return y
 
 
-def install(modules: Iterable[nn.Module], mode: str, context: PathContext) -> None:
-    """Give every batch norm below `modules` the forward that the mode asks for (the modules must be private copies).
+def install(modules: Sequence[nn.Module], mode: str, context: PathContext) -> None:
+    """Put private copies in evaluation mode, and give every batch norm below them the forward that `mode` asks for.
 
     One with a forward of its own stays as it is for `running`, and is put in training mode for `batch`: the engine then
     finds that it mixes paths, and runs them one by one.
@@ -110,6 +111,8 @@ def install(modules: Iterable[nn.Module], mode: str, context: PathContext) -> No
     """
     if mode not in MODES:
         raise InputError(f"[rate] expected norm to be one of {', '.join(MODES)}, got {mode!r}")
+    for module in modules:
+        module.eval()
     for module in modules:
         for name, part in module.named_modules():
             if not isinstance(part, _BatchNorm):

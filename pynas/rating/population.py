@@ -140,6 +140,8 @@ class _Sweeps:
             meter.add(len(leaves) * batches)
 
         (self._target or self._online).run(streams, add)
+        if held:  # in the paths' order: the threads' order would show in the last bits
+            sums = [outputs.sum(0, dtype=torch.float64) for outputs in held]
         means = [self._mean(total) for total in sums]
         if held:
             for first in range(0, len(self._tree.paths), _AT_ONCE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,14 +34,16 @@ class Meter:
     def __init__(self, report: Callable[[Progress], None] | None, total: int | None, interval: float = 0.2) -> None:
         self._report, self._total, self._interval = report, total, interval
         self._done = self._fresh = 0
+        self._turn = threading.Lock()  # the workers count together
         self._started = self._told = time.perf_counter()
 
     def add(self, count: int, fresh: bool = True) -> None:
         """So many more are done; not fresh: an earlier run had done them."""
-        self._done += count
-        self._fresh += count if fresh else 0
-        if time.perf_counter() - self._told >= self._interval:
-            self._tell()
+        with self._turn:
+            self._done += count
+            self._fresh += count if fresh else 0
+            if time.perf_counter() - self._told >= self._interval:
+                self._tell()
 
     def finish(self) -> None:
         """All is done."""

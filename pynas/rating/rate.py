@@ -88,7 +88,6 @@ def rate(
     grown, walked = (layers, tree) if tail is None else ([*layers, [tail]], tree.extended())
     if tail is not None:
         modes.append(tail_norm)
-    evaluate = losses.resolve(loss)
     rank, size = processes.rank_and_size(distributed)
     made_from: dict[str, Any] = {"loss": _name(loss), "norm": norm, "calibration": len(calibrating)}
     made_from |= {"tail": tail is not None, "dtype": str(dtype or "as given")}
@@ -96,7 +95,7 @@ def rate(
     file = None if resume is None else f"{resume}.{rank}of{size}" if size > 1 else resume
     partial = Partial(file, key, len(tree.paths))
     with Engine(grown, walked, modes, settings, len(calibrating)) as engine:
-        run = _Run(engine, tree, evaluate, calibrating, partial, tree.share(rank, size), resume is not None)
+        run = _Run(engine, tree, loss, calibrating, partial, tree.share(rank, size), resume is not None)
         with processes.fails_together(size, engine.device):
             run.rate(batches, progress)
         sums = processes.add_up(torch.from_numpy(partial.sums).to(engine.device), size)
@@ -113,13 +112,14 @@ class _Run:
         self,
         engine: Engine,
         tree: PathTree,
-        loss: losses.PathLoss,
+        loss: str | Callable[[Tensor, Any], Tensor],
         calibration: Streams,
         partial: Partial,
         share: Node,
         in_units: bool,
     ) -> None:
-        self._engine, self._tree, self._loss, self._calibration = engine, tree, loss, calibration
+        self._engine, self._tree, self._calibration = engine, tree, calibration
+        self._loss, self._named = losses.resolve(loss), isinstance(loss, str)
         self._partial, self._in_units = partial, in_units
         cuts = [node.start for node in tree.split(_UNITS)] if in_units else []
         cuts = [share.start, *(cut for cut in cuts if share.start < cut < share.stop), share.stop]
@@ -145,7 +145,7 @@ class _Run:
         if self._in_units:
             self._partial.check_data(digest(group))
         streams = [*self._calibration, *(x for x, _ in group)]
-        targets = [self._engine.place(target) if isinstance(target, Tensor) else target for _, target in group]
+        targets = [self._target(target) for _, target in group]
         sizes = [len(x) for x, _ in group]
         for number, unit in enumerate(self._units):
             if number < self._partial.unit:
@@ -158,6 +158,12 @@ class _Run:
             self._partial.advance(index, number + 1, samples)
         self._partial.unit = 0
         self._partial.advance(index + 1, 0, samples + sum(sizes))
+
+    def _target(self, target: Any) -> Any:
+        """On the outputs' device, for the named losses also in their layout."""
+        if not isinstance(target, Tensor):
+            return target
+        return self._engine.place(target) if self._named else target.detach().to(self._engine.device)
 
     def _writer(self, found: Tensor, targets: list[Any], meter: Meter) -> Visit:
         def visit(leaves: Sequence[Node], streams: Streams) -> None:

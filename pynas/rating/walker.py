@@ -6,8 +6,10 @@ far as `Stacking` allows.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +18,17 @@ from pynas.errors import InputError
 from pynas.rating.candidate import Candidate, path_rows
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.stacking import Stacking
+from pynas.rating.together import Together
 from pynas.rating.tree import Branch, Node, PathTree
 
 # Called with leaves and their stacked outputs, one tensor per stream.
 Visit = Callable[[Sequence[Node], Streams], None]
+# Children of some branches, with their stacked features.
+Waiting = list[tuple[Sequence[Node], Streams]]
 
 
 class Walker:
-    """Walks subtrees on one thread, with private copies of the layers.
+    """Walks subtrees, on any number of threads at once.
 
     layers: private copies, with their norms installed on `context`.
     """
@@ -32,6 +37,7 @@ class Walker:
         self, layers: Sequence[Sequence[nn.Module]], tree: PathTree, context: PathContext, stacking: Stacking
     ) -> None:
         self._layers = [[Candidate(module, context) for module in layer] for layer in layers]
+        self._together = [Together(layer, context, partial(self._run, depth)) for depth, layer in enumerate(layers)]
         self._tree, self._stacking = tree, stacking
         self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
         # CPU time of this thread: another process on the same core does not disturb it.
@@ -54,50 +60,81 @@ class Walker:
 
     def _grow(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None) -> None:
         """Run the candidates of a layer on stacked parents; walk on as soon as enough children are stacked."""
-        waiting: list[tuple[Sequence[Node], Streams]] = []
-        seconds, grown = 0.0, 0
-        for branch in self._tree.branches(depth, nodes):
-            started = self._clock()
-            outputs = self._apply(depth, branch, nodes, streams)
-            seconds += self._clock() - started
-            grown += len(branch.children)
-            if waiting and not self._joins(depth + 1, waiting, branch, outputs):
+        waiting: Waiting = []
+        seconds, children = 0.0, 0
+        for branches in self._families(depth, nodes):
+            new = sum(len(branch.children) for branch in branches)
+            if waiting and not self._has_room(depth + 1, waiting, new):
                 self._flush(depth + 1, waiting, visit, until)
-            waiting.append((branch.children, outputs))
-            del outputs
-        self._stacking.timed(depth, len(nodes), grown, seconds)
+            started = self._clock()
+            grown = self._apply(depth, branches, nodes, streams)
+            seconds, children = seconds + self._clock() - started, children + new
+            for branch in branches:
+                outputs = grown.pop(0)
+                if waiting and not self._fits(depth + 1, waiting, branch, outputs):
+                    self._flush(depth + 1, waiting, visit, until)
+                waiting.append((branch.children, outputs))
+                del outputs
+        self._stacking.timed(depth, len(nodes), children, seconds)
         self._flush(depth + 1, waiting, visit, until)
 
-    def _joins(self, depth: int, waiting: list[tuple[Sequence[Node], Streams]], branch: Branch, new: Streams) -> bool:
+    def _has_room(self, depth: int, waiting: Waiting, new: int) -> bool:
+        """Whether so many new children may wait with the others; leaves do not wait."""
         if depth == len(self._layers):
             return False
-        count = sum(len(nodes) for nodes, _ in waiting) + len(branch.children)
-        same = all(a.shape[1:] == b.shape[1:] for a, b in zip(new, waiting[0][1]))
-        return same and count <= self._stacking.limit(depth, _size(new, len(branch.children)))
+        count = sum(len(nodes) for nodes, _ in waiting)
+        return count + new <= self._stacking.limit(depth, _size(waiting[0][1], len(waiting[0][0])))
 
-    def _flush(
-        self, depth: int, waiting: list[tuple[Sequence[Node], Streams]], visit: Visit, until: int | None
-    ) -> None:
+    def _fits(self, depth: int, waiting: Waiting, branch: Branch, new: Streams) -> bool:
+        same = all(a.shape[1:] == b.shape[1:] for a, b in zip(new, waiting[0][1]))
+        return same and self._has_room(depth, waiting, len(branch.children))
+
+    def _flush(self, depth: int, waiting: Waiting, visit: Visit, until: int | None) -> None:
         nodes = [node for some, _ in waiting for node in some]
         streams = [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*(y for _, y in waiting))]
         waiting.clear()
         self.walk(depth, nodes, streams, visit, until)
 
-    def _apply(self, depth: int, branch: Branch, nodes: Sequence[Node], streams: Streams) -> Streams:
-        if branch.parents != tuple(range(len(nodes))):
-            streams = [torch.cat([path_rows(x, len(nodes), parent, 1) for parent in branch.parents]) for x in streams]
+    def _families(self, depth: int, nodes: Sequence[Node]) -> Iterator[list[Branch]]:
+        """The branches of a layer, those together that share work and start from the same parents."""
+        families: dict[object, list[Branch]] = {}
+        for branch in self._tree.branches(depth, nodes):
+            family = self._together[depth].family(branch.candidate)
+            families.setdefault((family, branch.parents) if family else branch.candidate, []).append(branch)
+        yield from families.values()
+
+    def _apply(self, depth: int, branches: Sequence[Branch], nodes: Sequence[Node], streams: Streams) -> list[Streams]:
+        """The outputs of each branch; they start from the same parents."""
+        parents = branches[0].parents
+        if parents != tuple(range(len(nodes))):
+            streams = [torch.cat([path_rows(x, len(nodes), parent, 1) for parent in parents]) for x in streams]
+        found = self._share(depth, branches, streams) if len(branches) > 1 else None
+        if found is None:
+            found = [self._alone(depth, branch, streams) for branch in branches]
+        for branch, outputs in zip(branches, found):
+            self._check(depth, branch, streams, outputs)
+        return found
+
+    def _share(self, depth: int, branches: Sequence[Branch], streams: Streams) -> list[Streams] | None:
+        """All at once, if that goes; else None, and running each alone shows why."""
+        with contextlib.suppress(Exception):
+            return self._together[depth]([b.candidate for b in branches], streams, len(branches[0].children))
+        return None
+
+    def _alone(self, depth: int, branch: Branch, streams: Streams) -> Streams:
         try:
-            outputs = self._run(depth, branch.candidate, streams, len(branch.children))
+            return self._run(depth, branch.candidate, streams, len(branch.children))
         except (torch.OutOfMemoryError, InputError):
             raise
         except Exception as error:
             raise InputError(self._failure(depth, branch, streams, f"{type(error).__name__}: {error}")) from error
+
+    def _check(self, depth: int, branch: Branch, streams: Streams, outputs: Streams) -> None:
         for x, y in zip(streams, outputs):
             if not isinstance(y, Tensor) or y.ndim == 0 or y.shape[0] != x.shape[0]:
                 got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
                 raise InputError(self._failure(depth, branch, streams, f"{got} instead of a tensor with as many rows"))
         self._shapes[depth][branch.candidate] = tuple(outputs[-1].shape[1:])
-        return outputs
 
     def _run(self, depth: int, candidate: int, streams: Streams, paths: int) -> Streams:
         """Run a candidate; when memory runs out, in halves, and with smaller stacks from then on."""

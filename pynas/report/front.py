@@ -53,6 +53,4 @@ def draw_front(
 def _mark_chosen(axes: Axes, chosen: Sequence[tuple[float, float]]) -> None:
     costs, scores = zip(*chosen)
     axes.scatter(costs, scores, s=42, facecolors="none", edgecolors="tab:red", label="chosen", zorder=3)
-    # Numbers of close points would lie on each other: the best one's is enough then.
-    for rank, point in enumerate(chosen[:1], 1):
-        axes.annotate(str(rank), point, textcoords="offset points", xytext=(7, 7), color="tab:red")
+    axes.annotate("best", chosen[0], textcoords="offset points", xytext=(7, 7), color="tab:red")

@@ -78,6 +78,14 @@ def test_nan_stays_in_its_path(kind, device):
     assert ops.path_distance(outputs, target, kind).isnan().tolist() == [False, True, False]
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_than_two_to_the_31_elements(kind):
+    outputs = torch.randn(4, 2**15, 128, 129, device="cuda", dtype=torch.float16)
+    distances = ops.path_distance(outputs, outputs[:2], kind)
+    assert distances[0].abs() < 1e-5 and distances[1] == ops.path_distance(outputs[2:], outputs[:2], kind)[0]
+
+
 def test_empty(device):
     zeros = torch.zeros(4, 0, device=device)
     assert ops.path_distance(zeros, zeros[:2], "mse").isnan().tolist() == [True, True]
@@ -120,6 +128,7 @@ def test_refuses_gradients(device):
         ops.path_distance(outputs, target, "mse")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_opcheck(kind, device, dtype):
     outputs, target = make(3, 2, 5, 6, device=device, dtype=dtype)

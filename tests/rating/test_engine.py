@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from pynas.rating import rate
+from pynas.rating import rate, rate_population
 
 from .models import NAIVE_LOSSES, alone, mbconv_layers, some_batches
 
@@ -49,6 +50,21 @@ def test_results_do_not_depend_on_the_workers():
     np.testing.assert_array_equal(one, four)
     assert torch.get_num_threads() == 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pynas")]
+
+
+def test_two_runs_give_the_same_bits():
+    layers, batches = mbconv_layers(), some_batches()
+    calibration = [batches[0][0]]
+    runs = [
+        (
+            rate(layers, batches, workers=3).scores,
+            rate_population(layers, [(x, x + 1) for x, _ in batches], calibration=calibration, workers=3).scores,
+        )
+        for _ in range(3)
+    ]
+    for run in runs[1:]:
+        for first, again in zip(runs[0], run):
+            np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -213,3 +229,64 @@ def test_tail_and_its_losses():
         layers, labels, lambda y, t: nn.functional.cross_entropy(own(y), t), "recalibrate", [batches[0][0]]
     )
     np.testing.assert_allclose(table.scores, reference, rtol=1e-4)
+
+
+class Views(nn.Module):
+    """Assumes contiguous features, as much code does."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn, self.conv = nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1)
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        return self.bn(self.conv(x)).view(b, c, h * w).softmax(2).view(b, c, h, w) * x
+
+
+@pytest.mark.parametrize("stack", [1, "memory"])
+def test_code_that_assumes_contiguous_features(stack):
+    layers, batches = mbconv_layers(), some_batches()
+    layers[1].append(Views())
+    layers[2].append(Views())
+
+    def flat(y, target):
+        return (y.view(len(y), -1) - target.view(len(y), -1)).abs().mean()
+
+    table = rate(layers, batches, flat, stack=stack)
+    np.testing.assert_allclose(table.scores, alone(layers, batches, flat, "batch"), rtol=2e-5)
+
+
+def test_inputs_that_want_a_gradient():
+    layers, batches = mbconv_layers(depth=2), some_batches()
+    wanting = [(x.clone().requires_grad_(), target.clone().requires_grad_()) for x, target in batches]
+    np.testing.assert_array_equal(rate(layers, wanting).scores, rate(layers, batches).scores)
+
+
+class Tracked(nn.Module):
+    """Counts the bytes of all outputs that are alive when it runs."""
+
+    alive, peak = weakref.WeakSet(), 0
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        y = self.module(x)
+        Tracked.alive.add(y)
+        Tracked.peak = max(Tracked.peak, sum(output.nbytes for output in list(Tracked.alive)))
+        return y
+
+
+@pytest.mark.parametrize("budget", [1, 40, 400])
+def test_features_stay_within_the_budget(budget, monkeypatch):
+    layers = [[Tracked(module) for module in layer] for layer in mbconv_layers(depth=4)]
+    one = 4 * 6 * 4 * 4 * 4
+    batches = some_batches((4,))
+    monkeypatch.setattr(Tracked, "alive", weakref.WeakSet())
+    monkeypatch.setattr(Tracked, "peak", 0)
+    table = rate(layers, batches, stack="memory", workers=1, max_bytes=budget * one)
+    assert Tracked.peak <= max(budget, 4 + 2) * one  # a path's own features and the two runs of a first look
+    if budget == 400:
+        assert Tracked.peak > 20 * one
+    np.testing.assert_allclose(table.scores, rate(layers, batches, stack=1).scores, rtol=1e-5)

@@ -63,9 +63,10 @@ def naive(layers, tail, target_layers, target_tail, batches, norm, calibration, 
     return (scores / samples).numpy().reshape([len(layer) for layer in layers])
 
 
-@pytest.mark.parametrize("ema", [False, True])
-@pytest.mark.parametrize("max_bytes", [None, 1000])
-@pytest.mark.parametrize("norm", ["recalibrate", "batch"])
+@pytest.mark.parametrize(
+    ("norm", "max_bytes", "ema"),
+    [("recalibrate", None, False), ("recalibrate", 1000, True), ("batch", 1000, False), ("batch", None, True)],
+)
 def test_distance_to_the_mean_of_all_paths(norm, max_bytes, ema):
     layers, tail = mbconv_layers(depth=2), projector()
     other, other_tail = (mbconv_layers(depth=2, seed=9), projector()) if ema else (layers, tail)
