@@ -137,6 +137,6 @@ def same_outputs(some: Streams, others: Streams) -> bool:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
         return False
     return not a.numel() or bool((a - b).abs().max() <= _SAME.get(a.dtype, _SAME_HALF) * b.abs().max())

@@ -124,9 +124,13 @@ def test_batch_norm_without_stored_statistics_uses_the_batch():
     np.testing.assert_allclose(scores, alone(layers, batches, NAIVE_LOSSES["relative_l1"], "running"), rtol=1e-5)
 
 
-class OddBatchNorm(nn.BatchNorm2d):
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(6)
+
     def forward(self, x):
-        return super().forward(x) * 2
+        return self.bn(x), x
 
 
 class Scale(nn.Module):
@@ -157,6 +161,7 @@ class Scale(nn.Module):
         (lambda a: a["layers"][2].append(nn.Conv2d(6, 5, 1)), r"for the path \(0, 0, 4\)"),
         (lambda a: a["layers"][2].append(nn.Conv2d(5, 6, 1)), "candidate 4 of layer 2"),
         (lambda a: a["layers"][2].append(nn.Flatten(0)), "as many rows"),
+        (lambda a: a["layers"][2].append(Pair()), "got tuple"),
         (lambda a: a["layers"][2].append(Scale()), r"nan for the path \(0, 0, 4\) \(16 of 80"),
         (lambda a: a.update(loss=lambda y, t: y), "one number"),
         (lambda a: a.update(batches=[(x[:1, :, :1, :1], t[:1, :, :1, :1]) for x, t in a["batches"]]), "more than one"),
