@@ -14,7 +14,7 @@ def command(
 ) -> None:
     """Rate all paths of a trained supernet on the validation images.
 
-    Example: `pynas rate --run runs/digits`; with several processes, `torchrun --nproc-per-node 2 -m -- pynas rate --run runs/digits`
+    Example: `pynas rate --run runs/digits`, shared: `torchrun --nproc-per-node 2 -m -- pynas rate --run runs/digits`
     """
     from pynas.cli import display, stages
     from pynas.cli.settings import read_settings
