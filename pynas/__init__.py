@@ -17,7 +17,8 @@ from pynas.errors import InfeasibleError, InputError
 
 # Loaded when first used, so that `pynas --help` and `pynas doctor` do not need torch.
 _MODULES = (
-    "costs", "data", "export", "methods", "nn", "ops", "rating", "search", "spaces", "supernets", "teachers", "train"
+    "costs", "data", "export", "methods", "nn", "ops", "rating", "report", "search", "spaces", "supernets",
+    "tabular", "teachers", "train"
 )  # fmt: skip
 _NAMES = {"Supernet": "supernets", "supernet": "supernets", "fit": "train", "rate": "rating", "ScoreTable": "rating",
           "Architecture": "spaces"}  # fmt: skip

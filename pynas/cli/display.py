@@ -97,6 +97,13 @@ def print_found(content: Mapping[str, Any]) -> None:
         f"Exact: {content['visited']:,} nodes visited, {content['pruned']:,} pruned, "
         f"no architecture scores below {content['lower_bound']:.6f}."
     )
+    if "latency_table" in content:
+        note = content["latency_table"]
+        say(
+            f"Latency on {note['device']}, batch of {note['batch_size']}, median of {note['repeats']} (median spread "
+            f"{note['median_spread']:.0%}); {note['checked_nets']} whole nets differ from their sums by "
+            f"{note['mean_error']:.0%} on average, by {note['mean_error_scaled']:.0%} scaled by {note['whole_over_sum']:.2f}."
+        )
 
 
 def print_exported(content: Mapping[str, Any]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pynas import search
 from pynas.cli.stages import SEARCH, Run, costs
-from pynas.costs import Costs, latency, read_csv
+from pynas.costs import Costs, check_latency, latency, read_csv
 from pynas.files import header, write_json
 from pynas.rating import ScoreTable
 from pynas.rating.store import load_block
@@ -17,13 +19,26 @@ from pynas.report import draw_front
 
 
 def latencies(run: Run) -> Costs:
-    """The latency table on the run's device, measured once for each device and kept as `latency-<device>.npz`."""
+    """The latency table on the run's device, measured once for each device and kept as `latency-<device>.npz`.
+
+    Whole networks, drawn at random, are measured too: the file says how far the sums of candidates are from them.
+    """
     path = run.folder / f"latency-{run.device.type}.npz"
     if path.exists():
         return Costs.load(path)
     measured = latency(run.net, run.data.image_shape, run.device)
+    rng = np.random.default_rng(0)
+    sample = [run.space.sample(rng) for _ in range(CHECKED_NETS)]
+    checked = check_latency(run.net, measured, sample, run.device)
+    said = {"checked_nets": CHECKED_NETS, "mean_error": checked.error, "whole_over_sum": checked.scale,
+            "mean_error_scaled": checked.scaled_error}  # fmt: skip
+    measured = replace(measured, made_from={**measured.made_from, **said})
     measured.save(path)
     return measured
+
+
+# Whole networks that a latency table is checked on.
+CHECKED_NETS = 8
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,17 @@ def gather_costs(run: Run, wishes: Wishes) -> Costs:
     return table
 
 
+def latency_note(table: Costs) -> dict[str, Any]:
+    """What is known of the latency table: device, spread of the repeats, error on whole networks."""
+    names = ("device", "batch_size", "repeats", "median_spread", "checked_nets", "mean_error", "whole_over_sum",
+             "mean_error_scaled")  # fmt: skip
+    return (
+        {"latency_table": {name: table.made_from[name] for name in names}}
+        if "whole_over_sum" in table.made_from
+        else {}
+    )
+
+
 def find(run: Run, wishes: Wishes) -> dict[str, Any]:
     """Exact search over the rated blocks; writes and returns search.json, and with `front` its figure.
 
@@ -86,6 +112,7 @@ def find(run: Run, wishes: Wishes) -> dict[str, Any]:
         "pruned": certificate.pruned,
         "lower_bound": certificate.lower_bound,
         "found": [_entry(entry) for entry in found],
+        **latency_note(table),
     }
     if wishes.front is not None:
         content |= _front(run, search.front(tables, table, wishes.front, weights=weights, join=join), content)

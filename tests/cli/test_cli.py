@@ -139,7 +139,10 @@ def test_every_option_of_the_search(finished, tmp_path):
         assert (folder / name).stat().st_size > 1000
     measured = (folder / "latency-cpu.npz").read_bytes()
     output = invoke("search", folder, "--max-latency", "10s", "--device", "cpu")
-    assert "latency (ms)" in output and (folder / "latency-cpu.npz").read_bytes() == measured
+    assert content["latency_table"]["checked_nets"] == 8 and content["latency_table"]["mean_error"] >= 0
+    assert (
+        "latency (ms)" in output and "8 whole nets" in output and (folder / "latency-cpu.npz").read_bytes() == measured
+    )
 
 
 @pytest.mark.slow
