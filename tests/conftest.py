@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+
+
+def _build_cuda_host(sanitize: bool = False) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cuda_host_build", Path(__file__).parent / "cuda_host" / "build.py")
+    assert spec is not None and spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    return build.load(build.build(sanitize))
+
+
+# tests/cuda_host/sanitize.py: everything native runs under the sanitizers, in the place of pynas._C.
+SANITIZE = os.environ.get("PYNAS_SANITIZE") == "1"
+if SANITIZE:
+    sys.modules["pynas._C"] = _build_cuda_host(sanitize=True)
 
 devices = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 dtypes = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -38,8 +53,4 @@ def tolerance(dtype: torch.dtype) -> float:
 @pytest.fixture(scope="session")
 def cuda_host() -> ModuleType:
     """The native module with the CUDA kernels compiled for the CPU; a stream of 0 runs them."""
-    spec = importlib.util.spec_from_file_location("cuda_host_build", Path(__file__).parent / "cuda_host" / "build.py")
-    assert spec is not None and spec.loader is not None
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
-    return build.load(build.build(sanitize=os.environ.get("PYNAS_SANITIZE") == "1"))
+    return sys.modules["pynas._C"] if SANITIZE else _build_cuda_host()

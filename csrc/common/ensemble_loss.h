@@ -1,6 +1,6 @@
 // Squared distance of every path's online row to the mean of all paths' target rows (BossNAS eq. 3 and 4).
 //
-// Each row of the batch is finished while it is in the cache. What the backward pass needs is the mean and two numbers per
+// Each row of the batch is finished while it is in the cache. The backward pass needs the mean and two numbers per
 // online row: with u = online * inverse, its gradient is a multiple of online * inverse * (1 - along) - mean.
 #pragma once
 
@@ -13,16 +13,16 @@ namespace pynas {
 
 // A is float, double for double.
 struct EnsembleLossArgs {
-  const void* online;   // [P, B, D] of dtype
-  const void* target;   // [P, B, D] of dtype
-  void* loss;           // [P] of A
-  void* mean;           // [B, D] of A, the ensemble of the targets
-  void* inverse;        // [P, B] of A, one over the norm of an online row (1 if not normalised)
-  void* along;          // [P, B] of A, u . (u - mean) (0 if the norm has no gradient)
-  void* distance;       // [P, B] of A, workspace
-  int64_t paths;        // P
-  int64_t batch;        // B
-  int64_t size;         // D
+  const void* online;  // [P, B, D] of dtype
+  const void* target;  // [P, B, D] of dtype
+  void* loss;          // [P] of A
+  void* mean;          // [B, D] of A, the ensemble of the targets
+  void* inverse;       // [P, B] of A, one over the norm of an online row (1 if not normalised)
+  void* along;         // [P, B] of A, u . (u - mean) (0 if the norm has no gradient)
+  void* distance;      // [P, B] of A, workspace
+  int64_t paths;       // P
+  int64_t batch;       // B
+  int64_t size;        // D
   bool normalize;
   bool renormalize;
   DType dtype;
@@ -30,15 +30,15 @@ struct EnsembleLossArgs {
 };
 
 struct EnsembleLossBackwardArgs {
-  const void* gradient;  // [P] of A
-  const void* online;    // [P, B, D] of dtype
-  const void* mean;      // [B, D] of A
-  const void* inverse;   // [P, B] of A
-  const void* along;     // [P, B] of A
+  const void* gradient;   // [P] of A
+  const void* online;     // [P, B, D] of dtype
+  const void* mean;       // [B, D] of A
+  const void* inverse;    // [P, B] of A
+  const void* along;      // [P, B] of A
   void* online_gradient;  // [P, B, D] of dtype
-  int64_t paths;         // P
-  int64_t batch;         // B
-  int64_t size;          // D
+  int64_t paths;          // P
+  int64_t batch;          // B
+  int64_t size;           // D
   DType dtype;
   int threads;
 };

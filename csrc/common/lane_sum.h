@@ -1,4 +1,4 @@
-// Sums of short rows: a plain reduction adds a vector's elements up one after the other, which takes longer than the row.
+// Sums of short rows: a plain reduction adds a vector's elements up one after the other, for longer than a row takes.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// One step of a streaming softmax over a queue (Pi-NAS eq. 4): the logits of the next chunk of keys join what is known of
-// each row, its maximum and its sum of exponentials about that maximum, and become exponentials in place.
+// One step of a streaming softmax over a queue (Pi-NAS eq. 4): the logits of the next chunk of keys join what is known
+// of each row, its maximum and its sum of exponentials about that maximum, and become exponentials in place.
 //
 // `accumulated` (exponential-weighted sum of keys so far) is brought to the new maximum, so that adding
 // exponentials @ chunk to it makes it right again.

@@ -51,7 +51,8 @@ void ensemble(const EnsembleLossArgs& args, const T* target, Accumulate<T>* mean
 
 // One online row against the mean, whose squared norm is `square`: item = path * B + sample.
 template <class T>
-void compare(const EnsembleLossArgs& args, const T* row, const Accumulate<T>* mean, Accumulate<T> square, int64_t item) {
+void compare(const EnsembleLossArgs& args, const T* row, const Accumulate<T>* mean, Accumulate<T> square,
+             int64_t item) {
   using A = Accumulate<T>;
   prefetch(row + args.size, args.size);
   const A norm = args.normalize ? row_norm(row, args.size) : A(1), inverse = inverse_norm(norm);
@@ -96,7 +97,8 @@ void run_backward(const EnsembleLossBackwardArgs& args) {
   const int64_t n = args.size;
   parallel_for(args.paths * args.batch, kGrain / (n + 1) + 1, args.threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item) {
-      const A outer = 2 * static_cast<const A*>(args.gradient)[item / args.batch] / static_cast<A>(args.batch) * inverse[item];
+      const A outer =
+          2 * static_cast<const A*>(args.gradient)[item / args.batch] / static_cast<A>(args.batch) * inverse[item];
       const A inner = inverse[item] * (1 - along[item]);
       const A* mean = static_cast<const A*>(args.mean) + item % args.batch * n;
       const T* row = static_cast<const T*>(args.online) + item * n;

@@ -57,8 +57,9 @@ void run(const ParetoPairsArgs& args) {
   std::fill_n(args.floor, size, kNone);
   parallel_for(args.lefts, 1, workers, [&](int64_t begin, int64_t end, int worker) {
     int64_t* table = worker == 0 ? args.floor : tables[worker - 1].data();
-    each_pair<M>(args, begin, end,
-                 [&](int64_t, int64_t bucket, int64_t loss) { table[bucket] = std::min(table[bucket], loss); });
+    each_pair<M>(args, begin, end, [&](int64_t, int64_t bucket, int64_t loss) {
+      if (loss < table[bucket]) table[bucket] = loss;
+    });
   });
   for (const auto& table : tables)
     for (int64_t k = 0; k < size; ++k) args.floor[k] = std::min(args.floor[k], table[k]);

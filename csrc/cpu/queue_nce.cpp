@@ -46,8 +46,6 @@ void run(const QueueNceArgs& args) {
 
 }  // namespace
 
-void queue_nce(const QueueNceArgs& args) {
-  args.dtype == DType::float64 ? run<double>(args) : run<float>(args);
-}
+void queue_nce(const QueueNceArgs& args) { args.dtype == DType::float64 ? run<double>(args) : run<float>(args); }
 
 }  // namespace pynas::PYNAS_ISA

@@ -193,6 +193,77 @@ void loss_tables(const Problem& problem, Bound& bound) {
   }
 }
 
+// Betters the feasible choice in hand by changing one option, then two at a time: the first window is then narrow.
+class Improvement {
+ public:
+  Improvement(const Problem& problem, Bound& bound) : problem_(problem), bound_(bound), slack_(problem.limit) {
+    for (size_t b = 0; b < bound.choice.size(); ++b) charge(b, -1);
+  }
+
+  void run() {
+    const size_t count = problem_.blocks.size();
+    double pairs = 0, options = 0;
+    for (const Block& block : problem_.blocks) options += static_cast<double>(block.size());
+    pairs = options * options / 2;
+    for (size_t b = 0; b < count; ++b) change(b, 0);
+    if (pairs > 2e6) return;
+    for (size_t b = 0; b < count; ++b)
+      for (size_t other = b + 1; other < count; ++other) change_two(b, other);
+  }
+
+ private:
+  // Adds (sign 1) or takes (-1) the chosen option's costs to or from the slack.
+  void charge(size_t b, int sign) {
+    for (int d = 0; d < problem_.limits; ++d)
+      slack_[d] += sign * problem_.blocks[b].cost[static_cast<int64_t>(bound_.choice[b]) * problem_.limits + d];
+  }
+
+  bool fits(const Block& block, int64_t i, int32_t chosen) const {
+    if (block.in[i] != block.in[chosen] || block.out[i] != block.out[chosen]) return false;
+    for (int d = 0; d < problem_.limits; ++d)
+      if (block.cost[i * problem_.limits + d] > slack_[d]) return false;
+    return true;
+  }
+
+  // The option of least loss that fits, if it gains more than `least`.
+  bool change(size_t b, int64_t least) {
+    const Block& block = problem_.blocks[b];
+    const int32_t before = bound_.choice[b];
+    int32_t best = before;
+    charge(b, 1);
+    for (int64_t i = 0; i < block.size(); ++i)
+      if (block.loss[i] < block.loss[best] && fits(block, i, before)) best = static_cast<int32_t>(i);
+    const int64_t gain = block.loss[before] - block.loss[best];
+    if (gain > least) bound_.choice[b] = best, bound_.choice_loss -= gain;
+    charge(b, -1);
+    return gain > least;
+  }
+
+  void change_two(size_t b, size_t other) {
+    const Block& block = problem_.blocks[b];
+    for (int64_t i = 0; i < block.size(); ++i) {
+      const int32_t before = bound_.choice[b];
+      const int64_t worse = block.loss[i] - block.loss[before];
+      charge(b, 1);
+      const bool possible = i != before && fits(block, i, before);
+      if (possible) bound_.choice[b] = static_cast<int32_t>(i);
+      charge(b, -1);
+      if (!possible) continue;
+      if (change(other, worse)) {
+        bound_.choice_loss += worse;
+        continue;
+      }
+      charge(b, 1);
+      bound_.choice[b] = before;
+      charge(b, -1);
+    }
+  }
+
+  const Problem& problem_;
+  Bound& bound_;
+  std::vector<int64_t> slack_;
+};
+
 // Far above the rounding of any value: a sum over the blocks of a loss and of a product per limit.
 double margin_of(const Problem& pool, const Bound& bound) {
   double size = 1 + std::abs(bound.limit_value);
@@ -215,6 +286,7 @@ Bound lagrangian_bound(const Problem& front, const Problem& pool) {
   ahead_tables(front, bound);
   cost_tables(front, bound);
   loss_tables(front, bound);
+  if (!bound.choice.empty()) Improvement(front, bound).run();
   bound.limit_value = 0;
   for (int d = 0; d < front.limits; ++d) bound.limit_value += bound.multiplier[d] * static_cast<double>(front.limit[d]);
   bound.margin = margin_of(pool, bound);

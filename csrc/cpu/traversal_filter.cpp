@@ -45,23 +45,23 @@ class Least {
 
 // Linear time, before any sorting: drop what loses to the best of all cheaper buckets of the first cost.
 std::vector<int32_t> bucketed(const Candidates& c) {
-  constexpr int kBuckets = 2048;
+  const uint64_t buckets = c.count > 32768 ? 2048 : 512;
   int64_t least = std::numeric_limits<int64_t>::max(), most = std::numeric_limits<int64_t>::min();
   for (int64_t i = 0; i < c.count; ++i) {
     least = std::min(least, c.costs[i]);
     most = std::max(most, c.costs[i]);
   }
   int shift = 0;
-  while (((static_cast<uint64_t>(most) - static_cast<uint64_t>(least)) >> shift) >= kBuckets) ++shift;
+  while (((static_cast<uint64_t>(most) - static_cast<uint64_t>(least)) >> shift) >= buckets) ++shift;
   const auto bucket = [&](int64_t i) {
     return static_cast<int>((static_cast<uint64_t>(c.costs[i]) - static_cast<uint64_t>(least)) >> shift);
   };
-  std::vector<int64_t> best(kBuckets + 1, std::numeric_limits<int64_t>::max());
+  std::vector<int64_t> best(buckets + 1, std::numeric_limits<int64_t>::max());
   for (int64_t i = 0; i < c.count; ++i) {
     int64_t& loss = best[bucket(i) + 1];
     loss = std::min(loss, c.losses[i]);
   }
-  for (int b = 1; b <= kBuckets; ++b) best[b] = std::min(best[b], best[b - 1]);
+  for (uint64_t b = 1; b <= buckets; ++b) best[b] = std::min(best[b], best[b - 1]);
   std::vector<int32_t> kept;
   for (int64_t i = 0; i < c.count; ++i)
     if (c.losses[i] <= best[bucket(i)]) kept.push_back(static_cast<int32_t>(i));
@@ -69,7 +69,7 @@ std::vector<int32_t> bucketed(const Candidates& c) {
 }
 
 std::vector<int32_t> one_limit(const Candidates& c, int64_t top_k) {
-  const bool many = c.count > 4096 && top_k == 1 && c.group == nullptr;
+  const bool many = c.count > 512 && top_k == 1 && c.group == nullptr;
   std::vector<int32_t> order = many ? bucketed(c) : std::vector<int32_t>(c.count);
   if (!many) std::iota(order.begin(), order.end(), 0);
   struct Row {

@@ -1,6 +1,7 @@
 #include "cpu/traversal_lists.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cpu/traversal_filter.h"
 
@@ -26,24 +27,20 @@ void keep(List& list, const std::vector<int32_t>& kept, int limits) {
 // Sums of a partial choice and an option, appended when they can still be completed.
 class Appender {
  public:
-  Appender(const Problem& problem, const Bound& bound, const Window& window, bool leading, size_t b, const List& from,
-           List& to, Effort& effort)
-      : problem_(problem), block_(problem.blocks[b]), window_(window), from_(from), to_(to), effort_(effort),
-        limits_(problem.limits), state_(leading ? block_.out : block_.in),
-        value_rest_(leading ? bound.ahead[b + 1] : bound.behind[b]),
+  Appender(const Problem& problem, const Bound& bound, bool leading, size_t b, const List& from, List& to,
+           Effort& effort)
+      : problem_(problem), block_(problem.blocks[b]), from_(from), to_(to), effort_(effort), limits_(problem.limits),
+        state_(leading ? block_.out : block_.in), value_rest_(leading ? bound.ahead[b + 1] : bound.behind[b]),
         cost_rest_(leading ? bound.cost_ahead[b + 1] : bound.cost_behind[b]) {
     for (int64_t i = 0; i < block_.size(); ++i) value_.push_back(bound.value(problem, block_, i));
   }
 
+  // What an option adds to the value of a partial choice, the rest to complete it included.
+  double value_added(int64_t i) const { return value_[i] + value_rest_[state_[i]]; }
+
   void append(int64_t entry, int64_t i) {
-    ++effort_.visited;
     const double value = from_.value[entry] + value_[i];
     const int32_t state = state_[i];
-    if (value + value_rest_[state] > window_.value) {
-      effort_.cut = true;
-      ++effort_.pruned;
-      return;
-    }
     for (int d = 0; d < limits_; ++d) {
       const int64_t cost = from_.cost[entry * limits_ + d] + block_.cost[i * limits_ + d];
       if (cost + cost_rest_[static_cast<int64_t>(state) * limits_ + d] > problem_.limit[d]) {
@@ -63,7 +60,6 @@ class Appender {
  private:
   const Problem& problem_;
   const Block& block_;
-  const Window& window_;
   const List& from_;
   List& to_;
   Effort& effort_;
@@ -91,15 +87,29 @@ bool extend(const Problem& problem, const Bound& bound, const Window& window, bo
   List next;
   next.parent.emplace_back();
   next.option.emplace_back();
-  Appender appender(problem, bound, window, leading, b, list, next, effort);
+  Appender appender(problem, bound, leading, b, list, next, effort);
   const std::vector<int32_t>& near = leading ? block.in : block.out;
-  // Lexicographic order: the earlier block's choice is the outer loop.
+  // Lexicographic order: the earlier block's choice is the outer loop. The inner one goes by rising value, to stop where
+  // the window ends, and what passed is put back in order.
   const int64_t outer = leading ? list.size() : block.size(), inner = leading ? block.size() : list.size();
+  std::vector<std::pair<double, int32_t>> rising(inner);
+  for (int64_t n = 0; n < inner; ++n)
+    rising[n] = {leading ? appender.value_added(n) : list.value[n], static_cast<int32_t>(n)};
+  std::sort(rising.begin(), rising.end());
+  std::vector<int32_t> passed;
   for (int64_t o = 0; o < outer; ++o) {
-    for (int64_t n = 0; n < inner; ++n) {
-      const int64_t entry = leading ? o : n, i = leading ? n : o;
-      if (list.state[entry] == near[i]) appender.append(entry, i);
+    const double room = window.value - (leading ? list.value[o] : appender.value_added(o));
+    passed.clear();
+    size_t p = 0;
+    for (; p < rising.size() && rising[p].first <= room; ++p) {
+      const int32_t n = rising[p].second;
+      if (list.state[leading ? o : n] == near[leading ? n : o]) passed.push_back(n);
     }
+    effort.visited += static_cast<int64_t>(p);
+    effort.pruned += inner - static_cast<int64_t>(p);
+    effort.cut |= p < rising.size();
+    std::sort(passed.begin(), passed.end());
+    for (int32_t n : passed) appender.append(leading ? o : n, leading ? n : o);
     if (next.size() > 4 * most) return false;
   }
   if (next.size() > 64) {

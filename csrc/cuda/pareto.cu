@@ -5,6 +5,7 @@ namespace pynas::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int64_t kChunk = 4096;  // rights that a block takes: enough to share a left, few enough to fill the device
 constexpr int64_t kNone = 0x7fffffffffffffff;
 using Word = long long;  // what the 64-bit atomics take
 
@@ -13,14 +14,16 @@ __global__ void fill(int64_t* values, int64_t size, int64_t value) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += step) values[i] = value;
 }
 
-// One block: a left against all rights in turn. Neighbouring threads read neighbouring rights.
+// One block: a left against a chunk of the rights. Neighbouring threads read neighbouring rights.
 template <int M, class F>
 __device__ void each_pair(const ParetoPairsArgs& args, F f) {
-  for (int64_t l = blockIdx.x; l < args.lefts; l += gridDim.x) {
-    const int64_t loss = args.left_loss[l];
+  const int64_t chunks = (args.rights + kChunk - 1) / kChunk;
+  for (int64_t item = blockIdx.x; item < args.lefts * chunks; item += gridDim.x) {
+    const int64_t l = item / chunks, begin = item % chunks * kChunk, loss = args.left_loss[l];
+    const int64_t end = begin + kChunk < args.rights ? begin + kChunk : args.rights;
     int64_t cost[M];
     for (int d = 0; d < M; ++d) cost[d] = args.left_cost[l * M + d] - args.least[d];
-    for (int64_t r = threadIdx.x; r < args.rights; r += blockDim.x) {
+    for (int64_t r = begin + threadIdx.x; r < end; r += blockDim.x) {
       int64_t bucket = (cost[0] + args.right_cost[r * M]) >> args.shift[0];
       if (M == 2) bucket = bucket << args.bits | (cost[M - 1] + args.right_cost[r * M + M - 1]) >> args.shift[M - 1];
       f(l * args.rights + r, bucket, loss + args.right_loss[r]);
@@ -90,7 +93,7 @@ template <int M>
 void run(const ParetoPairsArgs& args, void* stream) {
   constexpr const char* name = "pareto_pairs";
   const int64_t side = int64_t{1} << args.bits, size = M == 1 ? side : side * side;
-  const unsigned grid = grid_size(args.lefts);
+  const unsigned grid = grid_size(args.lefts * ((args.rights + kChunk - 1) / kChunk));
   const size_t scratch = kThreads * sizeof(int64_t);
   launch(name, fill, grid_size((size + kThreads - 1) / kThreads), kThreads, 0, stream, args.floor, size, kNone);
   launch(name, fill, 1u, kThreads, 0, stream, args.count, int64_t{1}, int64_t{0});

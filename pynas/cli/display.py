@@ -19,11 +19,11 @@ out, err = Console(), Console(stderr=True)
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[Progress]:
+def progress_bar(visible: bool = True) -> Iterator[Progress]:
     """Bars with counts, time so far and time to go."""
     columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
-    with Progress(*columns, console=err) as progress:
+    with Progress(*columns, console=err, disable=not visible) as progress:
         yield progress
 
 

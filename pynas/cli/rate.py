@@ -14,14 +14,16 @@ def command(
 ) -> None:
     """Rate all paths of a trained supernet on the validation images.
 
-    Example: `pynas rate --run runs/digits`
+    Example: `pynas rate --run runs/digits`, shared: `torchrun --nproc-per-node 2 -m -- pynas rate --run runs/digits`
     """
     from pynas.cli import display, stages
     from pynas.cli.settings import read_settings
 
     this = stages.Run(run, read_settings(run), device)
-    with display.progress_bar() as progress:
+    with stages.processes(this.device), display.progress_bar(stages.is_first_process()) as progress:
         tables = stages.rate(this, loss, norm, display.rate_reporter(progress))
+        if not stages.is_first_process():
+            return
     blocks = [
         {"block": b + 1, "paths": sum(map(len, cells)), "best": min(table.best()[0][1] for table in cells)}
         for b, cells in enumerate(tables)

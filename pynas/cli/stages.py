@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +19,7 @@ from pynas.costs import Costs, count
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.files import read_json
-from pynas.rating import ScoreTable
+from pynas.rating import Progress, ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
 from pynas.supernets import Supernet, supernet
@@ -149,26 +151,73 @@ def train(
     )
 
 
-def rate(run: Run, loss: str, norm: str, on_block: Callable[[int, int], None] | None) -> list[list[ScoreTable]]:
+def rate(run: Run, loss: str, norm: str, on_paths: Callable[[int, int], None] | None) -> list[list[ScoreTable]]:
     """Score every path of every block; blocks that are rated already, from the same weights, are read.
 
-    on_block: called with (paths rated so far, paths of the space) after every block.
+    A rating that was stopped goes on where it was. Under torchrun the processes share the paths, and the first one
+    writes. on_paths: called now and then with (path evaluations done, in all).
     """
     method, digest = run.trained_method()
     batches = run.loader("val")
     made_from = {"checkpoint": digest, "data": run.data.fingerprint, "loss": loss, "norm": norm}
-    tables = []
-    for b in range(len(run.space)):
-        path = run.folder / "scores" / f"block_{b + 1}.npz"
+    folder, tables = run.folder / "scores", []
+    meter = _Meter(on_paths, sum(run.space.path_counts) * len(batches))
+    for b, paths in enumerate(run.space.path_counts):
+        path = folder / f"block_{b + 1}.npz"
         block, before = load_block(path) if path.exists() else ([], {})
         if before != made_from:
-            block = method.rate_block(batches, b, loss=loss, norm=norm)
-            save_block(path, block, **made_from)
+            partial = folder / f".{digest[:8]}-{loss}-{norm}-block_{b + 1}"
+            block = method.rate_block(batches, b, loss=loss, norm=norm, progress=meter.inside, resume=partial)
+            if is_first_process():
+                save_block(path, block, **made_from)
+        meter.block_done(paths * len(batches))
         tables.append(block)
-        if on_block is not None:
-            on_block(sum(run.space.path_counts[: b + 1]), sum(run.space.path_counts))
-    costs(run)
+    if is_first_process():
+        costs(run)
     return tables
+
+
+class _Meter:
+    """Adds up the progress of ratings that come one after the other."""
+
+    def __init__(self, report: Callable[[int, int], None] | None, total: int):
+        self.report, self.total, self.blocks, self.cells, self.now = (
+            report or (lambda done, total: None),
+            total,
+            0,
+            0,
+            0,
+        )
+
+    def inside(self, progress: Progress) -> None:
+        """What one cell's rating says of itself."""
+        if progress.done < self.now:
+            self.cells += self.now
+        self.now = progress.done
+        self.report(self.blocks + self.cells + self.now, self.total)
+
+    def block_done(self, evaluations: int) -> None:
+        """A block is rated, or was before."""
+        self.blocks, self.cells, self.now = self.blocks + evaluations, 0, 0
+        self.report(self.blocks, self.total)
+
+
+@contextlib.contextmanager
+def processes(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started; without it, nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the results."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def costs(run: Run) -> Costs:

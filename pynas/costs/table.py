@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,12 +58,13 @@ class Costs:
         )
 
     def of(self, architecture: Architecture) -> dict[str, float]:
-        """What an architecture costs, by name, the fixed part included."""
-        return {
-            name: self.fixed[name]
-            + sum(blocks[b][choice.cell][choice.path].item() for b, choice in enumerate(architecture))
-            for name, blocks in self.tables.items()
-        }
+        """What an architecture costs, by name, the fixed part included; sums are exact, rounded once where not whole."""
+        costs = {}
+        for name, blocks in self.tables.items():
+            parts = [blocks[b][choice.cell][choice.path].item() for b, choice in enumerate(architecture)]
+            parts.append(self.fixed[name])
+            costs[name] = sum(parts) if all(isinstance(part, int) for part in parts) else math.fsum(parts)
+        return costs
 
     def save(self, path: str | Path) -> None:
         """Write a versioned .npz, atomically."""

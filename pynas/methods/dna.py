@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,12 +136,19 @@ class DNA(nn.Module):
         *,
         loss: str | Callable[..., torch.Tensor] = "relative_l1",
         norm: str = "batch",
+        resume: str | Path | None = None,
         **options: Any,
     ) -> list[ScoreTable]:
-        """Rate every path of every cell of one block, as `rate` does."""
+        """Rate every path of every cell of one block, as `rate` does.
+
+        resume: the partial rating of cell c is kept in `<resume>.cell_<c>` until the cell is done.
+        """
         inputs = self.block_batches(batches, block)
-        cells = range(len(self.net.space.blocks[block]))
-        return [rate(self.net.layers(block, c), inputs, loss=loss, norm=norm, **options) for c in cells]
+        tables = []
+        for c in range(len(self.net.space.blocks[block])):
+            file = None if resume is None else f"{resume}.cell_{c}"
+            tables.append(rate(self.net.layers(block, c), inputs, loss=loss, norm=norm, resume=file, **options))
+        return tables
 
     def block_batches(self, batches: Batches, block: int) -> BlockBatches:
         """What block `block` gets and should put out, batch by batch."""
@@ -157,6 +165,9 @@ class BlockBatches:
 
     def __init__(self, method: DNA, batches: Batches, block: int):
         self.method, self.batches, self.block = method, batches, block
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -90,11 +90,13 @@ def _pairs(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
     lefts, (rights, costs) = left_losses.shape[0], right_costs.shape
     if lefts == 0 or rights == 0:
         return left_losses.new_empty((0, 2))
-    sides = [t.contiguous() for t in (left_losses, left_costs, right_losses, right_costs)]
+    # Rights by cost: neighbouring pairs then fall into neighbouring buckets.
+    order = right_costs[:, 0].argsort(stable=True)
+    sides = [t.contiguous() for t in (left_losses, left_costs, right_losses[order], right_costs[order])]
     bits = _bits(lefts * rights, costs)
     least, shifts = _buckets(left_losses, left_costs, right_losses, right_costs, bits)
     floor = left_losses.new_empty(1 << (bits * costs))
-    count, capacity = left_losses.new_zeros(1), min(lefts * rights, 1 << 20)
+    count, capacity = left_losses.new_zeros(1), min(lefts * rights, max(1 << 20, min(lefts * rights >> 5, 1 << 25)))
     while True:
         pairs = left_losses.new_empty(capacity)
         sizes = (lefts, rights, capacity, *least, *shifts, costs, bits)
@@ -102,7 +104,8 @@ def _pairs(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
         if int(count) <= capacity:
             break
         capacity = int(count)
-    pairs = pairs[: int(count)].sort().values
+    pairs = pairs[: int(count)]
+    pairs = (pairs - pairs % rights + order[pairs % rights]).sort().values
     left, right = pairs // rights, pairs % rights
     kept = pareto_filter(left_losses[left] + right_losses[right], left_costs[left] + right_costs[right])
     return torch.stack([left[kept], right[kept]], dim=1)

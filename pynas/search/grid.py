@@ -39,13 +39,15 @@ class Grid:
 
     def most(self, limit: float) -> int:
         """The greatest whole total that, rounded to float64, is `limit` or less."""
-        scaled = math.ldexp(limit, -self.exponent) if limit < math.ldexp(1.0, self.exponent + 62) else 2.0**62
-        return bisect.bisect_right(range(2**61), scaled, key=float) - 1
+        return bisect.bisect_right(range(2**61), self._scaled(limit), key=float) - 1
 
     def least(self, limit: float) -> int:
         """The least whole total that, rounded to float64, is `limit` or more."""
-        scaled = math.ldexp(limit, -self.exponent) if limit < math.ldexp(1.0, self.exponent + 62) else 2.0**62
-        return bisect.bisect_left(range(2**61), scaled, key=float)
+        return bisect.bisect_left(range(2**61), self._scaled(limit), key=float)
+
+    def _scaled(self, limit: float) -> float:
+        beyond = abs(limit) >= math.ldexp(1.0, self.exponent + 62)
+        return math.copysign(2.0**62, limit) if beyond else math.ldexp(limit, -self.exponent)
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,13 @@ class Column:
 
     def most(self, limit: float) -> int:
         """The greatest whole total of the choice, without the fixed part, under an upper limit."""
+        if math.isinf(limit):
+            return int(math.copysign(2**_BITS, limit))
         return (math.floor(limit) if self.grid is None else self.grid.most(limit)) - self.fixed
 
     def least(self, limit: float) -> int:
+        if math.isinf(limit):
+            return int(math.copysign(2**_BITS, limit))
         return (math.ceil(limit) if self.grid is None else self.grid.least(limit)) - self.fixed
 
 

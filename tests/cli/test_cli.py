@@ -142,6 +142,25 @@ def test_every_option_of_the_search(finished, tmp_path):
     assert "latency (ms)" in output and (folder / "latency-cpu.npz").read_bytes() == measured
 
 
+@pytest.mark.slow
+def test_two_processes_rate_as_one(finished, tmp_path):
+    import shutil
+
+    from pynas.rating.store import load_block
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    shutil.rmtree(folder / "scores")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, "-m", "--", "pynas", "rate", "--run", folder], check=True, timeout=300)
+    for b in range(1, 5):
+        (ours, made_from), (alone, before) = (load_block(f / f"scores/block_{b}.npz") for f in (folder, finished[0]))
+        assert made_from == before
+        for one, other in zip(ours, alone):
+            np.testing.assert_allclose(one.scores, other.scores, rtol=1e-6)
+    assert sorted(path.name for path in (folder / "scores").iterdir()) == [f"block_{b}.npz" for b in range(1, 5)]
+
+
 def run_main(monkeypatch, capsys, *words):
     """The whole program in this process: exit code, stdout, stderr."""
     monkeypatch.setattr(sys, "argv", ["pynas", *map(str, words)])

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         ASAN_OPTIONS="detect_leaks=0",  # Python and torch keep what they allocate
         UBSAN_OPTIONS="print_stacktrace=1",
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-k", LEAVE_OUT, *(arguments or ["tests/ops"])]
+    command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-k", LEAVE_OUT, "tests/ops", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 

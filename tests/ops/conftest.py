@@ -1,11 +1,7 @@
-"""The operators' tests also run through the CUDA kernels on the CPU (tests/cuda_host).
-
-With PYNAS_SANITIZE=1 (tests/cuda_host/sanitize.py), these and the CPU kernels run under the sanitizers.
-"""
+"""The operators' tests also run through the CUDA kernels on the CPU (tests/cuda_host)."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
@@ -15,8 +11,6 @@ import torch
 from hypothesis import strategies as st
 
 from pynas.ops import _library
-
-SANITIZE = os.environ.get("PYNAS_SANITIZE") == "1"
 
 
 @contextmanager
@@ -36,14 +30,13 @@ def kernels_of(module: ModuleType, stream: int | None) -> Iterator[None]:
 def call_on(request: pytest.FixtureRequest) -> Callable[[str], AbstractContextManager[None]]:
     """call_on("cuda_host"): within it, operators on CPU tensors run the CUDA kernels; call_on("cpu"): the CPU's."""
     module = request.getfixturevalue("cuda_host")
-    native = module if SANITIZE else _library._C
-    return lambda backend: kernels_of(module, 0) if backend == "cuda_host" else kernels_of(native, None)
+    return lambda backend: kernels_of(module, 0) if backend == "cuda_host" else kernels_of(_library._C, None)
 
 
 @pytest.fixture(params=["cpu", "cuda_host", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the tensors are; with "cuda_host" on the CPU, but the CUDA kernels run on them."""
-    if request.param == "cuda" or (request.param == "cpu" and not SANITIZE):
+    if request.param != "cuda_host":
         yield request.param
         return
     with request.getfixturevalue("call_on")(request.param):

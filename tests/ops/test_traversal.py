@@ -8,6 +8,13 @@ from hypothesis import strategies as st
 from pynas.ops.traversal import traverse, traverse_reference
 
 
+@pytest.fixture(autouse=True, scope="module")
+def kernels(call_on):
+    """The native module, or the sanitized one."""
+    with call_on("cpu"):
+        yield
+
+
 @st.composite
 def problems(draw):
     sizes = [draw(st.integers(1, 4)) for _ in range(draw(st.integers(1, 4)))]
@@ -53,6 +60,20 @@ def test_states_equal_reference(states):
         indices, _, _ = traverse(*arguments, top_k=50, longest=longest)
         assert torch.equal(indices, traverse_reference(*arguments, top_k=50))
     assert (indices[:, 0] >= 0).sum() > 5
+
+
+@pytest.mark.parametrize("limits", [0, 1, 2, 3])
+@pytest.mark.parametrize("top_k", [1, 40])
+def test_short_lists_give_the_same(limits, top_k):
+    generator = torch.Generator().manual_seed(limits)
+    sizes = torch.tensor([0, 20, 30, 10, 25])
+    costs = torch.randint(0, 1000, (int(sizes.sum()), limits), generator=generator)
+    losses = torch.randint(0, 200, (int(sizes.sum()),), generator=generator) - costs.sum(1) // 4
+    problem = (sizes.cumsum(0), losses, costs, torch.full((limits,), 1900))
+    expected, _, _ = traverse(*problem, top_k=top_k)
+    assert (expected >= 0).all()
+    for longest in (1, 15, 200):
+        assert torch.equal(traverse(*problem, top_k=top_k, longest=longest)[0], expected)
 
 
 @pytest.mark.parametrize("states", [False, True])

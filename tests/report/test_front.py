@@ -11,7 +11,9 @@ def test_every_point_is_drawn(tmp_path):
     assert png.read_bytes()[:4] == b"\x89PNG" and png.stat().st_size > 5000
     text = svg.read_text()
     # matplotlib writes a scatter as one group of <use> marks; labels are drawn as outlines with the text in a comment.
-    marks = [len(re.findall("<use ", part)) for part in re.findall(r'id="PathCollection_\d+">(.*?)</g>\s*</g>', text, re.S)]
+    marks = [
+        len(re.findall("<use ", part)) for part in re.findall(r'id="PathCollection_\d+">(.*?)</g>\s*</g>', text, re.S)
+    ]
     assert marks[:2] == [3, 2]
     for label in ("front (3 architectures)", "chosen", "limit", "MAdds", "best"):
         assert f"<!-- {label} -->" in text

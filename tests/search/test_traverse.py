@@ -181,6 +181,17 @@ def test_infeasible_says_the_least():
         traverse(BLOCKS, COSTS, [2])
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_infinite_and_huge_limits(dtype):
+    costs = [block.astype(dtype) for block in COSTS]
+    for limit in (float("inf"), 1e300, 2**70):
+        assert traverse(BLOCKS, costs, [limit]).indices.tolist() == [[0, 1]]
+        assert traverse(BLOCKS, costs, [None], at_least=[-limit]).indices.tolist() == [[0, 1]]
+        for impossible in ({"limits": [-limit]}, {"limits": [None], "at_least": [limit]}):
+            with pytest.raises(InfeasibleError, match="that can be reached is [37]"):
+                traverse(BLOCKS, costs, **impossible)
+
+
 def test_infeasible_says_what_clashes():
     costs = [np.array([[0, 5, 1], [5, 0, 1]])] * 2
     with pytest.raises(InfeasibleError, match=r"cannot be kept: cost 0 and cost 1$"):

@@ -1,0 +1,40 @@
+"""The README's commands and its Python run as they stand (with fewer epochs)."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_the_two_commands_come_first():
+    first, second = blocks("sh")[:2]
+    assert first.strip().endswith("pynas run") and second.strip().endswith("pytest")
+    assert all(len(block.strip().splitlines()) == 1 for block in (first, second))
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("sh")[2:] for line in block.splitlines()])
+def test_every_command_line_parses(line):
+    """Subcommands and options exist; nothing is run."""
+    from pynas.cli import app
+
+    for command in re.findall(r"\bpynas (?!.*\$\()([^;#|]+)", line):
+        name, *rest = shlex.split(command.strip().rstrip(')"'))
+        known = {option for p in get_command(app).commands[name].params for option in p.opts}
+        assert {word for word in rest if word.startswith("--")} <= known, command
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example = blocks("python")[0]
+    assert "epochs=20" in example
+    exec(compile(example.replace("epochs=20", "epochs=1"), "README", "exec"), {})
+    assert "optimal (gap 0)" in capsys.readouterr().out
