@@ -1,5 +1,6 @@
 """Reports: figures of a run."""
 
+from pynas.report.correlation import draw_ranking
 from pynas.report.front import draw_front
 
-__all__ = ["draw_front"]
+__all__ = ["draw_front", "draw_ranking"]

@@ -1,0 +1,144 @@
+"""`pynas correlate`: how well scores rank a published benchmark, beside trivial baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from pynas.cli import options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pynas.tabular import Benchmark, Comparison, Correlation
+
+
+def command(
+    bench: Annotated[str, typer.Option(help="nats-size, mbconv-23 or nasbench201.")],
+    scores: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="CSV file with the columns architecture and score, or published: BossNAS's. [default: published, "
+            "where there are any]"
+        ),
+    ] = None,
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Accuracies of nasbench201 on: cifar10, cifar100 or imagenet16-120. [default: cifar10]"),
+    ] = None,
+    higher_is_better: Annotated[
+        bool, typer.Option("--higher-is-better", help="The scores are no losses: more is better.")
+    ] = False,
+    above: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Only architectures above this accuracy, in percent."),
+    ] = None,
+    without: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only architectures without these operations, e.g. none,skip_connect."),
+    ] = None,
+    top: Annotated[float, typer.Option(help="Also among this best part of the architectures.")] = 0.25,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the 95 % intervals.")] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the random baseline.")] = 0,
+    picture: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where to draw the ranking: .png and .svg are added. [default: correlation-BENCH]"),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Rank correlation of scores with published accuracies, beside what parameters, MAdds and chance reach.
+
+    Example: `pynas correlate --bench nats-size --scores published`
+    """
+    from pynas import tabular
+    from pynas.cli import display
+
+    table = tabular.load(bench, data)
+    if above is not None:
+        table = table.where(table.accuracy > above)
+    if without is not None:
+        table = table.without(*(op.strip() for op in without.split(",")))
+    values, source = _scores(scores, table)
+    found = tabular.correlate(
+        values, table, lower_is_better=not higher_is_better, top=top, resamples=resamples, seed=seed
+    )
+    pictures = _draw(picture or Path(f"correlation-{bench}"), table, found, values, source, not higher_is_better)
+    if json:
+        names = [str(path) for path in pictures]
+        display.print_json({"scores": source, "lower_is_better": not higher_is_better, "source": table.source,
+                            **found.as_dict(), "pictures": names})  # fmt: skip
+        return
+    _print(found, source)
+    display.say(f"Accuracies: {table.source}.")
+    display.say(f"Drawn in {', '.join(map(str, pictures))}")
+
+
+def _scores(wish: str | None, bench: Benchmark) -> tuple[np.ndarray | None, str | None]:
+    """The scores that were asked for, and where they come from."""
+    from pynas import tabular
+    from pynas.errors import InputError
+
+    if wish not in (None, "published"):
+        return tabular.read_scores(wish, bench), wish
+    published = tabular.published_scores(bench)
+    if published is None and wish is not None:
+        raise InputError(f"[correlate] expected --scores FILE.csv for {bench.name}, for which none are published, "
+                         "got 'published'")  # fmt: skip
+    return published, None if published is None else "published by BossNAS"
+
+
+def _draw(
+    stem: Path, bench: Benchmark, found: Comparison, values: np.ndarray | None, source: str | None, lower: bool
+) -> list[Path]:
+    """The scores' ranking, or without scores that of the first baseline."""
+    import numpy as np
+
+    from pynas import tabular
+    from pynas.report import draw_ranking
+
+    label, name = "score", next(iter(found.everything))
+    if values is None:
+        values, lower, label = tabular.baselines(bench)[name], False, tabular.LABELS[name]
+    rated, shown = ~np.isnan(values), found.everything[name]
+    title = (f"{bench.name}: {source or label}, {found.count:,} architectures\n"
+             f"Kendall τ {shown.tau:.3f}   Spearman ρ {shown.rho:.3f}   Pearson R {shown.r:.3f}")  # fmt: skip
+    return draw_ranking(stem, values[rated], bench.accuracy[rated], lower_is_better=lower, title=title,
+                        score_label=label, data_label=bench.data)  # fmt: skip
+
+
+def _print(found: Comparison, source: str | None) -> None:
+    from pynas.cli import display
+
+    sides = "larger is better" if source is None else "the scores' own side counts as better, of the others the larger"
+    display.say(f"Scores: {source or 'none given'}; 1 is the true order, -1 the reverse ({sides}). Below each: "
+                f"where {found.confidence:.0%} of {found.resamples} bootstrap resamples lie.")  # fmt: skip
+    top = f"the top {found.top_fraction:.0%}: {found.top_count:,} architectures from {found.top_accuracy:.2f} %"
+    for rows, name, picks in (
+        (found.everything, f"all {found.count:,} architectures", found.picks),
+        (found.top, top, {}),
+    ):
+        display.out.print(_table(rows, f"{found.benchmark} ({found.data}), {name}", picks, found.best_accuracy))
+
+
+def _table(rows, title: str, picks, best: float):
+    from rich.table import Table
+
+    from pynas.tabular import LABELS
+
+    table = Table(title=title)
+    headings = ["predictor", "Kendall τ", "Spearman ρ", "Pearson R"]
+    headings += [f"pick\n(best\n{best:.2f} %)"] if picks else []
+    for heading in headings:
+        first = heading == "predictor"
+        table.add_column(heading, justify="left" if first else "right", no_wrap=not first)
+    for name, found in rows.items():
+        cells = [_cell(found, which) for which in ("tau", "rho", "r")]
+        table.add_row(LABELS.get(name, name), *cells, *([f"{picks[name]:.2f} %"] if picks else []))
+    return table
+
+
+def _cell(found: Correlation, which: str) -> str:
+    low, high = getattr(found, f"{which}_interval")
+    return f"{getattr(found, which):.4f}\n{low:.3f}..{high:.3f}"

@@ -1,0 +1,25 @@
+"""Published benchmarks as small tables, and how well scores rank them."""
+
+from pynas.tabular.baselines import LABELS, baselines, costs
+from pynas.tabular.benchmark import Benchmark
+from pynas.tabular.best_rank import mean_best_rank
+from pynas.tabular.correlation import Comparison, Correlation, correlate
+from pynas.tabular.load import BENCHMARKS, load
+from pynas.tabular.path_scores import load_path_scores, published_scores, read_scores, total_scores
+
+__all__ = [
+    "BENCHMARKS",
+    "LABELS",
+    "Benchmark",
+    "Comparison",
+    "Correlation",
+    "baselines",
+    "correlate",
+    "costs",
+    "load",
+    "load_path_scores",
+    "mean_best_rank",
+    "published_scores",
+    "read_scores",
+    "total_scores",
+]

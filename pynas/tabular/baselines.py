@@ -1,0 +1,133 @@
+"""What costs nothing to compute and any ranking must beat: size, multiply-adds, widths, chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+
+from pynas.costs import Costs, count
+from pynas.errors import InputError
+from pynas.spaces import Architecture
+from pynas.supernets import supernet
+from pynas.tabular.benchmark import Benchmark
+from pynas.tabular.load import WIDTHS
+
+# What the baselines are called in tables and pictures.
+LABELS = {"conv_params": "convolution parameters", "params": "parameters", "madds": "MAdds",
+          "log_channels": "sum of log widths", "random": "random"}  # fmt: skip
+_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet16-120": 120}
+_SIDES = {"cifar10": 32, "cifar100": 32, "imagenet16-120": 16}
+
+
+def baselines(bench: Benchmark, seed: int = 0) -> dict[str, np.ndarray]:
+    """Predictors that never saw an image, `[N]` each, larger is taken for better.
+
+    conv_params (params for mbconv-23), madds, log_channels (nats-size: the sum of the logarithms of the widths), and
+    random: uniform numbers of this seed.
+    """
+    counted = costs(bench)
+    size = "conv_params" if "conv_params" in counted else "params"
+    found = {size: counted[size], "madds": counted["madds"]}
+    if bench.name == "nats-size":
+        found["log_channels"] = np.log(np.array(WIDTHS)[bench.choices]).sum(axis=1)
+    return found | {"random": np.random.default_rng(seed).random(len(bench))}
+
+
+def costs(bench: Benchmark) -> dict[str, np.ndarray]:
+    """params and madds of every row, int64 `[N]`; for the two cell spaces conv_params too, without batch norm and classifier.
+
+    MAdds are those of convolutions and the classifier: NATS-Bench prints them plus the classifier's bias.
+
+    Raises:
+        InputError: a benchmark that is none of the package's.
+    """
+    if bench.name not in _COSTS:
+        raise InputError(f"[baselines] expected one of {', '.join(_COSTS)}, got {bench.name!r}")
+    return _COSTS[bench.name](bench)
+
+
+@dataclass
+class _Tally:
+    """Sums over the convolutions of many networks at once; widths and flags are int64 `[N]` or numbers."""
+
+    conv_params: np.ndarray | int = 0
+    norm_params: np.ndarray | int = 0
+    madds: np.ndarray | int = 0
+
+    def conv(self, width_in, width_out, kernel: int, side: int, times=1) -> None:
+        """A convolution without bias and its batch norm, `times` of them."""
+        weights = times * width_in * width_out * kernel**2
+        self.conv_params = self.conv_params + weights
+        self.norm_params = self.norm_params + times * 2 * width_out
+        self.madds = self.madds + weights * side**2
+
+    def halving(self, width_in, width_out, side: int) -> None:
+        """The residual block of stride 2 that ends at this side; its shortcut's 1x1 convolution has no batch norm."""
+        self.conv(width_in, width_out, 3, side)
+        self.conv(width_out, width_out, 3, side)
+        self.conv_params = self.conv_params + width_in * width_out
+        self.madds = self.madds + width_in * width_out * side**2
+
+    def totals(self, width, classes: int) -> dict[str, np.ndarray]:
+        """With the last batch norm and the classifier."""
+        params = self.conv_params + self.norm_params + 2 * width + (width + 1) * classes
+        return {"conv_params": self.conv_params, "params": params, "madds": self.madds + width * classes}
+
+
+def _nats_size(bench: Benchmark) -> dict[str, np.ndarray]:
+    """Layers 1, 3, 5 are the cell 3x3 / 3x3 3x3 / skip 3x3 3x3, layers 2 and 4 halve the side."""
+    widths = np.array(WIDTHS)[bench.choices].T
+    side, before, tally = _SIDES[bench.data], widths[0], _Tally()
+    tally.conv(3, before, 3, side)
+    for layer, width in enumerate(widths):
+        if layer % 2:
+            side //= 2
+            tally.halving(before, width, side)
+        else:
+            tally.conv(before, width, 3, side, times=2)
+            tally.conv(width, width, 3, side, times=3)
+            # The skip of the first node is an identity where the width stays, else a 1x1 convolution.
+            tally.conv(before, width, 1, side, times=before != width)
+        before = width
+    return tally.totals(before, _CLASSES[bench.data])
+
+
+def _nasbench201(bench: Benchmark) -> dict[str, np.ndarray]:
+    """Three stages of five cells at 16, 32, 64 channels."""
+    counts = {
+        kernel: (bench.choices == bench.ops.index(f"nor_conv_{kernel}x{kernel}")).sum(axis=1) for kernel in (1, 3)
+    }
+    side, tally = _SIDES[bench.data], _Tally()
+    tally.conv(3, 16, 3, side)
+    for stage, width in enumerate((16, 32, 64)):
+        if stage:
+            side //= 2
+            tally.halving(width // 2, width, side)
+        for kernel, number in counts.items():
+            tally.conv(width, width, kernel, side, times=5 * number)
+    return tally.totals(64, _CLASSES[bench.data])
+
+
+def _mbconv_23(bench: Benchmark) -> dict[str, np.ndarray]:
+    """Counted on the supernet, for 224x224 images."""
+    rows = [_mbconv_costs().of(Architecture.parse(name)) for name in bench.architectures]
+    return {name: np.array([row[name] for row in rows], dtype=np.int64) for name in ("params", "madds")}
+
+
+@cache
+def _mbconv_costs() -> Costs:
+    # On the meta device no weight is drawn: the user's random numbers stay as they were.
+    with torch.device("meta"):
+        net = supernet("mbconv-boss")
+    return count(net, (3, 224, 224))
+
+
+_COSTS: dict[str, Callable[[Benchmark], dict[str, np.ndarray]]] = {
+    "nats-size": _nats_size,
+    "mbconv-23": _mbconv_23,
+    "nasbench201": _nasbench201,
+}

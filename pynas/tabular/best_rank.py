@@ -1,0 +1,48 @@
+"""Mean best rank (mBR): how good the network is that a proxy picks out of each group."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pynas.errors import InputError
+
+
+def mean_best_rank(scores: ArrayLike, accuracy: ArrayLike, groups: ArrayLike, *, lower_is_better: bool = True) -> float:
+    """mBR = sum_g (r_g - 1) / sum_g (|g| - 1) (PreNAS, appendix A): 0 where each pick is its group's best, 1 the worst.
+
+    r_g: the rank by accuracy, from 1, of the network of group g with the best score; networks of one accuracy share
+    the mean of their ranks, and of several with the best score the mean counts, so that chance gives 0.5.
+    scores, accuracy, groups: `[N]`, e.g. isomers or `madds // interval`. Scores are losses unless told otherwise.
+
+    Raises:
+        InputError: lengths that differ, values that are not finite, or no group with two networks.
+    """
+    score, truth, group = np.asarray(scores, np.float64), np.asarray(accuracy, np.float64), np.asarray(groups)
+    if score.ndim != 1 or not score.shape == truth.shape == group.shape:
+        raise InputError("[mean best rank] expected as many scores, accuracies and groups, "
+                         f"got {list(score.shape)}, {list(truth.shape)} and {list(group.shape)}")  # fmt: skip
+    if not (np.isfinite(score).all() and np.isfinite(truth).all()):
+        raise InputError("[mean best rank] expected finite scores and accuracies, got NaN or infinity")
+    labels, group = np.unique(group, return_inverse=True)
+    if len(labels) == len(group):
+        raise InputError(f"[mean best rank] expected a group with two networks, got {len(labels)} of one each")
+    ranks = _ranks_within(group, truth)
+    loss = score if lower_is_better else -score
+    least = np.full(len(labels), np.inf)
+    np.minimum.at(least, group, loss)
+    picked = loss == least[group]
+    total = np.bincount(group[picked], ranks[picked]) / np.bincount(group[picked])
+    return float((total - 1).sum() / (len(group) - len(labels)))
+
+
+def _ranks_within(group: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
+    """Rank in its group, from 1 for the highest accuracy, the mean where accuracies are equal; `[N]`."""
+    order = np.lexsort((-accuracy, group))
+    sorted_group, sorted_accuracy = group[order], accuracy[order]
+    place = np.arange(len(group)) - np.searchsorted(sorted_group, sorted_group) + 1.0
+    new = np.diff(sorted_group, prepend=-1).astype(bool) | np.diff(sorted_accuracy, prepend=np.inf).astype(bool)
+    tied = np.cumsum(new) - 1
+    ranks = np.empty(len(group))
+    ranks[order] = (np.bincount(tied, place) / np.bincount(tied))[tied]
+    return ranks

@@ -1,0 +1,82 @@
+"""`pynas correlate` and its pictures."""
+
+import json
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from typer.testing import CliRunner
+
+from pynas.cli import app, main
+from pynas.report import draw_ranking
+from pynas.tabular import load, published_scores
+
+pytestmark = pytest.mark.integration
+
+
+def invoke(*words):
+    result = CliRunner().invoke(app, ["correlate", *map(str, words)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_published_scores_of_mbconv(tmp_path):
+    text = invoke("--bench", "mbconv-23", "--scores", "published", "--picture", tmp_path / "ranks")
+    assert all(part in text for part in ("0.6468", "0.7771", "0.8470", "parameters", "MAdds", "random", "75.52 %"))
+    assert {path.name for path in tmp_path.iterdir()} == {"ranks.png", "ranks.svg"}
+
+
+def test_json_holds_what_the_table_shows(tmp_path):
+    stem = tmp_path / "ranks"
+    content = json.loads(invoke("--bench", "nats-size", "--above", 92, "--resamples", 20, "--picture", stem, "--json"))
+    assert content["count"] == 8050 and content["data"] == "cifar10" and content["lower_is_better"]
+    assert round(content["everything"]["log_channels"]["tau"], 3) == 0.570
+    assert content["pictures"] == [f"{stem}.png", f"{stem}.svg"]
+    assert "NATS-Bench" in content["source"] and content["scores"] == "published by BossNAS"
+
+
+def test_scores_of_a_file_where_more_is_better(tmp_path):
+    bench, path = load("mbconv-23"), tmp_path / "accuracy.csv"
+    lines = [f"{name},{value}" for name, value in zip(bench.architectures[:12], bench.accuracy)]
+    path.write_text("\n".join(["architecture,score", *lines]))
+    options = ["--bench", "mbconv-23", "--scores", path, "--picture", tmp_path / "ranks", "--json"]
+    content = json.loads(invoke(*options, "--higher-is-better"))
+    assert content["count"] == 12 and content["everything"]["scores"]["tau"] == pytest.approx(1)
+    assert json.loads(invoke(*options))["everything"]["scores"]["tau"] == pytest.approx(-1)
+
+
+def test_baselines_alone(tmp_path):
+    options = ["--bench", "nasbench201", "--without", "none,skip_connect", "--picture", tmp_path / "ranks"]
+    text = invoke(*options)
+    assert "729 architectures" in text and "convolution parameters" in text and "none given" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bench", "nats"], "[tabular] expected one of nats-size, mbconv-23, nasbench201, got 'nats'"),
+        (["--bench", "nasbench201", "--scores", "published"], "for which none are published"),
+        (["--bench", "mbconv-23", "--scores", "missing.csv"], "expected a CSV file, got nothing at missing.csv"),
+        (["--bench", "mbconv-23", "--above", "99"], "at least one of its 23 rows, got none"),
+    ],
+)
+def test_bad_input_is_one_line(words, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pynas", "correlate", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.startswith("pynas: [") and message in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mbconv-23", "nats-size"])
+def test_pictures_are_drawn_and_open(tmp_path, name):
+    bench = load(name)
+    png, svg = draw_ranking(tmp_path / "r", published_scores(bench), bench.accuracy, title="a title")
+    pixels = imread(png)
+    assert pixels.shape[0] > 600 and pixels.shape[1] > 1400 and np.ptp(pixels[..., 0]) == 1
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    assert svg.stat().st_size < 1_000_000
