@@ -30,6 +30,16 @@ Teacher = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="A timm name, or small: trained on the spot. [default: small]", show_default=False),
 ]
+Taps = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="The teacher's submodules after each block, separated by commas. [default: its stages]", show_default=False
+    ),
+]
+Pretrained = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option("--pretrained/--no-pretrained", help="Whether a timm teacher comes with weights. [default: it does]"),
+]
 Epochs = Annotated[Optional[int], typer.Option(help="Training epochs. [default: 20]", show_default=False)]  # noqa: UP045
 BatchSize = Annotated[Optional[int], typer.Option(help="Images per batch. [default: 64]", show_default=False)]  # noqa: UP045
 ImageSize = Annotated[

@@ -11,6 +11,8 @@ def command(
     space: options.Space = None,
     data: options.Data = None,
     teacher: options.Teacher = None,
+    taps: options.Taps = None,
+    pretrained: options.Pretrained = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     image_size: options.ImageSize = None,
@@ -30,11 +32,12 @@ def command(
     """
     from pynas.cli import display, finding, stages
     from pynas.cli.search import counted_limits
-    from pynas.cli.settings import open_run
+    from pynas.cli.settings import names, open_run
 
     wishes = finding.Wishes(counted_limits(max_madds, max_params), top_k=top_k)
-    given = {"method": method, "space": space, "data": data, "teacher": teacher, "epochs": epochs,
-             "batch_size": batch_size, "image_size": image_size, "seed": seed}  # fmt: skip
+    given = {"method": method, "space": space, "data": data, "teacher": teacher, "taps": names(taps),
+             "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "image_size": image_size,
+             "seed": seed}  # fmt: skip
     this = stages.Run(*open_run(run, given), device)
     with display.progress_bar() as progress:
         stages.train(this, display.teacher_reporter(progress), display.step_reporter(progress))

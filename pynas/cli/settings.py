@@ -25,6 +25,7 @@ class Settings:
     space: str = "mbconv-mini"
     data: str = "digits"
     teacher: str = "small"
+    taps: list[str] | None = None
     pretrained: bool = True
     epochs: int = 20
     batch_size: int = 64
@@ -37,6 +38,11 @@ class Settings:
                 raise InputError(f"[settings] expected {name} of at least 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise InputError(f"[settings] expected a seed of at least 0, got {self.seed}")
+
+
+def names(text: str | None) -> list[str] | None:
+    """Names separated by commas; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def fresh_folder(settings: Settings) -> Path:

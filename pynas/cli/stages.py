@@ -68,7 +68,7 @@ class Run:
         """A teacher by its timm name; None where a small one is asked for."""
         if self.settings.teacher == "small":
             return None
-        return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained)
+        return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, taps=self.settings.taps)
 
     def teacher(self, progress: Callable[[int, int, float], None] | None = None) -> teachers.Teacher:
         """The named teacher, or the small one, which is trained once and kept in the folder."""

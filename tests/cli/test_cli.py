@@ -145,6 +145,23 @@ def test_every_option_of_the_search(finished, tmp_path):
     )
 
 
+def test_a_timm_teacher_with_taps(images, tmp_path, monkeypatch, capsys):
+    words = [
+        "train",
+        *arguments(images, tmp_path / "run", "--teacher", "efficientnet_b0", "--no-pretrained"),
+        "--image-size",
+        "64",
+    ]
+    assert "expected 4 taps, one per block, got 6: blocks.1" in refused(monkeypatch, capsys, *words)
+    words[words.index(str(tmp_path / "run"))] = tmp_path / "other"
+    assert "got 16x16 at the teacher's tap 'blocks.1'" in refused(
+        monkeypatch, capsys, *words, "--taps", "blocks.1,blocks.2,blocks.3,blocks.5"
+    )
+    words[words.index(tmp_path / "other")] = tmp_path / "right"
+    invoke(*words, "--taps", "blocks.0,blocks.1,blocks.1.1,blocks.2")
+    assert yaml.safe_load((tmp_path / "right" / "config.yaml").read_text())["taps"][2] == "blocks.1.1"
+
+
 @pytest.mark.slow
 def test_two_processes_rate_as_one(finished, tmp_path):
     import shutil
