@@ -10,6 +10,8 @@ namespace {
 constexpr int64_t kBuffer = 4096;
 // Sums run in this many lanes, few enough to stay in registers, before they join a double.
 constexpr int kLanes = 32;
+// Bytes of a cache line.
+constexpr int64_t kLine = 64;
 // Channels-last: channels whose sums are kept in the first-level cache, and rows that are added up in float before they
 // join doubles.
 constexpr int64_t kTile = 512;
@@ -76,6 +78,8 @@ struct Channel {
   int64_t gather(const void* tensor, int64_t piece, A* buffer) const {
     return each_row(piece, [&](int64_t from, int64_t to, int64_t n) {
       const T* x = static_cast<const T*>(tensor) + from;
+      // The next channel's row follows this one's: it is fetched while this channel is worked on.
+      for (int64_t i = 0; i < n; i += kLine / sizeof(T)) __builtin_prefetch(x + size + i);
 #pragma omp simd
       for (int64_t i = 0; i < n; ++i) buffer[to + i] = load(x[i]);
     });
@@ -90,6 +94,7 @@ struct Channel {
   void scatter(const A* buffer, int64_t piece, void* tensor) const {
     each_row(piece, [&](int64_t to, int64_t from, int64_t n) {
       T* y = static_cast<T*>(tensor) + to;
+      for (int64_t i = 0; i < n; i += kLine / sizeof(T)) __builtin_prefetch(y + size + i, 1);
 #pragma omp simd
       for (int64_t i = 0; i < n; ++i) store(y[i], buffer[from + i]);
     });

@@ -21,7 +21,7 @@ out, err = Console(), Console(stderr=True)
 @contextlib.contextmanager
 def progress_bar(visible: bool = True) -> Iterator[Progress]:
     """Bars with counts, time so far and time to go."""
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    columns = (TextColumn("{task.description:<14}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
     with Progress(*columns, console=err, disable=not visible) as progress:
         yield progress
@@ -46,8 +46,7 @@ def step_reporter(progress: Progress) -> Callable[[Step], None]:
     def report(step: Step) -> None:
         if not tasks:
             tasks.append(progress.add_task("train supernet", total=step.steps, note=""))
-        note = " ".join(f"{name} {loss:.3f}" for name, loss in step.losses.items())
-        progress.update(tasks[0], completed=step.step, note=f"epoch {step.epoch} {note}")
+        progress.update(tasks[0], completed=step.step, note=f"epoch {step.epoch}, loss {sum(step.losses.values()):.3f}")
 
     return report
 
