@@ -240,7 +240,7 @@ def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Ten
         apart.report(f"    pynas, candidates apart, {name}", total, reference)
         cost, table = repeated(lambda d=dtype: rate(layers, batches, loss, dtype=d), arguments)
         worst = max(abs(table[path] / score - 1) for path, score in scores.items())
-        cost.report(f"(c) pynas, {name}", total, reference, f"{len(scores)} scores within {worst:.1e}")
+        cost.report(f"(c) pynas, {name}", total, reference, f"{_agreement(len(scores), worst)}")
 
 
 def measure_slimmable(arguments: argparse.Namespace) -> None:
@@ -283,7 +283,7 @@ def note(cost: Cost, limit: Cost, table, scores: dict) -> str:
     worst = max((abs(table[path] / score - 1) for path, score in scores.items()), default=float("nan"))
     return (
         f"{cost.seconds / limit.seconds:.2f} of the convolutions (CPU {cost.cpu / limit.cpu:.2f}); "
-        f"peak {cost.peak / 1e6:.0f} MB; {len(scores)} scores within {worst:.1e}"
+        f"peak {cost.peak / 1e6:.0f} MB; {_agreement(len(scores), worst)}"
     )
 
 
@@ -293,6 +293,10 @@ CASES = {
     "slimmable": measure_slimmable,
     "transformer": measure_transformer,
 }
+
+
+def _agreement(scores: int, worst: float) -> str:
+    return f"{scores} scores within {worst:.1e}" if scores else "scores not compared (--check)"
 
 
 def main() -> None:
