@@ -240,7 +240,7 @@ def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Ten
         apart.report(f"    pynas, candidates apart, {name}", total, reference)
         cost, table = repeated(lambda d=dtype: rate(layers, batches, loss, dtype=d), arguments)
         worst = max(abs(table[path] / score - 1) for path, score in scores.items())
-        cost.report(f"(c) pynas, {name}", total, reference, f"{_agreement(len(scores), worst)}")
+        cost.report(f"(c) pynas, {name}", total, reference, _agreement(len(scores), worst))
 
 
 def measure_slimmable(arguments: argparse.Namespace) -> None:
