@@ -64,6 +64,43 @@ def test_compiles_whole():
     assert torch.equal(compiled(*left, *right), pareto_pairs(*left, *right))
 
 
+def test_exports():
+    class Pairs(torch.nn.Module):
+        def forward(self, *arguments):
+            return pareto_pairs(*arguments)
+
+    left, right = points(0, 20, 2, 30), points(1, 30, 2, 30)
+    program = torch.export.export(Pairs(), (*left, *right))
+    assert torch.equal(program.module()(*left, *right), pareto_pairs(*left, *right))
+
+
+@st.composite
+def any_tensors(draw):
+    """Losses and costs of two sides, of any shapes, types and strides, mostly the right ones."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    tensors = []
+    for count, axes in ((4, [(), (2,)]), (4, [(2,), (1,)]), (7, [(), (1,)]), (7, [(2,), (1,)])):
+        shape = (
+            draw(st.sampled_from([count] * 6 + [0, 5])),
+            *draw(st.sampled_from([*axes[:1] * 8, axes[1], (3,), (2, 2)])),
+        )
+        tensor = torch.randint(-9, 9, (*shape[:-1], 3 * shape[-1]), generator=generator)[..., ::3]
+        tensors.append(tensor.to(draw(st.sampled_from([torch.int64] * 9 + [torch.int32, torch.float64]))))
+    return tensors
+
+
+@given(arguments=any_tensors())
+@settings(SETTINGS, max_examples=200)
+def test_fuzz(device, arguments):
+    """A clear refusal or the right answer, never a crash."""
+    try:
+        found = pareto_pairs(*(argument.to(device) for argument in arguments))
+    except ValueError as error:
+        assert str(error).startswith("[pareto_pairs] expected")
+        return
+    assert torch.equal(found.cpu(), pareto_pairs_reference(*arguments))
+
+
 def test_strided_inputs():
     (loss, cost), right = points(0, 20, 2, 30), points(1, 30, 2, 30)
     wide = torch.stack([loss, loss], dim=1)[:, 0]

@@ -90,6 +90,45 @@ def test_compiles_whole():
         assert torch.equal(got, expected)
 
 
+def test_exports():
+    class Traverse(torch.nn.Module):
+        def forward(self, *arguments):
+            return traverse(*arguments, top_k=3)
+
+    arguments = tuple(example())
+    program = torch.export.export(Traverse(), arguments)
+    for got, expected in zip(program.module()(*arguments), traverse(*arguments, top_k=3)):
+        assert torch.equal(got, expected)
+
+
+@st.composite
+def any_tensors(draw):
+    """Offsets, losses, costs and limits of any shapes, types and strides, mostly the right ones."""
+    shapes = ([(4,), (4,), (1,), (0,), (2, 2)], [(12,), (12,), (11,), (12, 1)], [(12, 2), (12, 2), (12,), (12, 0)])
+    shapes = (*shapes, [(2,), (2,), (0,), (3,), (2, 1)])
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    tensors = []
+    for number, choices in enumerate(shapes):
+        shape = draw(st.sampled_from(choices))
+        tensor = torch.randint(-9, 30, (*shape[:-1], 2 * shape[-1]), generator=generator)[..., ::2]
+        if number == 0 and shape == (4,) and draw(st.integers(0, 9)):
+            tensor = torch.tensor([0, 4, 9, 12])
+        tensors.append(tensor.to(draw(st.sampled_from([torch.int64] * 6 + [torch.int32, torch.float32]))))
+    return tensors
+
+
+@given(any_tensors(), st.sampled_from([-1, 0, 1, 4, 2000]))
+@settings(max_examples=300, deadline=None)
+def test_fuzz(tensors, top_k):
+    """A clear refusal or the right answer, never a crash."""
+    try:
+        indices, _, _ = traverse(*tensors, top_k=top_k)
+    except ValueError as error:
+        assert str(error).startswith("[traverse] expected")
+        return
+    assert torch.equal(indices, traverse_reference(*tensors, top_k=top_k))
+
+
 def test_strided_inputs():
     offsets, losses, costs, limits = example()
     wide = torch.stack([losses, losses * 0 - 1], dim=1)[:, 0]
