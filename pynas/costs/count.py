@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pynas.costs.table import Costs
 from pynas.errors import InputError
+from pynas.spaces import Space
 from pynas.supernets import Supernet
 from pynas.supernets.shapes import to_meta
 
@@ -91,3 +93,14 @@ def _count_cell(
 def path_sums(layers: list[np.ndarray]) -> np.ndarray:
     """From a value per candidate of each layer, `[c_l]`, to the sum along every path, `[c_1, ..., c_L]`."""
     return reduce(np.add.outer, layers)
+
+
+def candidate_tables(space: Space, value: Callable[[int, int, int, int], float]) -> list[list[np.ndarray]]:
+    """Tables over the paths of every cell from `value(block, cell, layer, candidate)`."""
+    return [
+        [
+            path_sums([np.array([value(b, c, n, k) for k in range(count)]) for n, count in enumerate(cell.counts)])
+            for c, cell in enumerate(cells)
+        ]
+        for b, cells in enumerate(space.blocks)
+    ]

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from pynas.costs.count import path_sums
+from pynas.costs.count import candidate_tables
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.spaces import Architecture
-from pynas.supernets import Supernet
+from pynas.supernets import Supernet, evaluating
 from pynas.supernets.shapes import output_shape
 
 NAME = "latency"
@@ -85,17 +85,11 @@ def latency(
     if repeats < 1 or batch_size < 1:
         raise InputError(f"[latency] expected at least 1 repeat and image, got {repeats} and {batch_size}")
     device = torch.device(device)
-    modes, home = [(part, part.training) for part in net.modules()], next(net.parameters()).device
-    net.to(device).eval()
-    try:
+    with evaluating(net, device):
         keys, modules, inputs = _distinct(net, image_shape)
         buffers = {shape: torch.randn(batch_size, *shape, device=device) for shape in set(inputs)}
         calls = [_call(module, buffers[shape]) for module, shape in zip(modules, inputs)]
         timings = time_calls(calls, device, repeats, warm_up)
-    finally:
-        net.to(home)
-        for part, mode in modes:
-            part.training = mode
     blocks, fixed = _tables(net, keys, timings)
     spreads = [timing.spread for timing in timings]
     made_from = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
@@ -146,13 +140,7 @@ def _tables(net: Supernet, keys: dict, timings: list[Timing]) -> tuple[list[list
     def median(*place: object) -> float:
         return timings[keys[place]].median
 
-    blocks = [
-        [
-            path_sums([np.array([median(b, c, n, k) for k in range(count)]) for n, count in enumerate(cell.counts)])
-            for c, cell in enumerate(cells)
-        ]
-        for b, cells in enumerate(net.space.blocks)
-    ]
+    blocks = candidate_tables(net.space, median)
     return blocks, sum(median(part) for part in ("stem", "head") if (part,) in keys)
 
 
@@ -188,14 +176,8 @@ def check_latency(
     """Measure whole networks, side by side, against what the table says of them."""
     device = torch.device(device)
     x = torch.randn(table.made_from["batch_size"], *table.made_from["image_shape"], device=device)
-    modes, home = [(part, part.training) for part in net.modules()], next(net.parameters()).device
-    net.to(device).eval()
-    try:
+    with evaluating(net, device):
         calls = [(lambda a=a: net(x, a)) for a in architectures]
         measured = [timing.median for timing in time_calls(calls, device, repeats, warm_up)]
-    finally:
-        net.to(home)
-        for part, mode in modes:
-            part.training = mode
     predicted = [table.of(a)[NAME] for a in architectures]
     return LatencyCheck(tuple(architectures), np.array(predicted), np.array(measured))

@@ -6,9 +6,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
-from pynas.costs.count import path_sums
+from pynas.costs.count import candidate_tables
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.spaces import Space
@@ -54,18 +52,7 @@ def read_csv(path: str | Path, space: Space) -> Costs:
     if missing is not None:
         said = ", ".join(f"{name} {value}" for name, value in zip(_WHERE, missing))
         raise InputError(f"[costs] expected a row for every candidate of {space.name}, got none for {said} in {path}")
-    tables = {
-        name: [
-            [
-                path_sums(
-                    [np.array([values[b, c, n, k][name] for k in range(count)]) for n, count in enumerate(cell.counts)]
-                )
-                for c, cell in enumerate(cells)
-            ]
-            for b, cells in enumerate(space.blocks)
-        ]
-        for name in names
-    }
+    tables = {name: candidate_tables(space, lambda *place, name=name: values[place][name]) for name in names}
     return Costs(tables, fixed, {"file": Path(path).name, "space": space.name})
 
 

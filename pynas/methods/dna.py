@@ -16,7 +16,7 @@ from pynas.methods.projection import Projection
 from pynas.methods.sampling import uniform_path
 from pynas.rating import ScoreTable, rate
 from pynas.spaces import Choice
-from pynas.supernets import Supernet
+from pynas.supernets import Supernet, evaluating
 from pynas.teachers import Teacher, as_teacher
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -175,19 +175,12 @@ class BlockBatches:
         for images, _ in self.batches:
             images = self.method.place(images)
             features, _ = self.method.targets(images)
-            yield features[self.block - 1] if self.block > 0 else enter_evaluating(net, images), features[self.block]
-
-
-def enter_evaluating(net: Supernet, images: torch.Tensor) -> torch.Tensor:
-    """The stem's output with its stored statistics; the mode of every part of it stays as it was."""
-    modes = [(part, part.training) for part in net.stem.modules()] if net.stem is not None else []
-    try:
-        for part, _ in modes:
-            part.training = False
-        return net.enter(images)
-    finally:
-        for part, mode in modes:
-            part.training = mode
+            if self.block > 0:
+                x = features[self.block - 1]
+            else:
+                with evaluating(net.stem):
+                    x = net.enter(images)
+            yield x, features[self.block]
 
 
 def head_loss(output: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Choice, Space
+from pynas.supernets.shapes import first_path_shapes
 
 Layers = Sequence[Sequence[nn.Module]]
 
@@ -72,8 +73,6 @@ class Supernet(nn.Module):
     @torch.no_grad()
     def block_shapes(self, image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
         """Shapes of what the blocks put out for one image, `[(C, H, W), ...]`; state and mode stay as they were."""
-        from pynas.supernets.shapes import first_path_shapes
-
         return first_path_shapes(self, image_shape)
 
 
