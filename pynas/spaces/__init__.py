@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
+from pynas.spaces.nats_size import nats_size, nats_size_cifar100
 from pynas.spaces.space import Cell, Notation, Space
 
 SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
     "mbconv-boss": mbconv_boss,
     "mbconv-mini": mbconv_mini,
+    "nats-size": nats_size,
+    "nats-size-cifar100": nats_size_cifar100,
 }
 
 
@@ -29,4 +32,4 @@ def get(name: str) -> Space:
 
 
 __all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
-           "mbconv_mini"]  # fmt: skip
+           "mbconv_mini", "nats_size", "nats_size_cifar100"]  # fmt: skip
