@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
+from pynas.spaces.autoformer import autoformer, autoformer_base, autoformer_mini, autoformer_small, autoformer_tiny
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
 from pynas.spaces.space import Cell, Notation, Space
 
@@ -12,6 +13,10 @@ SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
     "mbconv-boss": mbconv_boss,
     "mbconv-mini": mbconv_mini,
+    "autoformer-tiny": autoformer_tiny,
+    "autoformer-small": autoformer_small,
+    "autoformer-base": autoformer_base,
+    "autoformer-mini": autoformer_mini,
 }
 
 
@@ -28,5 +33,6 @@ def get(name: str) -> Space:
     return SPACES[name]()
 
 
-__all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
+__all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "autoformer", "autoformer_base",
+           "autoformer_mini", "autoformer_small", "autoformer_tiny", "get", "mbconv", "mbconv_boss", "mbconv_dna",
            "mbconv_mini"]  # fmt: skip
