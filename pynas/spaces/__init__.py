@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
+from pynas.spaces.autoformer import autoformer, autoformer_base, autoformer_mini, autoformer_small, autoformer_tiny
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
 from pynas.spaces.nats_size import nats_size, nats_size_cifar100
 from pynas.spaces.space import Cell, Notation, Space
@@ -15,6 +16,10 @@ SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-mini": mbconv_mini,
     "nats-size": nats_size,
     "nats-size-cifar100": nats_size_cifar100,
+    "autoformer-tiny": autoformer_tiny,
+    "autoformer-small": autoformer_small,
+    "autoformer-base": autoformer_base,
+    "autoformer-mini": autoformer_mini,
 }
 
 
@@ -31,5 +36,23 @@ def get(name: str) -> Space:
     return SPACES[name]()
 
 
-__all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
-           "mbconv_mini", "nats_size", "nats_size_cifar100"]  # fmt: skip
+__all__ = [
+    "SPACES",
+    "Architecture",
+    "Cell",
+    "Choice",
+    "Notation",
+    "Space",
+    "autoformer",
+    "autoformer_base",
+    "autoformer_mini",
+    "autoformer_small",
+    "autoformer_tiny",
+    "get",
+    "mbconv",
+    "mbconv_boss",
+    "mbconv_dna",
+    "mbconv_mini",
+    "nats_size",
+    "nats_size_cifar100",
+]
