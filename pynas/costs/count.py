@@ -15,7 +15,7 @@ from pynas.costs.table import Costs
 from pynas.spaces import Space
 from pynas.supernets import Supernet
 from pynas.supernets.shapes import alone, to_meta
-from pynas.supernets.walk import Walked
+from pynas.supernets.walk import walk
 
 NAMES = ("params", "madds", "memory")
 
@@ -53,7 +53,7 @@ def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
     Raises:
         InputError: paths of a block that end alike and put out different shapes.
     """
-    walked = Walked(net, tuple(image_shape), lambda module, shape, _: count_module(alone(module, shape), shape))
+    walked = walk(net, tuple(image_shape), lambda module, shape, _: count_module(alone(module, shape), shape))
     tables = {name: walked.tables(itemgetter(name)) for name in NAMES}
     fixed = {name: walked.fixed(itemgetter(name)) for name in NAMES}
     return Costs(tables, fixed, {"space": net.space.name, "image_shape": list(image_shape)})

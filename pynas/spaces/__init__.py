@@ -6,12 +6,20 @@ from collections.abc import Callable
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
+from pynas.spaces.nasbench201 import nasbench201, nasbench201_3, nasbench201_mini
 from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.splitattention import splitattention, splitattention_mini, splitattention_unshared
 
 SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
     "mbconv-boss": mbconv_boss,
     "mbconv-mini": mbconv_mini,
+    "nasbench201": nasbench201,
+    "nasbench201-3": nasbench201_3,
+    "nasbench201-mini": nasbench201_mini,
+    "splitattention": splitattention,
+    "splitattention-unshared": splitattention_unshared,
+    "splitattention-mini": splitattention_mini,
 }
 
 
@@ -29,4 +37,4 @@ def get(name: str) -> Space:
 
 
 __all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
-           "mbconv_mini"]  # fmt: skip
+           "mbconv_mini", "nasbench201", "splitattention"]  # fmt: skip
