@@ -7,8 +7,10 @@ from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.autoformer import autoformer, autoformer_base, autoformer_mini, autoformer_small, autoformer_tiny
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
+from pynas.spaces.nasbench201 import nasbench201, nasbench201_3, nasbench201_mini
 from pynas.spaces.nats_size import nats_size, nats_size_cifar100
 from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.splitattention import splitattention, splitattention_mini, splitattention_unshared
 
 SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
@@ -20,6 +22,12 @@ SPACES: dict[str, Callable[[], Space]] = {
     "autoformer-small": autoformer_small,
     "autoformer-base": autoformer_base,
     "autoformer-mini": autoformer_mini,
+    "nasbench201": nasbench201,
+    "nasbench201-3": nasbench201_3,
+    "nasbench201-mini": nasbench201_mini,
+    "splitattention": splitattention,
+    "splitattention-unshared": splitattention_unshared,
+    "splitattention-mini": splitattention_mini,
 }
 
 
@@ -53,6 +61,8 @@ __all__ = [
     "mbconv_boss",
     "mbconv_dna",
     "mbconv_mini",
+    "nasbench201",
     "nats_size",
     "nats_size_cifar100",
+    "splitattention",
 ]

@@ -12,9 +12,13 @@ from pynas.nn import Head, MBConv, conv_bn, stem
 from pynas.spaces import Space, get
 from pynas.spaces.autoformer import TransformerSpec
 from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
+from pynas.spaces.nasbench201 import EdgeSpec
 from pynas.spaces.nats_size import WidthSpec
+from pynas.spaces.splitattention import SplitAttentionSpec
 from pynas.supernets.autoformer import AutoFormer
+from pynas.supernets.nasbench201 import CellNet
 from pynas.supernets.nats_size import nats_size
+from pynas.supernets.splitattention import split_attention_net
 from pynas.supernets.supernet import Supernet
 
 
@@ -34,6 +38,8 @@ BUILDERS: dict[type, Callable[[Any], nn.Module]] = {MBConvSpec: _mbconv}
 NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {
     WidthSpec: nats_size,
     TransformerSpec: AutoFormer,
+    EdgeSpec: CellNet,
+    SplitAttentionSpec: split_attention_net,
 }
 
 
