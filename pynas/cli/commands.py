@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,7 +26,7 @@ def train_command(settings: Settings, folder: str) -> str:
             words.append(option if value else f"--no-{option[2:]}")
         elif isinstance(value, Mapping):
             for key, setting in value.items():
-                words += [f"--{name.removesuffix('s')}", f"{key}={setting}"]
+                words += [f"--{name.removesuffix('s')}", f"{key}={json.dumps(setting)}"]
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
     return shlex.join(words)

@@ -27,38 +27,45 @@ def progress_bar(visible: bool = True) -> Iterator[Progress]:
         yield progress
 
 
-def teacher_reporter(progress: Progress) -> Callable[[int, int, float], None]:
-    """A bar for the epochs of a small teacher, added when the first one ends."""
-    tasks: list[Any] = []
+class Show:
+    """Makes what the stages report their progress to: bars on `progress`, or nothing where it is None."""
 
-    def report(done: int, epochs: int, loss: float) -> None:
-        if not tasks:
-            tasks.append(progress.add_task("train teacher", total=epochs, note=""))
-        progress.update(tasks[0], completed=done, note=f"loss {loss:.3f}")
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
 
-    return report
+    def teacher(self, what: str = "train teacher") -> Callable[[int, int, float], None] | None:
+        """For (epochs done, epochs, mean loss)."""
+        update = self._bar(what)
+        return update and (lambda done, epochs, loss: update(done, epochs, f"loss {loss:.3f}"))
 
+    def steps(self, what: str = "train supernet") -> Callable[[Step], None] | None:
+        """For the steps of a training."""
+        update = self._bar(what)
 
-def step_reporter(progress: Progress) -> Callable[[Step], None]:
-    """A bar for the steps of a training."""
-    tasks: list[Any] = []
+        def report(step: Step) -> None:
+            assert update is not None
+            update(step.step, step.steps, f"epoch {step.epoch}, loss {sum(step.losses.values()):.3f}")
 
-    def report(step: Step) -> None:
-        if not tasks:
-            tasks.append(progress.add_task("train supernet", total=step.steps, note=""))
-        progress.update(tasks[0], completed=step.step, note=f"epoch {step.epoch}, loss {sum(step.losses.values()):.3f}")
+        return update and report
 
-    return report
+    def paths(self, what: str = "rate paths") -> Callable[[int, int], None] | None:
+        """For (path evaluations done, in all)."""
+        update = self._bar(what)
+        return update and (lambda done, total: update(done, total, ""))
 
+    def _bar(self, what: str) -> Callable[[int, int, str], None] | None:
+        """A bar that is added when it first moves."""
+        progress = self._progress
+        tasks: list[Any] = []
+        if progress is None:
+            return None
 
-def rate_reporter(progress: Progress) -> Callable[[int, int], None]:
-    """A bar for the paths of a rating."""
-    task = progress.add_task("rate paths", total=None, note="")
+        def update(done: int, total: int, note: str) -> None:
+            if not tasks:
+                tasks.append(progress.add_task(what, total=total, note=""))
+            progress.update(tasks[0], completed=done, total=total, note=note)
 
-    def report(done: int, total: int) -> None:
-        progress.update(task, completed=done, total=total)
-
-    return report
+        return update
 
 
 def print_json(content: Mapping[str, Any]) -> None:

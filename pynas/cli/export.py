@@ -22,11 +22,10 @@ def command(
 
     Example: `pynas export --run runs/digits`
     """
-    from pynas.cli import display, stages
-    from pynas.cli.settings import read_settings
+    from pynas.cli import display, flows
 
-    this = stages.Run(run, read_settings(run), device)
-    content = stages.export_found(this, None if architecture is None else this.space.parse(architecture))
+    this = flows.old_run(run, device)
+    content = this.flow.export(this, None if architecture is None else this.space.parse(architecture))
     if json:
         display.print_json(content)
     else:

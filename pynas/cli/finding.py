@@ -11,11 +11,12 @@ import numpy as np
 
 from pynas import search
 from pynas.cli.stages import SEARCH, Run, costs
-from pynas.costs import Costs, check_latency, latency, read_csv
+from pynas.costs import Costs, check_latency, cost_range, latency, read_csv
 from pynas.files import header, write_json
 from pynas.rating import ScoreTable
 from pynas.rating.store import load_block
 from pynas.report import draw_front
+from pynas.spaces import Space
 
 
 def latencies(run: Run) -> Costs:
@@ -93,35 +94,33 @@ def find(run: Run, wishes: Wishes) -> dict[str, Any]:
     tables, table = rated(run), gather_costs(run, wishes)
     limits = dict(wishes.limits)
     if not limits and not wishes.at_least:
-        limits = {"madds": half_way(table, "madds")}
-    weights, join = wishes.weights, wishes.join
-    found = search.best(
-        tables, table, limits=limits, top_k=wishes.top_k, at_least=wishes.at_least, weights=weights, join=join
-    )
+        limits = {"madds": half_way(run.space, table, "madds")}
+    how: dict[str, Any] = {"weights": wishes.weights, "join": wishes.join, "states": search.states_of(run.space)}
+    found = search.best(tables, table, limits=limits, top_k=wishes.top_k, at_least=wishes.at_least, **how)
     certificate = found.certificate
     content = header(SEARCH, space=run.space.name, data=run.data.fingerprint) | {
         "limits": limits,
         "at_least": dict(wishes.at_least),
         "limits_by_default": not wishes.limits and not wishes.at_least,
-        "weights": weights,
-        "join": join,
+        "weights": wishes.weights,
+        "join": wishes.join,
         "top_k": wishes.top_k,
         "exhausted": found.exhausted,
         "space_size": certificate.space_size,
         "visited": certificate.visited,
         "pruned": certificate.pruned,
         "lower_bound": certificate.lower_bound,
-        "found": [_entry(entry) for entry in found],
+        "found": [_entry(run.space, entry) for entry in found],
         **latency_note(table),
     }
     if wishes.front is not None:
-        content |= _front(run, search.front(tables, table, wishes.front, weights=weights, join=join), content)
+        content |= _front(run, search.front(tables, table, wishes.front, **how), content)
     write_json(run.folder / "search.json", content)
     return content
 
 
-def _entry(entry: search.Entry) -> dict[str, Any]:
-    return {"architecture": str(entry.architecture), "score": entry.score, **entry.costs}
+def _entry(space: Space, entry: search.Entry) -> dict[str, Any]:
+    return {"architecture": space.format(entry.architecture), "score": entry.score, **entry.costs}
 
 
 def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,11 +130,12 @@ def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[st
     chosen = [(entry[name], entry["score"]) for entry in content["found"]]
     files = draw_front(run.folder / f"front-{name}", name, points, chosen, content["limits"].get(name))
     pictures = [path.name for path in files]
-    return {"front": {"cost": name, "pictures": pictures, "architectures": [_entry(entry) for entry in front]}}
+    return {
+        "front": {"cost": name, "pictures": pictures, "architectures": [_entry(run.space, entry) for entry in front]}
+    }
 
 
-def half_way(table: Costs, name: str) -> int:
+def half_way(space: Space, table: Costs, name: str) -> int:
     """Half way between the least and the greatest cost of any architecture."""
-    least = sum(min(int(cell.min()) for cell in cells) for cells in table[name])
-    most = sum(max(int(cell.max()) for cell in cells) for cells in table[name])
-    return int(table.fixed[name]) + (least + most) // 2
+    least, most = cost_range(space, table, name)
+    return int(least + most) // 2

@@ -15,10 +15,17 @@ NewRunFolder = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-Method = Annotated[Optional[str], typer.Option(help="Method: dna. [default: dna]", show_default=False)]  # noqa: UP045
+Method = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Method, see `pynas methods`. [default: dna]", show_default=False),
+]
+MethodOptions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--option", help="NAME=VALUE: an option of the method. May be repeated.", show_default=False),
+]
 Space = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="Search space, see `pynas spaces`. [default: mbconv-mini]", show_default=False),
+    typer.Option(help="Search space, see `pynas spaces`. [default: the method's]", show_default=False),
 ]
 Data = Annotated[
     Optional[str],  # noqa: UP045
@@ -47,8 +54,16 @@ ImageSize = Annotated[
     typer.Option(help="Side of the images in pixels. [default: the space's]", show_default=False),
 ]
 Seed = Annotated[Optional[int], typer.Option(help="Seed of everything. [default: 0]", show_default=False)]  # noqa: UP045
-Loss = Annotated[str, typer.Option(help="Score of a path: relative_l1, mse or cosine.")]
-Norm = Annotated[str, typer.Option(help="Batch norm while rating: batch (statistics per path) or running.")]
+Loss = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Score of a path: relative_l1, mse or cosine. [default: the method's]", show_default=False),
+]
+Norm = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Batch norm while rating: batch (per path) or running. [default: the method's]", show_default=False
+    ),
+]
 MaxMAdds = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="At most so many multiply-adds for one image, e.g. 400M. [default: half way in the space]"),

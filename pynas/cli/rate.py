@@ -7,8 +7,8 @@ from pynas.cli import options
 
 def command(
     run: options.RunFolder,
-    loss: options.Loss = "relative_l1",
-    norm: options.Norm = "batch",
+    loss: options.Loss = None,
+    norm: options.Norm = None,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -16,12 +16,11 @@ def command(
 
     Example: `pynas rate --run runs/digits`, shared: `torchrun --nproc-per-node 2 -m -- pynas rate --run runs/digits`
     """
-    from pynas.cli import display, stages
-    from pynas.cli.settings import read_settings
+    from pynas.cli import display, flows, stages
 
-    this = stages.Run(run, read_settings(run), device)
+    this = flows.old_run(run, device)
     with stages.processes(this.device), display.progress_bar(stages.is_first_process()) as progress:
-        tables = stages.rate(this, loss, norm, display.rate_reporter(progress))
+        tables = this.flow.rate(this, loss or this.flow.loss, norm or this.flow.norm, display.Show(progress))
         if not stages.is_first_process():
             return
     blocks = [

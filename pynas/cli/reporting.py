@@ -88,8 +88,9 @@ class Results:
         """The result in a sentence or two."""
         text = f"The space {self.space.name} holds {self.space.size:,} architectures."
         if self.exported:
-            text += (f" {self.exported['architecture']} reaches {self.exported['test_accuracy']:.2%} top-1 on the test "
-                     "images with the supernet's weights.")  # fmt: skip
+            name = self.space.format(self.space.parse(self.exported["architecture"]))
+            text += (f" {name} reaches {self.exported['test_accuracy']:.2%} top-1 on the test images with the "
+                     "supernet's weights.")  # fmt: skip
         return text
 
     def network(self) -> Section | None:
@@ -101,7 +102,7 @@ class Results:
             layers = measured_layers(self.space, architecture, self.model, tuple(self.exported["image_shape"]))
         else:
             layers = chosen_layers(self.space, architecture)
-        return sections.network_section(layers, _text(self.space, architecture), show_cost)
+        return sections.network_section(layers, self.space.format(architecture), show_cost)
 
     def found(self) -> Section | None:
         """The table of architectures and costs."""
@@ -181,11 +182,6 @@ class Results:
         notes += [f"{name}: {self.exported[key]}" for name, key in (("Data", "data"), ("Checkpoint", "checkpoint"))
                   if key in self.exported]  # fmt: skip
         return sections.repeat_section(lines, notes)
-
-
-def _text(space: Space, architecture: Architecture) -> str:
-    """The field's own string where the space has one."""
-    return str(architecture)
 
 
 def read_truth(path: Path, space: Space) -> dict[Architecture, float]:

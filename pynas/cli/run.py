@@ -17,6 +17,7 @@ def command(
     batch_size: options.BatchSize = None,
     image_size: options.ImageSize = None,
     seed: options.Seed = None,
+    option: options.MethodOptions = None,
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
     top_k: options.TopK = 5,
@@ -30,20 +31,21 @@ def command(
 
     Example: `pynas run --data cifar10.npz --space mbconv-mini --max-madds 15M --epochs 20`
     """
-    from pynas.cli import display, finding, stages
+    from pynas.cli import display, finding, flows
     from pynas.cli.search import counted_limits
-    from pynas.cli.settings import names, open_run
+    from pynas.cli.settings import method_options, names
 
     wishes = finding.Wishes(counted_limits(max_madds, max_params), top_k=top_k)
     given = {"method": method, "space": space, "data": data, "teacher": teacher, "taps": names(taps),
              "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "image_size": image_size,
-             "seed": seed}  # fmt: skip
-    this = stages.Run(*open_run(run, given), device)
+             "seed": seed, "options": method_options(option)}  # fmt: skip
+    this = flows.new_run(run, given, device)
     with display.progress_bar() as progress:
-        stages.train(this, display.teacher_reporter(progress), display.step_reporter(progress))
-        stages.rate(this, "relative_l1", "batch", display.rate_reporter(progress))
-    found = finding.find(this, wishes)
-    exported = stages.export_found(this, None)
+        show = display.Show(progress)
+        this.flow.train(this, show)
+        this.flow.rate(this, this.flow.loss, this.flow.norm, show)
+    found = this.flow.find(this, wishes)
+    exported = this.flow.export(this, None)
     if json:
         display.print_json({"run": str(this.folder), "search": found, "exported": exported})
         return

@@ -51,15 +51,15 @@ def command(
 
     Example: `pynas search runs/digits --max-madds 15M --max-params 400k --max-latency 12ms --top-k 10 --front madds`
     """
-    from pynas.cli import display, finding, stages
+    from pynas.cli import display, finding, flows
     from pynas.cli.quantities import assignments, milliseconds, numbers
-    from pynas.cli.settings import read_settings
 
     limits = counted_limits(max_madds, max_params, max_memory) | assignments(limit)
     if max_latency is not None:
         limits["latency"] = milliseconds(max_latency)
     wishes = finding.Wishes(limits, assignments(at_least), top_k, numbers(weights), join, front, costs)
-    content = finding.find(stages.Run(run, read_settings(run), device), wishes)
+    this = flows.old_run(run, device)
+    content = this.flow.find(this, wishes)
     if json:
         display.print_json(content)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Settings:
     batch_size: int = 64
     image_size: int | None = None
     seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)  # of the method
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -43,6 +44,26 @@ class Settings:
 def names(text: str | None) -> list[str] | None:
     """Names separated by commas; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def method_options(given: list[str] | None) -> dict[str, Any] | None:
+    """From NAME=VALUE, each value read as YAML: numbers, true, false, null, text, [lists]; None stays None.
+
+    Raises:
+        InputError: no NAME=VALUE, or no YAML.
+    """
+    if given is None:
+        return None
+    options = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            options[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            raise InputError(f"[settings] expected an option as NAME=VALUE, got {text!r}")
+    return options
 
 
 def fresh_folder(settings: Settings) -> Path:
@@ -101,7 +122,7 @@ def read_settings(folder: Path) -> Settings:
             f"[run] expected format version {FORMAT_VERSION}, got {version!r} in {path}; "
             "it was written by another version of pynas: use that version, or another run folder"
         )
-    known = {field.name for field in fields(Settings)}
+    known = {known.name for known in fields(Settings)}
     if set(content) != known:
         raise InputError(
             f"[run] expected the settings {', '.join(sorted(known))}, got {', '.join(map(str, content))} in {path}"

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from pynas import export, methods, spaces, teachers
+from pynas import export, spaces, teachers
+from pynas.cli.display import Show
+from pynas.cli.flow import Flow
 from pynas.cli.settings import Settings
 from pynas.costs import Costs, count
 from pynas.data import ImageData, Loader, load
@@ -24,7 +26,7 @@ from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
 from pynas.supernets import Supernet, supernet
 from pynas.tensor_files import read_tensors
-from pynas.train import Step, fit
+from pynas.train import fit
 from pynas.train.checkpoint import CHECKPOINT, load_weights
 from pynas.train.loop import LAST
 
@@ -36,12 +38,11 @@ CALIBRATION_BATCHES = 32
 class Run:
     """A run's folder and what its settings stand for; parts are built when first needed."""
 
-    def __init__(self, folder: Path, settings: Settings, device: str = "auto"):
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, settings: Settings, flow: Flow, device: str = "auto"):
+        self.folder, self.settings, self.flow = folder, settings, flow
         self.device = choose_device(device)
+        flow.check_options(settings.options)
         self.space = spaces.get(settings.space)
-        if settings.method not in methods.METHODS:
-            raise InputError(f"[run] expected a method of {', '.join(methods.METHODS)}, got {settings.method!r}")
 
     @cached_property
     def data(self) -> ImageData:
@@ -84,17 +85,15 @@ class Run:
         teachers.save_small(path, teacher)
         return teacher
 
-    def method(self, progress: Callable[[int, int, float], None] | None = None) -> Any:
+    def method(self, show: Show) -> Any:
         """The method on the run's supernet and device."""
-        build = methods.METHODS[self.settings.method]
-        method = build(self.net, self.teacher(progress), image_shape=self.data.image_shape)
         # Convolutions are faster in this layout, on CPUs and on GPUs alike.
-        return method.to(self.device, memory_format=torch.channels_last)
+        return self.flow.build(self, show).to(self.device, memory_format=torch.channels_last)
 
-    def loader(self, part: str, augmentation: str = "none") -> Loader:
+    def loader(self, part: str, augmentation: str = "none", views: int = 1) -> Loader:
         """Batches of a part of the data."""
         size = min(self.settings.batch_size, len(getattr(self.data, part)))
-        return self.data.loader(part, size, augmentation, seed=self.settings.seed, device=self.device)
+        return self.data.loader(part, size, augmentation, views=views, seed=self.settings.seed, device=self.device)
 
     def trained_method(self) -> tuple[Any, str]:
         """The method with the weights of the finished training, and the digest of these.
@@ -114,7 +113,7 @@ class Run:
                 f"[run] expected a finished training, got step {position['step']} of "
                 f"{position['epochs'] * position['batches']}; run `pynas train --run {self.folder}` to go on"
             )
-        method = self.method()
+        method = self.method(Show(None))
         load_weights(checkpoint, method)
         return method.eval(), checkpoint.digest
 
@@ -136,32 +135,24 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def train(
-    run: Run, on_teacher: Callable[[int, int, float], None] | None, on_step: Callable[[Step], None] | None
-) -> None:
+def train(run: Run, show: Show) -> None:
     """Train the teacher if need be, then the supernet; goes on where it was stopped."""
-    method = run.method(on_teacher)
-    fit(
-        method,
-        run.loader("train", "standard"),
-        run.settings.epochs,
-        run.folder,
-        seed=run.settings.seed,
-        on_step=on_step,
-    )
+    method = run.method(show)
+    loader = run.loader("train", run.flow.augmentation, run.flow.views)
+    fit(method, loader, run.settings.epochs, run.folder, seed=run.settings.seed, on_step=show.steps())
 
 
-def rate(run: Run, loss: str, norm: str, on_paths: Callable[[int, int], None] | None) -> list[list[ScoreTable]]:
+def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
     """Score every path of every block; blocks that are rated already, from the same weights, are read.
 
     A rating that was stopped goes on where it was. Under torchrun the processes share the paths, and the first one
-    writes. on_paths: called now and then with (path evaluations done, in all).
+    writes.
     """
     method, digest = run.trained_method()
     batches = run.loader("val")
     made_from = {"checkpoint": digest, "data": run.data.fingerprint, "loss": loss, "norm": norm}
     folder, tables = run.folder / "scores", []
-    meter = _Meter(on_paths, sum(run.space.path_counts) * len(batches))
+    meter = _Meter(show.paths(), sum(run.space.path_counts) * len(batches))
     for b, paths in enumerate(run.space.path_counts):
         path = folder / f"block_{b + 1}.npz"
         block, before = load_block(path) if path.exists() else ([], {})
@@ -247,5 +238,5 @@ def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
     made_from = {"checkpoint": digest, "image_shape": list(run.data.image_shape), "data": run.data.fingerprint,
                  "test_accuracy": accuracy}  # fmt: skip
     export.save_subnet(path, model, run.space, architecture, run.data.num_classes, **made_from)
-    return {"architecture": str(architecture), "file": str(path), "test_accuracy": accuracy,
+    return {"architecture": run.space.format(architecture), "file": str(path), "test_accuracy": accuracy,
             **costs(run).of(architecture)}  # fmt: skip

@@ -17,6 +17,7 @@ def command(
     batch_size: options.BatchSize = None,
     image_size: options.ImageSize = None,
     seed: options.Seed = None,
+    option: options.MethodOptions = None,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -24,15 +25,15 @@ def command(
 
     Example: `pynas train --space mbconv-mini --data digits --epochs 20 --run runs/digits`
     """
-    from pynas.cli import display, stages
-    from pynas.cli.settings import names, open_run
+    from pynas.cli import display, flows
+    from pynas.cli.settings import method_options, names
 
     given = {"method": method, "space": space, "data": data, "teacher": teacher, "taps": names(taps),
              "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "image_size": image_size,
-             "seed": seed}  # fmt: skip
-    this = stages.Run(*open_run(run, given), device)
+             "seed": seed, "options": method_options(option)}  # fmt: skip
+    this = flows.new_run(run, given, device)
     with display.progress_bar() as progress:
-        stages.train(this, display.teacher_reporter(progress), display.step_reporter(progress))
+        this.flow.train(this, display.Show(progress))
     if json:
         display.print_json({"run": str(this.folder)})
     else:

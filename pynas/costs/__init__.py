@@ -2,6 +2,7 @@
 
 from pynas.costs.count import count, count_module, path_sums
 from pynas.costs.latency import LatencyCheck, check_latency, latency
+from pynas.costs.range import cost_range
 from pynas.costs.table import UNITS, Costs
 from pynas.costs.user import read_csv
 
@@ -10,6 +11,7 @@ __all__ = [
     "Costs",
     "LatencyCheck",
     "check_latency",
+    "cost_range",
     "count",
     "count_module",
     "latency",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -11,10 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pynas.costs.table import Costs
-from pynas.errors import InputError
 from pynas.spaces import Space
 from pynas.supernets import Supernet
-from pynas.supernets.shapes import to_meta
+from pynas.supernets.shapes import alone, to_meta
+from pynas.supernets.walk import Walked
 
 NAMES = ("params", "madds", "memory")
 
@@ -47,47 +48,15 @@ def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
 
     image_shape: (3, H, W). An architecture's cost equals what `count_module` counts on its exported network.
 
+    A candidate that shares its weights counts as what it is when taken out (`extract`). A path that is not allowed has 0.
+
     Raises:
-        InputError: candidates of a layer, or cells of a block, that put out different shapes.
+        InputError: paths of a block that end alike and put out different shapes.
     """
-    fixed = dict.fromkeys(NAMES, 0)
-    tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in NAMES}
-
-    def count_fixed(module: nn.Module | None, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if module is None:
-            return shape
-        costs, shape = count_module(module, shape)
-        for name, value in costs.items():
-            fixed[name] += value
-        return shape
-
-    shape = count_fixed(net.stem, tuple(image_shape))
-    for b, described in enumerate(net.space.blocks):
-        cells = [_count_cell(net.layers(b, c), shape, f"block {b}, cell {c}") for c in range(len(described))]
-        if len({end for _, end in cells}) > 1:
-            raise InputError(f"[costs] expected the cells of block {b} to end with one shape, "
-                             f"got {[end for _, end in cells]}")  # fmt: skip
-        for name in tables:
-            tables[name].append([costs[name] for costs, _ in cells])
-        shape = cells[0][1]
-    count_fixed(net.head, shape)
+    walked = Walked(net, tuple(image_shape), lambda module, shape, _: count_module(alone(module, shape), shape))
+    tables = {name: walked.tables(itemgetter(name)) for name in NAMES}
+    fixed = {name: walked.fixed(itemgetter(name)) for name in NAMES}
     return Costs(tables, fixed, {"space": net.space.name, "image_shape": list(image_shape)})
-
-
-def _count_cell(
-    layers: list[list[nn.Module]], shape: tuple[int, ...], where: str
-) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
-    per_layer: dict[str, list[list[int]]] = {name: [] for name in NAMES}
-    for number, layer in enumerate(layers):
-        counted = [count_module(candidate, shape) for candidate in layer]
-        ends = {end for _, end in counted}
-        if len(ends) > 1:
-            raise InputError(f"[costs] expected the candidates of layer {number} of {where} to put out one shape, "
-                             f"got {[end for _, end in counted]}")  # fmt: skip
-        shape = ends.pop()
-        for name, values in per_layer.items():
-            values.append([costs[name] for costs, _ in counted])
-    return {name: path_sums([np.array(v, dtype=np.int64) for v in values]) for name, values in per_layer.items()}, shape
 
 
 def path_sums(layers: list[np.ndarray]) -> np.ndarray:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pynas.costs.count import candidate_tables
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.spaces import Architecture
 from pynas.supernets import Supernet, evaluating
-from pynas.supernets.shapes import output_shape
+from pynas.supernets.shapes import alone, output_shape
+from pynas.supernets.walk import Walked
 
 NAME = "latency"
 
@@ -86,11 +86,13 @@ def latency(
         raise InputError(f"[latency] expected at least 1 repeat and image, got {repeats} and {batch_size}")
     device = torch.device(device)
     with evaluating(net, device):
-        keys, modules, inputs = _distinct(net, image_shape)
-        buffers = {shape: torch.randn(batch_size, *shape, device=device) for shape in set(inputs)}
-        calls = [_call(module, buffers[shape]) for module, shape in zip(modules, inputs)]
+        distinct = _Distinct(net)
+        walked = Walked(net, tuple(image_shape), distinct.visit)
+        buffers = {shape: torch.randn(batch_size, *shape, device=device) for shape in set(distinct.inputs)}
+        calls = [_call(module, buffers[shape]) for module, shape in zip(distinct.modules, distinct.inputs)]
         timings = time_calls(calls, device, repeats, warm_up)
-    blocks, fixed = _tables(net, keys, timings)
+    medians = [timing.median for timing in timings]
+    blocks, fixed = walked.tables(medians.__getitem__), walked.fixed(medians.__getitem__)
     spreads = [timing.spread for timing in timings]
     made_from = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
                  "median_spread": float(np.median(spreads)), "largest_spread": max(spreads),
@@ -102,46 +104,32 @@ def _call(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
     return lambda: module(x)
 
 
-def _distinct(net: Supernet, image_shape: tuple[int, int, int]) -> tuple[dict, list[nn.Module], list[tuple[int, ...]]]:
-    """Every module that has to be measured, its input's shape, and where each candidate is in these lists."""
-    keys: dict = {}
-    modules: list[nn.Module] = []
-    inputs: list[tuple[int, ...]] = []
-    seen: dict = {}
+class _Distinct:
+    """Every module that has to be measured, once for each description and input shape."""
 
-    def add(place: tuple, module: nn.Module, shape: tuple[int, ...], description: object) -> None:
+    def __init__(self, net: Supernet) -> None:
+        self._net = net
+        self.modules: list[nn.Module] = []
+        self.inputs: list[tuple[int, ...]] = []
+        self._seen: dict[object, tuple[int, tuple[int, ...]]] = {}
+
+    def visit(self, module: nn.Module, shape: tuple[int, ...], place: tuple) -> tuple[int, tuple[int, ...]]:
+        """The number of the measurement that stands for a module, and its output's shape."""
+        described = (self._description(place), shape)
+        if described not in self._seen:
+            module = alone(module, shape)
+            self._seen[described] = len(self.modules), output_shape(module, shape)
+            self.modules.append(module)
+            self.inputs.append(shape)
+        return self._seen[described]
+
+    def _description(self, place: tuple) -> object:
         # Candidates of other people's supernets have no description: each is its own.
-        described = (description, shape) if type(description) is not int else place
-        if described not in seen:
-            seen[described] = len(modules)
-            modules.append(module)
-            inputs.append(shape)
-        keys[place] = seen[described]
-
-    shape: tuple[int, ...] = tuple(image_shape)
-    if net.stem is not None:
-        add(("stem",), net.stem, shape, 0)
-        shape = output_shape(net.stem, shape)
-    for b, cells in enumerate(net.space.blocks):
-        end = shape
-        for c, cell in enumerate(cells):
-            end = shape
-            for number, layer in enumerate(net.layers(b, c)):
-                for candidate, module in enumerate(layer):
-                    add((b, c, number, candidate), module, end, cell.layers[number][candidate])
-                end = output_shape(layer[0], end)
-        shape = end
-    if net.head is not None:
-        add(("head",), net.head, shape, 0)
-    return keys, modules, inputs
-
-
-def _tables(net: Supernet, keys: dict, timings: list[Timing]) -> tuple[list[list[np.ndarray]], float]:
-    def median(*place: object) -> float:
-        return timings[keys[place]].median
-
-    blocks = candidate_tables(net.space, median)
-    return blocks, sum(median(part) for part in ("stem", "head") if (part,) in keys)
+        if len(place) == 1:
+            return place
+        block, cell, layer, candidate = place
+        described = self._net.space.blocks[block][cell].layers[layer][candidate]
+        return place if type(described) is int else described
 
 
 @dataclass(frozen=True)

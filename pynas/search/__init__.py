@@ -1,6 +1,6 @@
 """Exact search over score tables under cost limits."""
 
-from pynas.search.best import Entry, Found, States, best
+from pynas.search.best import Entry, Found, States, best, states_of
 from pynas.search.certificate import Certificate
 from pynas.search.front import Front, front
 from pynas.search.pareto import ParetoFront, pareto
@@ -19,5 +19,6 @@ __all__ = [
     "best",
     "front",
     "pareto",
+    "states_of",
     "traverse",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from pynas.search.grid import cost_column, losses_on_grid
 from pynas.search.problem import Limit, Problem
 from pynas.search.states import Links, link, unlinked
 from pynas.search.traverse import Traversal, run
-from pynas.spaces.architecture import Architecture
+from pynas.spaces import Architecture, Space
 
 JOINS = ("sum", "product")
 
@@ -43,6 +43,21 @@ class States:
     starts: Sequence[Sequence[np.ndarray]]
     ends: Sequence[Sequence[np.ndarray]]
     follows: np.ndarray | None = None
+
+
+def states_of(space: Space) -> States | None:
+    """The boundary states of a space, for `best`; None for a product space, which has none."""
+    if not space.has_states:
+        return None
+    numbers: dict[Hashable, int] = {}
+    starts = [[np.full(cell.counts, numbers.setdefault(cell.start, len(numbers))) for cell in cells]
+              for cells in space.blocks]  # fmt: skip
+    ends = [[np.zeros(cell.counts, np.int64) for cell in cells] for cells in space.blocks]
+    for cells, arrays in zip(space.blocks, ends):
+        for cell, array in zip(cells, arrays):
+            for path in cell.paths():
+                array[path] = numbers.setdefault(None if cell.end is None else cell.end(path), len(numbers))
+    return States(starts, ends)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
-from pynas.spaces.space import Cell, Space
+from pynas.spaces.space import Cell, Notation, Space
 
 SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
@@ -28,5 +28,5 @@ def get(name: str) -> Space:
     return SPACES[name]()
 
 
-__all__ = ["SPACES", "Architecture", "Cell", "Choice", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
+__all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
            "mbconv_mini"]  # fmt: skip

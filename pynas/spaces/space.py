@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,31 +14,78 @@ import numpy as np
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 
+Path = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Cell:
-    """Layers in sequence; `layers[l]` holds the candidates of layer l, each a plain description of a module."""
+    """Layers in sequence; `layers[l]` holds the candidates of layer l, each a plain description of a module.
+
+    allowed: asked for every prefix of a path and for whole paths; False forbids all that begins so. None: all are allowed.
+    start: the boundary state that this cell continues from, None for any; end: the state that a path leaves for the
+        next block. A block of a space that is no product has a cell for each state it can start from.
+    """
 
     layers: tuple[tuple[Any, ...], ...]
+    allowed: Callable[[Path], bool] | None = None
+    start: Hashable = None
+    end: Callable[[Path], Hashable] | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Candidates per layer."""
         return tuple(len(candidates) for candidates in self.layers)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of paths."""
-        return math.prod(self.counts)
+        return math.prod(self.counts) if self.allowed is None else sum(1 for _ in self.paths())
+
+    @cached_property
+    def ends(self) -> Counter[Hashable]:
+        """The number of paths by the state they leave."""
+        return Counter({None: self.size}) if self.end is None else Counter(map(self.end, self.paths()))
+
+    def paths(self) -> Iterator[Path]:
+        """All paths, lexicographically."""
+        yield from np.ndindex(*self.counts) if self.allowed is None else self._grown(())
+
+    def allows(self, path: Path) -> bool:
+        """Whether the rule allows a path and all its prefixes."""
+        return self.allowed is None or all(self.allowed(path[:depth]) for depth in range(1, len(path) + 1))
+
+    def _grown(self, prefix: Path) -> Iterator[Path]:
+        if len(prefix) == len(self.layers):
+            yield prefix
+            return
+        for candidate in range(len(self.layers[len(prefix)])):
+            grown = (*prefix, candidate)
+            if self.allowed is None or self.allowed(grown):
+                yield from self._grown(grown)
+
+
+@dataclass(frozen=True)
+class Notation:
+    """The field's own string form of a space's architectures.
+
+    read: gives None for a text that is not of this form.
+    """
+
+    write: Callable[[Architecture], str]
+    read: Callable[[str], Architecture | None]
 
 
 @dataclass(frozen=True)
 class Space:
-    """A product space: every architecture is a (cell, path) per block, chosen freely.
+    """Every architecture is a (cell, path) per block, each cell starting from the state that the block before it left.
 
     blocks: `blocks[b]` holds the alternative cells of block b.
     stem, head: descriptions of the parts around the blocks that no choice changes, None where there are none.
     image_size: side in pixels of the square images that the space is meant for.
+    notation: how architectures are written; None for blocks of digits (`Architecture`).
+
+    Raises:
+        InputError: a block where some cells start from a state and others from any.
     """
 
     name: str
@@ -44,6 +93,20 @@ class Space:
     stem: Any = None
     head: Any = None
     image_size: int = 224
+    notation: Notation | None = None
+
+    def __post_init__(self) -> None:
+        if any(cell.start is not None for cell in self.blocks[0]):
+            raise InputError(f"[{self.name}] expected a first block that starts from any state")
+        for b, cells in enumerate(self.blocks[1:], 1):
+            if any((cell.start is not None) != self.has_states for cell in cells):
+                raise InputError(f"[{self.name}] expected a start state for all cells after block 0 or for none, "
+                                 f"got {[cell.start for cell in cells]} in block {b}")  # fmt: skip
+
+    @property
+    def has_states(self) -> bool:
+        """Whether what a block may choose depends on how the block before it ended."""
+        return len(self.blocks) > 1 and self.blocks[1][0].start is not None
 
     @classmethod
     def from_counts(cls, name: str, counts: Sequence[Sequence[Sequence[int]]]) -> Space:
@@ -55,10 +118,10 @@ class Space:
         """Paths per block, over all its cells."""
         return tuple(sum(cell.size for cell in cells) for cells in self.blocks)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of architectures, exactly."""
-        return math.prod(self.path_counts)
+        return self._completions[0][None]
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -73,25 +136,57 @@ class Space:
     def paths(self, block: int) -> Iterator[Choice]:
         """All choices of a block, by cell, then lexicographically."""
         for c, cell in enumerate(self.blocks[block]):
-            for path in np.ndindex(*cell.counts):
+            for path in cell.paths():
                 yield Choice(c, path)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """An architecture drawn uniformly from the whole space."""
-        choices = []
-        for cells in self.blocks:
-            sizes = np.array([cell.size for cell in cells], dtype=np.float64)
-            c = int(rng.choice(len(cells), p=sizes / sizes.sum()))
-            choices.append((c, rng.integers(0, cells[c].counts)))
+        choices: list[tuple[int, Path]] = []
+        state: Hashable = None
+        for b, cells in enumerate(self.blocks):
+            ways = {
+                (c, end): count * self._completions[b + 1].get(self._key(end), 0)
+                for c, cell in enumerate(cells)
+                if cell.start is None or cell.start == state
+                for end, count in cell.ends.items()
+            }
+            weights = np.array(list(ways.values()), dtype=np.float64)
+            c, state = list(ways)[int(rng.choice(len(ways), p=weights / weights.sum()))]
+            choices.append((c, _sampled(cells[c], state, rng)))
         return Architecture.of(choices)
 
+    @cached_property
+    def _completions(self) -> list[dict[Hashable, int]]:
+        """Per block, by the state before it, the number of ways to choose it and all that follow."""
+        ways: list[dict[Hashable, int]] = [{None: 1}]
+        for b in range(len(self.blocks) - 1, -1, -1):
+            after, before = ways[0], Counter[Hashable]()
+            last = b == len(self.blocks) - 1
+            for cell in self.blocks[b]:
+                before[cell.start] += sum(
+                    count * after.get(None if last else self._key(end), 0) for end, count in cell.ends.items()
+                )
+            ways.insert(0, dict(before))
+        # Whatever state the last block leaves, nothing follows.
+        ways[-1] = {self._key(end): 1 for cell in self.blocks[-1] for end in cell.ends}
+        return ways
+
+    def _key(self, end: Hashable) -> Hashable:
+        """A state as the next block's cells name it."""
+        return end if self.has_states else None
+
+    def format(self, architecture: Architecture) -> str:
+        """An architecture in the field's own form; `parse` reads it back."""
+        return str(architecture) if self.notation is None else self.notation.write(architecture)
+
     def parse(self, text: str) -> Architecture:
-        """Read an architecture's string form and check it.
+        """Read an architecture in the field's own form or as blocks of digits, and check it.
 
         Raises:
-            InputError: not of the form, or not in this space.
+            InputError: of neither form, or not in this space.
         """
-        architecture = Architecture.parse(text)
+        architecture = None if self.notation is None else self.notation.read(text.strip())
+        architecture = architecture or Architecture.parse(text)
         self.check(architecture)
         return architecture
 
@@ -114,6 +209,29 @@ class Space:
                 if not 0 <= candidate < count:
                     raise InputError(f"[{self.name}] expected a candidate from 0 to {count - 1} in layer {layer} of "
                                      f"block {b}, got {candidate} in {str(architecture)!r}")  # fmt: skip
+            self._check_rules(architecture, b)
+
+    def _check_rules(self, architecture: Architecture, b: int) -> None:
+        """What the cells' rules say of block b's choice."""
+        cell, path = self.blocks[b][architecture[b].cell], architecture[b].path
+        if not cell.allows(path):
+            raise InputError(f"[{self.name}] expected a path that the cell allows in block {b}, "
+                             f"got {path} in {str(architecture)!r}")  # fmt: skip
+        if b == 0 or not self.has_states:
+            return
+        before = self.blocks[b - 1][architecture[b - 1].cell]
+        state = None if before.end is None else before.end(architecture[b - 1].path)
+        if cell.start != state:
+            raise InputError(f"[{self.name}] expected a cell of block {b} that starts from {state!r}, as block {b - 1} "
+                             f"ends, got one from {cell.start!r} in {str(architecture)!r}")  # fmt: skip
 
     def __str__(self) -> str:
         return self.name
+
+
+def _sampled(cell: Cell, end: Hashable, rng: np.random.Generator) -> Path:
+    """A path drawn uniformly from those that leave a state."""
+    if cell.allowed is None and cell.end is None:
+        return tuple(rng.integers(0, cell.counts).tolist())
+    paths = [path for path in cell.paths() if cell.end is None or cell.end(path) == end]
+    return paths[int(rng.integers(len(paths)))]

@@ -25,6 +25,16 @@ def _mbconv(spec: MBConvSpec) -> nn.Module:
 BUILDERS: dict[type, Callable[[Any], nn.Module]] = {MBConvSpec: _mbconv}
 
 
+# Whole supernets of spaces whose candidates share weights, by the type of their first candidate's description:
+# called with the space and the number of classes.
+NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {}
+
+
+def has_own_builder(space: Space) -> bool:
+    """Whether a space's supernet is built as a whole."""
+    return type(space.blocks[0][0].layers[0][0]) in NET_BUILDERS
+
+
 def build_candidate(spec: Any) -> nn.Module:
     """The module that a candidate's description stands for.
 
@@ -46,6 +56,8 @@ def supernet(space: str | Space, num_classes: int = 1000) -> Supernet:
         space = get(space)
     if num_classes < 1:
         raise InputError(f"[supernet] expected at least one class, got {num_classes}")
+    if has_own_builder(space):
+        return NET_BUILDERS[type(space.blocks[0][0].layers[0][0])](space, num_classes)
     blocks = [
         [[[build_candidate(spec) for spec in layer] for layer in cell.layers] for cell in cells]
         for cells in space.blocks

@@ -29,6 +29,14 @@ def output_shape(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, 
     return tuple(to_meta(module)(torch.empty(1, *input_shape, device="meta")).shape[1:])
 
 
+def alone(module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """What a module is when taken out of its supernet for inputs of `shape` (without the batch).
+
+    A candidate that shares its weights with others has `extract(shape)`: a plain module with copies of its slices.
+    """
+    return module.extract(shape) if hasattr(module, "extract") else module  # type: ignore[operator]
+
+
 def first_path_shapes(net: Supernet, image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
     """Shapes after every block along the first candidates of every cell.
 

@@ -53,5 +53,10 @@ def load_weights(checkpoint: TensorFile, module: nn.Module) -> None:
 
 
 def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict without a frozen teacher, which is kept in a file of its own."""
-    return {name: value for name, value in module.state_dict().items() if not name.startswith("teacher.")}
+    """The state dict without a frozen teacher, which is kept in a file of its own; shared weights stand once."""
+    state, seen = {}, set()
+    for name, value in module.state_dict(keep_vars=True).items():
+        if id(value) not in seen and not name.startswith("teacher."):
+            state[name] = value.detach()
+        seen.add(id(value))
+    return state

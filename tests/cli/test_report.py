@@ -64,11 +64,12 @@ def test_a_run_that_has_only_begun(run_copy, pynas):
 
 
 def test_every_setting_is_in_the_command():
-    settings = Settings(space="mbconv-dna", taps=["a", "b"], pretrained=False, image_size=64)
+    settings = Settings(space="mbconv-dna", taps=["a", "b"], pretrained=False, image_size=64, options={"a": None, "b": [1]})
     words = shlex.split(commands.train_command(settings, "x y"))
     assert words[:4] == ["pynas", "train", "--run", "x y"]
     pairs = dict(itertools.pairwise(words))
     assert pairs["--taps"] == "a,b" and "--no-pretrained" in words and pairs["--image-size"] == "64"
+    assert "a=null" in words and "b=[1]" in words and words.count("--option") == 2
     assert pairs["--space"] == "mbconv-dna" and pairs["--seed"] == "0"
 
 

@@ -1,0 +1,51 @@
+"""What the commands need to know of a method."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pynas.errors import InputError
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How a method goes from a run's settings to a found network; each stage works from files to files.
+
+    method: its class; the keyword-only arguments of its constructor are the options that users give, but for those in
+        `own`. build(run, show): the method, an nn.Module on the run's net.
+    train(run, show), rate(run, loss, norm, show), find(run, wishes), export(run, architecture): the stages of
+        `pynas run`, in this order.
+    space: the default space. augmentation, views: what the training images go through. loss, norm: the default rating.
+    """
+
+    method: Callable[..., Any]
+    build: Callable[..., Any]
+    train: Callable[..., Any]
+    rate: Callable[..., Any]
+    find: Callable[..., dict[str, Any]]
+    export: Callable[..., dict[str, Any]]
+    own: tuple[str, ...] = ()
+    space: str = "mbconv-mini"
+    augmentation: str = "standard"
+    views: int = 1
+    loss: str = "relative_l1"
+    norm: str = "batch"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's options with their defaults."""
+        taken = inspect.signature(self.method).parameters.values()
+        return {p.name: p.default for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in self.own}
+
+    def check_options(self, given: Mapping[str, Any]) -> None:
+        """Whether the method has these options.
+
+        Raises:
+            InputError: an unknown option; the message lists the known ones.
+        """
+        for name in given:
+            if name not in self.options:
+                raise InputError(f"[run] expected options of {', '.join(self.options)}, got {name!r}")

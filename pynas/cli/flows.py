@@ -1,0 +1,49 @@
+"""The methods that the commands know, by name, and the runs that are made with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pynas.cli import flow_dna
+from pynas.cli.flow import Flow
+from pynas.cli.settings import CONFIG, Settings, open_run, read_settings
+from pynas.cli.stages import Run
+from pynas.errors import InputError
+
+FLOWS: dict[str, Flow] = {"dna": flow_dna.FLOW}
+
+
+def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto") -> Run:
+    """The run in `folder`, made if it is new, with the settings that the user named (None: left open).
+
+    Raises:
+        InputError: an unknown method, or a folder of something else.
+    """
+    if folder is None or not (folder / CONFIG).exists():
+        flow = flow_of(given.get("method") or Settings.method)
+        given = {**given, "space": given.get("space") or flow.space}
+    folder, settings = open_run(folder, given)
+    return Run(folder, settings, flow_of(settings.method), device)
+
+
+def old_run(folder: Path, device: str = "auto") -> Run:
+    """The run in `folder`.
+
+    Raises:
+        InputError: no run there.
+    """
+    settings = read_settings(folder)
+    return Run(folder, settings, flow_of(settings.method), device)
+
+
+def flow_of(method: str) -> Flow:
+    """The named method's flow.
+
+    Raises:
+        InputError: no such method; the message lists the names.
+    """
+    if method not in FLOWS:
+        raise InputError(f"[run] expected a method of {', '.join(FLOWS)}, got {method!r}")
+    return FLOWS[method]
