@@ -3,8 +3,8 @@
 from pynas.zero_cost.isomers import Groups, exact, greedy
 from pynas.zero_cost.preferred import Preferred, PreferredSpace, load_preferred, save_preferred
 from pynas.zero_cost.proxies import PROXIES, score
-from pynas.zero_cost.saliency import Saliency, random_images, saliency
+from pynas.zero_cost.saliency import Saliency, gradients, random_images, read_scores, saliency
 from pynas.zero_cost.selector import select
 
-__all__ = ["PROXIES", "Groups", "Preferred", "PreferredSpace", "Saliency", "exact", "greedy", "load_preferred",
-           "random_images", "saliency", "save_preferred", "score", "select"]  # fmt: skip
+__all__ = ["PROXIES", "Groups", "Preferred", "PreferredSpace", "Saliency", "exact", "gradients", "greedy",
+           "load_preferred", "random_images", "read_scores", "saliency", "save_preferred", "score", "select"]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,16 +52,29 @@ def random_images(count: int, side: int, seed: int = 0) -> torch.Tensor:
     return noise * torch.tensor(DEVIATION)[:, None, None] + torch.tensor(MEAN)[:, None, None]
 
 
-def saliency(net: AutoFormer, images: torch.Tensor, labels: torch.Tensor | None = None, chunk: int = 8) -> Saliency:
+def saliency(
+    net: AutoFormer,
+    images: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    *,
+    chunk: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> Saliency:
     """Run the largest subnet forward and backward, and read every subnet's scores off prefix boxes.
 
     labels: None for the sum of the outputs as the loss (data-free), else cross-entropy summed over the images.
-    chunk: images at a time; gradients add up, so that only the memory depends on it.
+    chunk: images at a time; gradients add up, so that only the memory depends on it. progress: called with (images done,
+    images).
 
     Raises:
         InputError: gradients that are not finite, or a layer without any score (all weights zero).
     """
-    boxes = _Boxes(gradients(net, images, labels, chunk))
+    return read_scores(net, gradients(net, images, labels, chunk=chunk, progress=progress))
+
+
+def read_scores(net: AutoFormer, gradients: Mapping[torch.Tensor, torch.Tensor]) -> Saliency:
+    """What `saliency` gives, from the gradients of the largest subnet by parameter."""
+    boxes = _Boxes(gradients)
     cells = net.space.blocks[0]
     choices = _Choices(cells)
     snip = [_layer_scores(boxes, layer, choices) for layer in net.transformer]
@@ -83,7 +96,12 @@ def saliency(net: AutoFormer, images: torch.Tensor, labels: torch.Tensor | None 
 
 
 def gradients(
-    net: AutoFormer, images: torch.Tensor, labels: torch.Tensor | None, chunk: int
+    net: AutoFormer,
+    images: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    *,
+    chunk: int = 4,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[torch.Tensor, torch.Tensor]:
     """The largest subnet's gradients, summed over the images; the net's own `.grad` and mode stay as they were."""
     device = next(net.parameters()).device
@@ -98,6 +116,8 @@ def gradients(
                 loss = F.cross_entropy(outputs, labels[start : start + chunk].to(device), reduction="sum")
             for total, gradient in zip(totals, torch.autograd.grad(loss, parameters)):
                 total += gradient
+            if progress is not None:
+                progress(min(start + chunk, len(images)), len(images))
     if not all(bool(total.isfinite().all()) for total in totals):
         raise InputError("[saliency] expected finite gradients, got NaN or infinity: are weights or images not finite?")
     return dict(zip(parameters, totals))
@@ -133,7 +153,7 @@ class _Choices:
 class _Boxes:
     """Sums of |g * w| over the leading slices of parameters."""
 
-    def __init__(self, gradients: dict[torch.Tensor, torch.Tensor]):
+    def __init__(self, gradients: Mapping[torch.Tensor, torch.Tensor]):
         self.gradients = gradients
 
     def matrix(self, weight: torch.Tensor, rows: Sequence[int], cols: Sequence[int]) -> np.ndarray:

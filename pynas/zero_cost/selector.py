@@ -69,7 +69,7 @@ def select(
 
 def _wanted(bins: np.ndarray, interval: float, start: float | None, stop: float | None, cost: str) -> Iterator[int]:
     first = int(bins.min()) if start is None else math.ceil(start / interval)
-    last = int(bins.max()) if stop is None else math.ceil(stop / interval) - 1
+    last = max(int(bins.max()), first) if stop is None else math.ceil(stop / interval) - 1
     if first > last:
         raise InputError(f"[select] expected intervals of {cost} between start and stop, got none of {interval:g} "
                          f"between {start} and {stop}")  # fmt: skip
