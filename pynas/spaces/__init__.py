@@ -2,9 +2,11 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
+from pynas.spaces.hytra import hytra, hytra_mini
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
 from pynas.spaces.space import Cell, Notation, Space
 
@@ -12,6 +14,9 @@ SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
     "mbconv-boss": mbconv_boss,
     "mbconv-mini": mbconv_mini,
+    "hytra": hytra,
+    "hytra-se": partial(hytra, se=True),
+    "hytra-mini": hytra_mini,
 }
 
 
@@ -28,5 +33,5 @@ def get(name: str) -> Space:
     return SPACES[name]()
 
 
-__all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
-           "mbconv_mini"]  # fmt: skip
+__all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "hytra", "hytra_mini", "mbconv",
+           "mbconv_boss", "mbconv_dna", "mbconv_mini"]  # fmt: skip

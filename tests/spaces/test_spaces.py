@@ -29,7 +29,8 @@ def test_size_is_the_number_of_paths(name):
         len(set(space.paths(b))) if space.path_counts[b] < 5000 else space.path_counts[b] for b in range(len(space))
     ]
     assert tuple(counted) == space.path_counts
-    assert space.size == int(np.prod([float(n) for n in counted])) or space.size > 2**53
+    if not space.has_states:
+        assert space.size == int(np.prod([float(n) for n in counted])) or space.size > 2**53
 
 
 def test_layers_and_widths_of_mbconv_dna():
