@@ -10,9 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pynas.errors import InputError
-from pynas.files import atomic
-
-FORMATS = ("png", "svg")
+from pynas.report.figures import save_figure
 
 
 def draw_progress(
@@ -45,7 +43,7 @@ def draw_progress(
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _save(figure, stem)
+    return save_figure(figure, stem)
 
 
 def _draw(axes: Axes, name: str, curves: Sequence[np.ndarray], colour: str) -> None:
@@ -56,12 +54,3 @@ def _draw(axes: Axes, name: str, curves: Sequence[np.ndarray], colour: str) -> N
     axes.step(ratings, np.median(values, axis=0), where="post", color=colour, label=label)
     if len(curves) > 1:
         axes.fill_between(ratings, values.min(0), values.max(0), step="post", color=colour, alpha=0.2, linewidth=0)
-
-
-def _save(figure: Figure, stem: str | Path) -> list[Path]:
-    paths = [Path(f"{stem}.{kind}") for kind in FORMATS]
-    for path in paths:
-        with atomic(path) as temporary:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(temporary, dpi=150, format=path.suffix[1:], metadata=metadata)
-    return paths
