@@ -2,7 +2,8 @@
 
 from pynas.methods.dna import DNA
 from pynas.methods.method import Method
+from pynas.methods.prenas import PreNAS
 
 METHODS: dict[str, type] = {"dna": DNA}
 
-__all__ = ["DNA", "METHODS", "Method"]
+__all__ = ["DNA", "METHODS", "Method", "PreNAS"]
