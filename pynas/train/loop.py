@@ -140,6 +140,8 @@ class _Trainer:
                 raise FloatingPointError(f"[fit] expected finite losses, got {loss} for {name} in step {self.step} "
                                          f"(epoch {epoch}); the checkpoint before it is kept")  # fmt: skip
         self.optimizer.step()
+        if hasattr(self.method, "after_step"):
+            self.method.after_step(self.step / self.length, self.epochs)
         report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor)
         self.lines.append(json.dumps(asdict(report)))
         return report
