@@ -104,10 +104,11 @@ class _Driver:
             if stored.made_from.get(name) != value:
                 raise InputError(f"[fit_blocks] expected a block with {name} = {value}, got {stored.made_from.get(name)} "
                                  f"in {self.file(b)}; use the same setting or another run folder")  # fmt: skip
-        have, want = set(stored.tensors), set(self.tensors(b))
-        if have != want:
+        have, want = stored.tensors, self.tensors(b)
+        differing = sorted(set(have) ^ set(want)) or [n for n in want if want[n].shape != have[n].shape]
+        if differing:
             raise InputError(f"[fit_blocks] expected the weights of this network in {self.file(b)}, got others: "
-                             f"{min(have ^ want)!r} is in one only")  # fmt: skip
+                             f"{len(differing)} tensors differ, the first is {differing[0]!r}")  # fmt: skip
         self.method.load_state_dict(stored.tensors, strict=False)
         cell, path = stored.made_from["choice"]
         self.method.chosen.append(Choice(cell, tuple(path)))
