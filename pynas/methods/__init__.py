@@ -1,8 +1,10 @@
 """Methods: how a supernet's blocks are trained and what their paths are scored by."""
 
+from pynas.methods.bossnas import BossNAS
 from pynas.methods.dna import DNA
 from pynas.methods.method import Method
+from pynas.methods.path_rating import PathRating
 
-METHODS: dict[str, type] = {"dna": DNA}
+METHODS: dict[str, type] = {"bossnas": BossNAS, "dna": DNA}
 
-__all__ = ["DNA", "METHODS", "Method"]
+__all__ = ["DNA", "METHODS", "BossNAS", "Method", "PathRating"]
