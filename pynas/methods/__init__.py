@@ -1,8 +1,9 @@
 """Methods: how a supernet's blocks are trained and what their paths are scored by."""
 
+from pynas.methods.block_weights import BlockWeights, fit_block_weights
 from pynas.methods.dna import DNA
 from pynas.methods.method import Method
 
 METHODS: dict[str, type] = {"dna": DNA}
 
-__all__ = ["DNA", "METHODS", "Method"]
+__all__ = ["DNA", "METHODS", "BlockWeights", "Method", "fit_block_weights"]
