@@ -1,5 +1,6 @@
 """Methods: how a supernet's blocks are trained and what their paths are scored by."""
 
+from pynas.methods.block_weights import BlockWeights, fit_block_weights
 from pynas.methods.bossnas import BossNAS
 from pynas.methods.dna import DNA
 from pynas.methods.method import Method
@@ -7,4 +8,12 @@ from pynas.methods.path_rating import PathRating
 
 METHODS: dict[str, type] = {"bossnas": BossNAS, "dna": DNA}
 
-__all__ = ["DNA", "METHODS", "BossNAS", "Method", "PathRating"]
+__all__ = [
+    "DNA",
+    "METHODS",
+    "BlockWeights",
+    "BossNAS",
+    "Method",
+    "PathRating",
+    "fit_block_weights",
+]
