@@ -7,11 +7,14 @@ from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
 from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.vit_dna import vit, vit_dna, vit_mini
 
 SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
     "mbconv-boss": mbconv_boss,
     "mbconv-mini": mbconv_mini,
+    "vit-dna": vit_dna,
+    "vit-mini": vit_mini,
 }
 
 
@@ -29,4 +32,4 @@ def get(name: str) -> Space:
 
 
 __all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
-           "mbconv_mini"]  # fmt: skip
+           "mbconv_mini", "vit", "vit_dna", "vit_mini"]  # fmt: skip

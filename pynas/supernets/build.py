@@ -11,7 +11,9 @@ from pynas.errors import InputError
 from pynas.nn import Head, MBConv, conv_bn, stem
 from pynas.spaces import Space, get
 from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
+from pynas.spaces.vit_dna import ViTSpec
 from pynas.supernets.supernet import Supernet
+from pynas.supernets.vit_dna import vit_net
 
 
 def _mbconv(spec: MBConvSpec) -> nn.Module:
@@ -27,7 +29,7 @@ BUILDERS: dict[type, Callable[[Any], nn.Module]] = {MBConvSpec: _mbconv}
 
 # Whole supernets of spaces whose candidates share weights, by the type of their first candidate's description:
 # called with the space and the number of classes.
-NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {}
+NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {ViTSpec: vit_net}
 
 
 def has_own_builder(space: Space) -> bool:
