@@ -91,7 +91,7 @@ class Entry(nn.Module):
     def extract(self, dim: int) -> Entry:
         """A copy of this width."""
         tokens, patch = len(self.position), self.merge.kernel_size[0]
-        copy = {"merge.weight": self.merge.weight[:dim], "merge.bias": self.merge.bias[:dim]}  # type: ignore[index]
+        copy = {"merge.weight": self.merge.weight[:dim], "merge.bias": self.merge.bias[:dim]}  # type: ignore[index, dict-item]
         copy |= {"position": self.position[:, :dim]}
         with torch.device("meta"):
             plain = Entry(self.merge.in_channels, dim, patch, tokens)
