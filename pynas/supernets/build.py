@@ -10,8 +10,16 @@ from torch import nn
 from pynas.errors import InputError
 from pynas.nn import Head, MBConv, conv_bn, stem
 from pynas.spaces import Space, get
+from pynas.spaces.autoformer import TransformerSpec
 from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
+from pynas.spaces.nasbench201 import EdgeSpec
+from pynas.spaces.nats_size import WidthSpec
+from pynas.spaces.splitattention import SplitAttentionSpec
 from pynas.spaces.vit_dna import ViTSpec
+from pynas.supernets.autoformer import AutoFormer
+from pynas.supernets.nasbench201 import CellNet
+from pynas.supernets.nats_size import nats_size
+from pynas.supernets.splitattention import split_attention_net
 from pynas.supernets.supernet import Supernet
 from pynas.supernets.vit_dna import vit_net
 
@@ -29,7 +37,13 @@ BUILDERS: dict[type, Callable[[Any], nn.Module]] = {MBConvSpec: _mbconv}
 
 # Whole supernets of spaces whose candidates share weights, by the type of their first candidate's description:
 # called with the space and the number of classes.
-NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {ViTSpec: vit_net}
+NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {
+    WidthSpec: nats_size,
+    TransformerSpec: AutoFormer,
+    EdgeSpec: CellNet,
+    SplitAttentionSpec: split_attention_net,
+    ViTSpec: vit_net,
+}
 
 
 def has_own_builder(space: Space) -> bool:
