@@ -3,6 +3,7 @@
 from pynas.methods.block_weights import BlockWeights, fit_block_weights
 from pynas.methods.bossnas import BossNAS
 from pynas.methods.dna import DNA
+from pynas.methods.dna_pp import DNAPlusPlus
 from pynas.methods.method import Method
 from pynas.methods.path_rating import PathRating
 
@@ -13,7 +14,9 @@ __all__ = [
     "METHODS",
     "BlockWeights",
     "BossNAS",
+    "DNAPlusPlus",
     "Method",
     "PathRating",
     "fit_block_weights",
 ]
+METHODS: dict[str, type] = {"dna": DNA, "dna-pp": DNAPlusPlus}
