@@ -2,10 +2,12 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.autoformer import autoformer, autoformer_base, autoformer_mini, autoformer_small, autoformer_tiny
+from pynas.spaces.hytra import hytra, hytra_mini
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
 from pynas.spaces.nasbench201 import nasbench201, nasbench201_3, nasbench201_mini
 from pynas.spaces.nats_size import nats_size, nats_size_cifar100
@@ -16,6 +18,9 @@ SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
     "mbconv-boss": mbconv_boss,
     "mbconv-mini": mbconv_mini,
+    "hytra": hytra,
+    "hytra-se": partial(hytra, se=True),
+    "hytra-mini": hytra_mini,
     "nats-size": nats_size,
     "nats-size-cifar100": nats_size_cifar100,
     "autoformer-tiny": autoformer_tiny,
@@ -57,6 +62,8 @@ __all__ = [
     "autoformer_small",
     "autoformer_tiny",
     "get",
+    "hytra",
+    "hytra_mini",
     "mbconv",
     "mbconv_boss",
     "mbconv_dna",
