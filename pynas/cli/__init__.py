@@ -1,4 +1,5 @@
 """The command line: `pynas run | train | rate | search | select | export | report | correlate | spaces | methods | doctor`."""
+"""The command line: `pynas run | train | rate | search | export | retrain | report | correlate | spaces | methods | doctor`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import sys
 import typer
 
 from pynas.cli import correlate, doctor, export, methods, rate, report, run, search, select, spaces, train
+from pynas.cli import correlate, doctor, export, methods, rate, report, retrain, run, search, spaces, train
 from pynas.errors import InputError
 
 app = typer.Typer(
@@ -16,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for module in (run, train, rate, search, select, export, report, correlate, spaces, methods, doctor):
+for module in (run, train, rate, search, export, retrain, report, correlate, spaces, methods, doctor):
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 
 
