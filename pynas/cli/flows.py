@@ -12,7 +12,10 @@ from pynas.cli.settings import CONFIG, Settings, open_run, read_settings
 from pynas.cli.stages import Run
 from pynas.errors import InputError
 
-FLOWS: dict[str, Flow] = {"dna": flow_dna.FLOW, "dna-pp": flow_dna_pp.FLOW}
+FLOWS: dict[str, Flow] = {
+    "dna": flow_dna.FLOW,
+    "dna-pp": flow_dna_pp.FLOW,
+}
 
 
 def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto") -> Run:
