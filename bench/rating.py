@@ -28,7 +28,6 @@ import pynas
 from pynas.nn import MBConv
 from pynas.rating import rate, rate_population
 from pynas.rating.together import Together
-from pynas.supernets import supernet
 
 
 class ConvolutionsOnly(nn.Module):
@@ -256,7 +255,7 @@ def measure_slimmable(arguments: argparse.Namespace) -> None:
 def measure_transformer(arguments: argparse.Namespace) -> None:
     """Four layers of heads 3, 4 and ratios 3.5, 4, as in AutoFormer-tiny: 256 paths, width 240, 197 tokens, batch 4."""
     torch.manual_seed(0)
-    layers = supernet("autoformer-tiny", 10).layers(0, -1)[: arguments.layers]
+    layers = pynas.supernet("autoformer-tiny", 10).layers(0, -1)[: arguments.layers]
     measure_shared(arguments, layers, torch.randn(4, 197, 240), torch.randn(4, 197, 240))
 
 
