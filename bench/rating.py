@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pynas
-from bench.rating_layers import transformer_block
 from pynas.nn import MBConv
 from pynas.rating import rate, rate_population
 from pynas.rating.together import Together
@@ -256,7 +255,7 @@ def measure_slimmable(arguments: argparse.Namespace) -> None:
 def measure_transformer(arguments: argparse.Namespace) -> None:
     """Four layers of heads 3, 4 and ratios 3.5, 4, as in AutoFormer-tiny: 256 paths, width 240, 197 tokens, batch 4."""
     torch.manual_seed(0)
-    layers = transformer_block(240, (3, 4), (840, 960), arguments.layers)
+    layers = pynas.supernet("autoformer-tiny", 10).layers(0, -1)[: arguments.layers]
     measure_shared(arguments, layers, torch.randn(4, 197, 240), torch.randn(4, 197, 240))
 
 

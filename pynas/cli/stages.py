@@ -108,10 +108,10 @@ class Run:
             )
         checkpoint = read_tensors(path, CHECKPOINT)
         position = checkpoint.made_from
-        if position["step"] < position["epochs"] * position["batches"]:
+        if position["step"] < position["steps"]:
             raise InputError(
-                f"[run] expected a finished training, got step {position['step']} of "
-                f"{position['epochs'] * position['batches']}; run `pynas train --run {self.folder}` to go on"
+                f"[run] expected a finished training, got step {position['step']} of {position['steps']}; "
+                f"run `pynas train --run {self.folder}` to go on"
             )
         method = self.method(Show(None))
         load_weights(checkpoint, method)
@@ -135,11 +135,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def train(run: Run, show: Show) -> None:
-    """Train the teacher if need be, then the supernet; goes on where it was stopped."""
+def train(run: Run, show: Show, augmentation: str | None = None) -> None:
+    """Train the teacher if need be, then the supernet; goes on where it was stopped.
+
+    augmentation: another than the flow's.
+    """
     method = run.method(show)
-    loader = run.loader("train", run.flow.augmentation, run.flow.views)
-    fit(method, loader, run.settings.epochs, run.folder, seed=run.settings.seed, on_step=show.steps())
+    loader = run.loader("train", augmentation or run.flow.augmentation, run.flow.views)
+    settings = run.settings
+    fit(method, loader, settings.epochs, run.folder, seed=settings.seed, accumulate=settings.accumulate,
+        on_step=show.steps())  # fmt: skip
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:

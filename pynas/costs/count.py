@@ -15,7 +15,7 @@ from pynas.costs.table import Costs
 from pynas.spaces import Space
 from pynas.supernets import Supernet
 from pynas.supernets.shapes import alone, to_meta
-from pynas.supernets.walk import Walked
+from pynas.supernets.walk import walk
 
 NAMES = ("params", "madds", "memory")
 
@@ -62,7 +62,7 @@ def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
             counted[key] = count_module(alone(module, shape), shape)
         return counted[key]
 
-    walked = Walked(net, tuple(image_shape), visit)
+    walked = walk(net, tuple(image_shape), visit)
     tables = {name: walked.tables(itemgetter(name)) for name in NAMES}
     fixed = {name: walked.fixed(itemgetter(name)) for name in NAMES}
     return Costs(tables, fixed, {"space": net.space.name, "image_shape": list(image_shape)})
