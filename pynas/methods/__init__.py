@@ -12,12 +12,14 @@ from pynas.methods.method import Method
 from pynas.methods.one_shot import OneShot, fairnas, spos
 from pynas.methods.path_rating import PathRating
 from pynas.methods.pinas import PiNAS
+from pynas.methods.prenas import PreNAS
 
 METHODS: dict[str, Callable[..., Any]] = {
     "dna": DNA,
     "dna-pp": DNAPlusPlus,
     "bossnas": BossNAS,
     "pinas": PiNAS,
+    "prenas": PreNAS,
     "spos": spos,
     "fairnas": fairnas,
 }
@@ -33,6 +35,7 @@ __all__ = [
     "OneShot",
     "PathRating",
     "PiNAS",
+    "PreNAS",
     "fairnas",
     "fit_block_weights",
     "spos",
