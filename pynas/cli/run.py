@@ -16,6 +16,8 @@ def command(
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     image_size: options.ImageSize = None,
+    limit_images: options.LimitImages = None,
+    val_fraction: options.ValFraction = None,
     seed: options.Seed = None,
     option: options.MethodOptions = None,
     max_madds: options.MaxMAdds = None,
@@ -38,7 +40,8 @@ def command(
     wishes = finding.Wishes(counted_limits(max_madds, max_params), top_k=top_k)
     given = {"method": method, "space": space, "data": data, "teacher": teacher, "taps": names(taps),
              "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "image_size": image_size,
-             "seed": seed, "options": method_options(option)}  # fmt: skip
+             "limit_images": limit_images, "val_fraction": val_fraction, "seed": seed,
+             "options": method_options(option)}  # fmt: skip
     this = flows.new_run(run, given, device)
     with display.progress_bar() as progress:
         show = display.Show(progress)

@@ -30,6 +30,8 @@ class Settings:
     epochs: int = 20
     batch_size: int = 64
     image_size: int | None = None
+    limit_images: int | None = None
+    val_fraction: float = 0.2
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)  # of the method
 

@@ -16,6 +16,8 @@ def command(
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     image_size: options.ImageSize = None,
+    limit_images: options.LimitImages = None,
+    val_fraction: options.ValFraction = None,
     seed: options.Seed = None,
     option: options.MethodOptions = None,
     device: options.Device = "auto",
@@ -30,7 +32,8 @@ def command(
 
     given = {"method": method, "space": space, "data": data, "teacher": teacher, "taps": names(taps),
              "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "image_size": image_size,
-             "seed": seed, "options": method_options(option)}  # fmt: skip
+             "limit_images": limit_images, "val_fraction": val_fraction, "seed": seed,
+             "options": method_options(option)}  # fmt: skip
     this = flows.new_run(run, given, device)
     with display.progress_bar() as progress:
         this.flow.train(this, display.Show(progress))

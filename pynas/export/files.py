@@ -34,7 +34,8 @@ def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module
     """
     checkpoint = read_tensors(path, SUBNET)
     made_from = checkpoint.made_from
-    model = standalone(space or get(made_from["space"]), made_from["architecture"], made_from["num_classes"])
+    shape = tuple(made_from["image_shape"]) if "image_shape" in made_from else None
+    model = standalone(space or get(made_from["space"]), made_from["architecture"], made_from["num_classes"], shape)
     try:
         model.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:

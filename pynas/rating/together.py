@@ -7,8 +7,8 @@ A candidate's class may have
 
 Slimmable and weight-entangled layers compute the widest output and slice it, a linear layer's input widths by
 accumulation (y_j = y_{j-1} + x[:, k_{j-1}:k_j] W[:, k_{j-1}:k_j]^T), attention heads once for all numbers of heads. The
-engine then calls it with all siblings of that class that a parent's paths need. The first time, the outputs are compared
-with those of each candidate alone; where they differ, each runs alone.
+engine then calls it with all siblings of that class that a parent's paths need. The first time on inputs of a shape, the
+outputs are compared with those of each candidate alone; where they differ, each runs alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Together:
 
     def __init__(self, layer: Sequence[nn.Module], context: PathContext, run: Run) -> None:
         self._layer, self._context, self._run = layer, context, run
-        self._agrees: dict[tuple[int, ...], bool] = {}
+        self._agrees: dict[object, bool] = {}
         self._examining = threading.Lock()
 
     def family(self, candidate: int) -> type | None:
@@ -39,7 +39,7 @@ class Together:
 
     def __call__(self, candidates: Sequence[int], streams: Streams, paths: int) -> list[Streams] | None:
         """The outputs of each candidate; None if they have to run alone."""
-        key = tuple(candidates)
+        key = (tuple(candidates), tuple(tuple(x.shape[1:]) for x in streams))
         with self._examining:
             if key not in self._agrees:
                 few = min(paths, 2)

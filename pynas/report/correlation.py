@@ -27,16 +27,38 @@ def draw_ranking(
     score_label: str = "score",
     data_label: str = "",
 ) -> list[Path]:
-    """Write `stem`.png and `stem`.svg: score against accuracy, and predicted rank against true rank (DNA, figure 6).
+    """Write `stem`.png and `stem`.svg of `ranking_figure`."""
+    figure = ranking_figure(
+        scores,
+        accuracy,
+        lower_is_better=lower_is_better,
+        title=title,
+        score_label=score_label,
+        data_label=data_label,
+    )
+    return save_figure(figure, stem)
+
+
+def ranking_figure(
+    scores: np.ndarray,
+    accuracy: np.ndarray,
+    *,
+    lower_is_better: bool = True,
+    title: str = "",
+    score_label: str = "score",
+    data_label: str = "",
+    size: tuple[float, float] = (10, 4.6),
+) -> Figure:
+    """Score against accuracy, and predicted rank against true rank (DNA, figure 6); one below the other where it is narrow.
 
     scores, accuracy: `[N]`; rank 1 is the best. Few architectures are lines from their predicted to their true rank,
-    many a density of both.
+    many a density of both. size: in inches.
     """
     scores, accuracy = np.asarray(scores, np.float64), np.asarray(accuracy, np.float64)
     predicted, true = rankdata(scores if lower_is_better else -scores), rankdata(-accuracy)
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2) if size[0] > size[1] else figure.subplots(2, 1)
     _draw_points(left, accuracy, scores)
     left.set_xlabel(f"top-1 accuracy{data_label and f' on {data_label}'} (%)")
     left.set_ylabel(f"{score_label} ({'lower' if lower_is_better else 'higher'} is better)")
@@ -44,7 +66,7 @@ def draw_ranking(
         _draw_lines(right, predicted, true)
     else:
         _draw_rank_density(right, predicted, true)
-    return _save(figure, stem)
+    return figure
 
 
 def _draw_points(axes: Axes, accuracy: np.ndarray, scores: np.ndarray) -> None:
@@ -84,7 +106,8 @@ def _draw_rank_density(axes: Axes, predicted: np.ndarray, true: np.ndarray) -> N
     axes.figure.colorbar(cells, ax=axes, label="architectures")
 
 
-def _save(figure: Figure, stem: str | Path) -> list[Path]:
+def save_figure(figure: Figure, stem: str | Path) -> list[Path]:
+    """Write `stem`.png and `stem`.svg."""
     paths = [Path(f"{stem}.{kind}") for kind in FORMATS]
     for path in paths:
         with atomic(path) as temporary:

@@ -22,11 +22,29 @@ def draw_front(
     chosen: Sequence[tuple[float, float]] = (),
     limit: float | None = None,
 ) -> list[Path]:
-    """Write `stem`.png and `stem`.svg of (cost, score) points: the whole front, and the chosen ones numbered on it.
+    """Write `stem`.png and `stem`.svg of `front_figure`."""
+    figure = front_figure(name, front, chosen, limit)
+    paths = [Path(f"{stem}.{kind}") for kind in FORMATS]
+    for path in paths:
+        with atomic(path) as temporary:
+            figure.savefig(
+                temporary, dpi=150, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None
+            )
+    return paths
 
-    name: the cost on the x axis. limit: the budget, drawn as a line.
+
+def front_figure(
+    name: str,
+    front: Sequence[tuple[float, float]],
+    chosen: Sequence[tuple[float, float]] = (),
+    limit: float | None = None,
+    size: tuple[float, float] = (7, 4.5),
+) -> Figure:
+    """(cost, score) points: the whole front, and the chosen ones on it.
+
+    name: the cost on the x axis. limit: the budget, drawn as a line. size: in inches.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.step(*zip(*front), where="post", color="tab:blue", linewidth=1, zorder=1)
     costs, scores = zip(*front)
@@ -36,18 +54,12 @@ def draw_front(
     if limit is not None:
         axes.axvline(limit, color="0.4", linestyle="--", linewidth=1, label="limit")
     axes.set_xlabel(UNITS.get(name, name))
-    axes.set_ylabel("score (sum of block losses, lower is better)")
+    axes.set_ylabel("score (lower is better)")
     if name in ("params", "madds", "memory"):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
     axes.legend()
-    paths = [Path(f"{stem}.{kind}") for kind in FORMATS]
-    for path in paths:
-        with atomic(path) as temporary:
-            figure.savefig(
-                temporary, dpi=150, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None
-            )
-    return paths
+    return figure
 
 
 def _mark_chosen(axes: Axes, chosen: Sequence[tuple[float, float]]) -> None:

@@ -1,0 +1,118 @@
+"""The sections of a run's page, each from plain results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from pynas.costs import UNITS
+from pynas.rating import ScoreTable
+from pynas.report import page
+from pynas.report.correlation import ranking_figure
+from pynas.report.front import front_figure
+from pynas.report.network import Layer, network_figure
+from pynas.report.page import Section
+from pynas.report.scores import score_figure
+from pynas.report.svg import SMALL, inline, page_style
+from pynas.report.training import rate_figure, training_figure
+from pynas.spaces import Architecture
+
+Show = Callable[[str, float], str]  # a cost's name and value as people write it
+
+
+def network_section(layers: Sequence[Layer], architecture: str, show: Show) -> Section:
+    """The architecture, drawn, and as a table where the layers' costs are known."""
+    with page_style():
+        drawn = inline(network_figure(layers), "network", f"The layers of {architecture}")
+    measured = layers[0].shape is not None
+    note = "; bars as wide as the layer has channels, and C×H×W of its output" if measured else ""
+    body = page.figures((drawn, f"{architecture}, from the images down{note}."))
+    if measured:
+        rows = [
+            (f"{layer.label}{'' if layer.block is None else f', block {layer.block + 1}'}",
+             "×".join(map(str, layer.shape or ())), show("params", layer.params or 0), show("madds", layer.madds or 0))
+            for layer in layers
+        ]  # fmt: skip
+        body += page.table(("layer", "output", "parameters", "MAdds"), rows)
+    return Section("The architecture, layer by layer", body)
+
+
+def scores_section(blocks: Sequence[Sequence[ScoreTable]], architecture: Architecture | None) -> Section:
+    """A histogram per block."""
+    drawn = []
+    with page_style():
+        for b, tables in enumerate(blocks):
+            chosen = architecture[b] if architecture is not None else None
+            figure = score_figure(tables, chosen)
+            paths = sum(map(len, tables))
+            drawn.append((inline(figure, f"scores-{b + 1}", f"Histogram of the scores of block {b + 1}"),
+                          f"Block {b + 1}: {paths:,} paths rated"))  # fmt: skip
+    return Section("Scores of all paths", page.figures(*drawn))
+
+
+def front_section(
+    name: str,
+    front: Sequence[tuple[float, float]],
+    chosen: Sequence[tuple[float, float]],
+    limit: float | None,
+) -> Section:
+    """The whole front of score and one cost, with the architectures found."""
+    with page_style():
+        drawn = inline(front_figure(name, front, chosen, limit, SMALL), f"front-{name}", f"Pareto front of {name}")
+    caption = f"{len(front):,} architectures that no other one beats in both score and {UNITS.get(name, name)}."
+    return Section("The front", page.figures((drawn, caption)))
+
+
+def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) -> Section:
+    """The architectures of search.json with what they cost, and what is proved of them."""
+    limits = [f"{UNITS.get(name, name)} at most {show(name, value)}" for name, value in content["limits"].items()]
+    limits += [f"{UNITS.get(name, name)} at least {show(name, value)}" for name, value in content["at_least"].items()]
+    rows = [(entry["architecture"], f"{entry['score']:.6f}", *(show(name, entry[name]) for name in names))
+            for entry in content["found"]]  # fmt: skip
+    text = (f"The best of {content['space_size']:,} architectures with {', '.join(limits)}. No architecture within the "
+            f"limits scores below {content['lower_bound']:.6f}: {content['visited']:,} nodes visited, "
+            f"{content['pruned']:,} pruned.")  # fmt: skip
+    headings = ("architecture", "score", *(UNITS.get(name, name) for name in names))
+    return Section("What was found, and what it costs", page.paragraph(text) + page.table(headings, rows))
+
+
+def training_section(metrics: Sequence[Mapping[str, Any]]) -> Section:
+    """Losses and learning rate over the steps."""
+    with page_style():
+        losses = inline(training_figure(metrics), "training", "Training losses over the steps")
+        rates = inline(rate_figure(metrics), "rate", "Learning rate over the steps")
+    last = metrics[-1]
+    text = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in last["losses"].items())
+    note = page.paragraph(f"Step {last['step']:,} of {last['steps']:,}; last losses: {text}.", quiet=True)
+    return Section("Training", page.figures((losses, "Training losses"), (rates, "Learning rate")) + note)
+
+
+def ranking_section(
+    scores: np.ndarray, accuracy: np.ndarray, source: str, baselines: Mapping[str, np.ndarray] | None = None
+) -> Section:
+    """Scores (losses) against accuracies, `[N]` each, with rank correlations beside those of the baselines.
+
+    baselines: by name, `[N]`, where more counts as better.
+    """
+    with page_style():
+        figure = ranking_figure(scores, accuracy, size=(SMALL[0], 6.4))
+        drawn = inline(figure, "ranking", "Scores against accuracies, and predicted against true ranks")
+    rows = [(name, *(f"{value:.4f}" for value in _correlations(values, accuracy)))
+            for name, values in {"the scores": -scores, **(baselines or {})}.items()]  # fmt: skip
+    table = page.table(("predictor", "Kendall τ", "Spearman ρ", "Pearson R"), rows)
+    caption = f"{len(scores):,} architectures; accuracies: {source}"
+    return Section("Ranking against the truth", page.figures((drawn, caption)) + table)
+
+
+def _correlations(values: np.ndarray, accuracy: np.ndarray) -> tuple[float, ...]:
+    if len(np.unique(values)) < 2 or len(np.unique(accuracy)) < 2:
+        return (np.nan,) * 3
+    return tuple(float(test(values, accuracy)[0]) for test in (stats.kendalltau, stats.spearmanr, stats.pearsonr))
+
+
+def repeat_section(lines: Sequence[str], notes: Sequence[str]) -> Section:
+    """The commands that give the same results, and what they ran with."""
+    return Section("Repeat it", page.commands(lines) + "".join(page.paragraph(note, quiet=True) for note in notes))

@@ -1,0 +1,140 @@
+"""`pynas report`, and its page in a real browser."""
+
+import itertools
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+from pynas.cli import commands
+from pynas.cli.reporting import read_truth
+from pynas.cli.settings import Settings
+from pynas.errors import InputError
+from pynas.spaces import get
+
+pytestmark = pytest.mark.integration
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def report(whole_run, tmp_path_factory, pynas):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    truth = path.with_name("truth.csv")
+    truth.write_text("architecture,accuracy\n0|00|00|00,80\n1:01|00|00|01,81.5\n0|11|11|11,79\n")
+    content = pynas("report", whole_run, "--output", path, "--truth", truth, "--json")
+    assert content["file"] == str(path)
+    return path, content
+
+
+def test_every_section_is_there(report, whole_run):
+    path, content = report
+    document = path.read_text(encoding="utf-8")
+    assert content["sections"] == ["The architecture, layer by layer", "What was found, and what it costs", "The front",
+                                   "Scores of all paths", "Ranking against the truth", "Training", "Repeat it"]  # fmt: skip
+    assert document.count("<svg") == 1 + 1 + 4 + 1 + 2
+    assert "Not there yet" not in document and "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", document)
+    assert not (whole_run / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_commands_on_the_page_give_the_run_again(report, whole_run, tmp_path, pynas, monkeypatch):
+    import html
+
+    block = re.search(r"<pre><code>(.*?)</code>", report[0].read_text(encoding="utf-8"), re.S)
+    lines = html.unescape(block[1]).splitlines()
+    assert [line.split()[1] for line in lines] == ["train", "rate", "search", "export"]
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        pynas(*shlex.split(line)[1:])
+    again = tmp_path / "whole-again"
+    for name in ("metrics.jsonl", "subnet.safetensors"):
+        assert (again / name).read_bytes() == (whole_run / name).read_bytes(), name
+
+
+def test_a_run_that_has_only_begun(run_copy, pynas):
+    for name in ("scores", "search.json", "subnet.safetensors", "costs.npz"):
+        path = run_copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    content = pynas("report", run_copy, "--json")
+    assert content["sections"] == ["Training", "Repeat it"]
+    document = (run_copy / "report.html").read_text(encoding="utf-8")
+    assert f"pynas rate --run {run_copy}" in document and f"pynas search {run_copy}" in document
+
+
+def test_every_setting_is_in_the_command():
+    settings = Settings(space="mbconv-dna", taps=["a", "b"], pretrained=False, image_size=64, options={"a": None, "b": [1]})
+    words = shlex.split(commands.train_command(settings, "x y"))
+    assert words[:4] == ["pynas", "train", "--run", "x y"]
+    pairs = dict(itertools.pairwise(words))
+    assert pairs["--taps"] == "a,b" and "--no-pretrained" in words and pairs["--image-size"] == "64"
+    assert "a=null" in words and "b=[1]" in words and words.count("--option") == 2
+    assert pairs["--space"] == "mbconv-dna" and pairs["--seed"] == "0"
+
+
+def test_search_commands_name_every_wish():
+    content = {"limits": {"madds": 1.5e6, "energy": 3.0}, "at_least": {"params": 10}, "top_k": 7, "join": "product",
+               "weights": [1, 0.5], "front": {"cost": "params"}}  # fmt: skip
+    line = commands.search_command(content, "r")
+    for part in ("--limit madds=1500000.0", "--limit energy=3.0", "--at-least params=10", "--top-k 7", "--join product",
+                 "--weights 1,0.5", "--front params", "--costs THE-FILE-WITH-energy.csv"):  # fmt: skip
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    "text, rule",
+    [
+        ("architecture,accuracy\n0|00|00|00,80\n", "at least three"),
+        ("network,accuracy\nx,80\n", "columns architecture and accuracy"),
+        ("architecture,accuracy\n0|00|00|00,good\n", "numbers"),
+        ("architecture,accuracy\n0|00,80\n", "4 blocks"),
+        (None, "CSV"),
+    ],
+)
+def test_bad_truth_is_refused(tmp_path, text, rule):
+    path = tmp_path / "truth.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=rule):
+        read_truth(path, get("mbconv-mini"))
+
+
+PROBE = """<script>
+const size = svg => { const box = svg.getBoundingClientRect(); return Math.round(box.width) + "x" + Math.round(box.height) };
+document.title = [...document.querySelectorAll("figure svg")].map(size).join(" ") + " | " +
+  document.documentElement.scrollWidth + " of " + window.innerWidth + " | " + getComputedStyle(document.body).color +
+  " | " + document.querySelectorAll("figure svg text").length;
+</script>"""
+
+
+def browse(path, width, *options):
+    """The page's title after a real browser has drawn it, and what it had to complain about."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
+               f"--user-data-dir={path.parent / 'profile'}", f"--window-size={width},900", *options, path.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return re.search(r"<title>(.*?)</title>", done.stdout)[1], [x for x in done.stderr.splitlines() if "CONSOLE" in x]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width, dark", [(1200, False), (1200, True), (500, False)])
+def test_in_a_browser(report, tmp_path, width, dark):
+    path = tmp_path / "page.html"
+    path.write_text(report[0].read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    title, complaints = browse(path, width, *(["--blink-settings=preferredColorScheme=0"] if dark else []))
+    assert complaints == []
+    sizes, widths, colour, letters = title.split(" | ")
+    boxes = [tuple(map(int, size.split("x"))) for size in sizes.split()]
+    assert len(boxes) == 9 and all(w >= 250 and h >= 120 for w, h in boxes)
+    # Nothing sticks out to the side, on a narrow screen either.
+    inner, outer = map(int, widths.split(" of "))
+    assert inner <= outer <= width
+    assert colour == ("rgb(231, 231, 234)" if dark else "rgb(28, 29, 33)") and int(letters) > 50
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_browser_test_hears_complaints(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("<title>x</title><script>console.error('no'); missing()</script>", encoding="utf-8")
+    assert len(browse(path, 800)[1]) == 2

@@ -1,0 +1,144 @@
+"""The page and its parts: whole, self-contained, and showing what they were given."""
+
+import html.parser
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from pynas.rating import ScoreTable
+from pynas.report import page, sections
+from pynas.report.network import Layer, chosen_layers, measured_layers
+from pynas.report.svg import inline, page_style
+from pynas.report.training import read_metrics, training_figure
+from pynas.spaces import Architecture, get
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Every element closed in order, every id once, every reference written down."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.references, self.tags, self.text = [], [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "xlink:href", "src", "srcset", "data", "action"):
+                self.references.append(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(document):
+    """The document, checked: well-formed, self-contained, without scripts."""
+    reader = Reader()
+    reader.feed(document)
+    reader.close()
+    assert reader.open == []
+    assert len(set(reader.ids)) == len(reader.ids)
+    for reference in reader.references:
+        assert reference.startswith(("data:", "#")), reference
+        assert not reference.startswith("#") or reference[1:] in reader.ids, reference
+    for target in re.findall(r"url\(([^)]*)\)", document):
+        assert target.startswith("#") and target[1:] in reader.ids, target
+    assert not {"script", "iframe", "img", "object", "embed"} & set(reader.tags) and "@import" not in document
+    return reader
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["<p><b></p></b>", '<a href="http://x.org/y">y</a>', '<i id="a"></i><i id="a"></i>', "<p>", '<use href="#no"/>'],
+)
+def test_the_check_finds_what_is_wrong(broken):
+    with pytest.raises(AssertionError):
+        read(page.page("t", broken, []))
+
+
+def tables():
+    rng = np.random.default_rng(0)
+    return [[ScoreTable(rng.random((3, 2)))], [ScoreTable(rng.random((2, 2))), ScoreTable(rng.random(4))]]
+
+
+def test_a_page_of_every_section():
+    architecture = Architecture.of([(0, (2, 1)), (1, (3,))])
+    found = {"limits": {"madds": 2e6}, "at_least": {}, "space_size": 48, "lower_bound": 0.5, "visited": 3, "pruned": 4,
+             "found": [{"architecture": "21|1:3", "score": 0.75, "madds": 1.5e6}]}  # fmt: skip
+    metrics = [{"step": n, "steps": 300, "epoch": 1, "losses": {"block_1": 1 / n, "head": 2 / n}, "learning_rate": 0.1}
+               for n in range(1, 301)]  # fmt: skip
+    scores, accuracy = np.array([0.1, 0.2, 0.3, 0.4]), np.array([90.0, 91.0, 80.0, 70.0])
+    layers = [Layer(None, "stem", (8, 4, 4), 10, 100), Layer(0, "MB6 k3 <&>", (16, 2, 2), 20, 200)]
+    document = page.page("a <title> & more", "<p>lead</p>", [
+        sections.network_section(layers, "21|1:3", lambda name, value: f"{value:g}"),
+        sections.found_section(found, ["madds"], lambda name, value: f"{value:g}"),
+        sections.front_section("madds", [(1e6, 1.0), (1.5e6, 0.75)], [(1.5e6, 0.75)], 2e6),
+        sections.scores_section(tables(), architecture),
+        sections.ranking_section(scores, accuracy, "a table", {"params": np.array([1.0, 2.0, 3.0, 4.0])}),
+        sections.training_section(metrics),
+        sections.repeat_section(["pynas run --run 'a b'"], ["torch"]),
+    ])  # fmt: skip
+    reader = read(document)
+    text = " ".join(" ".join(reader.text).split())
+    assert reader.tags.count("svg") == 1 + 1 + 2 + 1 + 2
+    for expected in ("a <title> & more", "MB6 k3 <&> 16×2×2", "2 architectures that no other one beats",
+                     "Block 1: 6 paths rated", "Block 2: 8 paths rated", "cell 1 (4)", "pynas run --run 'a b'"):  # fmt: skip
+        assert expected in text, expected
+    # Kendall's tau of the scores: of six pairs one is out of order; of the ascending parameters the other way round.
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>", document)
+    assert ("the scores", "0.6667") in rows and ("params", "-0.6667") in rows
+    assert "prefers-color-scheme: dark" in document and 'name="viewport"' in document
+
+
+def test_figures_take_the_pages_colour_and_are_xml():
+    metrics = [{"step": 1, "losses": {"all": 1.0}}, {"step": 2, "losses": {"all": 0.5}}]
+    with page_style():
+        svg = inline(training_figure(metrics), "name", 'a "description"')
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == 'a "description"' and root.get("width") is None and root.get("viewBox")
+    assert "currentColor" in svg and "#0a0b0c" not in svg and "#000000" not in svg
+    with page_style():
+        assert inline(training_figure(metrics), "name", 'a "description"') == svg
+
+
+def test_layers_of_a_network_against_its_modules():
+    import torch
+
+    from pynas.costs.count import count_module
+    from pynas.export import standalone
+
+    space = get("mbconv-mini")
+    architecture = space.parse("1:13|0:02|2:130|21")
+    model = standalone(space, architecture, 10).eval()
+    layers = measured_layers(space, architecture, model, (3, 32, 32))
+    assert [layer.label for layer in layers[:3]] == ["stem", "MB6 k5", "MB3 k5"] and layers[-1].label == "head"
+    assert [layer.block for layer in layers] == [None, 0, 0, 1, 1, 2, 2, 2, 3, 3, None]
+    x = model.block_2(model.block_1(model.stem(torch.zeros(1, 3, 32, 32))))
+    assert layers[4].shape == tuple(x.shape[1:])
+    whole, _ = count_module(model, (3, 32, 32))
+    assert sum(layer.params for layer in layers) == whole["params"]
+    assert sum(layer.madds for layer in layers) == whole["madds"]
+    assert chosen_layers(space, architecture) == [Layer(layer.block, layer.label) for layer in layers[1:-1]]
+    assert measured_layers(space, architecture, model.stem, (3, 32, 32)) == chosen_layers(space, architecture)
+
+
+def test_metrics_of_a_run_that_is_being_written(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
