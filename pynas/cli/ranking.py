@@ -65,7 +65,7 @@ def rank(run: Run) -> dict[str, Any]:
         found = list(architectures(run.space))
         scores = scores_of(tables, found)
         order = np.argsort(scores, kind="stable")[: int((~np.isnan(scores)).sum())].tolist()
-        lines = [f"{run.space.format(found[i])},{scores[i]!r}" for i in order]
+        lines = [f"{run.space.format(found[i])},{float(scores[i])!r}" for i in order]
         write_text(run.folder / "ranking.csv", "\n".join(["architecture,score", *lines]) + "\n")
         content["ranking"] = {"file": str(run.folder / "ranking.csv"), "architectures": len(lines)}
     bench = bench_of(run.space)
