@@ -60,7 +60,11 @@ ImageSize = Annotated[
 Seed = Annotated[Optional[int], typer.Option(help="Seed of everything. [default: 0]", show_default=False)]  # noqa: UP045
 Loss = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="Score of a path, say relative_l1, mse, cosine, or kl, cross_entropy, error at the teacher's end. [default: the method's]", show_default=False),
+    typer.Option(
+        help="Score of a path, say relative_l1, mse, cosine, or at the teacher's end kl, cross_entropy, error. "
+        "[default: the method's]",
+        show_default=False,
+    ),
 ]
 Norm = Annotated[
     Optional[str],  # noqa: UP045

@@ -2,8 +2,9 @@
 
 from pynas.methods.block_weights import BlockWeights, fit_block_weights
 from pynas.methods.dna import DNA
+from pynas.methods.dna_plus import DNAPlus
 from pynas.methods.method import Method
 
-METHODS: dict[str, type] = {"dna": DNA}
+METHODS: dict[str, type] = {"dna": DNA, "dna-plus": DNAPlus}
 
-__all__ = ["DNA", "METHODS", "BlockWeights", "Method", "fit_block_weights"]
+__all__ = ["DNA", "METHODS", "BlockWeights", "DNAPlus", "Method", "fit_block_weights"]
