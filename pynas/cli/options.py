@@ -61,8 +61,8 @@ Seed = Annotated[Optional[int], typer.Option(help="Seed of everything. [default:
 Loss = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="Score of a path, say relative_l1, mse, cosine, or at the teacher's end kl, cross_entropy, error. "
-        "[default: the method's]",
+        help="Score of a path: relative_l1, mse or cosine of its block's output; kl, cross_entropy or error at the teacher's "
+        "end. [default: the method's]",
         show_default=False,
     ),
 ]
