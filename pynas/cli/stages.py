@@ -21,6 +21,7 @@ from pynas.costs import Costs, count
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.files import read_json
+from pynas.methods.scaling import load_scaled
 from pynas.rating import Progress, ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
@@ -68,16 +69,18 @@ class Run:
 
     @cached_property
     def named_teacher(self) -> teachers.Teacher | None:
-        """A teacher by its timm name; None where a small one is asked for."""
-        if self.settings.teacher == "small":
+        """A teacher by its timm name; None for one that is made in the run and kept in its folder."""
+        if self.settings.teacher in ("small", "scaled"):
             return None
         return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, taps=self.settings.taps)
 
     def teacher(self, progress: Callable[[int, int, float], None] | None = None) -> teachers.Teacher:
-        """The named teacher, or the small one, which is trained once and kept in the folder."""
+        """The named teacher, DNA+'s scaled one, or a small one, which is trained once and kept in the folder."""
         if self.named_teacher is not None:
             return self.named_teacher
         path = self.folder / "teacher.safetensors"
+        if self.settings.teacher == "scaled":
+            return load_scaled(path)
         if path.exists():
             return teachers.load_small(path)
         shape = self.data.image_shape
