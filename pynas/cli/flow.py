@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pynas.errors import InputError
@@ -18,6 +18,7 @@ class Flow:
         `own`. build(run, show): the method, an nn.Module on the run's net.
     train(run, show), rate(run, loss, norm, show), find(run, wishes), export(run, architecture): the stages of
         `pynas run`, in this order.
+    defaults: options of the later stages, and of the method where the command line's data want another default.
     space: the default space. augmentation, views: what the training images go through. loss, norm: the default rating.
     """
 
@@ -28,6 +29,7 @@ class Flow:
     find: Callable[..., dict[str, Any]]
     export: Callable[..., dict[str, Any]]
     own: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     space: str = "mbconv-mini"
     augmentation: str = "standard"
     views: int = 1
@@ -36,7 +38,12 @@ class Flow:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's options with their defaults."""
+        """The options with their defaults."""
+        return {**self.method_options, **self.defaults}
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """Those of the method's constructor, with its own defaults."""
         taken = inspect.signature(self.method).parameters.values()
         return {p.name: p.default for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in self.own}
 

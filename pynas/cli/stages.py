@@ -226,11 +226,16 @@ def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
 
     architecture: the best of search.json when None.
     """
+    method, digest = run.trained_method()
+    return export_from(run, method.net, digest, architecture)
+
+
+def export_from(run: Run, net: Any, digest: str, architecture: Architecture | None) -> dict[str, Any]:
+    """The same from the supernet `net`, whose weights have this digest."""
     if architecture is None:
         found = read_json(run.folder / "search.json", SEARCH)["found"]
         architecture = run.space.parse(found[0]["architecture"])
-    method, digest = run.trained_method()
-    model = export.subnet(method.net, architecture)
+    model = export.subnet(net, architecture)
     export.recalibrate(model, itertools.islice(run.loader("train"), CALIBRATION_BATCHES))
     model.eval()
     accuracy = teachers.accuracy(model, run.data, device=run.device)
