@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class InfeasibleError(InputError):
     """No architecture keeps the limits; the message says the least cost that can be reached."""
+
+
+class CollapseWarning(UserWarning):
+    """A self-supervised training has lost its signal: outputs that do not depend on the image, or ratings all alike."""

@@ -14,6 +14,8 @@ from pynas.supernets import Supernet
 class Method(Protocol):
     """A method is an nn.Module with these members; `pynas.fit` needs nothing else.
 
+    One that keeps averages of its weights has `after_step(progress, epochs)` too, called after each update.
+
     Randomness comes from `rng` alone (and torch's generator, which the loop seeds per step), so that a step depends on
     the weights, the batch and the step's number, and a resumed run repeats the one that was killed. What training
     changes is in the state dict.

@@ -4,5 +4,12 @@ from pynas.report.consistency import draw_consistency
 from pynas.report.correlation import draw_ranking
 from pynas.report.front import draw_front
 from pynas.report.progress import draw_progress
+from pynas.report.ranking import draw_rankings
 
-__all__ = ["draw_consistency", "draw_front", "draw_progress", "draw_ranking"]
+__all__ = [
+    "draw_consistency",
+    "draw_front",
+    "draw_progress",
+    "draw_ranking",
+    "draw_rankings",
+]

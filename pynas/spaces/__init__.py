@@ -13,6 +13,7 @@ from pynas.spaces.nasbench201 import nasbench201, nasbench201_3, nasbench201_min
 from pynas.spaces.nats_size import nats_size, nats_size_cifar100
 from pynas.spaces.space import Cell, Notation, Space
 from pynas.spaces.splitattention import splitattention, splitattention_mini, splitattention_unshared
+from pynas.spaces.vit_dna import vit, vit_dna, vit_mini
 
 SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
@@ -33,6 +34,8 @@ SPACES: dict[str, Callable[[], Space]] = {
     "splitattention": splitattention,
     "splitattention-unshared": splitattention_unshared,
     "splitattention-mini": splitattention_mini,
+    "vit-dna": vit_dna,
+    "vit-mini": vit_mini,
 }
 
 
@@ -72,4 +75,7 @@ __all__ = [
     "nats_size",
     "nats_size_cifar100",
     "splitattention",
+    "vit",
+    "vit_dna",
+    "vit_mini",
 ]

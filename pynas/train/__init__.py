@@ -1,5 +1,6 @@
-"""Training: the loop, checkpoints, exact resume."""
+"""Training: the loop, checkpoints, exact resume; block after block."""
 
+from pynas.train.blocks import BlockStep, fit_blocks
 from pynas.train.loop import Step, fit
 
-__all__ = ["Step", "fit"]
+__all__ = ["BlockStep", "Step", "fit", "fit_blocks"]

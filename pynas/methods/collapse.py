@@ -1,0 +1,55 @@
+"""Collapse: a bootstrapped network that puts out the same vector for every image has the least loss and learned nothing."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pynas.errors import CollapseWarning
+
+
+@torch.no_grad()
+def output_deviation(outputs: Tensor) -> float:
+    """sqrt(D) times the standard deviation over a batch of L2-normalised outputs, the mean over paths and dimensions.
+
+    outputs: [P, B, D]. 1 where directions are spread evenly, 0 where all images give one (SimSiam, section 4.1).
+    """
+    unit = functional.normalize(outputs.float(), dim=2)
+    return float(unit.std(1, correction=0).mean()) * math.sqrt(outputs.shape[2])
+
+
+class CollapseDetector:
+    """Warns once when outputs deviate by less than `threshold` in `patience` steps in a row."""
+
+    def __init__(self, threshold: float = 0.05, patience: int = 10) -> None:
+        self.threshold, self.patience, self.steps = threshold, patience, 0
+
+    def watch(self, outputs: Tensor, block: int) -> None:
+        """Look at one step's outputs [P, B, D]."""
+        deviation = output_deviation(outputs)
+        self.steps = self.steps + 1 if deviation < self.threshold else 0
+        if self.steps == self.patience:
+            warnings.warn(
+                f"[bossnas] the outputs of block {block + 1} collapse: over a batch they deviate by {deviation:.4f} "
+                f"(1 is spread evenly), for {self.patience} steps; try a smaller learning rate or a longer warm-up",
+                CollapseWarning,
+                stacklevel=2,
+            )
+
+
+def warn_constant(scores: Iterable[float], block: int, tolerance: float = 1e-6) -> None:
+    """Warn where the ratings of a block are all the same, up to `tolerance` of their size: they cannot rank."""
+    values = np.array([score for score in scores if not math.isnan(score)])
+    if len(values) > 1 and np.ptp(values) <= tolerance * np.abs(values).max():
+        warnings.warn(
+            f"[bossnas] the {len(values)} paths of block {block + 1} all rate {values[0]:.6g}: the block has collapsed "
+            "and does not rank its paths",
+            CollapseWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,27 @@
+"""The optimiser and the learning rate of BYOL and what builds on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from timm.optim import Lars
+
+
+def lars(parameters: Iterable[torch.nn.Parameter], rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """LARS with momentum 0.9; batch norm and biases are excluded from decay and from the adaptive rate (BYOL)."""
+    once = list(dict.fromkeys(parameters))
+    groups = [
+        {"params": [p for p in once if p.ndim > 1], "weight_decay": weight_decay, "always_adapt": True},
+        {"params": [p for p in once if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return Lars([group for group in groups if group["params"]], lr=rate, momentum=0.9)
+
+
+def warm_cosine(progress: float, epochs: float, warmup: float) -> float:
+    """A linear warm-up of `warmup` epochs (at most half of all), then a cosine to 0; factor of the base rate."""
+    warmup = min(warmup, epochs / 2)
+    if progress < warmup:
+        return progress / warmup
+    return (1 + math.cos(math.pi * (progress - warmup) / (epochs - warmup))) / 2

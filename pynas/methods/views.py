@@ -1,0 +1,32 @@
+"""Views of images in training batches: what is accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pynas.errors import InputError
+
+
+def first_view(images: Any) -> Tensor:
+    """The images of a batch, of several views the first."""
+    return images[0] if isinstance(images, (list, tuple)) else images
+
+
+def check_views(images: Any, views: int, parts: int) -> list[Tensor]:
+    """The views of a training batch, which is learned from in `parts`.
+
+    Raises:
+        InputError: views that do not come in pairs, another number of them, or parts of one image.
+    """
+    if not isinstance(images, (list, tuple)) or len(images) % 2:
+        got = f"{len(images)} views" if isinstance(images, (list, tuple)) else "single images"
+        raise InputError(f"[views] expected views in pairs, got {got}; use a loader with views={views}")
+    if len(images) != views:
+        rule = f"{views} views, a pair {'per path' if views > 2 else 'in all'}"
+        raise InputError(f"[views] expected {rule}, got {len(images)}; use a loader with views={views}")
+    if len(images[0]) < 2 * parts:
+        raise InputError(f"[views] expected at least two images in each of {parts} part(s) of a batch, since batch norm "
+                         f"needs them, got a batch of {len(images[0])}")  # fmt: skip
+    return list(images)
