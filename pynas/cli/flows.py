@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pynas.cli import flow_dna, flow_dna_pp
+from pynas.cli import flow_bossnas, flow_dna, flow_dna_plus, flow_dna_pp
 from pynas.cli.flow import Flow
 from pynas.cli.settings import CONFIG, Settings, open_run, read_settings
 from pynas.cli.stages import Run
@@ -14,7 +14,9 @@ from pynas.errors import InputError
 
 FLOWS: dict[str, Flow] = {
     "dna": flow_dna.FLOW,
+    "dna-plus": flow_dna_plus.FLOW,
     "dna-pp": flow_dna_pp.FLOW,
+    "bossnas": flow_bossnas.FLOW,
 }
 
 
@@ -26,7 +28,7 @@ def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto")
     """
     if folder is None or not (folder / CONFIG).exists():
         flow = flow_of(given.get("method") or Settings.method)
-        given = {**given, "space": given.get("space") or flow.space}
+        given = {**given, "space": given.get("space") or flow.space, "epochs": given.get("epochs") or flow.epochs}
     folder, settings = open_run(folder, given)
     return Run(folder, settings, flow_of(settings.method), device)
 
