@@ -108,10 +108,10 @@ class Run:
             )
         checkpoint = read_tensors(path, CHECKPOINT)
         position = checkpoint.made_from
-        if position["step"] < position["epochs"] * position["batches"]:
+        if position["step"] < position["steps"]:
             raise InputError(
-                f"[run] expected a finished training, got step {position['step']} of "
-                f"{position['epochs'] * position['batches']}; run `pynas train --run {self.folder}` to go on"
+                f"[run] expected a finished training, got step {position['step']} of {position['steps']}; "
+                f"run `pynas train --run {self.folder}` to go on"
             )
         method = self.method(Show(None))
         load_weights(checkpoint, method)

@@ -2,6 +2,7 @@
 
 from pynas.costs.count import count, count_module, path_sums
 from pynas.costs.latency import LatencyCheck, check_latency, latency
+from pynas.costs.layers import LayerCosts, LayerTable, count_layers, layer_latency
 from pynas.costs.range import cost_range
 from pynas.costs.table import UNITS, Costs
 from pynas.costs.user import read_csv
@@ -10,11 +11,15 @@ __all__ = [
     "UNITS",
     "Costs",
     "LatencyCheck",
+    "LayerCosts",
+    "LayerTable",
     "check_latency",
     "cost_range",
     "count",
+    "count_layers",
     "count_module",
     "latency",
+    "layer_latency",
     "path_sums",
     "read_csv",
 ]

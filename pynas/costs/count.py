@@ -15,7 +15,7 @@ from pynas.costs.table import Costs
 from pynas.spaces import Space
 from pynas.supernets import Supernet
 from pynas.supernets.shapes import alone, to_meta
-from pynas.supernets.walk import Walked
+from pynas.supernets.walk import walk
 
 NAMES = ("params", "madds", "memory")
 
@@ -53,7 +53,16 @@ def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
     Raises:
         InputError: paths of a block that end alike and put out different shapes.
     """
-    walked = Walked(net, tuple(image_shape), lambda module, shape, _: count_module(alone(module, shape), shape))
+    counted: dict[tuple[int, tuple[int, ...]], tuple[dict[str, int], tuple[int, ...]]] = {}
+
+    def visit(module: nn.Module, shape: tuple[int, ...], _: tuple) -> tuple[dict[str, int], tuple[int, ...]]:
+        """Once for a candidate that several cells hold."""
+        key = (id(module), shape)
+        if key not in counted:
+            counted[key] = count_module(alone(module, shape), shape)
+        return counted[key]
+
+    walked = walk(net, tuple(image_shape), visit)
     tables = {name: walked.tables(itemgetter(name)) for name in NAMES}
     fixed = {name: walked.fixed(itemgetter(name)) for name in NAMES}
     return Costs(tables, fixed, {"space": net.space.name, "image_shape": list(image_shape)})

@@ -16,7 +16,7 @@ from pynas.errors import InputError
 from pynas.spaces import Architecture
 from pynas.supernets import Supernet, evaluating
 from pynas.supernets.shapes import alone, output_shape
-from pynas.supernets.walk import Walked
+from pynas.supernets.walk import walk
 
 NAME = "latency"
 
@@ -87,7 +87,7 @@ def latency(
     device = torch.device(device)
     with evaluating(net, device):
         distinct = _Distinct(net)
-        walked = Walked(net, tuple(image_shape), distinct.visit)
+        walked = walk(net, tuple(image_shape), distinct.visit)
         buffers = {shape: torch.randn(batch_size, *shape, device=device) for shape in set(distinct.inputs)}
         calls = [_call(module, buffers[shape]) for module, shape in zip(distinct.modules, distinct.inputs)]
         timings = time_calls(calls, device, repeats, warm_up)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pynas.errors import InputError
+from pynas.methods.block_batches import Batches, BlockBatches, check_taps
+from pynas.methods.feature_cache import FeatureCache
+from pynas.methods.functional import Tail, is_functional
+from pynas.methods.progressive import STRATEGIES, Progressive
 from pynas.methods.projection import Projection
 from pynas.methods.sampling import uniform_path
 from pynas.rating import ScoreTable, rate
-from pynas.spaces import Choice
-from pynas.supernets import Supernet, evaluating
+from pynas.spaces import Architecture, Choice
+from pynas.supernets import Supernet
 from pynas.teachers import Teacher, as_teacher
 
-Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class DNA(nn.Module):
@@ -35,10 +40,17 @@ class DNA(nn.Module):
 
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`, one name per block.
     learning_rates: Adam's starting rates for the first block and for the others (section 4.3); decay: factor per epoch.
-    teacher_norm: "running" (the teacher's own statistics) or "batch" (as the released code does).
+    loss_weights: what block k's training loss is multiplied by (lambda_k); 1 each by default.
+    teacher_norm: "running" (the teacher's own statistics) or "batch" (as the released code does); default: as it is.
+    amp: "bfloat16" or "float16" (with loss scaling) for the training's forward passes; None is float32.
+    strategy: "concurrent" (eq. 6), or one block after the other on what the student's own blocks before it put out
+        (eq. 5; table 10): "progressive-a" or "progressive-b", see `Progressive`, with `keep` (its m) and
+        `rating_batches`, the batches that a block is rated on before the next one begins.
+    cache: folder for the teacher's features of fixed images (`FeatureCache`), at most `cache_bytes`: those that are
+        rated on, and with `cache_training` those that are trained on, which must then be the same in every epoch.
 
     Raises:
-        InputError: taps that do not match the blocks in number or size.
+        InputError: taps that do not match the blocks in number or size, an unknown option.
     """
 
     def __init__(
@@ -51,20 +63,45 @@ class DNA(nn.Module):
         learning_rates: tuple[float, float] = (0.002, 0.005),
         decay: float = 0.9,
         projection_batches: int = 4,
+        loss_weights: Sequence[float] | None = None,
+        teacher_norm: str | None = None,
+        amp: str | None = None,
+        strategy: str = "concurrent",
+        keep: int = 5,
+        rating_batches: Batches | None = None,
+        cache: str | Path | None = None,
+        cache_bytes: int = 4 * 2**30,
+        cache_training: bool = False,
     ):
         super().__init__()
         self.net = net
         self.teacher = as_teacher(teacher, taps)
+        if teacher_norm is not None:
+            self.teacher = Teacher(self.teacher.module, self.teacher.taps, teacher_norm, self.teacher.made_from)
         side = net.space.image_size
         self.image_shape = image_shape or (3, side, side)
         self.learning_rates, self.decay, self.projection_batches = learning_rates, decay, projection_batches
+        self.loss_weights = check_weights(loss_weights, len(net.space))
+        for name, value, known in (("amp", amp, (None, *AMP)), ("strategy", strategy, ("concurrent", *STRATEGIES))):
+            if value not in known:
+                raise InputError(f"[dna] expected {name} to be one of {', '.join(map(str, known))}, got {value!r}")
+        self.amp = None if amp is None else AMP[amp]
+        self.scaler: torch.amp.GradScaler | None = None
         shapes = check_taps(self.teacher, net, self.image_shape)
         self.projections = nn.ModuleList(Projection(have[0], want[0]) for have, want in shapes)
+        self.progressive = None if strategy == "concurrent" else Progressive(net.space, strategy, keep)
+        self.rating_batches = rating_batches
+        self.cache = None if cache is None else FeatureCache(cache, self.teacher, cache_bytes)
+        self.cache_training = cache_training
 
     @torch.no_grad()
-    def targets(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    def targets(self, images: Tensor, training: bool = False) -> tuple[list[Tensor], Tensor | None]:
         """The teacher's features after each block, in the blocks' widths, and its logits (None without a head)."""
-        features, logits = self.teacher.features_and_logits(images)
+        if self.cache is not None and (self.cache_training or not training):
+            features, logits = self.cache(images)
+        else:
+            with self.autocast() if training else contextlib.nullcontext():
+                features, logits = self.teacher.features_and_logits(images)
         return [projection(feature) for projection, feature in zip(self.projections, features)], logits
 
     @torch.no_grad()
@@ -88,43 +125,71 @@ class DNA(nn.Module):
         groups += [{"params": list(block.parameters()), "lr": rest} for block in self.net.blocks[1:]]
         if self.net.head is not None:
             groups.append({"params": list(self.net.head.parameters()), "lr": rest})
+        if self.amp == torch.float16:
+            self.scaler = torch.amp.GradScaler(self.device.type)
         return torch.optim.Adam([group for group in groups if group["params"]])
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """Learning rates shrink by `decay` after every epoch."""
-        return self.decay ** int(progress)
+        """Learning rates shrink by `decay` after every epoch (of a block's own training, where these come in turn)."""
+        if self.progressive is not None:
+            progress -= self.progressive.stage_at(progress, epochs) * epochs / len(self.net.space)
+        return self.decay ** int(progress + 1e-9)
 
-    def training_step(
-        self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
-    ) -> dict[str, torch.Tensor]:
+    def before_step(self, progress: float, epochs: int, optimizer: torch.optim.Optimizer) -> None:
+        """Where blocks train in turn: rate the block that is done, and begin the next one."""
+        if self.progressive is not None:
+            self.progressive.advance(self, self.progressive.stage_at(progress, epochs), optimizer)
+
+    def training_step(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
         """One step of all blocks; backward runs block by block, so that one block's graph is alive at a time."""
         images = self.place(images)
-        features, logits = self.targets(images)
-        losses = {}
-        for b, cells in enumerate(self.net.space.blocks):
-            x = self.net.enter(images) if b == 0 else features[b - 1]
-            loss = torch.zeros((), device=x.device)
-            for c, cell in enumerate(cells):
-                output = self.net.run_path(b, Choice(c, uniform_path(cell.counts, rng)), x)
-                loss = loss + functional.mse_loss(output, features[b])
-            loss.backward()
-            losses[f"block_{b + 1}"] = loss.detach() / len(cells)
+        features, logits = self.targets(images, training=True)
+        if self.progressive is not None:
+            losses = self.progressive.training_step(self, images, features, rng)
+        else:
+            losses = {}
+            for b in range(len(self.net.space.blocks)):
+                losses[f"block_{b + 1}"] = self.train_block(b, images if b == 0 else features[b - 1], features[b], rng)
         if self.net.head is not None:
-            loss = head_loss(self.net.head(features[-1]), logits, labels)
-            loss.backward()
+            with self.autocast():
+                loss = head_loss(self.net.head(features[-1]).float(), None if logits is None else logits.float(), labels)
+            self.backward(loss)
             losses["head"] = loss.detach()
         return losses
+
+    def train_block(self, block: int, x: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
+        """Equation 6 for a random path of every cell of a block; x: the images for the first block. Mean over cells."""
+        cells = self.net.space.blocks[block]
+        with self.autocast():
+            x = self.net.enter(x) if block == 0 else x
+            loss = torch.zeros((), device=x.device)
+            for c, cell in enumerate(cells):
+                output = self.net.run_path(block, Choice(c, uniform_path(cell.counts, rng)), x)
+                loss = loss + functional.mse_loss(output.float(), target.float())
+        self.backward(loss * self.loss_weights[block])
+        return loss.detach() / len(cells)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Forward passes of the training in the `amp` type."""
+        return torch.autocast(self.device.type, self.amp) if self.amp is not None else contextlib.nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients up; in float16, scaled so that small ones do not vanish."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def rate(
         self,
         batches: Batches,
         *,
-        loss: str | Callable[..., torch.Tensor] = "relative_l1",
+        loss: str | Callable[..., Tensor] = "relative_l1",
         norm: str = "batch",
         **options: Any,
     ) -> list[list[ScoreTable]]:
         """Rate every path of every cell of every block: `tables[b][cell]`; the default is eq. 7 with batch statistics.
 
+        loss: of a block's output and the teacher's features ("relative_l1", "mse", "cosine", a callable), or functional:
+            "kl", "cross_entropy" or "error" of what comes out when the path's output runs on through the rest of the
+            teacher (`Tail`).
         batches: yields (images, labels), the same ones each time it is iterated. options: for `pynas.rate`.
         """
         return [self.rate_block(batches, b, loss=loss, norm=norm, **options) for b in range(len(self.net.space.blocks))]
@@ -134,56 +199,54 @@ class DNA(nn.Module):
         batches: Batches,
         block: int,
         *,
-        loss: str | Callable[..., torch.Tensor] = "relative_l1",
+        loss: str | Callable[..., Tensor] = "relative_l1",
         norm: str = "batch",
         resume: str | Path | None = None,
         **options: Any,
     ) -> list[ScoreTable]:
         """Rate every path of every cell of one block, as `rate` does.
 
+        Where blocks were trained in turn, a block gets what the best kept path of the blocks before it puts out.
+
         resume: the partial rating of cell c is kept in `<resume>.cell_<c>` until the cell is done.
         """
-        inputs = self.block_batches(batches, block)
+        inputs = self.block_batches(batches, block, loss)
+        if is_functional(loss):
+            options["tail"] = Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
         tables = []
         for c in range(len(self.net.space.blocks[block])):
             file = None if resume is None else f"{resume}.cell_{c}"
             tables.append(rate(self.net.layers(block, c), inputs, loss=loss, norm=norm, resume=file, **options))
         return tables
 
-    def block_batches(self, batches: Batches, block: int) -> BlockBatches:
-        """What block `block` gets and should put out, batch by batch."""
-        return BlockBatches(self, batches, block)
+    def block_batches(
+        self, batches: Batches, block: int, loss: str | Callable[..., Tensor] = "relative_l1"
+    ) -> BlockBatches:
+        """What block `block` gets, and what its paths are compared with under `loss`, batch by batch."""
+        prefix = () if self.progressive is None else self.progressive.prefixes(block)[0]
+        return BlockBatches(self, batches, block, loss, prefix)
 
-    def place(self, images: torch.Tensor) -> torch.Tensor:
+    def kept_architectures(self, batches: Batches) -> list[tuple[Architecture, float]]:
+        """The m architectures that a progressive training ends with, and their scores, best first (table 10).
+
+        Raises:
+            InputError: a concurrent training, which keeps none: search its tables.
+        """
+        if self.progressive is None:
+            raise InputError("[dna] expected a progressive strategy, got 'concurrent'; search the tables of `rate`")
+        return self.progressive.search(self, batches)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the supernet is."""
+        return next(self.net.parameters()).device
+
+    def place(self, images: Tensor) -> Tensor:
         """Images on the method's device, channels last: the layout that convolutions run fastest in."""
-        device = next(self.net.parameters()).device
-        return images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        return images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
 
 
-class BlockBatches:
-    """(Y_{k-1}, Y_k) of one block for every batch; runs the teacher anew each time it is iterated."""
-
-    def __init__(self, method: DNA, batches: Batches, block: int):
-        self.method, self.batches, self.block = method, batches, block
-
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        net = self.method.net
-        for images, _ in self.batches:
-            images = self.method.place(images)
-            features, _ = self.method.targets(images)
-            if self.block > 0:
-                x = features[self.block - 1]
-            else:
-                with evaluating(net.stem):
-                    x = net.enter(images)
-            yield x, features[self.block]
-
-
-def head_loss(output: torch.Tensor, logits: torch.Tensor | None, labels: torch.Tensor) -> torch.Tensor:
+def head_loss(output: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
     """KL(teacher || student) of logits `[B, classes]`, mean over the batch; cross-entropy with the labels where the
     teacher has no logits for these classes (none at all, or another number)."""
     if logits is None or logits.shape != output.shape:
@@ -192,25 +255,9 @@ def head_loss(output: torch.Tensor, logits: torch.Tensor | None, labels: torch.T
     return functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
-def check_taps(
-    teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int]
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The teacher's shape at each tap beside the block's.
-
-    Raises:
-        InputError: another number of taps than blocks, or another spatial size.
-    """
-    have, want = teacher.feature_shapes(image_shape), net.block_shapes(image_shape)
-    if len(have) != len(want):
-        raise InputError(f"[dna] expected {len(want)} taps, one per block, got {len(have)}: {', '.join(teacher.taps)}")
-    for b, (a, w) in enumerate(zip(have, want)):
-        if a[1:] != w[1:]:
-            raise InputError(
-                f"[dna] expected features of size {_size(w)} after block {b + 1}, got {_size(a)} "
-                f"at the teacher's tap {teacher.taps[b]!r} for {_size(image_shape)} images"
-            )
-    return list(zip(have, want))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape[1:])) if len(shape) == 3 else f"the shape {shape}"
+def check_weights(weights: Sequence[float] | None, blocks: int) -> list[float]:
+    """One weight of 0 or more per block; 1 each where there are none."""
+    checked = [1.0] * blocks if weights is None else [float(weight) for weight in weights]
+    if len(checked) != blocks or not all(0 <= weight < float("inf") for weight in checked):
+        raise InputError(f"[dna] expected {blocks} loss_weights of 0 or more, one per block, got {weights!r}")
+    return checked

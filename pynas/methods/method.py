@@ -15,7 +15,12 @@ class Method(Protocol):
     """A method is an nn.Module with these members; `pynas.fit` needs nothing else.
 
     Randomness comes from `rng` alone (and torch's generator, which the loop seeds per step), so that a step depends on
-    the weights, the batch and the step's number, and a resumed run repeats the one that was killed.
+    the weights, the batch and the step's number, and a resumed run repeats the one that was killed. What training
+    changes is in the state dict.
+
+    Optional: `before_step(progress, epochs, optimizer)`, called before every step of the optimiser, where the stages of
+    a training may begin; and `scaler`, a `torch.amp.GradScaler` through which `training_step` scales the losses that it
+    runs backward.
     """
 
     net: Supernet
@@ -32,4 +37,7 @@ class Method(Protocol):
     def training_step(
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> Mapping[str, torch.Tensor]:
-        """Run forward and backward for one batch; return the detached losses by name."""
+        """Run forward and backward for one batch; return the detached losses by name.
+
+        Gradients add up: `fit(..., accumulate=N)` calls this for N batches before a step of the optimiser.
+        """

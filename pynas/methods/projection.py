@@ -34,6 +34,13 @@ class Projection(nn.Module):
             return features
         return functional.conv2d(features, self.weight.to(features.dtype)[:, :, None, None])
 
+    def back(self, features: torch.Tensor) -> torch.Tensor:
+        """W^T y: [B, out_channels, H, W] -> [B, in_channels, H, W]; the inverse of a widening, after a narrowing the
+        nearest feature that `forward` maps to y."""
+        if self.is_identity:
+            return features
+        return functional.conv2d(features, self.weight.T.to(features.dtype)[:, :, None, None])
+
     @torch.no_grad()
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Set W from features `[B, in_channels, H, W]`; deterministic for the same features."""

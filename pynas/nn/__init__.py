@@ -1,7 +1,29 @@
 """Layers that the spaces share, and the modules that methods train them with."""
 
+from pynas.nn.entangled import EntangledTransformer
 from pynas.nn.feature_queue import FeatureQueue
 from pynas.nn.mbconv import MBConv, SqueezeExcitation, conv_bn
 from pynas.nn.network import Head, stem
+from pynas.nn.relative import RelativeAttention, RelativePosition
+from pynas.nn.slimmable import AtWidth, SlimmableConv2d, SlimmableLinear, Switchable, prefix
+from pynas.nn.transformer import PatchEmbedding, PooledHead, TransformerLayer
 
-__all__ = ["FeatureQueue", "Head", "MBConv", "SqueezeExcitation", "conv_bn", "stem"]
+__all__ = [
+    "AtWidth",
+    "EntangledTransformer",
+    "FeatureQueue",
+    "Head",
+    "MBConv",
+    "PatchEmbedding",
+    "PooledHead",
+    "RelativeAttention",
+    "RelativePosition",
+    "SlimmableConv2d",
+    "SlimmableLinear",
+    "SqueezeExcitation",
+    "Switchable",
+    "TransformerLayer",
+    "conv_bn",
+    "prefix",
+    "stem",
+]

@@ -30,6 +30,10 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_classes)
 
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, in_channels, H, W] -> what the classifier reads, `[B, channels]`."""
+        return self.dropout(self.conv(self.mb6(x)).mean((2, 3)))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, in_channels, H, W] -> logits [B, num_classes]."""
-        return self.classifier(self.dropout(self.conv(self.mb6(x)).mean((2, 3))))
+        return self.classifier(self.features(x))

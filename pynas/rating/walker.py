@@ -124,8 +124,12 @@ class Walker:
     def _alone(self, depth: int, branch: Branch, streams: Streams) -> Streams:
         try:
             return self._run(depth, branch.candidate, streams, len(branch.children))
-        except (torch.OutOfMemoryError, InputError):
+        except torch.OutOfMemoryError:
             raise
+        except InputError as error:
+            prefix = self._tree.prefix(branch.children[0], depth)
+            where = f"in candidate {branch.candidate} of layer {depth} after the path {prefix}"
+            raise InputError(f"{error} ({where})") from error
         except Exception as error:
             raise InputError(self._failure(depth, branch, streams, f"{type(error).__name__}: {error}")) from error
 

@@ -2,16 +2,37 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
+from pynas.spaces.autoformer import autoformer, autoformer_base, autoformer_mini, autoformer_small, autoformer_tiny
+from pynas.spaces.hytra import hytra, hytra_mini
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
+from pynas.spaces.nasbench201 import nasbench201, nasbench201_3, nasbench201_mini
+from pynas.spaces.nats_size import nats_size, nats_size_cifar100
 from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.splitattention import splitattention, splitattention_mini, splitattention_unshared
 
 SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
     "mbconv-boss": mbconv_boss,
     "mbconv-mini": mbconv_mini,
+    "hytra": hytra,
+    "hytra-se": partial(hytra, se=True),
+    "hytra-mini": hytra_mini,
+    "nats-size": nats_size,
+    "nats-size-cifar100": nats_size_cifar100,
+    "autoformer-tiny": autoformer_tiny,
+    "autoformer-small": autoformer_small,
+    "autoformer-base": autoformer_base,
+    "autoformer-mini": autoformer_mini,
+    "nasbench201": nasbench201,
+    "nasbench201-3": nasbench201_3,
+    "nasbench201-mini": nasbench201_mini,
+    "splitattention": splitattention,
+    "splitattention-unshared": splitattention_unshared,
+    "splitattention-mini": splitattention_mini,
 }
 
 
@@ -28,5 +49,27 @@ def get(name: str) -> Space:
     return SPACES[name]()
 
 
-__all__ = ["SPACES", "Architecture", "Cell", "Choice", "Notation", "Space", "get", "mbconv", "mbconv_boss", "mbconv_dna",
-           "mbconv_mini"]  # fmt: skip
+__all__ = [
+    "SPACES",
+    "Architecture",
+    "Cell",
+    "Choice",
+    "Notation",
+    "Space",
+    "autoformer",
+    "autoformer_base",
+    "autoformer_mini",
+    "autoformer_small",
+    "autoformer_tiny",
+    "get",
+    "hytra",
+    "hytra_mini",
+    "mbconv",
+    "mbconv_boss",
+    "mbconv_dna",
+    "mbconv_mini",
+    "nasbench201",
+    "nats_size",
+    "nats_size_cifar100",
+    "splitattention",
+]

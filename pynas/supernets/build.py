@@ -10,7 +10,17 @@ from torch import nn
 from pynas.errors import InputError
 from pynas.nn import Head, MBConv, conv_bn, stem
 from pynas.spaces import Space, get
+from pynas.spaces.autoformer import TransformerSpec
+from pynas.spaces.hytra import HyTraSpec
 from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
+from pynas.spaces.nasbench201 import EdgeSpec
+from pynas.spaces.nats_size import WidthSpec
+from pynas.spaces.splitattention import SplitAttentionSpec
+from pynas.supernets.autoformer import AutoFormer
+from pynas.supernets.hytra import hytra_supernet
+from pynas.supernets.nasbench201 import CellNet
+from pynas.supernets.nats_size import nats_size
+from pynas.supernets.splitattention import split_attention_net
 from pynas.supernets.supernet import Supernet
 
 
@@ -27,7 +37,17 @@ BUILDERS: dict[type, Callable[[Any], nn.Module]] = {MBConvSpec: _mbconv}
 
 # Whole supernets of spaces whose candidates share weights, by the type of their first candidate's description:
 # called with the space and the number of classes.
-NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {}
+NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {
+    WidthSpec: nats_size,
+    TransformerSpec: AutoFormer,
+    EdgeSpec: CellNet,
+    SplitAttentionSpec: split_attention_net,
+    HyTraSpec: hytra_supernet,
+}
+
+# Those of them that hold torch's own layers alone, whose reset_parameters gives all values: such a supernet can be built
+# on the meta device, and a network taken out of it before anything takes memory.
+META_BUILDERS: set[type] = {HyTraSpec}
 
 
 def has_own_builder(space: Space) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextlib.contextmanager
@@ -30,3 +31,17 @@ def evaluating(module: nn.Module | None, device: torch.device | None = None) -> 
             module.to(home)
         for part, mode in modes:
             part.training = mode
+
+
+@contextlib.contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Have every batch norm normalise by its batch, without a trace in the running statistics; the rest evaluates."""
+    with evaluating(module):
+        norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+        for norm in norms:
+            norm.training, norm.track_running_stats = True, False
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True

@@ -70,6 +70,23 @@ class Supernet(nn.Module):
             x = self.run_path(block, choice, x)
         return x if self.head is None else self.head(x)
 
+    @property
+    def classifier(self) -> nn.Linear:
+        """The head's last layer, of a head of pynas's own."""
+        return self.head.classifier  # type: ignore[union-attr, return-value]
+
+    def features(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
+        """images: [B, 3, H, W] -> what the classifier reads, `[B, D]`; for a head of pynas's own."""
+        x = self.enter(images)
+        for block, choice in enumerate(architecture):
+            x = self.run_path(block, choice, x)
+        return self.head.features(x)  # type: ignore[union-attr, operator]
+
+    def modules_of(self, architecture: Architecture) -> list[nn.Module]:
+        """Everything that runs for an architecture, and nothing else."""
+        chosen = [module for block, choice in enumerate(architecture) for module in self.path(block, choice)]
+        return [module for module in (self.stem, *chosen, self.head) if module is not None]
+
     @torch.no_grad()
     def block_shapes(self, image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
         """Shapes of what the blocks put out for one image, `[(C, H, W), ...]`; state and mode stay as they were."""

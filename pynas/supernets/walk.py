@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from typing import Generic, TypeVar
+from functools import reduce
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import nn
@@ -72,6 +73,31 @@ class WalkedCell(Generic[T]):
                 known[index, k] = number
             total = total[..., None] + known[before]
         return np.where(self.after[-1] >= 0, total, 0)
+
+
+class Placed(Generic[T]):
+    """The same of a net of one block that says itself where its modules stand: all modules of a candidate add up."""
+
+    def __init__(self, net: Any, image_shape: Shape, visit: Visit[T]) -> None:
+        self.counts = net.space.blocks[0][0].counts
+        self.found = [(visit(module, shape, place)[0], place) for module, shape, place in net.placed(image_shape)]
+
+    def fixed(self, value: Callable[[T], float]) -> float:
+        """The sum of a value over the parts that no choice changes."""
+        return sum(value(known) for known, place in self.found if len(place) == 1)
+
+    def tables(self, value: Callable[[T], float]) -> list[list[np.ndarray]]:
+        """The sum of a value along every path."""
+        values = [(value(known), place) for known, place in self.found if len(place) > 1]
+        layers = [np.zeros(count, np.result_type(*(type(number) for number, _ in values))) for count in self.counts]
+        for number, (_, _, layer, candidate) in values:
+            layers[layer][candidate] += number
+        return [[reduce(np.add.outer, layers)]]
+
+
+def walk(net: Any, image_shape: Shape, visit: Visit[T]) -> Walked[T] | Placed[T]:
+    """What `visit` says of every module of a supernet."""
+    return Placed(net, image_shape, visit) if hasattr(net, "placed") else Walked(net, image_shape, visit)
 
 
 class Walked(Generic[T]):

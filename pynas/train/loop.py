@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def fit(
     run: str | Path | None = None,
     *,
     seed: int = 0,
+    accumulate: int = 1,
     checkpoint_seconds: float = 60.0,
     on_step: Callable[[Step], None] | None = None,
 ) -> None:
@@ -52,36 +53,38 @@ def fit(
     method: see `pynas.methods.Method`. train_loader: has a length and yields (images, labels), the same batches each
         time for the same epoch; if it has `set_epoch(epoch, start)`, that is called first and it begins at batch
         `start`, else the first `start` batches are drawn and dropped.
+    accumulate: batches whose mean gradient makes one step of the optimiser; the last step of an epoch takes what is left.
     run: folder for checkpoints and `metrics.jsonl`; None keeps nothing. A checkpoint is written after every epoch and
         every `checkpoint_seconds`. on_step: called after every step.
 
     Raises:
-        InputError: no batches, or a checkpoint of another network, seed or number of epochs.
+        InputError: no batches, or a checkpoint of another network, seed, number of epochs or of batches in a step.
         FloatingPointError: a loss is not finite; the last checkpoint is kept as it was.
     """
     length = len(train_loader)  # type: ignore[arg-type]
     if length == 0:
         raise InputError("[fit] expected training batches, got an empty loader")
-    if epochs < 1:
-        raise InputError(f"[fit] expected at least one epoch, got {epochs}")
-    trainer = _Trainer(method, length, epochs, Path(run) if run is not None else None, seed)
+    for name, value in (("epochs", epochs), ("accumulate", accumulate)):
+        if value < 1:
+            raise InputError(f"[fit] expected {name} of at least 1, got {value}")
+    trainer = _Trainer(method, length, epochs, accumulate, Path(run) if run is not None else None, seed)
     with torch.random.fork_rng():
         trainer.start(train_loader)
         method.train()
         saved = time.monotonic()
         while trainer.step < trainer.steps:
-            epoch, start = divmod(trainer.step, length)
-            for images, labels in epoch_batches(train_loader, epoch, start):
-                report = trainer.train_on(images, labels)
+            epoch, step = divmod(trainer.step, trainer.epoch_steps)
+            batches = epoch_batches(train_loader, epoch, step * accumulate)
+            while group := list(itertools.islice(batches, accumulate)):
+                report = trainer.train_on(group)
                 if on_step is not None:
                     on_step(report)
                 if time.monotonic() - saved > checkpoint_seconds:
                     trainer.save()
                     saved = time.monotonic()
-            if trainer.step != (epoch + 1) * length:
-                raise InputError(
-                    f"[fit] expected {length} batches in epoch {epoch + 1}, got {trainer.step - epoch * length}"
-                )
+            if trainer.step != (epoch + 1) * trainer.epoch_steps:
+                got = (trainer.step - epoch * trainer.epoch_steps) * accumulate
+                raise InputError(f"[fit] expected {length} batches in epoch {epoch + 1}, got {got}")
             trainer.save()
         method.eval()
 
@@ -97,9 +100,11 @@ def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0) -> Iterat
 class _Trainer:
     """One training: the optimiser, the position, and the files."""
 
-    def __init__(self, method: Any, length: int, epochs: int, run: Path | None, seed: int):
-        self.method, self.length, self.epochs, self.run, self.seed = method, length, epochs, run, seed
-        self.steps = length * epochs
+    def __init__(self, method: Any, length: int, epochs: int, accumulate: int, run: Path | None, seed: int):
+        self.method, self.length, self.epochs, self.accumulate = method, length, epochs, accumulate
+        self.run, self.seed = run, seed
+        self.epoch_steps = math.ceil(length / accumulate)
+        self.steps = self.epoch_steps * epochs
         self.step = 0
         self.optimizer = method.optimizer()
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -110,7 +115,7 @@ class _Trainer:
         if self.run is not None and (self.run / LAST).exists():
             checkpoint = read_tensors(self.run / LAST, CHECKPOINT)
             wanted = self.description()
-            for name in ("seed", "epochs", "batches"):
+            for name in ("seed", "epochs", "batches", "accumulate"):
                 if checkpoint.made_from.get(name) != wanted[name]:
                     raise InputError(
                         f"[fit] expected a checkpoint with {name} = {wanted[name]}, got {checkpoint.made_from.get(name)} "
@@ -118,35 +123,69 @@ class _Trainer:
                     )
             restore_training(checkpoint, self.method, self.optimizer)
             self.step = int(checkpoint.made_from["step"])
+            if self.scaler is not None:
+                self.scaler.load_state_dict(checkpoint.made_from["scaler"])
         else:
             torch.manual_seed(self.seed)
             self.method.prepare(epoch_batches(loader, 0))
         if self.run is not None:
             self.truncate_metrics(self.run / "metrics.jsonl")
 
-    def train_on(self, images: torch.Tensor, labels: torch.Tensor) -> Step:
-        """One step: learning rates, gradients, update."""
-        factor = self.method.rate_factor(self.step / self.length, self.epochs)
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales a method's losses in float16; None where there is no need."""
+        return getattr(self.method, "scaler", None)
+
+    def train_on(self, batches: Sequence[Batch]) -> Step:
+        """One step: learning rates, the mean gradient of the batches, update."""
+        progress = self.step / self.epoch_steps
+        factor = self.method.rate_factor(progress, self.epochs)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates):
             group["lr"] = rate * factor
         rng = np.random.default_rng([self.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))
+        if hasattr(self.method, "before_step"):
+            self.method.before_step(progress, self.epochs, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = {name: float(loss) for name, loss in self.method.training_step(images, labels, rng).items()}
         self.step += 1
-        epoch = (self.step - 1) // self.length + 1
-        for name, loss in losses.items():
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"[fit] expected finite losses, got {loss} for {name} in step {self.step} "
-                                         f"(epoch {epoch}); the checkpoint before it is kept")  # fmt: skip
-        self.optimizer.step()
+        found = [self.losses(*batch, rng) for batch in batches]
+        losses = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
+        self.update(len(batches))
+        epoch = (self.step - 1) // self.epoch_steps + 1
         report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor)
         self.lines.append(json.dumps(asdict(report)))
         return report
 
+    def losses(self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> dict[str, float]:
+        """Forward and backward of one batch."""
+        losses = {name: float(loss) for name, loss in self.method.training_step(images, labels, rng).items()}
+        for name, loss in losses.items():
+            if not math.isfinite(loss):
+                epoch = (self.step - 1) // self.epoch_steps + 1
+                raise FloatingPointError(f"[fit] expected finite losses, got {loss} for {name} in step {self.step} "
+                                         f"(epoch {epoch}); the checkpoint before it is kept")  # fmt: skip
+        return losses
+
+    def update(self, batches: int) -> None:
+        """A step of the optimiser with the mean of the gradients that `batches` batches have added up."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if batches > 1:
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad /= batches
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)  # leaves a step out whose gradients overflowed
+            self.scaler.update()
+
     def description(self) -> dict[str, Any]:
         """What a checkpoint says of itself."""
-        return {"seed": self.seed, "epochs": self.epochs, "batches": self.length, "step": self.step}
+        said = {"seed": self.seed, "epochs": self.epochs, "batches": self.length, "accumulate": self.accumulate,
+                "step": self.step, "steps": self.steps}  # fmt: skip
+        return said if self.scaler is None else {**said, "scaler": self.scaler.state_dict()}
 
     def save(self) -> None:
         """Metrics first, then the checkpoint: lines after a checkpoint's step are dropped when it is resumed."""

@@ -178,3 +178,110 @@ def test_learning_rate_decays_by_epoch(tmp_path):
     pynas.fit(Regression(), batches(), 3, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     np.testing.assert_allclose([line["learning_rate"] for line in lines], np.repeat([0.1, 0.09, 0.081], 5))
+
+
+class Plain(nn.Module):
+    """Linear regression without noise: what accumulation gives can be computed by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 4)
+        with torch.no_grad():
+            self.net.weight.fill_(0.1)
+            self.net.bias.zero_()
+        self.positions = []
+
+    def prepare(self, batches):
+        pass
+
+    def optimizer(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def rate_factor(self, progress, epochs):
+        return 0.5 ** int(progress)
+
+    def before_step(self, progress, epochs, optimizer):
+        self.positions.append((progress, epochs, type(optimizer)))
+
+    def training_step(self, images, labels, rng):
+        loss = ((self.net(images) - labels) ** 2).mean()
+        loss.backward()
+        return {"loss": loss.detach()}
+
+
+def test_accumulated_batches_step_by_their_mean_gradient():
+    method, steps = Plain(), []
+    pynas.fit(method, batches(5), 2, accumulate=2, on_step=steps.append)
+    weight, bias = torch.full((4, 4), 0.1), torch.zeros(4)
+    expected = []
+    for epoch in range(2):
+        for group in ((0, 1), (2, 3), (4,)):
+            images, labels = (torch.cat(parts) for parts in zip(*(batches(5)[i] for i in group)))
+            error = images @ weight.T + bias - labels
+            expected.append(error.square().mean().item())
+            weight = weight - 0.1 * 0.5**epoch * 2 * error.T @ images / error.numel()
+            bias = bias - 0.1 * 0.5**epoch * 2 * error.sum(0) / error.numel()
+    torch.testing.assert_close(method.net.weight.detach(), weight)
+    torch.testing.assert_close(method.net.bias.detach(), bias)
+    assert [step.losses["loss"] for step in steps] == pytest.approx(expected)
+    assert [(step.step, step.steps, step.epoch) for step in steps] == [(n + 1, 6, n // 3 + 1) for n in range(6)]
+    assert method.positions == [(n / 3, 2, torch.optim.SGD) for n in range(6)]
+
+
+@pytest.mark.parametrize("kills", [[1], [2, 3], [5]])
+def test_killed_accumulating_runs_end_with_the_same_weights(tmp_path, kills):
+    method = Regression()
+    pynas.fit(method, batches(), 2, accumulate=2, seed=5)
+    expected = weights(method)
+    for at in kills:
+        with pytest.raises(Killed):
+            options = {"checkpoint_seconds": 0.0, "on_step": killer(at)}
+            pynas.fit(Regression(), batches(), 2, tmp_path, accumulate=2, seed=5, **options)
+    method = Regression()
+    pynas.fit(method, batches(), 2, tmp_path, accumulate=2, seed=5)
+    assert all(torch.equal(expected[name], value) for name, value in weights(method).items())
+    with pytest.raises(InputError, match="accumulate = 3, got 2"):
+        pynas.fit(Regression(), batches(), 2, tmp_path, accumulate=3, seed=5)
+
+
+class HalfPrecision(Plain):
+    """Losses scaled as float16 needs it; the third step overflows."""
+
+    def __init__(self):
+        super().__init__()
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+        self.scales = []
+
+    def optimizer(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+    def training_step(self, images, labels, rng):
+        loss = ((self.net(images) - labels) ** 2).mean()
+        self.scales.append(self.scaler.get_scale())
+        self.scaler.scale(loss * (1e38 if images[0, 0] == 7 else 1.0)).backward()
+        return {"loss": loss.detach()}
+
+
+def test_scaled_losses_give_the_same_steps_and_the_scale_resumes(tmp_path):
+    loader = batches()
+    loader[2][0][0, 0] = 7.0
+    method = HalfPrecision()
+    pynas.fit(method, loader, 2)
+    # Grows after two good steps; the overflow halves it and changes no weight.
+    assert method.scales == [8, 8, 16, 8, 8, 16, 16, 32, 16, 16]
+    reference = Plain()
+    adam = torch.optim.Adam(reference.parameters(), lr=0.1)
+    for step, (images, labels) in enumerate(loader * 2):
+        if step % 5 == 2:
+            continue
+        adam.param_groups[0]["lr"] = 0.1 * 0.5 ** (step // 5)
+        adam.zero_grad()
+        ((reference.net(images) - labels) ** 2).mean().backward()
+        adam.step()
+    torch.testing.assert_close(method.net.weight, reference.net.weight)
+    with pytest.raises(Killed):
+        pynas.fit(HalfPrecision(), loader, 2, tmp_path, checkpoint_seconds=0.0, on_step=killer(7))
+    again = HalfPrecision()
+    pynas.fit(again, loader, 2, tmp_path)
+    assert again.scales == method.scales[6:]
+    assert torch.equal(again.net.weight, method.net.weight)

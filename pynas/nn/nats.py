@@ -1,0 +1,176 @@
+"""The layers of NATS-Bench's size space: plain ones, and slimmable ones that hold every width (Dong et al., TPAMI 2021).
+
+Operations are ReLU, convolution, batch norm, in this order. A layer of the network is the fixed cell
+`|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|` or a residual block of
+stride 2. Where its width changes, the cell's skip is a 1x1 convolution with batch norm.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pynas.nn.slimmable import SlimmableConv2d, SlimmableLinear, Switchable
+
+
+class NATSCell(nn.Module):
+    """The fixed cell: three nodes, each the sum of its edges. edges: "01" from node 0 (the input) to node 1, and so on."""
+
+    def __init__(self, edges: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.edges = nn.ModuleDict(edges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, in, H, W] -> [B, out, H, W]."""
+        first = self.edges["01"](x)
+        second = self.edges["02"](x) + self.edges["12"](first)
+        return self.edges["03"](x) + self.edges["13"](first) + self.edges["23"](second)
+
+
+class NATSResidual(nn.Module):
+    """Two 3x3 operations, the first of stride 2, beside an average pool with a 1x1 convolution."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.pool, self.shortcut = nn.AvgPool2d(2), shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, in, H, W] -> [B, out, H / 2, W / 2]."""
+        return self.second(self.first(x)) + self.shortcut(self.pool(x))
+
+
+class ConvNorm(nn.Module):
+    """A slimmable convolution and its switchable batch norm."""
+
+    def __init__(self, in_channels: int, widths: Sequence[int], kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = SlimmableConv2d(in_channels, max(widths), kernel, stride)
+        self.norm = Switchable(widths, nn.BatchNorm2d)
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        """x: [B, C, H, W] -> [B, width, H / stride, W / stride]."""
+        return self.norm(self.conv(x, width))
+
+    def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """`forward` at each of the widths: one convolution, a norm each."""
+        return [self.norm(y) for y in self.conv.forward_widths(x, widths)]
+
+    def extract(self, in_channels: int, width: int, relu: bool = False) -> nn.Sequential:
+        """The plain operation, with the ReLU before it."""
+        parts: OrderedDict[str, nn.Module] = OrderedDict(relu=nn.ReLU()) if relu else OrderedDict()
+        parts["conv"], parts["norm"] = self.conv.extract(in_channels, width), self.norm.extract((width,))
+        return nn.Sequential(parts)
+
+
+class SlimmableNATSCell(nn.Module):
+    """The fixed cell at every width. in_channels: the most; None for a cell whose input has the output's width."""
+
+    def __init__(self, widths: Sequence[int], in_channels: int | None = None) -> None:
+        super().__init__()
+        widest = max(widths)
+        inputs = {"01": in_channels or widest, "02": in_channels or widest, "12": widest, "13": widest, "23": widest}
+        self.edges = nn.ModuleDict({edge: ConvNorm(channels, widths) for edge, channels in inputs.items()})
+        if in_channels is not None:
+            self.edges["03"] = ConvNorm(in_channels, widths, 1)
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        """x: [B, C, H, W] -> [B, width, H, W]."""
+        return self.forward_widths(x, [width])[0]
+
+    def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """`forward` at each of the widths: the edges from the input once."""
+        changed = [width for width in widths if width != x.shape[1]]
+        skips = dict(zip(changed, self._edge("03").forward_widths(x, changed))) if changed else {}
+        active = F.relu(x)
+        first, second = (self._edge(edge).forward_widths(active, widths) for edge in ("01", "02"))
+        return [self._rest(skips.get(width, x), y, z, width) for y, z, width in zip(first, second, widths)]
+
+    def _rest(self, skip: Tensor, first: Tensor, second: Tensor, width: int) -> Tensor:
+        """What no two widths share."""
+        first = F.relu(first)
+        second = second + self.edges["12"](first, width)
+        return skip + self.edges["13"](first, width) + self.edges["23"](F.relu(second), width)
+
+    def _edge(self, name: str) -> ConvNorm:
+        return self.edges[name]  # type: ignore[return-value]
+
+    def extract(self, in_channels: int, width: int) -> NATSCell:
+        """The plain cell."""
+        edges: dict[str, nn.Module] = {"03": nn.Identity()}
+        if in_channels != width:
+            edges["03"] = self._edge("03").extract(in_channels, width)
+        for name in ("01", "02", "12", "13", "23"):
+            edges[name] = self._edge(name).extract(in_channels if name[0] == "0" else width, width, relu=True)
+        return NATSCell(edges)
+
+
+class SlimmableNATSResidual(nn.Module):
+    """The residual block at every width. in_channels: the most."""
+
+    def __init__(self, widths: Sequence[int], in_channels: int) -> None:
+        super().__init__()
+        self.first, self.second = ConvNorm(in_channels, widths, stride=2), ConvNorm(max(widths), widths)
+        self.shortcut = SlimmableConv2d(in_channels, max(widths))
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        """x: [B, C, H, W] -> [B, width, H / 2, W / 2]."""
+        return self.forward_widths(x, [width])[0]
+
+    def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """`forward` at each of the widths: the convolutions of the input once."""
+        first = self.first.forward_widths(F.relu(x), widths)
+        short = self.shortcut.forward_widths(F.avg_pool2d(x, 2), widths)
+        return [self.second(F.relu(y), width) + z for y, z, width in zip(first, short, widths)]
+
+    def extract(self, in_channels: int, width: int) -> NATSResidual:
+        """The plain block."""
+        first, second = self.first.extract(in_channels, width, relu=True), self.second.extract(width, width, relu=True)
+        return NATSResidual(first, second, self.shortcut.extract(in_channels, width))
+
+
+class SlimmableNATSStem(nn.Module):
+    """The 3x3 convolution of the image with its batch norm, and the first layer's cell, which has the same width."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.stem, self.cell = ConvNorm(3, widths), SlimmableNATSCell(widths)
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        """x: [B, 3, H, W] -> [B, width, H, W]."""
+        return self.cell(self.stem(x, width), width)
+
+    def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """`forward` at each of the widths: the stem's convolution once."""
+        return [self.cell(y, width) for y, width in zip(self.stem.forward_widths(x, widths), widths)]
+
+    def extract(self, in_channels: int, width: int) -> nn.Sequential:
+        """The plain stem and cell."""
+        stem, cell = self.stem.extract(in_channels, width), self.cell.extract(width, width)
+        return nn.Sequential(OrderedDict(stem=stem, cell=cell))
+
+
+class SlimmableNATSHead(nn.Module):
+    """Batch norm, ReLU, average pool and classifier for every width."""
+
+    def __init__(self, widths: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        self.norm, self.classifier = Switchable(widths, nn.BatchNorm2d), SlimmableLinear(max(widths), num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> logits [B, num_classes]."""
+        return self.classifier(F.relu(self.norm(x)).mean((2, 3)))
+
+    def extract(self, shape: Sequence[int]) -> nn.Sequential:
+        """The plain head for an input of `shape` (no batch axis)."""
+        parts = (
+            self.norm.extract(shape),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            self.classifier.extract(shape[0]),
+        )
+        return nn.Sequential(OrderedDict(zip(("norm", "relu", "pool", "flatten", "classifier"), parts)))

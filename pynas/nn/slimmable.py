@@ -1,0 +1,142 @@
+"""Slimmable layers: every prefix of a layer's channels is a layer too, with the same weights (Yu et al., ICLR 2019).
+
+The input's width is read off the tensor; the output's is given. A batch norm is switchable: one per width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pynas.errors import InputError
+
+
+class SlimmableConv2d(nn.Module):
+    """y = x * W[:width, :C], without bias, for an input of C channels; it keeps the size (at stride 1).
+
+    weight: [out_channels, in_channels, kernel, kernel], as torch initialises it at full width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Conv2d(in_channels, out_channels, kernel, bias=False).weight
+        self.stride = stride
+
+    def forward(self, x: Tensor, width: int | None = None) -> Tensor:
+        """x: [B, C, H, W] -> [B, width, H / stride, W / stride]; width: None for the widest."""
+        return F.conv2d(x, self.weight[:width, : x.shape[1]], None, self.stride, self.weight.shape[2] // 2)
+
+    def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """`forward` at each of the widths, at the price of the widest of them."""
+        widest = self(x, max(widths))
+        return [prefix(widest, width) for width in widths]
+
+    def extract(self, in_channels: int, width: int | None = None) -> nn.Conv2d:
+        """A plain convolution with a copy of the slice."""
+        weight = self.weight[:width, :in_channels]
+        out, kernel = weight.shape[0], weight.shape[2]
+        conv = nn.Conv2d(in_channels, out, kernel, self.stride, kernel // 2, bias=False, device="meta")
+        conv.weight = _copied(weight, self.weight)
+        return conv
+
+
+class SlimmableLinear(nn.Module):
+    """y = x W[:width, :C]^T + b[:width] for an input of C features.
+
+    weight: [out_features, in_features]; bias: [out_features].
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        full = nn.Linear(in_features, out_features)
+        self.weight, self.bias = full.weight, full.bias
+
+    def forward(self, x: Tensor, width: int | None = None) -> Tensor:
+        """x: [..., C] -> [..., width]; width: None for the widest."""
+        return F.linear(x, self.weight[:width, : x.shape[-1]], self.bias[:width])
+
+    def forward_inputs(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """The full output for the first k features of x, for each k of `widths`, at the price of the most.
+
+        y_j = y_{j-1} + x[..., k_{j-1}:k_j] W[:, k_{j-1}:k_j]^T: a sum of products in another order, so equal up to
+        rounding.
+        """
+        total, done, sums = self.bias.expand(*x.shape[:-1], -1).flatten(0, -2), 0, {}
+        for k in sorted(set(widths)):
+            total = torch.addmm(total, x[..., done:k].flatten(0, -2), self.weight[:, done:k].T)
+            sums[k], done = total.view(*x.shape[:-1], -1), k
+        return [sums[k] for k in widths]
+
+    def extract(self, in_features: int, width: int | None = None) -> nn.Linear:
+        """A plain linear layer with a copy of the slice."""
+        weight = self.weight[:width, :in_features]
+        linear = nn.Linear(in_features, weight.shape[0], device="meta")
+        linear.weight, linear.bias = _copied(weight, self.weight), _copied(self.bias[:width], self.bias)
+        return linear
+
+
+class Switchable(nn.Module):
+    """One module per width of the input, `make(width)`: with `nn.BatchNorm2d`, a switchable batch norm.
+
+    Raises `InputError` on an input of another width.
+    """
+
+    def __init__(self, widths: Iterable[int], make: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.of_width = nn.ModuleDict({str(width): make(width) for width in widths})
+
+    def at(self, width: int) -> nn.Module:
+        """The module for inputs of this width."""
+        if str(width) not in self.of_width:
+            raise InputError(f"[Switchable] expected an input of {', '.join(self.of_width)} channels, got {width}")
+        return self.of_width[str(width)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, width, ...]."""
+        return self.at(x.shape[1])(x)
+
+    def extract(self, shape: Sequence[int]) -> nn.Module:
+        """A copy of the module for inputs `[width, ...]` (no batch axis)."""
+        return copy.deepcopy(self.at(shape[0]))
+
+
+class AtWidth(nn.Module):
+    """A slimmable layer at one output width: a candidate. The candidates of a layer hold the same `layer`.
+
+    layer: has `forward(x, width)`, `forward_widths(x, widths)` (each as `forward` gives it, the common part once) and
+    `extract(in_channels, width)`.
+    """
+
+    def __init__(self, layer: nn.Module, width: int) -> None:
+        super().__init__()
+        self.layer, self.width = layer, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, ...] -> [B, width, ...]."""
+        return self.layer(x, self.width)
+
+    @classmethod
+    def run_together(cls, candidates: Sequence[AtWidth], x: Tensor) -> list[Tensor]:
+        """The output of each candidate; what they share is computed once, at the widest."""
+        return candidates[0].layer.forward_widths(x, [candidate.width for candidate in candidates])  # type: ignore
+
+    def extract(self, shape: Sequence[int]) -> nn.Module:
+        """A plain module with copies of the slices that an input of `shape` (no batch axis) uses."""
+        return self.layer.extract(shape[0], self.width)  # type: ignore
+
+
+def prefix(x: Tensor, width: int) -> Tensor:
+    """The first channels of x `[B, C, ...]`, packed in x's own layout; x itself where these are all."""
+    if width == x.shape[1]:
+        return x
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x[:, :width].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _copied(part: Tensor, whole: Tensor) -> nn.Parameter:
+    copied = part.detach().clone(memory_format=torch.contiguous_format)
+    return nn.Parameter(copied, whole.requires_grad)

@@ -1,0 +1,100 @@
+"""Functional rating against running every path on through the teacher's own layers, one at a time."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pynas.errors import InputError
+from pynas.methods import DNA
+from pynas.teachers import Teacher
+
+from .nets import small_net, small_teacher
+
+
+def naive(loss, logits, teacher, labels):
+    if loss == "kl":
+        return functional.kl_div(logits.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
+    if loss == "cross_entropy":
+        return functional.cross_entropy(logits, labels)
+    return (logits.argmax(1) != labels).double().mean()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("loss, widths", [("kl", (6, 8)), ("cross_entropy", (6, 8)), ("error", (6, 8)),
+                                          ("kl", (9, 11)), ("kl", (4, 5))])  # fmt: skip
+def test_ratings_equal_running_on_through_the_teacher(loss, widths, workers):
+    torch.manual_seed(0)
+    method = DNA(small_net(), small_teacher(widths), image_shape=(3, 8, 8))
+    images, labels = torch.randn(12, 3, 8, 8), torch.randint(0, 5, (12,))
+    method.prepare([(images, labels)])
+    loader = [(images[:6], labels[:6]), (images[6:], labels[6:])]
+    before = copy.deepcopy(method.state_dict())
+    tables = method.rate(loader, loss=loss, workers=workers)
+    module = method.teacher.module
+    for b, cells in enumerate(method.net.space.blocks):
+        weight = method.projections[b].weight
+        for c, cell in enumerate(cells):
+            for path in np.ndindex(*cell.counts):
+                scores = []
+                for part, label in loader:
+                    with torch.no_grad():
+                        features, _ = method.targets(part)
+                        x = method.net.eval().stem(part) if b == 0 else features[b - 1]
+                        layers = copy.deepcopy(method.net.blocks).train()[b][c]
+                        for layer, candidate in zip(layers, path):
+                            x = layer[candidate](x)
+                        if widths[b] != weight.shape[0]:
+                            x = torch.einsum("oi,bohw->bihw", weight, x)
+                        logits = module[2:](x) if b == 0 else module[3:](x)
+                        scores.append(float(naive(loss, logits, module(part), label)))
+                assert tables[b][c][path] == pytest.approx(np.mean(scores), rel=1e-4, abs=1e-7)
+    after = method.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_a_path_that_gives_the_teachers_feature_loses_nothing():
+    """Widening goes back exactly; the score of a perfect path is then 0 in every loss against the teacher."""
+    torch.manual_seed(0)
+    method = DNA(small_net(), small_teacher((4, 5)), image_shape=(3, 8, 8))
+    images = torch.randn(12, 3, 8, 8)
+    method.prepare([(images, None)])
+    method.net.blocks[1][0][0][0] = Perfect(method)
+    for candidate in range(2):
+        method.net.blocks[1][0][1][candidate] = nn.Identity()
+    tables = method.rate([(images, torch.zeros(12, dtype=torch.int64))], loss="kl")
+    assert tables[1][0][0, 0] == pytest.approx(0, abs=1e-6)
+    assert tables[1][0][1, 0] > 0.01
+
+
+class Perfect(nn.Module):
+    """The teacher's own block between the projections of its input and output."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.before, self.after = method.projections
+        self.block = method.teacher.module[2]
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.block[1].eval()
+            normed = nn.functional.batch_norm(self.block[0](self.before.back(x)), self.block[1].running_mean,
+                                              self.block[1].running_var, self.block[1].weight, self.block[1].bias)  # fmt: skip
+            return self.after(normed.relu())
+
+
+def test_teachers_that_cannot_judge_are_refused():
+    images, labels = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 7])
+    method = DNA(small_net(), small_teacher(norm="batch"), image_shape=(3, 8, 8))
+    with pytest.raises(InputError, match="norm 'running' for these losses, got 'batch'"):
+        method.rate([(images, labels)], loss="kl")
+    method = DNA(small_net(), small_teacher(), image_shape=(3, 8, 8))
+    with pytest.raises(InputError, match="labels below 5, the teacher's classes, for the loss 'error', got 7"):
+        method.rate([(images, labels)], loss="error")
+    headless = DNA(small_net(), Teacher(method.teacher.module[:3], ["1", "2"]), image_shape=(3, 8, 8))
+    with pytest.raises(InputError, match="with logits for the loss 'kl'"):
+        headless.rate([(images, labels)], loss="kl")
