@@ -6,6 +6,7 @@ from typing import Any
 from pynas.methods.block_weights import BlockWeights, fit_block_weights
 from pynas.methods.bossnas import BossNAS
 from pynas.methods.dna import DNA
+from pynas.methods.dna_plus import DNAPlus
 from pynas.methods.dna_pp import DNAPlusPlus
 from pynas.methods.linear_evaluation import LinearEvaluation
 from pynas.methods.method import Method
@@ -16,6 +17,7 @@ from pynas.methods.prenas import PreNAS
 
 METHODS: dict[str, Callable[..., Any]] = {
     "dna": DNA,
+    "dna-plus": DNAPlus,
     "dna-pp": DNAPlusPlus,
     "bossnas": BossNAS,
     "pinas": PiNAS,
@@ -29,6 +31,7 @@ __all__ = [
     "METHODS",
     "BlockWeights",
     "BossNAS",
+    "DNAPlus",
     "DNAPlusPlus",
     "LinearEvaluation",
     "Method",
