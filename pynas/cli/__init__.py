@@ -32,7 +32,6 @@ COMMANDS = (
     doctor,
 )
 for module in COMMANDS:
-for module in (run, train, rate, search, select, export, retrain, report, correlate, spaces, methods, doctor):
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 
 
