@@ -43,6 +43,10 @@ class Recording:
         return self.input.nbytes + self.output.nbytes
 
 
+class BrokenCapture(RuntimeError):
+    """A capture that was begun and failed: the allocator may still think that it goes on, so no other should begin."""
+
+
 Record = Callable[[nn.Module, Tensor, Any], Recording]
 
 
@@ -64,8 +68,11 @@ def record_cuda(module: nn.Module, x: Tensor, pool: Any) -> Recording:
     torch.cuda.current_stream(x.device).wait_stream(stream)
     static.copy_(x)  # a module may write to its input
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        output = module(static)
+    try:
+        with torch.cuda.device(x.device), torch.cuda.graph(graph, pool=pool):
+            output = module(static)
+    except Exception as error:
+        raise BrokenCapture(str(error)) from error
     return Recording(static, output, graph.replay)
 
 
@@ -73,7 +80,7 @@ class Graphs:
     """Runs modules, by replay where they were recorded.
 
     The second run on inputs of a shape is recorded, and compared with a plain one. A module that cannot be recorded, or
-    whose replay gives something else, runs plainly for good.
+    whose replay gives something else, runs plainly for good; after a broken capture, nothing more is recorded.
 
     max_bytes: budget of the static tensors. pool: where the recordings' temporaries live.
     """
@@ -109,8 +116,10 @@ class Graphs:
         try:
             recording = self._record(module, x, self._pool)
             agrees = same_output(recording(x), expected)
-        except Exception:  # whatever a module does that a graph cannot hold
+        except Exception as error:  # whatever a module does that a graph cannot hold
             agrees = False
+            if isinstance(error, BrokenCapture):
+                self._room = 0
         if agrees:
             self._runs[key] = recording
             self._room -= recording.nbytes

@@ -10,7 +10,7 @@ from torch import nn
 
 from pynas.errors import InputError
 from pynas.rating import engine, rate, rate_population
-from pynas.rating.graphs import Graphs, Recording
+from pynas.rating.graphs import BrokenCapture, Graphs, Recording
 
 from .models import NAIVE_LOSSES, alone, mbconv_layers, some_batches
 from .test_population import projector, views
@@ -64,18 +64,21 @@ def test_shape_layout_type_and_paths_have_recordings_of_their_own(recorder):
     assert (recorder.recorded, recorder.replayed) == (5, 10)
 
 
-def test_a_module_that_cannot_be_recorded_runs_plainly_for_good():
-    attempts = []
+@pytest.mark.parametrize(("error", "attempts"), [(RuntimeError, 2), (BrokenCapture, 1)])
+def test_a_module_that_cannot_be_recorded_runs_plainly_for_good(error, attempts):
+    """A broken capture ends the recording of other modules too."""
+    tried = []
 
     def fails(module, x, pool):
-        attempts.append(1)
-        raise RuntimeError("operation not permitted when stream is capturing")
+        tried.append(module)
+        raise error("operation not permitted when stream is capturing")
 
-    graphs, module = Graphs(1 << 20, fails), nn.Linear(3, 2)
+    graphs, modules = Graphs(1 << 20, fails), [nn.Linear(3, 2), nn.Linear(3, 2)]
     for n in (4, 4, 4, 5, 5, 5):
-        x = torch.randn(n, 3)
-        torch.testing.assert_close(graphs.run(module, x, 1), module(x))
-    assert len(attempts) == 1
+        for module in modules:
+            x = torch.randn(n, 3)
+            torch.testing.assert_close(graphs.run(module, x, 1), module(x))
+    assert len(tried) == attempts
 
 
 def test_a_replay_that_gives_something_else_is_not_used(recorder):
