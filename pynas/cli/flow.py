@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pynas.errors import InputError
@@ -18,7 +18,9 @@ class Flow:
         `own`. build(run, show): the method, an nn.Module on the run's net.
     train(run, show), rate(run, loss, norm, show), find(run, wishes), export(run, architecture): the stages of
         `pynas run`, in this order.
-    space: the default space. augmentation, views: what the training images go through. loss, norm: the default rating.
+    more: options of the stages beside the method's; defaults: values of options that the commands take instead of the
+        constructor's. space, epochs: the defaults.
+    augmentation, views: what the training images go through. loss, norm: the default rating.
     """
 
     method: Callable[..., Any]
@@ -33,12 +35,21 @@ class Flow:
     views: int = 1
     loss: str = "relative_l1"
     norm: str = "batch"
+    epochs: int = 20
+    more: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's options with their defaults."""
+        """All options with their defaults."""
+        return {**self.method_options, **self.more}
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """Those of the method's constructor, with the defaults that the commands take."""
         taken = inspect.signature(self.method).parameters.values()
-        return {p.name: p.default for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in self.own}
+        own = {p.name: p.default for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in self.own}
+        return {**own, **self.defaults}
 
     def check_options(self, given: Mapping[str, Any]) -> None:
         """Whether the method has these options.
