@@ -42,8 +42,11 @@ def main() -> None:
         values, architecture = 100 * np.array(row["test_accuracies"]), row["architecture"].replace("|", "\\|")
         spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
         taught = "" if row["teacher_accuracy"] is None else f"{row['teacher_accuracy']:.2%}"
-        print(f"| {row['generation']} | `{architecture}` | {row['madds'] / 1e6:.2f} M | {row['params'] / 1e3:.0f} k "
-              f"| {taught} | {values.mean():.2f} %{spread} | {', '.join(f'{value:.2f}' for value in values)} |", flush=True)  # fmt: skip
+        sizes = f"{row['madds'] / 1e6:.2f} M | {row['params'] / 1e3:.0f} k"
+        each = ", ".join(f"{value:.2f}" for value in values)
+        print(
+            f"| {row['generation']} | `{architecture}` | {sizes} | {taught} | {values.mean():.2f} %{spread} | {each} |"
+        )
     write_json(options.run / "retrained_generations.json", {"epochs": options.epochs, "generations": rows})
 
 
