@@ -236,9 +236,14 @@ def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
 
     architecture: the best of search.json when None.
     """
-    architecture = architecture or found_architecture(run)
     method, digest = run.trained_method()
-    model = export.subnet(method.net, architecture)
+    return export_from(run, method.net, digest, architecture)
+
+
+def export_from(run: Run, net: Any, digest: str, architecture: Architecture | None) -> dict[str, Any]:
+    """The same from the supernet `net`, whose weights have this digest."""
+    architecture = architecture or found_architecture(run)
+    model = export.subnet(net, architecture)
     recalibrate(run, model)
     return write_subnet(run, model, architecture, digest)
 
