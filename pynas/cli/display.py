@@ -112,6 +112,10 @@ def print_found(content: Mapping[str, Any]) -> None:
             f"Exact: {content['visited']:,} nodes visited, {content['pruned']:,} pruned, "
             f"no architecture scores below {content['lower_bound']:.6f}."
         )
+    for each in content.get("generations", ()):
+        tau = "" if each["tau_to_last"] is None else f", tau to the generation before {each['tau_to_last']:.3f}"
+        by = "" if each["teacher_accuracy"] is None else f", taught at {each['teacher_accuracy']:.2%}"
+        say(f"Generation {each['generation']}: {each['architecture']}{by}{tau}")
     if "latency_table" in content:
         note = content["latency_table"]
         say(

@@ -18,8 +18,9 @@ class Flow:
         `own`. build(run, show): the method, an nn.Module on the run's net.
     train(run, show), rate(run, loss, norm, show), find(run, wishes), export(run, architecture): the stages of
         `pynas run`, in this order.
-    defaults: options of the later stages, and of the method where the command line's data want another default.
-    space: the default space. augmentation, views: what the training images go through. loss, norm: the default rating.
+    more: options of the stages beside the method's; defaults: values of options that the commands take instead of the
+        constructor's. space, epochs: the defaults.
+    augmentation, views: what the training images go through. loss, norm: the default rating.
     """
 
     method: Callable[..., Any]
@@ -29,23 +30,26 @@ class Flow:
     find: Callable[..., dict[str, Any]]
     export: Callable[..., dict[str, Any]]
     own: tuple[str, ...] = ()
-    defaults: Mapping[str, Any] = field(default_factory=dict)
     space: str = "mbconv-mini"
     augmentation: str = "standard"
     views: int = 1
     loss: str = "relative_l1"
     norm: str = "batch"
+    epochs: int = 20
+    more: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options with their defaults."""
-        return {**self.method_options, **self.defaults}
+        """All options with their defaults."""
+        return {**self.method_options, **self.more}
 
     @property
     def method_options(self) -> dict[str, Any]:
-        """Those of the method's constructor, with its own defaults."""
+        """Those of the method's constructor, with the defaults that the commands take."""
         taken = inspect.signature(self.method).parameters.values()
-        return {p.name: p.default for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in self.own}
+        own = {p.name: p.default for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in self.own}
+        return {**own, **self.defaults}
 
     def check_options(self, given: Mapping[str, Any]) -> None:
         """Whether the method has these options.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -216,15 +216,15 @@ def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
     return stages.export_from(run, *ready(run, Show(None)), architecture)
 
 
-def _flow(method: Callable[..., Any], defaults: Sequence[tuple[str, Any]] = (), views: int = 1) -> Flow:
-    return Flow(method, build, train, rate, find, export_found, defaults={**LATER, **dict(defaults)},
-                space="nasbench201-mini", views=views, loss=LOSS, norm="recalibrate")  # fmt: skip
+def _flow(method: Callable[..., Any], views: int = 1, **options: Any) -> Flow:
+    return Flow(method, build, train, rate, find, export_found, space="nasbench201-mini", views=views, loss=LOSS,
+                norm="recalibrate", **options)  # fmt: skip
 
 
 # Defaults for images as few and small as the digits; Pi-NAS's own are for ImageNet.
-SMALL = (("queue_size", 1024), ("projector_norm", True), ("momentum", 0.99), ("learning_rate", 0.06))
+SMALL = {"queue_size": 1024, "projector_norm": True, "momentum": 0.99, "learning_rate": 0.06}
 FLOWS = {
-    "pinas": _flow(methods.PiNAS, (*SMALL, ("linear_epochs", 10), ("linear_rate", 1.0)), views=4),
-    "spos": _flow(methods.spos),
-    "fairnas": _flow(methods.fairnas),
+    "pinas": _flow(methods.PiNAS, 4, defaults=SMALL, more={**LATER, "linear_epochs": 10, "linear_rate": 1.0}),
+    "spos": _flow(methods.spos, more=LATER),
+    "fairnas": _flow(methods.fairnas, more=LATER),
 }

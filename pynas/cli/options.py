@@ -57,6 +57,16 @@ ImageSize = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Side of the images in pixels. [default: the space's]", show_default=False),
 ]
+LimitImages = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        help="Search with so many of the training images, classes in equal shares. [default: all]", show_default=False
+    ),
+]
+ValFraction = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Part of the training images that paths are rated on. [default: 0.2]", show_default=False),
+]
 Seed = Annotated[Optional[int], typer.Option(help="Seed of everything. [default: 0]", show_default=False)]  # noqa: UP045
 Loss = Annotated[
     Optional[str],  # noqa: UP045

@@ -31,6 +31,8 @@ class Settings:
     batch_size: int = 64
     accumulate: int = 1
     image_size: int | None = None
+    limit_images: int | None = None
+    val_fraction: float = 0.2
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)  # of the method
 
@@ -45,6 +47,12 @@ class Settings:
 def names(text: str | None) -> list[str] | None:
     """Names separated by commas; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def named_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among a command's arguments; None for those that the user left open."""
+    given = {known.name: arguments[known.name] for known in fields(Settings) if known.name != "options"}
+    return {**given, "taps": names(arguments["taps"]), "options": method_options(arguments["option"])}
 
 
 def method_options(given: list[str] | None) -> dict[str, Any] | None:

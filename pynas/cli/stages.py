@@ -21,6 +21,7 @@ from pynas.costs import Costs, count
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.files import read_json
+from pynas.methods.scaling import load_scaled
 from pynas.rating import Progress, ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
@@ -51,7 +52,9 @@ class Run:
         A pretrained teacher gets them normalised as it was trained on them.
         """
         size = self.settings.image_size or self.space.image_size
-        images = load(self.settings.data, size, seed=self.settings.seed)
+        settings = self.settings
+        images = load(settings.data, size, val_fraction=settings.val_fraction, seed=settings.seed,
+                      limit=settings.limit_images)  # fmt: skip
         named = self.named_teacher
         if named is not None and "mean" in named.made_from:
             images = replace(images, mean=tuple(named.made_from["mean"]), std=tuple(named.made_from["std"]))
@@ -66,16 +69,18 @@ class Run:
 
     @cached_property
     def named_teacher(self) -> teachers.Teacher | None:
-        """A teacher by its timm name; None where a small one is asked for."""
-        if self.settings.teacher == "small":
+        """A teacher by its timm name; None for one that is made in the run and kept in its folder."""
+        if self.settings.teacher in ("small", "scaled"):
             return None
         return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, taps=self.settings.taps)
 
     def teacher(self, progress: Callable[[int, int, float], None] | None = None) -> teachers.Teacher:
-        """The named teacher, or the small one, which is trained once and kept in the folder."""
+        """The named teacher, DNA+'s scaled one, or a small one, which is trained once and kept in the folder."""
         if self.named_teacher is not None:
             return self.named_teacher
         path = self.folder / "teacher.safetensors"
+        if self.settings.teacher == "scaled":
+            return load_scaled(path)
         if path.exists():
             return teachers.load_small(path)
         shape = self.data.image_shape
@@ -237,12 +242,26 @@ def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
 
 def export_from(run: Run, net: Any, digest: str, architecture: Architecture | None) -> dict[str, Any]:
     """The same from the supernet `net`, whose weights have this digest."""
-    if architecture is None:
-        found = read_json(run.folder / "search.json", SEARCH)["found"]
-        architecture = run.space.parse(found[0]["architecture"])
+    architecture = architecture or found_architecture(run)
     model = export.subnet(net, architecture)
+    recalibrate(run, model)
+    return write_subnet(run, model, architecture, digest)
+
+
+def found_architecture(run: Run) -> Architecture:
+    """The best one of search.json."""
+    found = read_json(run.folder / "search.json", SEARCH)["found"]
+    return run.space.parse(found[0]["architecture"])
+
+
+def recalibrate(run: Run, model: torch.nn.Module) -> None:
+    """Re-estimate a network's batch norm on training images, and leave it in evaluation mode."""
     export.recalibrate(model, itertools.islice(run.loader("train"), CALIBRATION_BATCHES))
     model.eval()
+
+
+def write_subnet(run: Run, model: torch.nn.Module, architecture: Architecture, digest: str) -> dict[str, Any]:
+    """Measure a network on the test images and write it; digest: of the weights it was taken from."""
     accuracy = teachers.accuracy(model, run.data, device=run.device)
     path = run.folder / "subnet.safetensors"
     made_from = {"checkpoint": digest, "image_shape": list(run.data.image_shape), "data": run.data.fingerprint,

@@ -103,6 +103,23 @@ class ImageData:
         return Loader(getattr(self, part), batch_size, transform, self.mean, self.std, **options)
 
 
+def some_of(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Sorted indices of `count` samples, drawn at random with the classes in equal shares as far as these last.
+
+    Raises:
+        InputError: fewer than one sample of each class.
+    """
+    classes = np.unique(labels)
+    if count < len(classes):
+        raise InputError(f"[data] expected a limit of at least {len(classes)} images, one per class, got {count}")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty(len(labels), np.int64)
+    for label in classes:
+        of_class = order[labels[order] == label]
+        turn[of_class] = np.arange(len(of_class))
+    return np.sort(order[np.argsort(turn[order], kind="stable")[:count]])
+
+
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of two parts with the classes in equal shares, the second of about `fraction` of all.
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from pynas.data.images import Arrays, Folder, ImageData, stratified_split
+from pynas.data.images import Arrays, Folder, ImageData, some_of, stratified_split
 from pynas.errors import InputError
 
 NAMES = ("digits", "cifar10", "cifar100")
@@ -25,6 +25,7 @@ def load(
     image_size: int | None = None,
     *,
     val_fraction: float = 0.2,
+    limit: int | None = None,
     seed: int = 0,
     root: str | Path = "data",
     download: bool = False,
@@ -35,6 +36,7 @@ def load(
     name: "digits" (8x8 handwritten digits, embedded; 32x32 by default); "cifar10" or "cifar100" (torchvision's copy
     under `root`); a .npz with x_train, y_train, x_test, y_test (uint8 `[N, H, W]` or `[N, H, W, 1 or 3]`, labels
     0..C-1); a folder with train/CLASS/* and val/CLASS/* (224x224 by default), whose val/ is the test part.
+    limit: use so many of the training part's images, classes in equal shares (stratified, seeded); None: all.
     image_size: side of the images, resized bilinearly; flip: whether a mirrored image keeps its class (not for digits).
 
     Raises:
@@ -46,14 +48,16 @@ def load(
     if not 0 <= seed < 2**32:
         raise InputError(f"[data] expected a seed in 0..{2**32 - 1}, got {seed}")
     if name == "digits":
-        return _in_memory("digits", _digits(), image_size or 32, val_fraction, seed, bool(flip))
+        return _in_memory("digits", _limited(_digits(), limit, seed), image_size or 32, val_fraction, seed, bool(flip))
     mirrored = flip is None or flip
     if name in ("cifar10", "cifar100"):
-        return _in_memory(str(name), _cifar(str(name), root, download), image_size, val_fraction, seed, mirrored)
+        raw = _limited(_cifar(str(name), root, download), limit, seed)
+        return _in_memory(str(name), raw, image_size, val_fraction, seed, mirrored)
     if path.is_dir():
-        return _folder(path, image_size or 224, val_fraction, seed, mirrored)
+        return _folder(path, image_size or 224, val_fraction, seed, mirrored, limit)
     if path.is_file():
-        return _in_memory(path.stem, _npz(path), image_size, val_fraction, seed, mirrored)
+        raw = _limited(_npz(path), limit, seed)
+        return _in_memory(path.stem, raw, image_size, val_fraction, seed, mirrored)
     raise InputError(f"[data] expected {', '.join(NAMES)}, a .npz file or a folder, got {str(name)!r}: nothing there")
 
 
@@ -93,6 +97,15 @@ def _npz(path: Path) -> Raw:
     except Exception as error:  # numpy, zipfile and zlib each raise their own
         raise InputError(f"[data] expected a whole .npz file without pickles, got {path}: {error}") from None
     return x_train, y_train, x_test, y_test
+
+
+def _limited(raw: Raw, limit: int | None, seed: int) -> Raw:
+    """With fewer training images; malformed ones stay as they are, to be complained about later."""
+    labels = np.asarray(raw[1]).reshape(-1)
+    if limit is None or limit >= len(labels) or len(labels) != len(raw[0]):
+        return raw
+    rows = some_of(labels, limit, seed)
+    return raw[0][rows], raw[1][rows], raw[2], raw[3]
 
 
 def _in_memory(name: str, raw: Raw, image_size: int | None, val_fraction: float, seed: int, flip: bool) -> ImageData:
@@ -178,7 +191,9 @@ def _statistics(images: torch.Tensor) -> tuple[tuple[float, float, float], tuple
     return tuple(mean.tolist()), tuple(std.tolist())  # type: ignore[return-value]
 
 
-def _folder(path: Path, image_size: int, val_fraction: float, seed: int, flip: bool) -> ImageData:
+def _folder(
+    path: Path, image_size: int, val_fraction: float, seed: int, flip: bool, limit: int | None = None
+) -> ImageData:
     (classes, samples), (test_classes, test) = (_image_folder(path / part) for part in ("train", "val"))
     if classes != test_classes:
         differing = sorted(set(classes) ^ set(test_classes))
@@ -188,6 +203,9 @@ def _folder(path: Path, image_size: int, val_fraction: float, seed: int, flip: b
     if len(classes) < 2:
         raise InputError(f"[data] expected at least 2 classes in {path}/train, got {len(classes)}")
     labels = np.asarray([label for _, label in samples])
+    if limit is not None and limit < len(samples):
+        rows = some_of(labels, limit, seed).tolist()
+        samples, labels = [samples[row] for row in rows], labels[rows]
     train, val = stratified_split(labels, val_fraction, seed)
     files = [
         (Path(name).relative_to(path).as_posix(), Path(name).stat().st_size, label) for name, label in samples + test

@@ -49,7 +49,7 @@ class BossNAS(nn.Module):
     the first views from the second ones, and renormalize: the mean is normalised again, both as the released code does.
     momentum: of the average, rising to 1 by a cosine. hidden, dim: of projector and predictor; width: what the features
     of paths that end with different widths are brought to, by default the widest. rate: the learning rate for a batch
-    of 4096, scaled by `batch_size` / 4096. accumulate: parts that a batch is split into, with one update. amp: bfloat16.
+    of 4096, scaled by `batch_size` / 4096 (images per update; batches may be accumulated by `fit`). amp: bfloat16.
 
     Raises:
         InputError: options outside these, or more paths than a layer has candidates under fair sampling.
@@ -78,11 +78,10 @@ class BossNAS(nn.Module):
         batch_size: int = 256,
         weight_decay: float = 1e-6,
         warmup_epochs: float = 1.0,
-        accumulate: int = 1,
         amp: bool = False,
     ):
         super().__init__()
-        check_at_least("bossnas", 1, paths=paths, accumulate=accumulate, hidden=hidden, dim=dim)
+        check_at_least("bossnas", 1, paths=paths, hidden=hidden, dim=dim)
         check_one_of("bossnas", "target", target, TARGETS)
         check_one_of("bossnas", "feed", feed, ("best", "joint"))
         check_one_of("bossnas", "sampling", sampling, (None, *SAMPLERS))
@@ -95,7 +94,7 @@ class BossNAS(nn.Module):
         self.pairs = paths if views == "each" else 1
         self.both_views, self.renormalize, self.momentum = both_views, renormalize, momentum
         self.learning_rate, self.weight_decay = rate * batch_size / 4096, weight_decay
-        self.warmup_epochs, self.accumulate, self.amp = warmup_epochs, accumulate, amp
+        self.warmup_epochs, self.amp = warmup_epochs, amp
         outputs = check_target(target, num_classes, self.teacher, self.image_shape, len(net.space.blocks))
         self.heads, self.ema_heads = build_heads(block_widths(net, self.image_shape), width, hidden, dim, outputs)
         self.ema = frozen_copy(net)
@@ -148,7 +147,7 @@ class BossNAS(nn.Module):
     def prepare(self, batches: Batches) -> None:
         """Check the first batch before anything is trained."""
         for images, _ in batches:
-            check_views(images, self.views, self.accumulate)
+            check_views(images, self.views)
             return
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -165,17 +164,13 @@ class BossNAS(nn.Module):
 
     def training_step(self, images: Views, labels: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
         """Forward and backward of the blocks that learn; the losses are means over the paths."""
-        views = [self.place(view) for view in check_views(images, self.views, self.accumulate)]
+        views = [self.place(view) for view in check_views(images, self.views)]
         losses: dict[str, Tensor] = {}
-        for part in range(self.accumulate):
-            some = [view.tensor_split(self.accumulate)[part] for view in views]
-            wanted = labels.tensor_split(self.accumulate)[part]
-            for b, state, inputs in self.inputs(some, rng):
-                with self.autocast():
-                    found = self.path_losses(b, self.sampler(b, state)(rng), inputs, some, wanted)
-                (found.sum() / self.accumulate).backward()
-                mean = found.detach().mean() / self.accumulate
-                losses[f"block_{b + 1}"] = losses.get(f"block_{b + 1}", 0) + mean
+        for b, state, inputs in self.inputs(views, rng):
+            with self.autocast():
+                found = self.path_losses(b, self.sampler(b, state)(rng), inputs, views, labels)
+            found.sum().backward()
+            losses[f"block_{b + 1}"] = found.detach().mean()
         return losses
 
     def path_losses(self, block: int, choices: Sequence[Choice], x: Views, images: Views, labels: Tensor) -> Tensor:

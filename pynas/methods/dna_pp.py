@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -14,10 +13,11 @@ import torch
 from torch import nn
 
 from pynas.errors import InputError
-from pynas.methods.dna import check_taps
+from pynas.methods.block_batches import check_taps
 from pynas.methods.learning_teacher import LearningTeacher, batch_statistics
 from pynas.methods.projection import Projection
 from pynas.methods.sampling import uniform_path
+from pynas.methods.schedule import lars, warm_cosine
 from pynas.methods.self_supervised_loss import SelfSupervisedLoss
 from pynas.rating import ScoreTable, rate
 from pynas.spaces import Choice
@@ -97,21 +97,13 @@ class DNAPlusPlus(nn.Module):
             entry.fit(block)  # type: ignore[operator]
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """LARS; matrices and kernels in the first group, biases and norms in the second."""
-        from timm.optim.lars import Lars
-
+        """LARS over both nets and the MLPs."""
         learning = [parameter for name, parameter in self.named_parameters() if not name.startswith("net.head.")]
-        groups = [
-            {"params": [p for p in learning if p.ndim > 1], "weight_decay": self.weight_decay, "always_adapt": True},
-            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return Lars(groups, lr=self.learning_rate, momentum=0.9, trust_coeff=self.trust)
+        return lars(learning, self.learning_rate, self.weight_decay, self.trust)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Linear warm-up, then a cosine down to 0."""
-        if progress < self.warmup:
-            return (progress + 1e-3) / self.warmup
-        return (1 + math.cos(math.pi * (progress - self.warmup) / max(epochs - self.warmup, 1e-9))) / 2
+        return warm_cosine(progress, epochs, self.warmup)
 
     def training_step(self, images: Any, labels: torch.Tensor, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """One step of all blocks of supernet and teacher; backward runs block by block.

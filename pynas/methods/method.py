@@ -14,15 +14,13 @@ from pynas.supernets import Supernet
 class Method(Protocol):
     """A method is an nn.Module with these members; `pynas.fit` needs nothing else.
 
-    One that keeps averages of its weights has `after_step(progress, epochs)` too, called after each update.
-
     Randomness comes from `rng` alone (and torch's generator, which the loop seeds per step), so that a step depends on
     the weights, the batch and the step's number, and a resumed run repeats the one that was killed. What training
     changes is in the state dict.
 
     Optional: `before_step(progress, epochs, optimizer)`, called before every step of the optimiser, where the stages of
-    a training may begin; and `scaler`, a `torch.amp.GradScaler` through which `training_step` scales the losses that it
-    runs backward.
+    a training may begin; `after_step(progress, epochs)`, called after it, where averages of weights move; and `scaler`, a
+    `torch.amp.GradScaler` through which `training_step` scales the losses that it runs backward.
     """
 
     net: Supernet

@@ -14,11 +14,11 @@ def first_view(images: Any) -> Tensor:
     return images[0] if isinstance(images, (list, tuple)) else images
 
 
-def check_views(images: Any, views: int, parts: int) -> list[Tensor]:
-    """The views of a training batch, which is learned from in `parts`.
+def check_views(images: Any, views: int) -> list[Tensor]:
+    """The views of a training batch.
 
     Raises:
-        InputError: views that do not come in pairs, another number of them, or parts of one image.
+        InputError: views that do not come in pairs, another number of them, or a batch of one image.
     """
     if not isinstance(images, (list, tuple)) or len(images) % 2:
         got = f"{len(images)} views" if isinstance(images, (list, tuple)) else "single images"
@@ -26,7 +26,7 @@ def check_views(images: Any, views: int, parts: int) -> list[Tensor]:
     if len(images) != views:
         rule = f"{views} views, a pair {'per path' if views > 2 else 'in all'}"
         raise InputError(f"[views] expected {rule}, got {len(images)}; use a loader with views={views}")
-    if len(images[0]) < 2 * parts:
-        raise InputError(f"[views] expected at least two images in each of {parts} part(s) of a batch, since batch norm "
-                         f"needs them, got a batch of {len(images[0])}")  # fmt: skip
+    if len(images[0]) < 2:
+        raise InputError("[views] expected batches of at least two images, since batch norm needs them, "
+                         f"got {len(images[0])}")  # fmt: skip
     return list(images)

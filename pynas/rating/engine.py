@@ -70,7 +70,7 @@ class Engine:
     ) -> None:
         self._tree, self._modes, self._settings = tree, modes, settings
         self._calibration = calibration
-        self.device = _device(layers)
+        self.device = device_of(layers)
         self._workers = (settings.workers or torch.get_num_threads()) if self.device.type == "cpu" else 1
         self.max_bytes = settings.max_bytes or default_max_bytes(self.device)
         enough = (depth for depth in range(tree.depth) if tree.width(depth) >= _SHARES * self._workers)
@@ -154,7 +154,8 @@ class Engine:
         return x.contiguous(memory_format=torch.channels_last) if last and x.ndim == 4 else x
 
 
-def _device(layers: Sequence[Sequence[nn.Module]]) -> torch.device:
+def device_of(layers: Sequence[Sequence[nn.Module]]) -> torch.device:
+    """Where the modules are."""
     tensors = (t for layer in layers for module in layer for t in (*module.parameters(), *module.buffers()))
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 

@@ -1,6 +1,7 @@
 """Training: the loop, checkpoints, exact resume; block after block."""
 
 from pynas.train.blocks import BlockStep, fit_blocks
+from pynas.train.head import fit_head
 from pynas.train.loop import Step, fit
 
-__all__ = ["BlockStep", "Step", "fit", "fit_blocks"]
+__all__ = ["BlockStep", "Step", "fit", "fit_blocks", "fit_head"]

@@ -38,6 +38,7 @@ class _Driver:
     epochs: int
     run: Path | None
     seed: int
+    accumulate: int
     rate_epochs: Collection[int]
     calibration_batches: int
     on_step: Callable[[BlockStep], None] | None
@@ -73,7 +74,7 @@ class _Driver:
 
     def train(self, b: int) -> None:
         self.method.start(b)
-        length = len(self.train_loader)  # type: ignore[arg-type]
+        length = -(-len(self.train_loader) // self.accumulate)  # type: ignore[arg-type]
 
         def on_step(step: Step) -> None:
             if self.on_step is not None:
@@ -82,7 +83,15 @@ class _Driver:
                 file = self.run / "scores" / f"epoch_{step.epoch}" / f"block_{b + 1}.npz"
                 save_block(file, self.rate(b), **self.description(b), epoch=step.epoch)
 
-        fit(self.method, self.train_loader, self.epochs, self.folder(b), seed=self.seed + b, on_step=on_step)
+        fit(
+            self.method,
+            self.train_loader,
+            self.epochs,
+            self.folder(b),
+            seed=self.seed + b,
+            accumulate=self.accumulate,
+            on_step=on_step,
+        )
 
     def rate(self, b: int) -> list[ScoreTable]:
         return self.method.rate_block(
@@ -125,7 +134,9 @@ class _Driver:
         return {name: value for name, value in trained_state(self.method).items() if name.startswith(tuple(parts))}
 
     def description(self, b: int) -> dict[str, Any]:
-        return {"block": b + 1, "seed": self.seed, "epochs": self.epochs, "batches": len(self.train_loader)}  # type: ignore[arg-type]
+        length = len(self.train_loader)  # type: ignore[arg-type]
+        said = {"seed": self.seed, "epochs": self.epochs, "accumulate": self.accumulate, "batches": length}
+        return {"block": b + 1, **said}
 
     def file(self, b: int) -> Path:
         assert self.run is not None
@@ -143,6 +154,7 @@ def fit_blocks(
     run: str | Path | None = None,
     *,
     seed: int = 0,
+    accumulate: int = 1,
     rate_epochs: Collection[int] = (),
     calibration_batches: int = 1,
     on_step: Callable[[BlockStep], None] | None = None,
@@ -155,6 +167,7 @@ def fit_blocks(
 
     method: a `pynas.methods.Method` with `start(block)`, `rate_block(...)`, `fix(choice, batches)`, `chosen` and `feed`,
         as BossNAS. val_loader: yields (two views, labels), the same each time. options: for `rate_block`.
+    accumulate: batches that make one step.
     run: folder for `checkpoints/block_k.safetensors`, `scores/block_k.npz`, `training/block_k/metrics.jsonl`.
     rate_epochs: the block is rated at the end of these epochs too, into `scores/epoch_E/block_k.npz`.
     calibration_batches: training batches that batch-norm statistics are re-estimated on.
@@ -166,7 +179,7 @@ def fit_blocks(
         raise InputError("[fit_blocks] expected no rate_epochs with feed='joint', where no path is chosen before the end, "
                          f"got {sorted(rate_epochs)}")  # fmt: skip
     folder = None if run is None else Path(run)
-    driver = _Driver(method, train_loader, val_loader, epochs, folder, seed, rate_epochs, calibration_batches, on_step,
+    driver = _Driver(method, train_loader, val_loader, epochs, folder, seed, accumulate, rate_epochs, calibration_batches, on_step,
                      dict(options))  # fmt: skip
     if method.chosen:
         raise InputError("[fit_blocks] expected a fresh method, got one with chosen paths")

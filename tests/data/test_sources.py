@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pynas import data
+from pynas.data.images import some_of
 from pynas.errors import InputError
 
 
@@ -218,3 +219,27 @@ def test_bad_folders(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     for workers in (0, 1):
         with pytest.raises(InputError, match=r"^\[data\] expected an image, got .*0\.png: .*$"):
             list(data.load(root, 16, val_fraction=0).loader("train", 1, workers=workers))
+
+
+@pytest.mark.parametrize("limit", [10, 57, 200])
+def test_a_limit_keeps_the_classes_in_equal_shares(limit):
+    whole, some = data.load("digits", 8, val_fraction=0), data.load("digits", 8, val_fraction=0, limit=limit)
+    assert len(some.train) == limit and len(some.test) == len(whole.test)
+    counts = np.bincount(some.train.labels.numpy(), minlength=10)
+    assert counts.max() - counts.min() <= 1
+    known = {image.numpy().tobytes() for image in whole.train.images}
+    assert len({image.numpy().tobytes() for image in some.train.images} & known) == limit
+    again = data.load("digits", 8, val_fraction=0, limit=limit)
+    assert torch.equal(again.train.images, some.train.images)
+    assert not torch.equal(data.load("digits", 8, val_fraction=0, limit=limit, seed=1).train.images, some.train.images)
+
+
+def test_limits_that_keep_all_or_too_little():
+    assert data.load("digits", 8, limit=10**6).fingerprint == data.load("digits", 8).fingerprint
+    with pytest.raises(InputError, match="a limit of at least 10 images, one per class, got 9"):
+        data.load("digits", 8, limit=9)
+
+
+def test_a_limit_on_rare_classes():
+    labels = np.array([0] * 50 + [1] * 3)
+    assert np.bincount(labels[some_of(labels, 10, 0)]).tolist() == [7, 3]
