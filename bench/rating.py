@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.rating_layers import slimmable_block, transformer_block
+import pynas
 from pynas.nn import MBConv
 from pynas.rating import rate, rate_population
 from pynas.rating.together import Together
@@ -244,16 +244,18 @@ def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Ten
 
 
 def measure_slimmable(arguments: argparse.Namespace) -> None:
-    """Two residual layers of 8 widths each, as in nats-size: 64 paths, 64 channels at 32x32, batch 32."""
+    """The first two blocks of nats-size, the second after 64 channels: 64 paths each, batch 32 of 32x32 images."""
     torch.manual_seed(0)
-    layers = slimmable_block(64, range(8, 65, 8), (1, 2))
-    measure_shared(arguments, layers, torch.randn(32, 64, 32, 32), torch.randn(32, 64, 16, 16))
+    net = pynas.supernet("nats-size", num_classes=10)
+    for layers, inputs, side in ((net.layers(0, 0), 3, 32), (net.layers(1, 7), 64, 16)):
+        x, target = torch.randn(32, inputs, side, side), torch.randn(32, 64, side // 2, side // 2)
+        measure_shared(arguments, layers, x, target)
 
 
 def measure_transformer(arguments: argparse.Namespace) -> None:
     """Four layers of heads 3, 4 and ratios 3.5, 4, as in AutoFormer-tiny: 256 paths, width 240, 197 tokens, batch 4."""
     torch.manual_seed(0)
-    layers = transformer_block(240, (3, 4), (840, 960), arguments.layers)
+    layers = pynas.supernet("autoformer-tiny", 10).layers(0, -1)[: arguments.layers]
     measure_shared(arguments, layers, torch.randn(4, 197, 240), torch.randn(4, 197, 240))
 
 

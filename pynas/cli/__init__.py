@@ -1,4 +1,4 @@
-"""The command line: `pynas run | train | rate | search | export | report | correlate | spaces | methods | doctor`."""
+"""The command line: one subcommand per file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pynas.cli import correlate, doctor, export, methods, rate, report, run, search, spaces, train
+from pynas.cli import correlate, doctor, export, methods, rate, report, retrain, run, search, select, spaces, train
 from pynas.errors import InputError
 
 app = typer.Typer(
@@ -15,7 +15,21 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
 )
-for module in (run, train, rate, search, export, report, correlate, spaces, methods, doctor):
+COMMANDS = (
+    run,
+    train,
+    rate,
+    search,
+    select,
+    export,
+    retrain,
+    report,
+    correlate,
+    spaces,
+    methods,
+    doctor,
+)
+for module in COMMANDS:
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 
 

@@ -46,15 +46,25 @@ def command(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Where to draw the ranking: .png and .svg are added. [default: correlation-BENCH]"),
     ] = None,
+    plot: Annotated[
+        str, typer.Option(help="What to draw: ranking (of the scores), or side-by-side (of all predictors, few rows).")
+    ] = "ranking",
+    beside: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=FILE.csv of another method's scores, for --plot side-by-side; repeatable."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Rank correlation of scores with published accuracies, beside what parameters, MAdds and chance reach.
 
-    Example: `pynas correlate --bench nats-size --scores published`
+    Example: `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`
     """
     from pynas import tabular
     from pynas.cli import display
+    from pynas.errors import InputError
 
+    if plot not in ("ranking", "side-by-side") or (beside and plot == "ranking"):
+        raise InputError(f"[correlate] expected --plot ranking, or side-by-side with --beside or without, got {plot!r}")
     table = tabular.load(bench, data)
     if above is not None:
         table = table.where(table.accuracy > above)
@@ -64,7 +74,11 @@ def command(
     found = tabular.correlate(
         values, table, lower_is_better=not higher_is_better, top=top, resamples=resamples, seed=seed
     )
-    pictures = _draw(picture or Path(f"correlation-{bench}"), table, found, values, source, not higher_is_better)
+    stem, lower = picture or Path(f"correlation-{bench}"), not higher_is_better
+    if plot == "side-by-side":
+        pictures = _draw_all(stem, table, values, source, lower, _others(beside, table), seed)
+    else:
+        pictures = _draw(stem, table, found, values, source, lower)
     if json:
         names = [str(path) for path in pictures]
         display.print_json({"scores": source, "lower_is_better": not higher_is_better, "source": table.source,
@@ -106,6 +120,42 @@ def _draw(
              f"Kendall τ {shown.tau:.3f}   Spearman ρ {shown.rho:.3f}   Pearson R {shown.r:.3f}")  # fmt: skip
     return draw_ranking(stem, values[rated], bench.accuracy[rated], lower_is_better=lower, title=title,
                         score_label=label, data_label=bench.data)  # fmt: skip
+
+
+def _others(given: list[str] | None, bench: Benchmark) -> dict[str, np.ndarray]:
+    """Other methods' scores by name."""
+    from pynas import tabular
+    from pynas.errors import InputError
+
+    found = {}
+    for text in given or []:
+        name, equals, path = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"[correlate] expected --beside NAME=FILE.csv, got {text!r}")
+        found[name] = tabular.read_scores(path, bench)
+    return found
+
+
+def _draw_all(
+    stem: Path,
+    bench: Benchmark,
+    values: np.ndarray | None,
+    source: str | None,
+    lower: bool,
+    others: dict[str, np.ndarray],
+    seed: int,
+) -> list[Path]:
+    """The scores', the other methods' and the baselines' rankings."""
+    from pynas import tabular
+    from pynas.report import draw_rankings
+
+    sign = 1 if lower else -1
+    predictors = {} if values is None else {source or "scores": sign * values}
+    predictors |= {name: sign * other for name, other in others.items()}
+    predictors |= {tabular.LABELS[name]: -more for name, more in tabular.baselines(bench, seed).items()}
+    return draw_rankings(
+        stem, predictors, bench.accuracy, title=f"{bench.name} ({bench.data}), {len(bench)} architectures"
+    )
 
 
 def _print(found: Comparison, source: str | None) -> None:

@@ -53,6 +53,10 @@ class Show:
         update = self._bar(what)
         return update and (lambda done, total: update(done, total, ""))
 
+    def images(self, what: str = "score images") -> Callable[[int, int], None] | None:
+        """For (images done, in all)."""
+        return self.paths(what)
+
     def _bar(self, what: str) -> Callable[[int, int, str], None] | None:
         """A bar that is added when it first moves."""
         progress = self._progress
@@ -110,6 +114,26 @@ def print_found(content: Mapping[str, Any]) -> None:
             f"{note['median_spread']:.0%}); {note['checked_nets']} whole nets differ from their sums by "
             f"{note['mean_error']:.0%} on average, by {note['mean_error_scaled']:.0%} scaled by {note['whole_over_sum']:.2f}."
         )
+
+
+def print_preferred(content: Mapping[str, Any]) -> None:
+    """The preferred architectures of a space."""
+    cost = content["cost"]
+    table = Table(
+        title=f"Preferred architectures of {content['space_size']:,}, {content['made_from']['top']} per interval"
+    )
+    names = dict.fromkeys([cost, "params", "madds"])
+    headings = ["from", "to", *(UNITS.get(name, name) for name in names), "dim", "depth", "heads", "MLP ratios", "SNIP"]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("heads", "MLP ratios") else "right")
+    for entry in content["architectures"]:
+        bounds = [show_cost(cost, bound) for bound in entry["interval"]]
+        costs = (show_cost(name, entry[name]) for name in names)
+        heads, ratios = (" ".join(f"{value:g}" for value in entry[name]) for name in ("heads", "ratios"))
+        table.add_row(*bounds, *costs, str(entry["dim"]), str(entry["depth"]), heads, ratios, f"{entry['snip']:.5g}")
+    out.print(table)
+    seconds = content["seconds"]
+    say(f"Selected in {seconds['selection']:.2f} s after a backward pass of {seconds['backward']:.1f} s.")
 
 
 def print_exported(content: Mapping[str, Any]) -> None:

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pynas.cli import flow_bossnas, flow_dna
+from pynas.cli import flow_bossnas, flow_dna, flow_dna_pp
 from pynas.cli.flow import Flow
 from pynas.cli.settings import CONFIG, Settings, open_run, read_settings
 from pynas.cli.stages import Run
 from pynas.errors import InputError
 
-FLOWS: dict[str, Flow] = {"bossnas": flow_bossnas.FLOW, "dna": flow_dna.FLOW}
+FLOWS: dict[str, Flow] = {
+    "bossnas": flow_bossnas.FLOW,
+    "dna": flow_dna.FLOW,
+    "dna-pp": flow_dna_pp.FLOW,
+}
 
 
 def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto") -> Run:

@@ -49,6 +49,10 @@ Pretrained = Annotated[
 ]
 Epochs = Annotated[Optional[int], typer.Option(help="Training epochs. [default: 20]", show_default=False)]  # noqa: UP045
 BatchSize = Annotated[Optional[int], typer.Option(help="Images per batch. [default: 64]", show_default=False)]  # noqa: UP045
+Accumulate = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Batches whose mean gradient makes one step. [default: 1]", show_default=False),
+]
 ImageSize = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Side of the images in pixels. [default: the space's]", show_default=False),
@@ -66,7 +70,11 @@ ValFraction = Annotated[
 Seed = Annotated[Optional[int], typer.Option(help="Seed of everything. [default: 0]", show_default=False)]  # noqa: UP045
 Loss = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="Score of a path: relative_l1, mse or cosine. [default: the method's]", show_default=False),
+    typer.Option(
+        help="Score of a path: relative_l1, mse or cosine of its block's output; kl, cross_entropy or error at the teacher's "
+        "end. [default: the method's]",
+        show_default=False,
+    ),
 ]
 Norm = Annotated[
     Optional[str],  # noqa: UP045

@@ -14,6 +14,7 @@ from pynas import search, spaces, tabular
 from pynas._version import __version__
 from pynas.cli import commands
 from pynas.cli.display import show_cost
+from pynas.cli.retraining import RETRAINING
 from pynas.cli.settings import Settings, read_settings
 from pynas.cli.stages import SEARCH
 from pynas.costs import Costs
@@ -42,7 +43,7 @@ def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[st
     settings = results.settings
     parts = [part for part in (
         results.network(), results.found(), results.front(), results.scores(), results.ranking(truth),
-        results.training(), results.repeat()) if part is not None]  # fmt: skip
+        results.training(), results.retraining(), results.repeat()) if part is not None]  # fmt: skip
     title = f"{settings.method} on {settings.space}, {settings.data}"
     lead = paragraph(results.summary())
     if results.missing:
@@ -167,6 +168,12 @@ class Results:
             self.missing.append(f"training steps (pynas train --run {self.folder})")
             return None
         return sections.training_section(metrics)
+
+    def retraining(self) -> Section | None:
+        """Every retraining that has finished."""
+        done = sorted((self.folder / "retraining").glob("*/report.json"))
+        trainings = [(read_json(path, RETRAINING), read_metrics(path.with_name("metrics.jsonl"))) for path in done]
+        return sections.retraining_section(trainings) if trainings else None
 
     def repeat(self) -> Section:
         """The commands and versions."""

@@ -29,6 +29,7 @@ class Settings:
     pretrained: bool = True
     epochs: int = 20
     batch_size: int = 64
+    accumulate: int = 1
     image_size: int | None = None
     limit_images: int | None = None
     val_fraction: float = 0.2
@@ -36,7 +37,7 @@ class Settings:
     options: dict[str, Any] = field(default_factory=dict)  # of the method
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"[settings] expected {name} of at least 1, got {getattr(self, name)}")
         if self.seed < 0:

@@ -137,11 +137,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def train(run: Run, show: Show) -> None:
-    """Train the teacher if need be, then the supernet; goes on where it was stopped."""
+def train(run: Run, show: Show, augmentation: str | None = None) -> None:
+    """Train the teacher if need be, then the supernet; goes on where it was stopped.
+
+    augmentation: another than the flow's.
+    """
     method = run.method(show)
-    loader = run.loader("train", run.flow.augmentation, run.flow.views)
-    fit(method, loader, run.settings.epochs, run.folder, seed=run.settings.seed, on_step=show.steps())
+    loader = run.loader("train", augmentation or run.flow.augmentation, run.flow.views)
+    settings = run.settings
+    fit(method, loader, settings.epochs, run.folder, seed=settings.seed, accumulate=settings.accumulate,
+        on_step=show.steps())  # fmt: skip
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:

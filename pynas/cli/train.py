@@ -15,6 +15,7 @@ def command(
     pretrained: options.Pretrained = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
+    accumulate: options.Accumulate = None,
     image_size: options.ImageSize = None,
     limit_images: options.LimitImages = None,
     val_fraction: options.ValFraction = None,
@@ -31,9 +32,9 @@ def command(
     from pynas.cli.settings import method_options, names
 
     given = {"method": method, "space": space, "data": data, "teacher": teacher, "taps": names(taps),
-             "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "image_size": image_size,
-             "limit_images": limit_images, "val_fraction": val_fraction, "seed": seed,
-             "options": method_options(option)}  # fmt: skip
+             "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate,
+             "image_size": image_size, "limit_images": limit_images, "val_fraction": val_fraction,
+             "seed": seed, "options": method_options(option)}  # fmt: skip
     this = flows.new_run(run, given, device)
     with display.progress_bar() as progress:
         this.flow.train(this, display.Show(progress))

@@ -12,7 +12,7 @@ from torch import nn
 
 from pynas.spaces import Architecture, Space
 from pynas.supernets import Supernet, build_candidate, supernet
-from pynas.supernets.build import build_head, build_stem, has_own_builder
+from pynas.supernets.build import META_BUILDERS, build_head, build_stem, has_own_builder
 from pynas.supernets.shapes import alone, output_shape
 
 
@@ -72,7 +72,7 @@ def standalone(
         architecture = space.parse(architecture)
     space.check(architecture)
     if has_own_builder(space):
-        model = subnet(supernet(space, num_classes), architecture, image_shape)
+        model = _from_supernet(space, architecture, num_classes, image_shape)
         for module in model.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()  # type: ignore[operator]
@@ -82,6 +82,17 @@ def standalone(
         for b, choice in enumerate(architecture)
     ]
     return _sequential(build_stem(space.stem), blocks, build_head(space.head, num_classes))
+
+
+def _from_supernet(
+    space: Space, architecture: Architecture, num_classes: int, image_shape: tuple[int, int, int] | None
+) -> nn.Module:
+    """A network out of a fresh supernet, which takes no memory for the rest of it where the space allows that."""
+    if type(space.blocks[0][0].layers[0][0]) not in META_BUILDERS:
+        return subnet(supernet(space, num_classes), architecture, image_shape)
+    with torch.device("meta"):
+        model = subnet(supernet(space, num_classes), architecture, image_shape)
+    return model.to_empty(device=torch.get_default_device())
 
 
 def _sequential(stem: nn.Module | None, blocks: Sequence[Sequence[nn.Module]], head: nn.Module | None) -> nn.Sequential:

@@ -29,7 +29,12 @@ class BlockBatches:
     """
 
     def __init__(
-        self, method: DNA, batches: Batches, block: int, loss: str | Callable[..., Tensor], prefix: Sequence[Choice] = ()
+        self,
+        method: DNA,
+        batches: Batches,
+        block: int,
+        loss: str | Callable[..., Tensor],
+        prefix: Sequence[Choice] = (),
     ):
         self.method, self.batches, self.block, self.loss = method, batches, block, loss
         paths = [method.net.path(b, choice) for b, choice in enumerate(prefix)]

@@ -152,7 +152,9 @@ class DNA(nn.Module):
                 losses[f"block_{b + 1}"] = self.train_block(b, images if b == 0 else features[b - 1], features[b], rng)
         if self.net.head is not None:
             with self.autocast():
-                loss = head_loss(self.net.head(features[-1]).float(), None if logits is None else logits.float(), labels)
+                loss = head_loss(
+                    self.net.head(features[-1]).float(), None if logits is None else logits.float(), labels
+                )
             self.backward(loss)
             losses["head"] = loss.detach()
         return losses

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import math
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ class FeatureCache:
         described = f"{digest(teacher.module.state_dict())} {teacher.taps} {teacher.module}"
         self.folder = Path(folder) / hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._index = (self.folder / "index.bin").open("a+b")
+        self._index = (self.folder / "index.bin").open("a+b")  # open as long as this is: it holds the lock
+        self.close = weakref.finalize(self, self._index.close)
         try:
             fcntl.flock(self._index, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.writes = True

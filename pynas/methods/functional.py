@@ -43,7 +43,9 @@ class Tail(nn.Module):
     def __init__(self, teacher: Teacher, tap: int, projection: Projection, image_shape: Sequence[int]) -> None:
         super().__init__()
         if teacher.norm != "running":
-            raise InputError(f"[rate] expected a teacher with the norm 'running' for these losses, got {teacher.norm!r}")
+            raise InputError(
+                f"[rate] expected a teacher with the norm 'running' for these losses, got {teacher.norm!r}"
+            )
         teacher.tail(tap, image_shape)  # checks that all passes through the tap
         self.projection = projection
         # A copy that shares the weights, since the hook stays on it; the tap's output is what this thread runs now.

@@ -33,9 +33,13 @@ def sliced_norm(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
 def sliced_qkv(linear: nn.Linear, x: torch.Tensor, heads: int, head_dim: int) -> torch.Tensor:
     """Queries, keys and values of the first heads, `[3, B, H, N, head_dim]`, from weights whose rows alternate."""
     rows, width = 3 * heads * head_dim, x.shape[-1]
-    weight = torch.cat([linear.weight[k:rows:3, :width] for k in range(3)])
-    bias = torch.cat([linear.bias[k:rows:3] for k in range(3)])
+    weight, bias = _unmixed(linear.weight[:, :width], rows), _unmixed(linear.bias, rows)
     return F.linear(x, weight, bias).unflatten(2, (3, heads, head_dim)).permute(2, 0, 3, 1, 4)
+
+
+def _unmixed(shared: torch.Tensor, rows: int) -> torch.Tensor:
+    """The first `rows` rows in the order of a plain layer: all of q, all of k, all of v."""
+    return torch.cat([shared[k:rows:3] for k in range(3)])
 
 
 def accumulate(start: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, widths: Sequence[int]) -> list[torch.Tensor]:
@@ -99,20 +103,15 @@ class EntangledTransformer(nn.Module):
     @torch.no_grad()
     def extract(self, shape: tuple[int, ...]) -> TransformerLayer:
         """A plain layer with copies of the weights that an input of `shape` `(N, C)` meets."""
-        weights, width, hidden = self.weights, shape[-1], self.hidden(shape[-1])
-        head_dim = weights.attention.head_dim
-        inner = self.heads * head_dim
-        plain = TransformerLayer(width, self.heads, head_dim, hidden, weights.attention.position_key.max_distance)
-        for ours, theirs in ((plain.norm_attention, weights.norm_attention), (plain.norm_mlp, weights.norm_mlp)):
-            copy_slices(ours, theirs)
-        qkv, shared = plain.attention.qkv, weights.attention.qkv
-        qkv.weight = nn.Parameter(torch.cat([shared.weight[k : 3 * inner : 3, :width] for k in range(3)]))
-        qkv.bias = nn.Parameter(torch.cat([shared.bias[k : 3 * inner : 3] for k in range(3)]))
-        copy_slices(plain.attention.project, weights.attention.project)
-        plain.attention.position_key = copy.deepcopy(weights.attention.position_key)
-        plain.attention.position_value = copy.deepcopy(weights.attention.position_value)
-        copy_slices(plain.mlp.fc1, weights.mlp.fc1)
-        copy_slices(plain.mlp.fc2, weights.mlp.fc2)
+        weights, width = self.weights, shape[-1]
+        attention = weights.attention
+        with torch.device("meta"):
+            plain = TransformerLayer(width, self.heads, attention.head_dim, self.hidden(width),
+                                     attention.position_key.max_distance)  # fmt: skip
+        copy_slices(plain, weights)
+        rows = 3 * self.heads * attention.head_dim
+        plain.attention.qkv.weight = nn.Parameter(_unmixed(attention.qkv.weight[:, :width], rows))
+        plain.attention.qkv.bias = nn.Parameter(_unmixed(attention.qkv.bias, rows))
         plain.drop_path = copy.deepcopy(weights.drop_path)
         return plain.train(self.training)
 
@@ -135,7 +134,8 @@ class EntangledPatches(nn.Module):
 
     def extract(self, dim: int) -> PatchEmbedding:
         """A plain patch embedding of width `dim` with copies of the weights."""
-        plain = PatchEmbedding(dim, self.weights.patch, self.weights.image_size)
+        with torch.device("meta"):
+            plain = PatchEmbedding(dim, self.weights.patch, self.weights.image_size)
         copy_slices(plain, self.weights)
         return plain.train(self.training)
 
@@ -154,7 +154,8 @@ class EntangledHead(nn.Module):
 
     def extract(self, dim: int) -> PooledHead:
         """A plain head of width `dim` with copies of the weights."""
-        plain = PooledHead(dim, self.weights.classifier.out_features)
+        with torch.device("meta"):
+            plain = PooledHead(dim, self.weights.classifier.out_features)
         copy_slices(plain, self.weights)
         return plain.train(self.training)
 

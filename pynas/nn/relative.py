@@ -36,7 +36,7 @@ class RelativePosition(nn.Module):
         rows = torch.einsum("bhyxd,yrd->bhyxr", grid, vertical)
         columns = torch.einsum("bhyxd,xcd->bhyxc", grid, horizontal)
         among = (rows[..., None] + columns[..., None, :]).flatten(4).flatten(2, 3)
-        with_class = (query @ self._class())[..., None]
+        with_class = query @ self._class()[:, None]
         first = with_class[:, :, :1].expand(-1, -1, 1, query.shape[2])
         return torch.cat((first, torch.cat((with_class[:, :, 1:], among), 3)), 2)
 

@@ -63,11 +63,13 @@ NAMES = (*_LIKE_OUTPUT, *_LABELS)
 
 
 def resolve(loss: str | Callable[[Tensor, Any], Tensor]) -> PathLoss:
-    """The stacked form of a loss given by name or as a callable.
+    """The stacked form of a loss given by name or as a callable; one with a method `per_path` brings its own.
 
     Raises:
         InputError: an unknown name.
     """
+    if hasattr(loss, "per_path"):
+        return loss.per_path
     if callable(loss):
         return per_path(loss)
     if loss in _LIKE_OUTPUT:

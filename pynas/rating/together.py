@@ -7,8 +7,9 @@ A candidate's class may have
 
 Slimmable and weight-entangled layers compute the widest output and slice it, a linear layer's input widths by
 accumulation (y_j = y_{j-1} + x[:, k_{j-1}:k_j] W[:, k_{j-1}:k_j]^T), attention heads once for all numbers of heads. The
-engine then calls it with all siblings of that class that a parent's paths need. The first time on inputs of a shape, the
-outputs are compared with those of each candidate alone; where they differ, each runs alone.
+engine then calls it with all siblings of that class that a parent's paths need. The first time, the outputs are compared
+with those of each candidate alone, on inputs of another shape with those of one of them in turn; where they differ,
+each runs alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Together:
 
     def __init__(self, layer: Sequence[nn.Module], context: PathContext, run: Run) -> None:
         self._layer, self._context, self._run = layer, context, run
-        self._agrees: dict[object, bool] = {}
+        self._agrees: dict[tuple[int, ...], dict[object, bool]] = {}
         self._examining = threading.Lock()
 
     def family(self, candidate: int) -> type | None:
@@ -39,12 +40,16 @@ class Together:
 
     def __call__(self, candidates: Sequence[int], streams: Streams, paths: int) -> list[Streams] | None:
         """The outputs of each candidate; None if they have to run alone."""
-        key = (tuple(candidates), tuple(tuple(x.shape[1:]) for x in streams))
+        key, shapes = tuple(candidates), tuple(tuple(x.shape[1:]) for x in streams)
+        few = min(paths, 2)
         with self._examining:
-            if key not in self._agrees:
-                few = min(paths, 2)
-                self._agrees[key] = self._examine(candidates, [path_rows(x, paths, 0, few) for x in streams], few)
-        return self._all(candidates, streams, paths) if self._agrees[key] else None
+            agrees = self._agrees.setdefault(key, {})
+            if shapes not in agrees:
+                some = [path_rows(x, paths, 0, few) for x in streams]
+                agrees[shapes], outputs = self._examine(key, len(agrees), some, few)
+                if few == paths and agrees[shapes]:
+                    return outputs
+        return self._all(key, streams, paths) if agrees[shapes] else None
 
     def _all(self, candidates: Sequence[int], streams: Streams, paths: int) -> list[Streams]:
         modules = [self._layer[candidate] for candidate in candidates]
@@ -52,9 +57,13 @@ class Together:
         by_stream = [kind.run_together(modules, x) for x in self._context.turns(streams, paths)]  # type: ignore[attr-defined]
         return [list(outputs) for outputs in zip(*by_stream)]
 
-    def _examine(self, candidates: Sequence[int], streams: Streams, paths: int) -> bool:
-        alone = [self._run(candidate, [x.clone() for x in streams], paths) for candidate in candidates]
+    def _examine(
+        self, candidates: Sequence[int], seen: int, streams: Streams, paths: int
+    ) -> tuple[bool, list[Streams]]:
+        """Whether they agree, and the outputs; seen: the number of other shapes examined."""
         copies = [x.clone() for x in streams]
         together = self._all(candidates, copies, paths)
         kept = all((a == b).all() for a, b in zip(copies, streams))
-        return kept and len(together) == len(alone) and all(same_outputs(a, b) for a, b in zip(together, alone))
+        looked_at = range(len(candidates)) if seen == 0 else [(seen - 1) % len(candidates)]
+        agree = (same_outputs(together[k], self._run(candidates[k], streams, paths)) for k in looked_at)
+        return kept and len(together) == len(candidates) and all(agree), together

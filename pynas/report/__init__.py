@@ -3,5 +3,13 @@
 from pynas.report.convergence import draw_convergence
 from pynas.report.correlation import draw_ranking
 from pynas.report.front import draw_front
+from pynas.report.progress import draw_progress
+from pynas.report.ranking import draw_rankings
 
-__all__ = ["draw_convergence", "draw_front", "draw_ranking"]
+__all__ = [
+    "draw_convergence",
+    "draw_front",
+    "draw_progress",
+    "draw_ranking",
+    "draw_rankings",
+]

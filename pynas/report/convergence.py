@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pynas.report.correlation import save_figure
+from pynas.report.figures import save_figure
 
 
 def draw_convergence(

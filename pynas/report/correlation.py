@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from pynas.files import atomic
+from pynas.report.figures import save_figure
 
-FORMATS = ("png", "svg")
 # Up to so many architectures each is drawn; beyond, their density.
 _FEW = 100
 _COLOUR, _DENSITY = "tab:blue", "Blues"
@@ -104,13 +103,3 @@ def _draw_rank_density(axes: Axes, predicted: np.ndarray, true: np.ndarray) -> N
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.legend(loc="lower right")
     axes.figure.colorbar(cells, ax=axes, label="architectures")
-
-
-def save_figure(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write `stem`.png and `stem`.svg."""
-    paths = [Path(f"{stem}.{kind}") for kind in FORMATS]
-    for path in paths:
-        with atomic(path) as temporary:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(temporary, dpi=150, format=path.suffix[1:], metadata=metadata)
-    return paths

@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from pynas.costs import UNITS
-from pynas.files import atomic
-
-FORMATS = ("png", "svg")
+from pynas.report.figures import save_figure
 
 
 def draw_front(
@@ -23,14 +21,7 @@ def draw_front(
     limit: float | None = None,
 ) -> list[Path]:
     """Write `stem`.png and `stem`.svg of `front_figure`."""
-    figure = front_figure(name, front, chosen, limit)
-    paths = [Path(f"{stem}.{kind}") for kind in FORMATS]
-    for path in paths:
-        with atomic(path) as temporary:
-            figure.savefig(
-                temporary, dpi=150, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None
-            )
-    return paths
+    return save_figure(front_figure(name, front, chosen, limit), stem)
 
 
 def front_figure(

@@ -81,13 +81,27 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) 
 
 def training_section(metrics: Sequence[Mapping[str, Any]]) -> Section:
     """Losses and learning rate over the steps."""
+    return Section("Training", _curves(metrics, "training"))
+
+
+def retraining_section(trainings: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> Section:
+    """Accuracies of every finished retraining, from its report.json, and its curves from its metrics."""
+    rows = [(f"{report['recipe']} from {report['from']}", report["architecture"], report["epochs"],
+             f"{report['top1']:.2%}", f"{report['top5']:.2%}") for report, _ in trainings]  # fmt: skip
+    body = page.table(("recipe", "architecture", "epochs", "top-1", "top-5"), rows)
+    for number, (_, metrics) in enumerate(trainings):
+        body += _curves(metrics, f"retraining-{number}")
+    return Section("Retraining", body)
+
+
+def _curves(metrics: Sequence[Mapping[str, Any]], name: str) -> str:
     with page_style():
-        losses = inline(training_figure(metrics), "training", "Training losses over the steps")
-        rates = inline(rate_figure(metrics), "rate", "Learning rate over the steps")
+        losses = inline(training_figure(metrics), name, "Training losses over the steps")
+        rates = inline(rate_figure(metrics), f"{name}-rate", "Learning rate over the steps")
     last = metrics[-1]
-    text = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in last["losses"].items())
+    text = ", ".join(f"{loss.replace('_', ' ')} {value:.4g}" for loss, value in last["losses"].items())
     note = page.paragraph(f"Step {last['step']:,} of {last['steps']:,}; last losses: {text}.", quiet=True)
-    return Section("Training", page.figures((losses, "Training losses"), (rates, "Learning rate")) + note)
+    return page.figures((losses, "Training losses"), (rates, "Learning rate")) + note
 
 
 def ranking_section(

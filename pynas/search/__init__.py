@@ -1,9 +1,12 @@
-"""Exact search over score tables under cost limits."""
+"""Exact search over score tables under cost limits; searches by trial where there are no tables."""
 
+from pynas.search.action_space import learn_action_space
 from pynas.search.best import Entry, Found, States, best, states_of
 from pynas.search.certificate import Certificate
+from pynas.search.evolution import evolve, random_search
 from pynas.search.front import Front, front
 from pynas.search.pareto import ParetoFront, pareto
+from pynas.search.ratings import History
 from pynas.search.traverse import Traversal, traverse
 from pynas.search.verify import VerificationError
 
@@ -12,13 +15,17 @@ __all__ = [
     "Entry",
     "Found",
     "Front",
+    "History",
     "ParetoFront",
     "States",
     "Traversal",
     "VerificationError",
     "best",
+    "evolve",
     "front",
+    "learn_action_space",
     "pareto",
+    "random_search",
     "states_of",
     "traverse",
 ]

@@ -2,20 +2,26 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.autoformer import autoformer, autoformer_base, autoformer_mini, autoformer_small, autoformer_tiny
+from pynas.spaces.hytra import hytra, hytra_mini
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
 from pynas.spaces.nasbench201 import nasbench201, nasbench201_3, nasbench201_mini
 from pynas.spaces.nats_size import nats_size, nats_size_cifar100
 from pynas.spaces.space import Cell, Notation, Space
 from pynas.spaces.splitattention import splitattention, splitattention_mini, splitattention_unshared
+from pynas.spaces.vit_dna import vit, vit_dna, vit_mini
 
 SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-dna": mbconv_dna,
     "mbconv-boss": mbconv_boss,
     "mbconv-mini": mbconv_mini,
+    "hytra": hytra,
+    "hytra-se": partial(hytra, se=True),
+    "hytra-mini": hytra_mini,
     "nats-size": nats_size,
     "nats-size-cifar100": nats_size_cifar100,
     "autoformer-tiny": autoformer_tiny,
@@ -28,6 +34,8 @@ SPACES: dict[str, Callable[[], Space]] = {
     "splitattention": splitattention,
     "splitattention-unshared": splitattention_unshared,
     "splitattention-mini": splitattention_mini,
+    "vit-dna": vit_dna,
+    "vit-mini": vit_mini,
 }
 
 
@@ -57,6 +65,8 @@ __all__ = [
     "autoformer_small",
     "autoformer_tiny",
     "get",
+    "hytra",
+    "hytra_mini",
     "mbconv",
     "mbconv_boss",
     "mbconv_dna",
@@ -65,4 +75,7 @@ __all__ = [
     "nats_size",
     "nats_size_cifar100",
     "splitattention",
+    "vit",
+    "vit_dna",
+    "vit_mini",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pynas.errors import InputError
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_BLOCK = re.compile(r"(?:(\d+):)?((?:[0-9a-z]|\(\d+\))+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class Choice:
 class Architecture:
     """A choice per block; immutable and hashable.
 
-    `str` gives `11|1031|2:30a`: blocks joined by `|`, one base-36 digit per layer, with `cell:` in front where the cell
-    is not the first. `Architecture.parse` reads it back; `Space.parse` also checks it against a space.
+    `str` gives `11|1031|2:30a`: blocks joined by `|`, one base-36 digit per layer (a candidate beyond them as `(36)`),
+    with `cell:` in front where the cell is not the first. `Architecture.parse` reads it back; `Space.parse` also checks
+    it against a space.
     """
 
     choices: tuple[Choice, ...]
@@ -42,19 +45,19 @@ class Architecture:
         """
         choices = []
         for block, part in enumerate(text.strip().split("|")):
-            cell, colon, path = part.rpartition(":")
-            if (colon and not cell.isdecimal()) or not path or any(c not in _DIGITS for c in path):
+            found = _BLOCK.fullmatch(part)
+            if found is None:
                 raise InputError(
                     f"[architecture] expected blocks like '2:301' or '301' joined by '|', "
                     f"got {part!r} as block {block} of {text!r}"
                 )
-            choices.append((int(cell or 0), (_DIGITS.index(c) for c in path)))
+            cell, path = found.groups()
+            choices.append((int(cell or 0), (_number(c) for c in re.findall(r"\(\d+\)|.", path))))
         return cls.of(choices)
 
     def __str__(self) -> str:
         return "|".join(
-            (f"{choice.cell}:" if choice.cell else "") + "".join(_DIGITS[c] for c in choice.path)
-            for choice in self.choices
+            (f"{choice.cell}:" if choice.cell else "") + "".join(map(_digit, choice.path)) for choice in self.choices
         )
 
     def __iter__(self) -> Iterator[Choice]:
@@ -65,3 +68,11 @@ class Architecture:
 
     def __getitem__(self, block: int) -> Choice:
         return self.choices[block]
+
+
+def _digit(candidate: int) -> str:
+    return _DIGITS[candidate] if candidate < len(_DIGITS) else f"({candidate})"
+
+
+def _number(digit: str) -> int:
+    return int(digit[1:-1]) if digit[0] == "(" else _DIGITS.index(digit)

@@ -11,15 +11,19 @@ from pynas.errors import InputError
 from pynas.nn import Head, MBConv, conv_bn, stem
 from pynas.spaces import Space, get
 from pynas.spaces.autoformer import TransformerSpec
+from pynas.spaces.hytra import HyTraSpec
 from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
 from pynas.spaces.nasbench201 import EdgeSpec
 from pynas.spaces.nats_size import WidthSpec
 from pynas.spaces.splitattention import SplitAttentionSpec
+from pynas.spaces.vit_dna import ViTSpec
 from pynas.supernets.autoformer import AutoFormer
+from pynas.supernets.hytra import hytra_supernet
 from pynas.supernets.nasbench201 import CellNet
 from pynas.supernets.nats_size import nats_size
 from pynas.supernets.splitattention import split_attention_net
 from pynas.supernets.supernet import Supernet
+from pynas.supernets.vit_dna import vit_net
 
 
 def _mbconv(spec: MBConvSpec) -> nn.Module:
@@ -40,7 +44,13 @@ NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {
     TransformerSpec: AutoFormer,
     EdgeSpec: CellNet,
     SplitAttentionSpec: split_attention_net,
+    HyTraSpec: hytra_supernet,
+    ViTSpec: vit_net,
 }
+
+# Those of them that hold torch's own layers alone, whose reset_parameters gives all values: such a supernet can be built
+# on the meta device, and a network taken out of it before anything takes memory.
+META_BUILDERS: set[type] = {HyTraSpec}
 
 
 def has_own_builder(space: Space) -> bool:

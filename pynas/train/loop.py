@@ -151,9 +151,9 @@ class _Trainer:
         found = [self.losses(*batch, rng) for batch in batches]
         losses = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
         self.update(len(batches))
+        epoch = (self.step - 1) // self.epoch_steps + 1
         if hasattr(self.method, "after_step"):
             self.method.after_step(self.step / self.epoch_steps, self.epochs)
-        epoch = (self.step - 1) // self.epoch_steps + 1
         report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor)
         self.lines.append(json.dumps(asdict(report)))
         return report

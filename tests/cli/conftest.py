@@ -36,11 +36,16 @@ def pynas():
 
 
 @pytest.fixture(scope="session")
-def whole_run(half_images, tmp_path_factory, pynas):
-    """The folder of a finished run of two epochs; read-only by agreement."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    pynas("run", "--data", half_images, "--epochs", 2, "--batch-size", 16, "--run", folder)
-    return folder
+def finished(half_images, tmp_path_factory, pynas):
+    """The folder of a finished run of two epochs, read-only by agreement, and what `pynas run --json` said of it."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    return folder, pynas("run", "--data", half_images, "--epochs", 2, "--batch-size", 16, "--run", folder, "--json")
+
+
+@pytest.fixture(scope="session")
+def whole_run(finished):
+    """The folder alone."""
+    return finished[0]
 
 
 @pytest.fixture

@@ -21,16 +21,8 @@ COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'pynas'; from pynas.
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Two classes of noise, bright above or below: enough for every stage to have something to do."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(96) % 2
-    pictures = rng.integers(0, 120, (96, 32, 32), dtype=np.uint8)
-    pictures[labels == 0, :16] += 100
-    pictures[labels == 1, 16:] += 100
-    path = tmp_path_factory.mktemp("data") / "halves.npz"
-    np.savez(path, x_train=pictures[:64], y_train=labels[:64], x_test=pictures[64:], y_test=labels[64:])
-    return path
+def images(half_images):
+    return half_images
 
 
 def arguments(images, folder, *more):
@@ -41,13 +33,6 @@ def invoke(*words):
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
-
-
-@pytest.fixture(scope="module")
-def finished(images, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "first"
-    output = invoke("run", *arguments(images, folder), "--json")
-    return folder, json.loads(output)
 
 
 def test_run_leaves_every_stage_in_its_folder(finished):

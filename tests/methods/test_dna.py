@@ -13,6 +13,7 @@ from pynas.methods import DNA
 from pynas.methods.projection import Projection
 from pynas.methods.sampling import uniform_path
 from pynas.spaces import Choice
+
 from .nets import small_net, small_teacher
 
 

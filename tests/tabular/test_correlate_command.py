@@ -10,7 +10,8 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from pynas.cli import app, main
-from pynas.report import draw_ranking
+from pynas.errors import InputError
+from pynas.report import draw_ranking, draw_rankings
 from pynas.tabular import load, published_scores
 
 pytestmark = pytest.mark.integration
@@ -47,6 +48,41 @@ def test_scores_of_a_file_where_more_is_better(tmp_path):
     assert json.loads(invoke(*options))["everything"]["scores"]["tau"] == pytest.approx(-1)
 
 
+def test_rankings_side_by_side(tmp_path):
+    bench, path = load("mbconv-23"), tmp_path / "other.csv"
+    lines = [f"{name},{-value}" for name, value in zip(bench.architectures[:20], bench.accuracy)]
+    path.write_text("\n".join(["architecture,score", *lines]))
+    stem = tmp_path / "all"
+    options = [
+        "--bench",
+        "mbconv-23",
+        "--plot",
+        "side-by-side",
+        "--beside",
+        f"other={path}",
+        "--picture",
+        stem,
+        "--json",
+    ]
+    assert json.loads(invoke(*options))["pictures"] == [f"{stem}.png", f"{stem}.svg"]
+    labels = ("published by BossNAS", "other", "parameters", "MAdds", "random")
+    svg = ElementTree.parse(f"{stem}.svg")
+    lines = [node for node in svg.iter() if node.get("id", "").startswith("line2d") and node.get("id") != "line2d"]
+    comments = (tmp_path / "all.svg").read_text()
+    assert all(f"<!-- {label}" in comments for label in labels)
+    # tau as the command's table has it, and 1 for scores that are the accuracies.
+    assert "Kendall τ 0.647" in comments and "Kendall τ 1.000" in comments
+    assert len(lines) >= 4 * 23 + 20
+    assert imread(f"{stem}.png").shape[1] > 1400
+
+
+def test_rankings_of_too_many_or_too_few_are_refused(tmp_path):
+    with pytest.raises(InputError, match="at most 100 architectures, got 1 of 101"):
+        draw_rankings(tmp_path / "r", {"a": np.arange(101.0)}, np.arange(101.0))
+    with pytest.raises(InputError, match="at least two architectures with a value of 'a', got 1"):
+        draw_rankings(tmp_path / "r", {"a": np.array([1.0, np.nan])}, np.arange(2.0))
+
+
 def test_baselines_alone(tmp_path):
     options = ["--bench", "nasbench201", "--without", "none,skip_connect", "--picture", tmp_path / "ranks"]
     text = invoke(*options)
@@ -59,6 +95,8 @@ def test_baselines_alone(tmp_path):
         (["--bench", "nats"], "[tabular] expected one of nats-size, mbconv-23, nasbench201, got 'nats'"),
         (["--bench", "nasbench201", "--scores", "published"], "for which none are published"),
         (["--bench", "mbconv-23", "--scores", "missing.csv"], "expected a CSV file, got nothing at missing.csv"),
+        (["--bench", "mbconv-23", "--plot", "bars"], "expected --plot ranking, or side-by-side"),
+        (["--bench", "mbconv-23", "--plot", "side-by-side", "--beside", "spos"], "--beside NAME=FILE.csv, got 'spos'"),
         (["--bench", "mbconv-23", "--above", "99"], "at least one of its 23 rows, got none"),
     ],
 )

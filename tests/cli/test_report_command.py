@@ -48,7 +48,7 @@ def test_the_commands_on_the_page_give_the_run_again(report, whole_run, tmp_path
     monkeypatch.chdir(tmp_path)
     for line in lines:
         pynas(*shlex.split(line)[1:])
-    again = tmp_path / "whole-again"
+    again = tmp_path / "first-again"
     for name in ("metrics.jsonl", "subnet.safetensors"):
         assert (again / name).read_bytes() == (whole_run / name).read_bytes(), name
 
@@ -64,7 +64,9 @@ def test_a_run_that_has_only_begun(run_copy, pynas):
 
 
 def test_every_setting_is_in_the_command():
-    settings = Settings(space="mbconv-dna", taps=["a", "b"], pretrained=False, image_size=64, options={"a": None, "b": [1]})
+    settings = Settings(
+        space="mbconv-dna", taps=["a", "b"], pretrained=False, image_size=64, options={"a": None, "b": [1]}
+    )
     words = shlex.split(commands.train_command(settings, "x y"))
     assert words[:4] == ["pynas", "train", "--run", "x y"]
     pairs = dict(itertools.pairwise(words))

@@ -1,0 +1,43 @@
+"""DNA++: teacher and supernet learn together without labels; rated by the same loss, searched exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pynas import methods, teachers
+from pynas.cli import finding, stages
+from pynas.cli.display import Show
+from pynas.cli.flow import Flow
+from pynas.cli.stages import Run
+
+
+def build(run: Run, show: Show) -> Any:
+    """The method with a teacher by its timm name, or a small one with fresh weights: no label is looked at."""
+    teacher = run.named_teacher or fresh_small(run)
+    return methods.DNAPlusPlus(run.net, teacher, image_shape=run.data.image_shape, **run.settings.options)
+
+
+def fresh_small(run: Run) -> teachers.Teacher:
+    """A small teacher with the shapes of the supernet's blocks and weights from the run's seed."""
+    shape = run.data.image_shape
+    blocks, stem = teachers.small_like(run.net.block_shapes(shape), shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.settings.seed)
+        module = teachers.small(run.data.num_classes, blocks, stem)
+    return teachers.Teacher(module, [f"blocks.{b}" for b in range(len(blocks))])
+
+
+FLOW = Flow(
+    methods.DNAPlusPlus,
+    build,
+    stages.train,
+    stages.rate,
+    finding.find,
+    stages.export_found,
+    own=("taps", "image_shape", "loss"),
+    space="vit-mini",
+    views=2,
+    loss="self_supervised",
+)

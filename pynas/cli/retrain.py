@@ -1,0 +1,53 @@
+"""`pynas retrain`: train a found network by one of the papers' recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from pynas.cli import options
+
+
+def command(
+    run: options.RunFolder,
+    recipe: Annotated[str, typer.Option(help="deit (AdamW, cosine) or efficientnet (RMSprop, steps).")] = "deit",
+    architecture: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Which one, in its string form. [default: the exported one, else the best found]", show_default=False
+        ),
+    ] = None,
+    start: Annotated[
+        str, typer.Option("--from", help="scratch, or inherited: the supernet's weights, as `pynas export` wrote them.")
+    ] = "scratch",
+    epochs: Annotated[Optional[int], typer.Option(help="[default: the recipe's]", show_default=False)] = None,  # noqa: UP045
+    batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="The learning rate follows in proportion. [default: the recipe's]", show_default=False),
+    ] = None,
+    distill: Annotated[float, typer.Option(help="Weight of the run's teacher in the loss, 0 to 1.")] = 0.0,
+    kind: Annotated[str, typer.Option("--distill-kind", help="soft (KL) or hard (the teacher's decision).")] = "soft",
+    temperature: Annotated[float, typer.Option(help="Of the soft distillation.")] = 1.0,
+    amp: Annotated[bool, typer.Option("--amp", help="bfloat16 autocast.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Train a found network on all training images and measure it; goes on where it was stopped.
+
+    Writes retraining/NAME/: checkpoints, metrics.jsonl, report.json (top-1, top-5) and subnet.safetensors.
+
+    Example: `pynas retrain --run runs/digits --recipe efficientnet --epochs 30 --batch-size 128 --distill 0.5`
+    """
+    from pynas.cli import display, flows, retraining
+
+    wishes = retraining.Wishes(recipe, architecture, start, epochs, batch_size, distill, kind, temperature, amp)
+    this = flows.old_run(run, device)
+    with display.progress_bar() as progress:
+        content = retraining.retrain_found(this, wishes, workers, display.Show(progress))
+    if json:
+        display.print_json(content)
+    else:
+        display.say(f"{content['architecture']}: {content['top1']:.2%} top-1, {content['top5']:.2%} top-5 on the test "
+                    f"images after {content['epochs']} epochs from {content['from']} -> {content['file']}")  # fmt: skip

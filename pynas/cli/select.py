@@ -1,0 +1,67 @@
+"""`pynas select`: the preferred architectures of a space, before any training (PreNAS)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pynas.cli import options
+
+
+def command(
+    space: Annotated[str, typer.Option(help="An AutoFormer space, see `pynas spaces`.")],
+    interval: Annotated[
+        str, typer.Option(help="Width of the cost intervals, e.g. 1M parameters, 200M MAdds, 0.5 ms.")
+    ] = "1M",
+    top: Annotated[int, typer.Option(min=1, help="How many architectures of each interval.")] = 1,
+    cost: Annotated[str, typer.Option(help="params, madds, memory or latency (measured on --device).")] = "params",
+    start: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only intervals that begin here or above. [default: all]", show_default=False),
+    ] = None,
+    stop: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only intervals that begin below. [default: all]", show_default=False),
+    ] = None,
+    normaliser: Annotated[
+        str, typer.Option(help="Scores among isomers: layer (eq. 13), or balance (the released code's).")
+    ] = "layer",
+    allocation: Annotated[str, typer.Option(help="Best isomers: exact, or the paper's greedy.")] = "exact",
+    images: Annotated[int, typer.Option(min=1, help="Images of the one backward pass.")] = 64,
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Images with labels to score with. [default: random images, no labels]", show_default=False),
+    ] = None,
+    classes: Annotated[int, typer.Option(min=1, help="Classes of the network.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and images.")] = 0,
+    run: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for preferred.json. [default: runs/select-SPACE]", show_default=False),
+    ] = None,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Select the preferred architectures of every cost interval, out of the whole space, and write preferred.json.
+
+    Example: `pynas select --space autoformer-tiny --interval 1M --top 1`
+    """
+    from pynas.cli import display, selecting
+    from pynas.cli.quantities import milliseconds, quantity
+    from pynas.cli.stages import choose_device
+    from pynas.spaces import get
+
+    read = milliseconds if cost == "latency" else quantity
+    first, last = (None if text is None else read(text) for text in (start, stop))
+    wish = selecting.Selection(read(interval), cost, top, normaliser, allocation, first, last, images, data, seed)
+    net = selecting.fresh_net(get(space), classes, seed)
+    with display.progress_bar() as progress:
+        found, seconds = selecting.preferred_space(net, wish, choose_device(device), display.Show(progress).images())
+    folder = run or Path("runs") / f"select-{space}"
+    content = selecting.save(folder, found, seconds)
+    if json:
+        display.print_json(content)
+        return
+    display.print_preferred(content)
+    display.say(f"Written to {folder / selecting.FILE}")

@@ -1,0 +1,233 @@
+"""Training a found network by a recipe: optimiser, schedule, EMA and mixing by timm, loop and exact resume by `pynas.fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pynas.data import ImageData
+from pynas.data.loaders import seeded
+from pynas.errors import InputError
+from pynas.export.recipes import Recipe, training_loader
+from pynas.teachers import Teacher
+from pynas.train import Step, fit
+
+KINDS = ("soft", "hard")
+
+
+class Retraining(nn.Module):
+    """A network, the average of its weights and a recipe, with the members that `pynas.fit` asks of a method.
+
+    Loss: (1 - distill) CE(targets, f(x)) + distill D, where D is KL(teacher || student) at the temperature, times its
+    square ("soft"), or the cross-entropy with the teacher's decision ("hard": DeiT, eq. 3). Targets are mixed as the
+    images are (mixup, CutMix) and smoothed.
+
+    batches: per epoch. amp: bfloat16 autocast.
+
+    Raises:
+        InputError: a teacher of other classes, an unknown kind, an odd batch size with mixing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        num_classes: int,
+        batch_size: int,
+        batches: int,
+        teacher: Teacher | None = None,
+        distill: float = 0.5,
+        kind: str = "soft",
+        temperature: float = 1.0,
+        amp: bool = False,
+    ):
+        super().__init__()
+        if kind not in KINDS:
+            raise InputError(f"[retrain] expected a distillation of {', '.join(KINDS)}, got {kind!r}")
+        if teacher is not None and not 0 <= distill <= 1:
+            raise InputError(f"[retrain] expected a weight of the distillation in [0, 1], got {distill}")
+        mixing = recipe.mixup > 0 or recipe.cutmix > 0
+        if mixing and batch_size % 2:
+            raise InputError(f"[retrain] expected an even batch size for mixup, got {batch_size}")
+        self.model, self.recipe, self.teacher = model, recipe, teacher
+        self.batch_size, self.batches, self.amp = batch_size, batches, amp
+        self.distill, self.kind, self.temperature = distill, kind, temperature
+        self.average = _average(model, recipe)
+        self.mixing = _mixing(recipe, num_classes) if mixing else None
+        self.updates: torch.Tensor
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        _regularise(model, recipe)
+        self._schedule: Any = None
+
+    @property
+    def result(self) -> nn.Module:
+        """The network to keep: the averaged one where the recipe averages."""
+        return self.model if self.average is None else self.average.module
+
+    def prepare(self, batches: Iterable[Any]) -> None:
+        """Nothing has to be prepared."""
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """timm's optimiser at the recipe's rate for this batch size; biases and norms do not decay."""
+        from timm.optim import create_optimizer_v2
+
+        recipe = self.recipe
+        options: dict[str, Any] = {} if recipe.epsilon is None else {"eps": recipe.epsilon}
+        rate = recipe.learning_rate * self.batch_size / recipe.batch_size
+        optimizer = create_optimizer_v2(
+            self.model, recipe.optimizer, rate, recipe.weight_decay, recipe.momentum, **options
+        )
+        optimizer.register_step_post_hook(lambda *_: self._after_step())
+        return optimizer
+
+    def _after_step(self) -> None:
+        self.updates += 1
+        if self.average is not None:
+            self.average.update(self.model, int(self.updates))
+
+    def rate_factor(self, progress: float, epochs: int) -> float:
+        """timm's schedule, stretched to `epochs`."""
+        if self._schedule is None:
+            self._schedule = _Schedule(self.recipe, epochs, self.batches)
+        return self._schedule(round(progress * self.batches))
+
+    def training_step(
+        self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Forward and backward for one batch."""
+        device = next(self.model.parameters()).device
+        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        targets, smoothing = labels.to(device), self.recipe.label_smoothing
+        if self.mixing is not None:
+            # timm draws from numpy's global state.
+            with seeded(int(rng.integers(2**32))):
+                images, targets = self.mixing(images, targets)
+            smoothing = 0.0
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.amp):
+            logits = self.model(images)
+        loss = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        losses = {"classes": loss.detach()}
+        if self.teacher is not None:
+            taught = self._distillation(logits.float(), self.teacher.logits(images))
+            losses["distillation"] = taught.detach()
+            loss = (1 - self.distill) * loss + self.distill * taught
+        loss.backward()
+        return losses
+
+    def _distillation(self, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        if taught.shape != logits.shape:
+            raise InputError(
+                f"[retrain] expected a teacher of {logits.shape[1]} classes, got logits of {list(taught.shape)}"
+            )
+        if self.kind == "hard":
+            return functional.cross_entropy(logits, taught.argmax(1))
+        t = self.temperature
+        student, teacher = functional.log_softmax(logits / t, 1), functional.log_softmax(taught / t, 1)
+        return functional.kl_div(student, teacher, log_target=True, reduction="batchmean") * t * t
+
+
+class _Schedule:
+    """timm's learning rates as factors of the starting one, by the number of updates done."""
+
+    def __init__(self, recipe: Recipe, epochs: int, batches: int):
+        from timm.scheduler import create_scheduler_v2
+
+        stretch = epochs / recipe.epochs
+        self.stand_in = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+        self.scheduler, _ = create_scheduler_v2(
+            self.stand_in,
+            recipe.schedule,
+            num_epochs=epochs,
+            decay_epochs=None if recipe.decay_epochs is None else recipe.decay_epochs * stretch,
+            decay_rate=recipe.decay_rate,
+            min_lr=recipe.min_rate,
+            warmup_lr=1e-3,
+            warmup_epochs=recipe.warmup_epochs * stretch,  # type: ignore[arg-type]
+            step_on_epochs=False,
+            updates_per_epoch=batches,
+        )
+
+    def __call__(self, updates: int) -> float:
+        self.scheduler.step_update(updates)
+        return self.stand_in.param_groups[0]["lr"]
+
+
+def _average(model: nn.Module, recipe: Recipe) -> Any:
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
+
+
+def _mixing(recipe: Recipe, num_classes: int) -> Any:
+    from timm.data import Mixup
+
+    smoothing = recipe.label_smoothing
+    return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=smoothing, num_classes=num_classes)
+
+
+def _regularise(model: nn.Module, recipe: Recipe) -> None:
+    """Set the last dropout, that before the classifier, and timm's stochastic depth."""
+    from timm.layers import DropPath
+
+    dropouts = [part for part in model.modules() if isinstance(part, nn.Dropout)]
+    for dropout in dropouts[-1:]:
+        dropout.p = recipe.drop
+    for part in model.modules():
+        if isinstance(part, DropPath):
+            part.drop_prob = recipe.drop_path
+
+
+def retrain(
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    run: str | Path | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    device: str | torch.device = "cpu",
+    on_step: Callable[[Step], None] | None = None,
+    **options: Any,
+) -> tuple[nn.Module, dict[str, float]]:
+    """Train a network on `data.train`; gives the network to keep, in evaluation mode, and its accuracies on `data.test`.
+
+    epochs, batch_size: the recipe's when None. run: folder for the checkpoints and metrics that a stopped training goes on
+    from, exactly. options: those of `Retraining` (teacher, distill, kind, temperature, amp).
+
+    Raises:
+        InputError: as `Retraining` and `pynas.fit`.
+        FloatingPointError: a loss is not finite; the last checkpoint is kept.
+    """
+    epochs = recipe.epochs if epochs is None else epochs
+    batch_size = min(recipe.batch_size if batch_size is None else batch_size, len(data.train))
+    loader = training_loader(data, recipe, batch_size, seed=seed, workers=workers, device=device)
+    method = Retraining(
+        model, recipe, num_classes=data.num_classes, batch_size=batch_size, batches=len(loader), **options
+    ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fit(method, loader, epochs, run, seed=seed, on_step=on_step)
+    result = method.result.eval()
+    return result, evaluate(result, data, device=device)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, data: ImageData, part: str = "test", device: str | torch.device = "cpu"
+) -> dict[str, float]:
+    """`top1` and `top5` accuracy in [0, 1] and the mean cross-entropy `loss` on a part of the data."""
+    loss, hits = 0.0, torch.zeros(2, dtype=torch.int64)
+    for images, labels in data.loader(part, 256, shuffle=False, device=device):
+        logits = model(images)
+        loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+        right = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        hits += torch.stack([right[:, 0].sum(), right.sum()]).cpu()
+    count = len(getattr(data, part))
+    return {"top1": hits[0].item() / count, "top5": hits[1].item() / count, "loss": loss / count}

@@ -1,0 +1,167 @@
+"""The residual bottlenecks of HyTra: a 3x3 convolution (ResConv) or self-attention (ResAtt) in the middle."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pynas.errors import InputError
+from pynas.nn.mbconv import SqueezeExcitation
+
+ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+# Channels of a bottleneck's output per channel in its middle, and per channel of the squeeze.
+_EXPANSION, _SQUEEZE = 4, 16
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over all positions, softmax(q k^T / sqrt(d)) v, without position terms of its own."""
+
+    def __init__(self, channels: int, head_channels: int):
+        super().__init__()
+        if channels % head_channels:
+            raise InputError(f"[hytra] expected channels in heads of {head_channels}, got {channels}")
+        self.heads = channels // head_channels
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W] -> the same shape."""
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(x).reshape(batch, 3, self.heads, channels // self.heads, height * width).transpose(3, 4)
+        y = functional.scaled_dot_product_attention(*qkv.unbind(1))
+        return y.transpose(2, 3).reshape(batch, channels, height, width)
+
+
+class Entry(nn.Module):
+    """How a bottleneck takes inputs of one width: projection to its middle, position encoding, norm; and the shortcut.
+
+    The implicit position encoding is a depth-wise 3x3 convolution, which also does the down-sampling (section 4.1). The
+    shortcut is an average pool and a 1x1 convolution, where stride or width ask for them.
+    """
+
+    def __init__(self, in_channels: int, middle: int, out_channels: int, stride: int):
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, middle, 1, bias=False)
+        self.position = nn.Conv2d(middle, middle, 3, stride, 1, groups=middle)
+        self.norm = nn.BatchNorm2d(middle)
+        shortcut: OrderedDict[str, nn.Module] = OrderedDict()
+        if stride > 1:
+            shortcut["pool"] = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+        if stride > 1 or in_channels != out_channels:
+            shortcut["conv"] = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            shortcut["bn"] = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Sequential(shortcut)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x: [B, in_channels, H, W] -> the middle's input and the shortcut, both of size H / stride, W / stride."""
+        return self.norm(self.position(self.project(x))), self.shortcut(x)
+
+
+class Bottleneck(nn.Module):
+    """A ResConv or ResAtt: 1x1 convolution, position encoding, 3x3 convolution or self-attention, 1x1 convolution.
+
+    operation: "conv" or "attention". inputs: (channels, stride) of each kind of input that it may get: which it is, is
+    read off the input's width. All share the position encoding's weights and everything after it (section 4.1).
+
+    Raises:
+        InputError: an unknown operation; when called, an input of another width.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        inputs: Sequence[tuple[int, int]],
+        out_channels: int,
+        head_channels: int = 64,
+        se: bool = False,
+        activation: str = "relu",
+    ):
+        super().__init__()
+        middle, act = out_channels // _EXPANSION, ACTIVATIONS[activation]
+        if operation not in ("conv", "attention"):
+            raise InputError(f"[hytra] expected the operation to be conv or attention, got {operation!r}")
+        entries = {str(width): Entry(width, middle, out_channels, stride) for width, stride in inputs}
+        first, *others = entries.values()
+        for other in others:
+            other.position.weight, other.position.bias = first.position.weight, first.position.bias
+        self.entries = nn.ModuleDict(entries)
+        conv = operation == "conv"
+        mix = nn.Conv2d(middle, middle, 3, padding=1, bias=False) if conv else SelfAttention(middle, head_channels)
+        self.act1 = act(inplace=True)
+        self.mix, self.norm2, self.act2 = mix, nn.BatchNorm2d(middle), act(inplace=True)
+        self.expand, self.norm3 = nn.Conv2d(middle, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+        squeezed = se and conv
+        self.se = SqueezeExcitation(out_channels, out_channels // _SQUEEZE) if squeezed else nn.Identity()
+        self.act3 = act(inplace=True)
+
+    def entry(self, width: int) -> nn.Module:
+        """The entry for inputs of a width."""
+        if str(width) not in self.entries:
+            raise InputError(f"[hytra] expected an input of {' or '.join(self.entries)} channels, got {width}")
+        return self.entries[str(width)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, in_channels, H, W] -> [B, out_channels, H / stride, W / stride]."""
+        (only,) = self.entries.values() if len(self.entries) == 1 else (self.entry(x.shape[1]),)
+        y, shortcut = only(x)
+        y = self.act2(self.norm2(self.mix(self.act1(y))))
+        y = self.se(self.norm3(self.expand(y)))
+        return self.act3(y + shortcut)
+
+    def extract(self, shape: tuple[int, ...]) -> Bottleneck:
+        """A copy that takes inputs of one shape `(C, H, W)` only."""
+        entry = self.entry(shape[0])
+        unused = {id(other): None for other in self.entries.values() if other is not entry}
+        taken = copy.deepcopy(self, unused)
+        taken.entries = nn.ModuleDict({str(shape[0]): taken.entries[str(shape[0])]})
+        return taken
+
+
+def stand_in(in_channels: int, out_channels: int, stride: int, groups: int, activation: str) -> nn.Sequential:
+    """What takes the place of a scale without layers: a grouped 3x3 convolution, batch norm, activation."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["conv"] = nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=groups, bias=False)
+    parts["bn"] = nn.BatchNorm2d(out_channels)
+    parts["act"] = ACTIVATIONS[activation](inplace=True)
+    return nn.Sequential(parts)
+
+
+class Framed(nn.Module):
+    """A bottleneck with the stand-ins before and after it."""
+
+    def __init__(self, before: Sequence[nn.Module], layer: Bottleneck, after: Sequence[nn.Module]):
+        super().__init__()
+        self.before, self.layer, self.after = nn.Sequential(*before), layer, nn.Sequential(*after)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W]."""
+        return self.after(self.layer(self.before(x)))
+
+    def extract(self, shape: tuple[int, ...]) -> Framed:
+        """A copy for inputs of `shape`; the stand-ins' width is always the same."""
+        parts = copy.deepcopy((list(self.before), list(self.after)))
+        width: Any = self.before[-1].conv.out_channels if len(self.before) else shape[0]  # type: ignore[union-attr]
+        return Framed(parts[0], self.layer.extract((width,)), parts[1])
+
+
+def image_stem(channels: int, kernel: int, pool: bool, activation: str) -> nn.Sequential:
+    """ResNet's: a convolution of stride 2, batch norm, activation, and a 3x3 max-pool of stride 2 where `pool`."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["conv"] = nn.Conv2d(3, channels, kernel, 2, kernel // 2, bias=False)
+    parts["bn"] = nn.BatchNorm2d(channels)
+    parts["act"] = ACTIVATIONS[activation](inplace=True)
+    if pool:
+        parts["pool"] = nn.MaxPool2d(3, 2, 1)
+    return nn.Sequential(parts)
+
+
+def pooled_classifier(channels: int, num_classes: int) -> nn.Sequential:
+    """Average pool and a linear classifier."""
+    return nn.Sequential(
+        OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=nn.Linear(channels, num_classes))
+    )

@@ -1,0 +1,150 @@
+"""A learned action space: good regions are found by a tree of classifiers (Wang et al., 2019), as Pi-NAS searches."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from pynas.costs.table import Costs
+from pynas.errors import InputError
+from pynas.search.ratings import History, Rate, Ratings
+from pynas.spaces import Architecture, Space
+
+# A region with fewer ratings is not split.
+_LEAST = 16
+
+
+def learn_action_space(
+    space: Space,
+    rate: Rate,
+    budget: int = 1000,
+    *,
+    initial: int = 80,
+    picks: int = 8,
+    depth: int = 5,
+    exploration: float = 0.1,
+    proposals: int = 1000,
+    seed: int = 0,
+    costs: Costs | None = None,
+    limits: Mapping[str, float] | None = None,
+    file: str | Path | None = None,
+) -> History:
+    """The architectures that are rated, at most `budget`; other arguments as for `evolve`.
+
+    After `initial` random ones (80 in Pi-NAS), each step fits a tree on all ratings: a node's classifier tells those
+    better than the node's median from the others, down to `depth`. From the root it follows the better branch by mean rank
+    plus `exploration` sqrt(2 ln n_parent / n_child), and rates `picks` (8) of `proposals` random architectures that
+    fall into that leaf, or as far down towards it as there are any.
+
+    Raises:
+        InputError: sizes out of range, a score that is not finite, or a file of another search.
+        InfeasibleError: no random architecture keeps the limits.
+    """
+    if initial < 2 or not 1 <= picks <= proposals or depth < 1 or exploration < 0:
+        raise InputError(
+            "[action space] expected initial >= 2, 1 <= picks <= proposals, depth >= 1 and exploration >= 0, "
+            f"got {initial}, {picks}, {proposals}, {depth} and {exploration}"
+        )
+    options = {"initial": initial, "picks": picks, "depth": depth, "exploration": exploration, "proposals": proposals}
+    rng, encoding = np.random.default_rng(seed), Encoding(space)
+    with Ratings(space, rate, budget, costs, limits, file, search="action space", seed=seed, **options) as ratings:
+        while ratings.left:
+            if len(ratings.scores) < initial:
+                chosen = _distinct(ratings, rng, 1)
+            else:
+                region = Region.best(encoding(ratings.architectures), np.array(ratings.scores), depth, exploration)
+                proposed = _distinct(ratings, rng, proposals)
+                order = np.argsort(-region.depths(encoding(proposed)), kind="stable")[:picks]
+                chosen = [proposed[i] for i in order]
+            for architecture in chosen[: ratings.left]:
+                ratings(architecture)
+        return ratings.history()
+
+
+def _distinct(ratings: Ratings, rng: np.random.Generator, count: int) -> list[Architecture]:
+    """Different random architectures that may be rated, `count` of them or fewer where they are hard to find."""
+    found: dict[Architecture, None] = {}
+    for _ in range(2 * count):
+        architecture = ratings.space.sample(rng)
+        if ratings.may_rate(architecture):
+            found[architecture] = None
+        if len(found) == count:
+            break
+    last = None if found else ratings.sample(rng)
+    return list(found) if last is None else [last]
+
+
+class Encoding:
+    """Architectures as vectors of zeros and ones: a one for each block's cell, and for each layer's chosen description.
+
+    Layers at the same place with the same candidate have the same feature, whichever cell they are in.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space, self._columns = space, dict[Hashable, int]()
+        for b, cells in enumerate(space.blocks):
+            for c, cell in enumerate(cells):
+                self._column(("cell", b, c))
+                for layer, candidates in enumerate(cell.layers):
+                    for description in candidates:
+                        self._column((b, layer, description))
+
+    def _column(self, key: Hashable) -> int:
+        return self._columns.setdefault(key, len(self._columns))
+
+    def __call__(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """float64 `[N, features]`."""
+        vectors = np.zeros((len(architectures), len(self._columns)))
+        for row, architecture in enumerate(architectures):
+            for b, choice in enumerate(architecture):
+                vectors[row, self._columns["cell", b, choice.cell]] = 1
+                layers = self._space.blocks[b][choice.cell].layers
+                for layer, candidate in enumerate(choice.path):
+                    vectors[row, self._columns[b, layer, layers[layer][candidate]]] = 1
+        return vectors
+
+
+@dataclass(frozen=True)
+class Region:
+    """A leaf of the tree: the classifiers from the root to it, and the side of each that it lies on."""
+
+    sides: Sequence[tuple[Any, bool]]
+
+    @classmethod
+    def best(cls, vectors: np.ndarray, scores: np.ndarray, depth: int, exploration: float) -> Region:
+        """The leaf to draw from. vectors `[N, features]`, scores `[N]`, lower is better."""
+        from sklearn.svm import SVC  # here, since it takes a second to load and few searches need it
+
+        # By rank, so that the exploration's share does not depend on the scores' scale.
+        merit = 1 - (rankdata(scores) - 1) / max(len(scores) - 1, 1)
+        sides: list[tuple[Any, bool]] = []
+        rows = np.arange(len(scores))
+        while len(sides) < depth and len(rows) >= _LEAST:
+            good = merit[rows] > np.median(merit[rows])
+            if good.all() or not good.any():
+                break
+            classifier = SVC(C=1.0, kernel="rbf", gamma="scale").fit(vectors[rows], good)
+            side = classifier.predict(vectors[rows]).astype(bool)
+            if side.all() or not side.any():
+                break
+            values = [
+                merit[part].mean() + exploration * np.sqrt(2 * np.log(len(rows)) / len(part))
+                for part in (rows[~side], rows[side])
+            ]
+            better = bool(values[1] >= values[0])
+            sides.append((classifier, better))
+            rows = rows[side == better]
+        return cls(sides)
+
+    def depths(self, vectors: np.ndarray) -> np.ndarray:
+        """How many classifiers in a row, from the root on, each vector passes: int `[N]`."""
+        inside, passed = np.ones(len(vectors), bool), np.zeros(len(vectors), np.int64)
+        for classifier, side in self.sides:
+            inside &= classifier.predict(vectors).astype(bool) == side
+            passed += inside
+        return passed

@@ -1,0 +1,110 @@
+"""Searches by trial over any rating: regularised evolution (Real et al., AAAI 2019) and random search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pynas.costs.table import Costs
+from pynas.errors import InputError
+from pynas.search.ratings import History, Rate, Ratings
+from pynas.search.variation import crossover, mutate
+from pynas.spaces import Architecture, Space
+
+# Children of the same parents before a random architecture takes their place.
+_TRIES = 100
+
+
+def evolve(
+    space: Space,
+    rate: Rate,
+    budget: int = 1000,
+    *,
+    population: int = 50,
+    tournament: int = 10,
+    mutation: float | None = None,
+    crossing: float = 0.5,
+    seed: int = 0,
+    costs: Costs | None = None,
+    limits: Mapping[str, float] | None = None,
+    file: str | Path | None = None,
+) -> History:
+    """The architectures that evolution rates, at most `budget`, each once; `rate(architecture)`: lower is better.
+
+    It starts from `population` random ones. Each further one is a child of the best of `tournament` members drawn from
+    the `population` rated last (the oldest die): mutated, layer by layer with probability `mutation` (one layer on
+    average by default), or with probability `crossing` first crossed with another tournament's winner.
+    costs, limits: as for `best`; what exceeds a limit is never rated. file: JSON of the ratings; a killed search run again
+    with it goes on, and so does one with a larger budget.
+
+    Raises:
+        InputError: sizes out of range, a score that is not finite, or a file of another search.
+        InfeasibleError: no random architecture keeps the limits.
+    """
+    mutation = 1 / _layers(space) if mutation is None else mutation
+    if not 1 <= tournament <= population:
+        raise InputError(
+            f"[evolve] expected a tournament of 1 to {population} members, the population, got {tournament}"
+        )
+    if not (0 < mutation <= 1 and 0 <= crossing <= 1):
+        raise InputError(f"[evolve] expected probabilities of mutation and crossing, got {mutation} and {crossing}")
+    options: dict[str, Any] = {
+        "population": population,
+        "tournament": tournament,
+        "mutation": mutation,
+        "crossing": crossing,
+    }
+    rng = np.random.default_rng(seed)
+    with Ratings(space, rate, budget, costs, limits, file, search="evolution", seed=seed, **options) as ratings:
+        while ratings.left:
+            born = None if len(ratings.scores) < population else _child(ratings, rng, **options)
+            architecture = born or ratings.sample(rng)
+            if architecture is not None:
+                ratings(architecture)
+        return ratings.history()
+
+
+def random_search(
+    space: Space,
+    rate: Rate,
+    budget: int = 1000,
+    *,
+    seed: int = 0,
+    costs: Costs | None = None,
+    limits: Mapping[str, float] | None = None,
+    file: str | Path | None = None,
+) -> History:
+    """`budget` distinct random architectures, rated; arguments as for `evolve`."""
+    rng = np.random.default_rng(seed)
+    with Ratings(space, rate, budget, costs, limits, file, search="random", seed=seed) as ratings:
+        while ratings.left:
+            architecture = ratings.sample(rng)
+            if architecture is not None:
+                ratings(architecture)
+        return ratings.history()
+
+
+def _child(
+    ratings: Ratings, rng: np.random.Generator, population: int, tournament: int, mutation: float, crossing: float
+) -> Architecture | None:
+    """A new architecture from the living; None where their children are all rated or too costly."""
+
+    def winner() -> Architecture:
+        drawn = rng.choice(population, tournament, replace=False) + len(ratings.scores) - population
+        return ratings.architectures[min(drawn.tolist(), key=lambda i: (ratings.scores[i], i))]
+
+    for _ in range(_TRIES):
+        child = winner()
+        if rng.random() < crossing:
+            child = crossover(ratings.space, child, winner(), rng)
+        child = mutate(ratings.space, child, rng, mutation)
+        if ratings.may_rate(child):
+            return child
+    return None
+
+
+def _layers(space: Space) -> int:
+    return sum(max(len(cell.layers) for cell in cells) for cells in space.blocks)

@@ -1,0 +1,178 @@
+"""What a search by trial has rated so far, in order: kept in a file, so that a killed search goes on where it was."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pynas.costs.table import Costs
+from pynas.errors import InfeasibleError, InputError
+from pynas.files import header, read_json, write_json
+from pynas.search.best import Entry
+from pynas.spaces import Architecture, Space
+
+RATINGS = "pynas.ratings"
+Rate = Callable[[Architecture], float]
+
+# Seconds between two writes of the file, and samples to draw before a space counts as searched through.
+_SAVE_EVERY, _TRIES = 5.0, 10_000
+
+
+@dataclass(frozen=True)
+class History:
+    """Distinct architectures and their scores (lower is better) in the order they were rated.
+
+    scores: `[N]`. exhausted: the search ended before its budget, as it found nothing left to rate.
+    """
+
+    architectures: tuple[Architecture, ...]
+    scores: np.ndarray
+    costs: Costs | None = None
+    exhausted: bool = False
+
+    def __len__(self) -> int:
+        return len(self.architectures)
+
+    @property
+    def best_so_far(self) -> np.ndarray:
+        """The least score after 1, 2, ... ratings, `[N]`."""
+        return np.minimum.accumulate(self.scores)
+
+    def top(self, k: int = 1) -> list[Entry]:
+        """The k best, best first; equal scores in the order they were rated."""
+        return [
+            Entry(
+                self.architectures[i], float(self.scores[i]), self.costs.of(self.architectures[i]) if self.costs else {}
+            )
+            for i in np.argsort(self.scores, kind="stable")[:k]
+        ]
+
+
+class Ratings:
+    """Rates architectures one by one up to a budget, each once; to be used in a `with` block.
+
+    file: where the ratings are kept. A search whose choices depend on its seed and on earlier ratings alone resumes by
+    running again: the ratings that the file holds are not made anew.
+
+    made_from: what the search is; a file of another search is refused.
+
+    Raises:
+        InputError: limits without costs or on unknown costs, a budget below 1, or a file of another search.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        rate: Rate,
+        budget: int,
+        costs: Costs | None = None,
+        limits: Mapping[str, float] | None = None,
+        file: str | Path | None = None,
+        **made_from: Any,
+    ) -> None:
+        if budget < 1:
+            raise InputError(f"[search] expected a budget of at least 1 rating, got {budget}")
+        for name, limit in (limits or {}).items():
+            if costs is None or name not in costs.names:
+                known = "none, as no costs are given" if costs is None else ", ".join(costs.names)
+                raise InputError(f"[search] expected limits on {known}, got one on {name!r}")
+            if math.isnan(limit):
+                raise InputError(f"[search] expected limits that are numbers, got {limit} for {name!r}")
+        self.space, self.architectures, self.scores = space, list[Architecture](), list[float]()
+        self._rate, self._budget, self._costs, self._limits = rate, budget, costs, dict(limits or {})
+        self._file, self._saved = file, time.monotonic()
+        self._seen: set[Architecture] = set()
+        self._made_from = {"space": space.name, "limits": self._limits, **made_from}
+        self._recorded = self._read()
+        self._exhausted = False
+
+    def __enter__(self) -> Ratings:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._save()
+
+    @property
+    def left(self) -> int:
+        """Ratings that the budget still allows; 0 when the space is searched through."""
+        return 0 if self._exhausted else self._budget - len(self.scores)
+
+    def may_rate(self, architecture: Architecture) -> bool:
+        """Whether an architecture is new and keeps the limits."""
+        if architecture in self._seen:
+            return False
+        if not self._limits:
+            return True
+        assert self._costs is not None
+        found = self._costs.of(architecture)
+        return all(found[name] <= limit for name, limit in self._limits.items())
+
+    def sample(self, rng: np.random.Generator) -> Architecture | None:
+        """An architecture that may be rated, drawn uniformly; None where none is left, and the search is then over.
+
+        Raises:
+            InfeasibleError: none of the first 10,000 samples keeps the limits.
+        """
+        if len(self._seen) < self.space.size:
+            for _ in range(_TRIES):
+                architecture = self.space.sample(rng)
+                if self.may_rate(architecture):
+                    return architecture
+        if not self._seen:
+            raise InfeasibleError(f"[search] expected an architecture within {self._limits} among {_TRIES:,} random ones "
+                                  f"of {self.space.name}, got none; loosen the limits")  # fmt: skip
+        self._exhausted = True
+        return None
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The score of an architecture: from the file, or rated now.
+
+        Raises:
+            InputError: a score that is not finite, or a file that a search of another kind of rating went on with.
+        """
+        number = len(self.scores)
+        if number < len(self._recorded):
+            text, score = self._recorded[number]
+            if text != str(architecture):
+                raise InputError(f"[search] expected {str(architecture)!r} as rating {number} of {self._file}, "
+                                 f"got {text!r}; it is of another search or version: use another file")  # fmt: skip
+        else:
+            score = float(self._rate(architecture))
+            if not math.isfinite(score):
+                raise InputError(f"[search] expected a finite score, got {score} for {str(architecture)!r}")
+        self._seen.add(architecture)
+        self.architectures.append(architecture)
+        self.scores.append(score)
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self._save()
+        return score
+
+    def history(self) -> History:
+        """All ratings so far."""
+        return History(tuple(self.architectures), np.array(self.scores), self._costs, self._exhausted)
+
+    def _read(self) -> list[tuple[str, float]]:
+        if self._file is None or not Path(self._file).exists():
+            return []
+        content = read_json(self._file, RATINGS)
+        if content["made_from"] != self._made_from:
+            raise InputError(f"[search] expected a file of this search, {self._made_from}, "
+                             f"got one of {content['made_from']} in {self._file}")  # fmt: skip
+        texts, scores = content.get("architectures"), content.get("scores")
+        if not (isinstance(texts, list) and isinstance(scores, list) and len(texts) == len(scores)):
+            raise InputError(f"[search] expected as many scores as architectures in {self._file}, got a damaged file")
+        return list(zip(texts, scores))
+
+    def _save(self) -> None:
+        if self._file is None or len(self.scores) <= len(self._recorded):
+            return
+        texts = [str(architecture) for architecture in self.architectures]
+        write_json(self._file, header(RATINGS, **self._made_from) | {"architectures": texts, "scores": self.scores})
+        self._recorded = list(zip(texts, self.scores))
+        self._saved = time.monotonic()

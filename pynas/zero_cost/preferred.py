@@ -1,0 +1,97 @@
+"""Preferred spaces: the architectures that a selector chose, as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pynas.errors import InfeasibleError, InputError
+from pynas.files import header, read_json, write_json
+from pynas.spaces import Architecture, Space
+from pynas.spaces.autoformer import describe
+
+_KIND = "pynas.preferred"
+
+
+@dataclass(frozen=True)
+class Preferred:
+    """One preferred architecture: the interval [low, high) of the cost it was chosen in, its scores and its costs."""
+
+    architecture: Architecture
+    interval: tuple[float, float]
+    snip: float
+    normalised: float
+    costs: Mapping[str, float]
+
+    def as_dict(self, space: Space) -> dict[str, Any]:
+        """For JSON, with the architecture also in the field's words."""
+        return {"architecture": space.format(self.architecture), **describe(space, self.architecture),
+                "interval": list(self.interval), "snip": self.snip, "normalised": self.normalised,
+                **self.costs}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PreferredSpace:
+    """Preferred architectures by rising cost, and how they were chosen."""
+
+    space: Space
+    cost: str
+    interval: float
+    members: tuple[Preferred, ...]
+    made_from: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def under(self, limits: Mapping[str, float]) -> list[Preferred]:
+        """The members that keep every limit, by falling cost.
+
+        Raises:
+            InputError: a cost that is not known.
+            InfeasibleError: none keeps them.
+        """
+        for name in limits:
+            if name not in self.members[0].costs:
+                raise InputError(f"[preferred] expected limits of {', '.join(self.members[0].costs)}, got {name!r}")
+        kept = [one for one in self.members if all(one.costs[name] <= limit for name, limit in limits.items())]
+        if not kept:
+            least = {name: min(one.costs[name] for one in self.members) for name in limits}
+            raise InfeasibleError(f"[preferred] expected limits that an architecture keeps, got {dict(limits)}; "
+                                  f"the least are {least}")  # fmt: skip
+        return sorted(kept, key=lambda one: -one.costs[self.cost])
+
+
+def save_preferred(path: str | Path, preferred: PreferredSpace) -> dict[str, Any]:
+    """Write a versioned JSON document, atomically; gives its content."""
+    content = header(_KIND, space=preferred.space.name, **preferred.made_from) | {
+        "cost": preferred.cost,
+        "interval": preferred.interval,
+        "space_size": preferred.space.size,
+        "architectures": [one.as_dict(preferred.space) for one in preferred.members],
+    }
+    write_json(path, content)
+    return content
+
+
+def load_preferred(path: str | Path, space: Space) -> PreferredSpace:
+    """Read what `save_preferred` wrote.
+
+    Raises:
+        InputError: missing, malformed, of another version or another space.
+    """
+    content = read_json(path, _KIND)
+    made_from = dict(content["made_from"])
+    if made_from.pop("space") != space.name:
+        raise InputError(f"[preferred] expected architectures of {space.name}, got those of "
+                         f"{content['made_from']['space']} in {path}")  # fmt: skip
+    members = []
+    known = {"architecture", "dim", "depth", "heads", "ratios", "interval", "snip", "normalised"}
+    for entry in content["architectures"]:
+        costs = {name: value for name, value in entry.items() if name not in known}
+        low, high = entry["interval"]
+        members.append(
+            Preferred(space.parse(entry["architecture"]), (low, high), entry["snip"], entry["normalised"], costs)
+        )
+    return PreferredSpace(space, content["cost"], content["interval"], tuple(members), made_from)

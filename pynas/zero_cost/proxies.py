@@ -1,0 +1,167 @@
+"""Zero-cost proxies: a score of any network from one batch, without training; higher is better."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pynas.errors import InputError
+from pynas.supernets import evaluating
+
+Proxy = Callable[[nn.Module, torch.Tensor, "torch.Tensor | None"], float]
+
+
+def score(
+    name: str, model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None, *, seed: int = 0
+) -> float:
+    """The named proxy's score of a network on one batch; the network's weights, gradients and mode stay as they were.
+
+    labels: None for the sum of the outputs as the loss, else cross-entropy. Batch norm runs on its stored statistics.
+
+    Raises:
+        InputError: an unknown proxy, weights that are all zero, or a score that is not finite.
+    """
+    if name not in PROXIES:
+        raise InputError(f"[proxy] expected one of {', '.join(PROXIES)}, got {name!r}")
+    if not any(bool(parameter.detach().any()) for parameter in model.parameters()):
+        raise InputError("[proxy] expected a network with weights, got one whose weights are all zero")
+    with evaluating(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        value = float(PROXIES[name](model, images, labels))
+    if not math.isfinite(value):
+        raise InputError(f"[proxy] expected a finite score, got {value} from {name}; are weights and images finite?")
+    return value
+
+
+def parameters(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """The number of parameters: what every proxy has to beat."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def gradient_norm(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """The Euclidean norm of the loss's gradient (Abdelfattah et al., 2021)."""
+    return _total(g.square() for g in _gradients(model, _loss(model, images, labels))).sqrt().item()
+
+
+def snip(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """The sum of |g * w| over all parameters (Lee et al., 2019; PreNAS eq. 4)."""
+    pairs = zip(_parameters(model), _gradients(model, _loss(model, images, labels)))
+    return _total((w.detach() * g).abs() for w, g in pairs).item()
+
+
+def grasp(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """-sum w * (H g), H the loss's Hessian: how far a step keeps the gradient flowing (Wang et al., 2020)."""
+    weights = _parameters(model)
+    flow = _gradients(model, _loss(model, images, labels), create_graph=True)
+    second = _gradients(model, _total(g * g.detach() for g in flow))
+    return -_total(w.detach() * h for w, h in zip(weights, second)).item()
+
+
+def synflow(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """log of the sum of w * dR/dw, R the summed output for ones as input and |w| as weights (Tanaka et al., 2020).
+
+    In float64, since products of many layers overflow; of the images only the shape counts.
+    """
+    linear = copy.deepcopy(model).double()
+    for parameter in linear.parameters():
+        parameter.data.abs_()
+    output = linear(torch.ones_like(images[:1], dtype=torch.float64)).sum()
+    flow = _total((w.detach() * g).abs() for w, g in zip(_parameters(linear), _gradients(linear, output)))
+    return torch.log(flow).item()
+
+
+def naswot(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """log |K|, K_ij the number of activations that are on or off alike for images i and j (Mellor et al., 2021).
+
+    Activations of any kind that `torch.nn` has as a module count as on above 0.
+    """
+    kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
+
+    def add(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        on = (output.detach().flatten(1) > 0).double()
+        kernel.add_(on @ on.T + (1 - on) @ (1 - on).T)
+
+    hooks = [part.register_forward_hook(add) for part in model.modules() if type(part).__module__ == _ACTIVATIONS]
+    if not hooks:
+        raise InputError("[proxy] expected a network with activations as modules for naswot, got none")
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.linalg.slogdet(kernel).logabsdet.item()
+
+
+def zen(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """Zen-score (Lin et al., 2021): log E |f(x) - f(x + 0.01 e)| for noise x and e, plus log of each batch norm's deviation.
+
+    f: the last features that still have places (the input of the pooling), of a copy whose convolutions and linear layers
+    are drawn from a standard normal. Neither the network's own weights nor the images count, only their shapes.
+    """
+    model = copy.deepcopy(model)
+    for part in model.modules():
+        if isinstance(part, (nn.modules.conv._ConvNd, nn.Linear)):
+            nn.init.normal_(part.weight)
+        elif isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.reset_parameters()
+            part.momentum = None
+    noise, change = torch.randn_like(images), torch.randn_like(images)
+    norms: list[Any] = [part.train() for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        model(noise)
+        model.eval()
+        difference = _features(model, noise) - _features(model, noise + 0.01 * change)
+    deviations = sum(part.running_var.mean().sqrt().log().item() for part in norms)
+    return difference.flatten(1).abs().sum(1).mean().log().item() + deviations
+
+
+_ACTIVATIONS = "torch.nn.modules.activation"
+
+PROXIES: dict[str, Proxy] = {
+    "parameters": parameters, "gradient_norm": gradient_norm, "snip": snip, "grasp": grasp, "synflow": synflow,
+    "naswot": naswot, "zen": zen,
+}  # fmt: skip
+
+
+def _loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+    output = model(images)
+    return output.sum() if labels is None else F.cross_entropy(output, labels)
+
+
+def _total(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([tensor.sum() for tensor in tensors]).sum()
+
+
+def _parameters(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _gradients(model: nn.Module, loss: torch.Tensor, create_graph: bool = False) -> tuple[torch.Tensor, ...]:
+    """Zero for parameters that the loss does not depend on."""
+    return torch.autograd.grad(loss, _parameters(model), create_graph=create_graph, materialize_grads=True)
+
+
+def _features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The last output of any submodule that has places: `[B, C, H, W]` with more than one, or `[B, N, C]`."""
+    seen: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and (output.dim() == 3 or (output.dim() == 4 and output[0, 0].numel() > 1)):
+            seen[:] = [output]
+
+    hooks = [part.register_forward_hook(keep) for part in model.modules() if not list(part.children())]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        raise InputError("[proxy] expected a network with features that have places for zen, got none")
+    return seen[0]

@@ -1,0 +1,226 @@
+"""SNIP scores of every subnet of an AutoFormer supernet from one forward and backward pass of the largest (PreNAS)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from pynas.costs.layers import LayerTable
+from pynas.errors import InputError
+from pynas.ops import saliency_boxes
+from pynas.spaces import Architecture, Cell
+from pynas.supernets import AutoFormer, evaluating
+
+# Mean and deviation of the random images' channels: ImageNet's, as in the released code.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALISERS = ("layer", "balance")
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """Scores of every architecture, each a sum along its path; higher is better.
+
+    snip: eq. 4, the sum of |g * w| over all parameters of the subnet.
+    layer: eq. 13, each layer's sum over the layer's sum in the largest subnet; stem and head have no part in it.
+    balance: the released code's variant of eq. 13 (`balance_taylor6`): the weights of qkv, fc1 and fc2, each divided by
+        its own sum |w| times sum |g|, at the widest embedding dimension whatever the subnet's is.
+    """
+
+    snip: LayerTable
+    layer: LayerTable
+    balance: LayerTable
+
+    def normalised(self, name: str) -> LayerTable:
+        """`layer` or `balance`.
+
+        Raises:
+            InputError: another name.
+        """
+        if name not in NORMALISERS:
+            raise InputError(f"[saliency] expected a normaliser of {', '.join(NORMALISERS)}, got {name!r}")
+        return getattr(self, name)
+
+
+def random_images(count: int, side: int, seed: int = 0) -> torch.Tensor:
+    """Normal noise with ImageNet's mean and deviation per channel, `[count, 3, side, side]`."""
+    noise = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    return noise * torch.tensor(DEVIATION)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+
+
+def saliency(
+    net: AutoFormer,
+    images: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    *,
+    chunk: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> Saliency:
+    """Run the largest subnet forward and backward, and read every subnet's scores off prefix boxes.
+
+    labels: None for the sum of the outputs as the loss (data-free), else cross-entropy summed over the images.
+    chunk: images at a time; gradients add up, so that only the memory depends on it. progress: called with (images done,
+    images).
+
+    Raises:
+        InputError: gradients that are not finite, or a layer without any score (all weights zero).
+    """
+    return read_scores(net, gradients(net, images, labels, chunk=chunk, progress=progress))
+
+
+def read_scores(net: AutoFormer, gradients: Mapping[torch.Tensor, torch.Tensor]) -> Saliency:
+    """What `saliency` gives, from the gradients of the largest subnet by parameter."""
+    boxes = _Boxes(gradients)
+    cells = net.space.blocks[0]
+    choices = _Choices(cells)
+    snip = [_layer_scores(boxes, layer, choices) for layer in net.transformer]
+    balance = [_balance_scores(boxes, layer, choices) for layer in net.transformer]
+    largest = np.array([scores[-1, -1, -1] for scores in snip])
+    if not (largest > 0).all():
+        layer = int(np.flatnonzero(~(largest > 0))[0])
+        raise InputError(f"[saliency] expected a score above 0 in every layer, got {largest[layer]} in layer {layer}; "
+                         "are all its weights zero?")  # fmt: skip
+    normalised = [scores / whole for scores, whole in zip(snip, largest)]
+    fixed = _fixed_scores(boxes, net, choices.dims)
+    ends = [float(fixed[choices.dims.index(cell.layers[0][0].dim)]) for cell in cells]
+    nothing = [0.0] * len(cells)
+    return Saliency(
+        LayerTable(ends, [choices.table(cell, snip) for cell in cells]),
+        LayerTable(nothing, [choices.table(cell, normalised) for cell in cells]),
+        LayerTable(nothing, [choices.table(cell, balance) for cell in cells]),
+    )
+
+
+def gradients(
+    net: AutoFormer,
+    images: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    *,
+    chunk: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[torch.Tensor, torch.Tensor]:
+    """The largest subnet's gradients, summed over the images; the net's own `.grad` and mode stay as they were."""
+    device = next(net.parameters()).device
+    parameters = list(net.parameters())
+    totals = [torch.zeros_like(parameter) for parameter in parameters]
+    with evaluating(net), torch.enable_grad():
+        for start in range(0, len(images), chunk):
+            outputs = net(images[start : start + chunk].to(device), largest(net))
+            if labels is None:
+                loss = outputs.sum()
+            else:
+                loss = F.cross_entropy(outputs, labels[start : start + chunk].to(device), reduction="sum")
+            for total, gradient in zip(totals, torch.autograd.grad(loss, parameters)):
+                total += gradient
+            if progress is not None:
+                progress(min(start + chunk, len(images)), len(images))
+    if not all(bool(total.isfinite().all()) for total in totals):
+        raise InputError("[saliency] expected finite gradients, got NaN or infinity: are weights or images not finite?")
+    return dict(zip(parameters, totals))
+
+
+def largest(net: AutoFormer) -> Architecture:
+    """The last candidate of every layer of the last cell."""
+    cell = net.space.blocks[0][-1]
+    return Architecture.of([(len(net.space.blocks[0]) - 1, [count - 1 for count in cell.counts])])
+
+
+class _Choices:
+    """The dimensions, heads and MLP ratios of a space; scores come as arrays `[dims, heads, ratios]`."""
+
+    def __init__(self, cells: Sequence[Cell]):
+        specs = {spec for cell in cells for spec in cell.layers[0]}
+        self.dims = sorted({spec.dim for spec in specs})
+        self.heads = sorted({spec.heads for spec in specs})
+        self.ratios = sorted({spec.ratio for spec in specs})
+
+    def table(self, cell: Cell, scores: list[np.ndarray]) -> np.ndarray:
+        """`[L, candidates]` of a cell from every layer's array."""
+        dim = self.dims.index(cell.layers[0][0].dim)
+        heads = [self.heads.index(spec.heads) for spec in cell.layers[0]]
+        ratios = [self.ratios.index(spec.ratio) for spec in cell.layers[0]]
+        return np.array([layer[dim, heads, ratios] for layer in scores[: len(cell.layers)]])
+
+    def hidden(self, dim: int) -> list[int]:
+        """Features inside the MLP for each ratio."""
+        return [int(dim * ratio) for ratio in self.ratios]
+
+
+class _Boxes:
+    """Sums of |g * w| over the leading slices of parameters."""
+
+    def __init__(self, gradients: Mapping[torch.Tensor, torch.Tensor]):
+        self.gradients = gradients
+
+    def matrix(self, weight: torch.Tensor, rows: Sequence[int], cols: Sequence[int]) -> np.ndarray:
+        """`[len(rows), len(cols)]`; what has more than two axes is flattened after the first."""
+        return self._sums(weight, (len(weight), -1), rows, cols)
+
+    def vector(self, weight: torch.Tensor, sizes: Sequence[int]) -> np.ndarray:
+        """`[len(sizes)]` of a vector, or of the last axis of anything else."""
+        width = weight.shape[-1]
+        return self._sums(weight, (-1, width), [weight.numel() // width], sizes)[0]
+
+    def _sums(
+        self, weight: torch.Tensor, shape: tuple[int, int], rows: Sequence[int], cols: Sequence[int]
+    ) -> np.ndarray:
+        gradient = self.gradients[weight].reshape(shape)
+        return saliency_boxes(weight.detach().reshape(shape), gradient, rows, cols).cpu().numpy()
+
+
+def _layer_scores(boxes: _Boxes, layer: Any, choices: _Choices) -> np.ndarray:
+    """Sum of |g * w| over all parameters of a layer's subnets, `[dims, heads, ratios]`."""
+    attention, mlp = layer.attention, layer.mlp
+    dims, inner = choices.dims, [h * attention.head_dim for h in choices.heads]
+    always = sum(boxes.vector(parameter, dims) for norm in (layer.norm_attention, layer.norm_mlp)
+                 for parameter in norm.parameters())  # fmt: skip
+    always = always + boxes.vector(attention.project.bias, dims) + boxes.vector(mlp.fc2.bias, dims)
+    always = always + sum(boxes.vector(table, [attention.head_dim])[0]
+                          for position in (attention.position_key, attention.position_value)
+                          for table in position.parameters())  # fmt: skip
+    triple = [3 * size for size in inner]
+    heads = boxes.matrix(attention.qkv.weight, triple, dims).T + boxes.vector(attention.qkv.bias, triple)
+    heads = heads + boxes.matrix(attention.project.weight, dims, inner)
+    first, second = _mlp_boxes(boxes, mlp, choices)
+    hidden = np.array([boxes.vector(mlp.fc1.bias, choices.hidden(dim)) for dim in dims])
+    return always[:, None, None] + heads[:, :, None] + (first + second + hidden)[:, None, :]
+
+
+def _mlp_boxes(boxes: _Boxes, mlp: Any, choices: _Choices) -> tuple[np.ndarray, np.ndarray]:
+    """The two weights of an MLP, `[dims, ratios]` each."""
+    sizes = sorted({size for dim in choices.dims for size in choices.hidden(dim)})
+    first = boxes.matrix(mlp.fc1.weight, sizes, choices.dims).T
+    second = boxes.matrix(mlp.fc2.weight, choices.dims, sizes)
+    places = [[sizes.index(size) for size in choices.hidden(dim)] for dim in choices.dims]
+    rows = np.arange(len(choices.dims))[:, None]
+    return first[rows, places], second[rows, places]
+
+
+def _balance_scores(boxes: _Boxes, layer: Any, choices: _Choices) -> np.ndarray:
+    """The released code's variant; the same at every dimension."""
+    attention, mlp = layer.attention, layer.mlp
+    triple = [3 * h * attention.head_dim for h in choices.heads]
+    heads = boxes.matrix(attention.qkv.weight, triple, choices.dims[-1:])[:, 0] / _size(boxes, attention.qkv.weight)
+    first, second = (scores[-1] / _size(boxes, part.weight)
+                     for scores, part in zip(_mlp_boxes(boxes, mlp, choices), (mlp.fc1, mlp.fc2)))  # fmt: skip
+    scores = heads[:, None] + (first + second)[None]
+    return np.broadcast_to(scores, (len(choices.dims), *scores.shape))
+
+
+def _size(boxes: _Boxes, weight: torch.Tensor) -> float:
+    """sum |w| times sum |g|, 1 where that is 0."""
+    both = weight.detach().abs().double().sum() * boxes.gradients[weight].abs().double().sum()
+    return float(both) or 1.0
+
+
+def _fixed_scores(boxes: _Boxes, net: AutoFormer, dims: list[int]) -> np.ndarray:
+    """Sum of |g * w| over the parameters of stem and head, `[dims]`."""
+    stem, head = cast(Any, net.stem.weights), cast(Any, net.head.weights)
+    total = boxes.matrix(stem.conv.weight, dims, [stem.conv.weight[0].numel()])[:, 0]
+    for parameter in (stem.conv.bias, stem.class_token, stem.position, *head.norm.parameters(), head.classifier.weight):
+        total = total + boxes.vector(parameter, dims)
+    return total + boxes.vector(head.classifier.bias, [head.classifier.out_features])[0]
