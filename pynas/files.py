@@ -15,6 +15,8 @@ import numpy as np
 from pynas.errors import InputError
 
 FORMAT_VERSION = 1
+# How the names of files begin that are being written; a killed process may leave one.
+TEMPORARY = ".writing-"
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary name in the same folder; on success it is flushed to disk and takes the name `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:

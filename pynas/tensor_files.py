@@ -34,8 +34,12 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, torch.Tenso
     """Write tensors atomically; `made_from` holds plain JSON values."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = header(kind, **made_from) | {"digest": digest(tensors)}
+    content["check"] = _check(content)
     with atomic(path) as temporary:
-        save_file(tensors, temporary, {"pynas": json.dumps(content)})
+        try:
+            save_file(tensors, temporary, {"pynas": json.dumps(content)})
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(f"{path} cannot be written: {error}") from None
 
 
 def read_tensors(path: str | Path, kind: str) -> TensorFile:
@@ -53,9 +57,14 @@ def read_tensors(path: str | Path, kind: str) -> TensorFile:
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"[{kind}] expected a whole safetensors file, got a damaged one: {path} ({error})") from None
     check_header(content, kind, path)
-    if content.get("digest") != digest(tensors):
+    if content.get("digest") != digest(tensors) or content.pop("check", None) not in (None, _check(content)):
         raise InputError(f"[{kind}] expected the bytes that were written, got others: {path} is damaged")
     return TensorFile(tensors, content["made_from"], content["digest"])
+
+
+def _check(content: Mapping[str, Any]) -> str:
+    """A digest of the header, which that of the tensors does not cover."""
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:

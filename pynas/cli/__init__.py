@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 import typer
 
-from pynas.cli import correlate, doctor, export, methods, rate, report, retrain, run, search, select, spaces, train
+from pynas.cli import (
+    correlate,
+    doctor,
+    export,
+    methods,
+    rate,
+    report,
+    retrain,
+    robustness,
+    run,
+    search,
+    select,
+    spaces,
+    train,
+)
 from pynas.errors import InputError
 
 app = typer.Typer(
@@ -25,6 +41,7 @@ COMMANDS = (
     retrain,
     report,
     correlate,
+    robustness,
     spaces,
     methods,
     doctor,
@@ -33,10 +50,23 @@ for module in COMMANDS:
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 
 
+class Stopped(BaseException):
+    """A signal to stop: the terminal's Ctrl-C, or a cluster's SIGTERM."""
+
+
 def main() -> None:
-    """Run the command line; bad input ends with one line on stderr and exit code 2."""
+    """Run the command line; bad input ends with one line on stderr and exit code 2, Ctrl-C with 130."""
+    process = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        # Processes that read images inherit this; they end quietly.
+        raise Stopped(number) if os.getpid() == process else KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app()
+    except Stopped as stopped:
+        sys.exit(_complain(_how_to_go_on(), 128 + stopped.args[0]))
     except InputError as error:
         sys.exit(_complain(str(error), 2))
     except FloatingPointError as error:
@@ -44,6 +74,16 @@ def main() -> None:
     except OSError as error:
         # A full disk or a read-only folder is the user's to mend, not a fault of the program.
         sys.exit(_complain(f"[files] {error}", 2))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _how_to_go_on() -> str:
+    from pynas.cli.lock import held
+
+    folder = held()
+    return f"stopped; all files are whole, and the same command with --run {folder} goes on" if folder else "stopped"
 
 
 def _complain(message: str, code: int) -> int:

@@ -96,17 +96,26 @@ def print_found(content: Mapping[str, Any]) -> None:
     # The costs that everybody wants, and those that were asked about.
     names = dict.fromkeys(["params", "madds", *content["limits"], *content["at_least"]])
     for heading in ("#", "architecture", "score", *(UNITS.get(name, name) for name in names)):
-        table.add_column(heading, justify="left" if heading == "architecture" else "right", no_wrap=True)
+        # NAS-Bench-201's long names are broken rather than everything else cut.
+        name = heading == "architecture"
+        table.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for rank, entry in enumerate(content["found"], 1):
         costs = (f"{entry[name]:.3f}" if name == "latency" else show(entry[name]) for name in names)
         table.add_row(str(rank), entry["architecture"], f"{entry['score']:.6f}", *costs)
     out.print(table)
     if content["exhausted"]:
         say(f"Only {len(content['found'])} of the {content['top_k']} asked for keep the limits; these are all.")
-    say(
-        f"Exact: {content['visited']:,} nodes visited, {content['pruned']:,} pruned, "
-        f"no architecture scores below {content['lower_bound']:.6f}."
-    )
+    if "rated" in content:
+        say(f"The best of {content['rated']:,} that {content['search']} rated; others were not looked at.")
+    else:
+        say(
+            f"Exact: {content['visited']:,} nodes visited, {content['pruned']:,} pruned, "
+            f"no architecture scores below {content['lower_bound']:.6f}."
+        )
+    for each in content.get("generations", ()):
+        tau = "" if each["tau_to_last"] is None else f", tau to the generation before {each['tau_to_last']:.3f}"
+        by = "" if each["teacher_accuracy"] is None else f", taught at {each['teacher_accuracy']:.2%}"
+        say(f"Generation {each['generation']}: {each['architecture']}{by}{tau}")
     if "latency_table" in content:
         note = content["latency_table"]
         say(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def find(run: Run, wishes: Wishes) -> dict[str, Any]:
         "visited": certificate.visited,
         "pruned": certificate.pruned,
         "lower_bound": certificate.lower_bound,
-        "found": [_entry(run.space, entry) for entry in found],
+        "found": entries(run.space, found),
         **latency_note(table),
     }
     if wishes.front is not None:
@@ -119,8 +119,9 @@ def find(run: Run, wishes: Wishes) -> dict[str, Any]:
     return content
 
 
-def _entry(space: Space, entry: search.Entry) -> dict[str, Any]:
-    return {"architecture": space.format(entry.architecture), "score": entry.score, **entry.costs}
+def entries(space: Space, found: Iterable[search.Entry]) -> list[dict[str, Any]]:
+    """Architectures as search.json says them."""
+    return [{"architecture": space.format(e.architecture), "score": e.score, **e.costs} for e in found]
 
 
 def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,9 +131,7 @@ def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[st
     chosen = [(entry[name], entry["score"]) for entry in content["found"]]
     files = draw_front(run.folder / f"front-{name}", name, points, chosen, content["limits"].get(name))
     pictures = [path.name for path in files]
-    return {
-        "front": {"cost": name, "pictures": pictures, "architectures": [_entry(run.space, entry) for entry in front]}
-    }
+    return {"front": {"cost": name, "pictures": pictures, "architectures": entries(run.space, front)}}
 
 
 def half_way(space: Space, table: Costs, name: str) -> int:

@@ -41,10 +41,15 @@ class Flow:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's options with their defaults."""
+        """All options with their defaults."""
+        return {**self.method_options, **self.more}
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """Those of the method's constructor, with the defaults that the commands take."""
         taken = inspect.signature(self.method).parameters.values()
         own = {p.name: p.default for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in self.own}
-        return own | dict(self.defaults) | dict(self.more)
+        return {**own, **self.defaults}
 
     def check_options(self, given: Mapping[str, Any]) -> None:
         """Whether the method has these options.

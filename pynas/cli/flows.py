@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pynas.cli import flow_bossnas, flow_dna, flow_dna_pp
+from pynas.cli import flow_bossnas, flow_dna, flow_dna_plus, flow_dna_pp, flow_prenas, flow_whole
 from pynas.cli.flow import Flow
+from pynas.cli.lock import hold
 from pynas.cli.settings import CONFIG, Settings, open_run, read_settings
 from pynas.cli.stages import Run
 from pynas.errors import InputError
 
 FLOWS: dict[str, Flow] = {
-    "bossnas": flow_bossnas.FLOW,
     "dna": flow_dna.FLOW,
+    "dna-plus": flow_dna_plus.FLOW,
     "dna-pp": flow_dna_pp.FLOW,
+    "bossnas": flow_bossnas.FLOW,
+    **flow_whole.FLOWS,
+    "prenas": flow_prenas.FLOW,
 }
 
 
@@ -23,12 +27,13 @@ def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto")
     """The run in `folder`, made if it is new, with the settings that the user named (None: left open).
 
     Raises:
-        InputError: an unknown method, or a folder of something else.
+        InputError: an unknown method, a folder of something else, or one that another process works in.
     """
     if folder is None or not (folder / CONFIG).exists():
         flow = flow_of(given.get("method") or Settings.method)
         given = {**given, "space": given.get("space") or flow.space, "epochs": given.get("epochs") or flow.epochs}
     folder, settings = open_run(folder, given)
+    hold(folder)
     return Run(folder, settings, flow_of(settings.method), device)
 
 
@@ -36,9 +41,10 @@ def old_run(folder: Path, device: str = "auto") -> Run:
     """The run in `folder`.
 
     Raises:
-        InputError: no run there.
+        InputError: no run there, or another process works there.
     """
     settings = read_settings(folder)
+    hold(folder)
     return Run(folder, settings, flow_of(settings.method), device)
 
 

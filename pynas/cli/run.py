@@ -34,16 +34,13 @@ def command(
 
     Example: `pynas run --data cifar10.npz --space mbconv-mini --max-madds 15M --epochs 20`
     """
+    named = dict(locals())
     from pynas.cli import display, finding, flows
     from pynas.cli.search import counted_limits
-    from pynas.cli.settings import method_options, names
+    from pynas.cli.settings import named_settings
 
     wishes = finding.Wishes(counted_limits(max_madds, max_params), top_k=top_k)
-    given = {"method": method, "space": space, "data": data, "teacher": teacher, "taps": names(taps),
-             "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate,
-             "image_size": image_size, "limit_images": limit_images, "val_fraction": val_fraction,
-             "seed": seed, "options": method_options(option)}  # fmt: skip
-    this = flows.new_run(run, given, device)
+    this = flows.new_run(run, named_settings(named), device)
     with display.progress_bar() as progress:
         show = display.Show(progress)
         this.flow.train(this, show)

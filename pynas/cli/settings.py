@@ -49,6 +49,12 @@ def names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
+def named_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among a command's arguments; None for those that the user left open."""
+    given = {known.name: arguments[known.name] for known in fields(Settings) if known.name != "options"}
+    return {**given, "taps": names(arguments["taps"]), "options": method_options(arguments["option"])}
+
+
 def method_options(given: list[str] | None) -> dict[str, Any] | None:
     """From NAME=VALUE, each value read as YAML: numbers, true, false, null, text, [lists]; None stays None.
 

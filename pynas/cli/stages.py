@@ -17,14 +17,15 @@ from pynas import export, spaces, teachers
 from pynas.cli.display import Show
 from pynas.cli.flow import Flow
 from pynas.cli.settings import Settings
-from pynas.costs import Costs, count
+from pynas.costs import Costs, LayerCosts, count, count_layers
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.files import read_json
+from pynas.methods.scaling import load_scaled
 from pynas.rating import Progress, ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
-from pynas.supernets import Supernet, supernet
+from pynas.supernets import AutoFormer, Supernet, supernet
 from pynas.tensor_files import read_tensors
 from pynas.train import fit
 from pynas.train.checkpoint import CHECKPOINT, load_weights
@@ -68,16 +69,18 @@ class Run:
 
     @cached_property
     def named_teacher(self) -> teachers.Teacher | None:
-        """A teacher by its timm name; None where a small one is asked for."""
-        if self.settings.teacher == "small":
+        """A teacher by its timm name; None for one that is made in the run and kept in its folder."""
+        if self.settings.teacher in ("small", "scaled"):
             return None
         return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, taps=self.settings.taps)
 
     def teacher(self, progress: Callable[[int, int, float], None] | None = None) -> teachers.Teacher:
-        """The named teacher, or the small one, which is trained once and kept in the folder."""
+        """The named teacher, DNA+'s scaled one, or a small one, which is trained once and kept in the folder."""
         if self.named_teacher is not None:
             return self.named_teacher
         path = self.folder / "teacher.safetensors"
+        if self.settings.teacher == "scaled":
+            return load_scaled(path)
         if path.exists():
             return teachers.load_small(path)
         shape = self.data.image_shape
@@ -218,12 +221,12 @@ def is_first_process() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
-def costs(run: Run) -> Costs:
-    """The cost tables, counted once and kept as `costs.npz`."""
-    path = run.folder / "costs.npz"
+def costs(run: Run) -> Any:
+    """The costs, counted once and kept as `costs.npz`: tables of paths, or by layer where there are too many of them."""
+    path, by_layer = run.folder / "costs.npz", isinstance(run.net, AutoFormer)
     if path.exists():
-        return Costs.load(path)
-    counted = count(run.net, run.data.image_shape)
+        return (LayerCosts if by_layer else Costs).load(path)
+    counted = (count_layers if by_layer else count)(run.net, run.data.image_shape)
     counted.save(path)
     return counted
 
@@ -233,9 +236,14 @@ def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
 
     architecture: the best of search.json when None.
     """
-    architecture = architecture or found_architecture(run)
     method, digest = run.trained_method()
-    model = export.subnet(method.net, architecture)
+    return export_from(run, method.net, digest, architecture)
+
+
+def export_from(run: Run, net: Any, digest: str, architecture: Architecture | None) -> dict[str, Any]:
+    """The same from the supernet `net`, whose weights have this digest."""
+    architecture = architecture or found_architecture(run)
+    model = export.subnet(net, architecture)
     recalibrate(run, model)
     return write_subnet(run, model, architecture, digest)
 

@@ -28,14 +28,11 @@ def command(
 
     Example: `pynas train --space mbconv-mini --data digits --epochs 20 --run runs/digits`
     """
+    named = dict(locals())
     from pynas.cli import display, flows
-    from pynas.cli.settings import method_options, names
+    from pynas.cli.settings import named_settings
 
-    given = {"method": method, "space": space, "data": data, "teacher": teacher, "taps": names(taps),
-             "pretrained": pretrained, "epochs": epochs, "batch_size": batch_size, "accumulate": accumulate,
-             "image_size": image_size, "limit_images": limit_images, "val_fraction": val_fraction,
-             "seed": seed, "options": method_options(option)}  # fmt: skip
-    this = flows.new_run(run, given, device)
+    this = flows.new_run(run, named_settings(named), device)
     with display.progress_bar() as progress:
         this.flow.train(this, display.Show(progress))
     if json:

@@ -1,9 +1,13 @@
-"""Export: the found architecture as a plain network, with the supernet's weights or fresh ones, and its retraining."""
+"""Export: the found architecture as a plain network, in others' formats too, and its retraining."""
 
-from pynas.export.files import load_subnet, save_subnet
+from pynas.export.features import feature_info, features
+from pynas.export.files import from_pretrained, load_subnet, save_subnet
+from pynas.export.formats import write_onnx, write_torch_export
+from pynas.export.python_source import write_python
 from pynas.export.recipes import DEIT, EFFICIENTNET, RECIPES, Recipe
 from pynas.export.retrain import Retraining, evaluate, retrain
 from pynas.export.subnet import recalibrate, standalone, subnet
 
-__all__ = ["DEIT", "EFFICIENTNET", "RECIPES", "Recipe", "Retraining", "evaluate", "load_subnet", "recalibrate", "retrain",
-           "save_subnet", "standalone", "subnet"]  # fmt: skip
+__all__ = ["DEIT", "EFFICIENTNET", "RECIPES", "Recipe", "Retraining", "evaluate", "feature_info", "features",
+           "from_pretrained", "load_subnet", "recalibrate", "retrain", "save_subnet", "standalone", "subnet", "write_onnx",
+           "write_python", "write_torch_export"]  # fmt: skip

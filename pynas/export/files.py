@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from pynas.errors import InputError
+from pynas.export.features import features
 from pynas.export.subnet import standalone
 from pynas.spaces import Architecture, Space, get
 from pynas.tensor_files import read_tensors, write_tensors
@@ -44,3 +45,16 @@ def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module
             f"[export] expected the weights of {made_from['architecture']!r}, got others in {path}: {first}"
         ) from None
     return model.eval(), made_from
+
+
+def from_pretrained(path: str | Path, *, features_only: bool = False, space: Space | None = None) -> nn.Module:
+    """The network of a file, or of the folder of a run or a retraining, in evaluation mode.
+
+    features_only: its feature maps for detection and segmentation, see `features`.
+
+    Raises:
+        InputError: nothing there, or as `load_subnet`.
+    """
+    path = Path(path)
+    model, made_from = load_subnet(path / "subnet.safetensors" if path.is_dir() else path, space)
+    return features(model, tuple(made_from["image_shape"])) if features_only else model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -14,10 +13,11 @@ import torch
 from torch import nn
 
 from pynas.errors import InputError
-from pynas.methods.dna import check_taps
+from pynas.methods.block_batches import check_taps
 from pynas.methods.learning_teacher import LearningTeacher, batch_statistics
 from pynas.methods.projection import Projection
 from pynas.methods.sampling import uniform_path
+from pynas.methods.schedule import lars, warm_cosine
 from pynas.methods.self_supervised_loss import SelfSupervisedLoss
 from pynas.rating import ScoreTable, rate
 from pynas.spaces import Choice
@@ -36,15 +36,15 @@ class DNAPlusPlus(nn.Module):
     the hinge of eq. 11 keeps the projections apart, so that the teacher may learn too, each of its blocks from that
     block's loss alone. Its architecture may be of another kind than the supernet's.
 
-    The blocks agree through their projections, not in their features: a found network is retrained from scratch, and
-    the supernet's head does not learn here.
+    The blocks agree through their projections, not in their features: a found network is retrained from scratch (its
+    blocks do not expect each other's outputs), and the supernet's head does not learn here.
 
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`; a copy of it learns, from the
         weights it has (fresh ones, say of `timm_teacher(name, pretrained=False)`, make the search free of labels).
     channels: width of the MLPs, hidden and out. loss: other weights for eq. 10 and 11.
     learning_rate: LARS's starting rate, for 256 images a batch. The paper prints 0.0025 with LARS and 0.33 with AdamW;
         the two are taken to be swapped. Biases and norms get neither weight decay nor LARS's adaptation.
-    trust: LARS's coefficient. Its own 0.001 suits trainings of a hundred thousand steps; a few hundred need more.
+    trust: LARS's coefficient. 0.001 suits trainings of a hundred thousand steps; a few hundred need more, say 0.03.
     warmup: epochs of linear warm-up before the cosine.
 
     Raises:
@@ -61,7 +61,7 @@ class DNAPlusPlus(nn.Module):
         channels: int = 256,
         loss: SelfSupervisedLoss | None = None,
         learning_rate: float = 0.33,
-        trust: float = 0.03,
+        trust: float = 0.001,
         weight_decay: float = 1e-6,
         warmup: float = 0.0,
         projection_batches: int = 4,
@@ -97,21 +97,13 @@ class DNAPlusPlus(nn.Module):
             entry.fit(block)  # type: ignore[operator]
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """LARS; matrices and kernels in the first group, biases and norms in the second."""
-        from timm.optim.lars import Lars
-
+        """LARS over both nets and the MLPs."""
         learning = [parameter for name, parameter in self.named_parameters() if not name.startswith("net.head.")]
-        groups = [
-            {"params": [p for p in learning if p.ndim > 1], "weight_decay": self.weight_decay, "always_adapt": True},
-            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return Lars(groups, lr=self.learning_rate, momentum=0.9, trust_coeff=self.trust)
+        return lars(learning, self.learning_rate, self.weight_decay, self.trust)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Linear warm-up, then a cosine down to 0."""
-        if progress < self.warmup:
-            return (progress + 1e-3) / self.warmup
-        return (1 + math.cos(math.pi * (progress - self.warmup) / max(epochs - self.warmup, 1e-9))) / 2
+        return warm_cosine(progress, epochs, self.warmup)
 
     def training_step(self, images: Any, labels: torch.Tensor, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """One step of all blocks of supernet and teacher; backward runs block by block.

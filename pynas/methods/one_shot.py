@@ -73,11 +73,15 @@ class OneShot(nn.Module):
         return {"classification": torch.stack(losses).mean()}
 
 
-def spos(net: Any, **options: Any) -> OneShot:
-    """Single path one-shot with uniform sampling."""
-    return OneShot(net, sampling="uniform", **options)
+def spos(net: Any, *, learning_rate: float = 0.05, weight_decay: float = 4e-5, label_smoothing: float = 0.0) -> OneShot:
+    """Single path one-shot: each step trains one uniformly drawn path with the labels."""
+    return OneShot(net, sampling="uniform", learning_rate=learning_rate, weight_decay=weight_decay,
+                   label_smoothing=label_smoothing)  # fmt: skip
 
 
-def fairnas(net: Any, **options: Any) -> OneShot:
-    """FairNAS: every candidate of every layer trains equally often."""
-    return OneShot(net, sampling="fair", **options)
+def fairnas(
+    net: Any, *, learning_rate: float = 0.05, weight_decay: float = 4e-5, label_smoothing: float = 0.0
+) -> OneShot:
+    """FairNAS: each step trains every candidate of every layer once, with the labels."""
+    return OneShot(net, sampling="fair", learning_rate=learning_rate, weight_decay=weight_decay,
+                   label_smoothing=label_smoothing)  # fmt: skip

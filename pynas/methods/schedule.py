@@ -9,14 +9,19 @@ import torch
 from timm.optim import Lars
 
 
-def lars(parameters: Iterable[torch.nn.Parameter], rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """LARS with momentum 0.9; batch norm and biases are excluded from decay and from the adaptive rate (BYOL)."""
+def lars(
+    parameters: Iterable[torch.nn.Parameter], rate: float, weight_decay: float, trust: float = 0.001
+) -> torch.optim.Optimizer:
+    """LARS with momentum 0.9; batch norm and biases are excluded from decay and from the adaptive rate (BYOL).
+
+    trust: of the adaptive rate, rate * trust * |weights| / |gradient|.
+    """
     once = list(dict.fromkeys(parameters))
     groups = [
         {"params": [p for p in once if p.ndim > 1], "weight_decay": weight_decay, "always_adapt": True},
         {"params": [p for p in once if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return Lars([group for group in groups if group["params"]], lr=rate, momentum=0.9)
+    return Lars([group for group in groups if group["params"]], lr=rate, momentum=0.9, trust_coeff=trust)
 
 
 def warm_cosine(progress: float, epochs: float, warmup: float) -> float:

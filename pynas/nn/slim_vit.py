@@ -119,7 +119,7 @@ class Exit(nn.Module):
         with torch.device("meta"):
             plain = Exit(dim, self.linear.out_channels // unfold**2, self.linear.kernel_size[0], unfold)
         copy = {"norm.weight": self.norm.weight[:dim], "norm.bias": self.norm.bias[:dim]}
-        copy |= {"linear.weight": self.linear.weight[:, :dim], "linear.bias": self.linear.bias}
+        copy |= {"linear.weight": self.linear.weight[:, :dim], "linear.bias": self.linear.bias}  # type: ignore[dict-item]
         return _filled(plain, copy)
 
 

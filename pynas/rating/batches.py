@@ -18,9 +18,9 @@ _TOGETHER = 8
 Batch = tuple[Tensor, Any]
 
 
-def leaf_rows(leaves: Sequence[Node]) -> list[int] | slice:
-    """The rows of a score vector that belong to these leaves, in their order."""
-    rows = [leaf.start for leaf in leaves]
+def leaf_rows(leaves: Sequence[Node], first: int = 0) -> list[int] | slice:
+    """The rows that belong to these leaves, in their order, in a score vector that begins with the path number `first`."""
+    rows = [leaf.start - first for leaf in leaves]
     in_order = rows == list(range(rows[0], rows[0] + len(rows)))
     return slice(rows[0], rows[-1] + 1) if in_order else rows
 

@@ -50,3 +50,28 @@ def add_up(values: Tensor, size: int) -> Tensor:
     if size > 1:
         dist.all_reduce(values)
     return values
+
+
+def most(values: Tensor, size: int) -> Tensor:
+    """The elementwise maximum over processes."""
+    if size > 1:
+        values = values.clone()
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
+def least(value: int, size: int, device: torch.device) -> int:
+    """The minimum over processes."""
+    return -int(most(torch.tensor([-value], device=device), size).item())
+
+
+def any_of(value: bool, size: int, device: torch.device) -> bool:
+    """Whether it holds in some process."""
+    return bool(most(torch.tensor([int(value)], device=device), size).item())
+
+
+def agree(digest: str, size: int, device: torch.device) -> bool:
+    """Whether all processes have the same hexadecimal digest."""
+    number = int(digest[:12] or "0", 16)
+    largest, smallest = most(torch.tensor([number, -number], device=device), size).tolist()
+    return largest == -smallest

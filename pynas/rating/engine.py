@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.rating import norms
 from pynas.rating.copies import private_copy
+from pynas.rating.graphs import graphs_for
 from pynas.rating.memory import default_max_bytes, keep_freed_pages
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.stacking import Stacking, check_stack
@@ -37,6 +38,7 @@ class Settings:
     channels_last: layout of 4-dimensional inputs (default: on a CPU and for half types).
     workers: threads on a CPU (default: torch's number of threads).
     stack: paths to run at once (`Stacking`; default: "cache" on a CPU, "memory" on a GPU).
+    graphs: replay repeated runs as CUDA graphs (default: on a GPU, where no statistics are re-estimated).
     """
 
     max_bytes: int | None = None
@@ -44,6 +46,7 @@ class Settings:
     channels_last: bool | None = None
     workers: int | None = None
     stack: str | int | None = None
+    graphs: bool | None = None
 
     def __post_init__(self) -> None:
         check_stack(self.stack)
@@ -70,7 +73,7 @@ class Engine:
     ) -> None:
         self._tree, self._modes, self._settings = tree, modes, settings
         self._calibration = calibration
-        self.device = _device(layers)
+        self.device = device_of(layers)
         self._workers = (settings.workers or torch.get_num_threads()) if self.device.type == "cpu" else 1
         self.max_bytes = settings.max_bytes or default_max_bytes(self.device)
         enough = (depth for depth in range(tree.depth) if tree.width(depth) >= _SHARES * self._workers)
@@ -143,7 +146,9 @@ class Engine:
         widths = [self._tree.width(depth) for depth in range(self._tree.depth + 1)]
         share = self.max_bytes // (self._workers + (self._workers > 1))
         stack = self._settings.stack or ("cache" if self.device.type == "cpu" else "memory")
-        return Walker(layers, self._tree, context, Stacking(widths, share, stack))
+        re_estimates = self._calibration > 0 or "recalibrate" in self._modes
+        graphs = graphs_for(self.device, self._settings.graphs, self.max_bytes, re_estimates)
+        return Walker(layers, self._tree, context, Stacking(widths, share, stack), graphs)
 
     def place(self, x: Tensor) -> Tensor:
         """The same on the engine's device, in the layout that its features have."""
@@ -154,7 +159,8 @@ class Engine:
         return x.contiguous(memory_format=torch.channels_last) if last and x.ndim == 4 else x
 
 
-def _device(layers: Sequence[Sequence[nn.Module]]) -> torch.device:
+def device_of(layers: Sequence[Sequence[nn.Module]]) -> torch.device:
+    """Where the modules are."""
     tensors = (t for layer in layers for module in layer for t in (*module.parameters(), *module.buffers()))
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 

@@ -19,9 +19,10 @@ _KIND = "pynas.partial_scores"
 
 
 class Partial:
-    """Sums of losses `[P]` and how far they go: whole groups of batches, then subtrees of the next group.
+    """Sums of losses `[P]` and how far they go: whole groups of batches, then units (subtrees) of the next group.
 
     path: the file, or None to keep nothing. key: what the sums depend on; a file of another key is refused.
+    centre: the sums of the outputs that the next group's losses are taken to, where they are.
     """
 
     def __init__(self, path: str | Path | None, key: str, paths: int, interval: float = 5.0) -> None:
@@ -29,9 +30,17 @@ class Partial:
         self.sums = np.zeros(paths)
         self.samples = self.group = self.unit = 0
         self.data = ""
+        self.centre: list[Tensor] = []
         self._saved = time.monotonic()
         if self._path is not None and self._path.exists():
             self._read()
+
+    @classmethod
+    def of(cls, path: str | Path | None, rank: int, size: int, paths: int, *depends: Any) -> Partial:
+        """This process's file (`path`, or `path.0of2` where there are several), for sums that depend on all this."""
+        if path is None:
+            return cls(None, "", paths)
+        return cls(f"{path}.{rank}of{size}" if size > 1 else path, digest(*depends, rank, size), paths)
 
     def _read(self) -> None:
         arrays, made_from = read_arrays(self._path, _KIND)  # type: ignore[arg-type]
@@ -41,7 +50,13 @@ class Partial:
                 f"{self._path}; remove it, or resume with what it was made from"
             )
         self.sums, self.data = arrays["sums"], made_from["data"]
+        self.centre = [torch.from_numpy(arrays[f"centre_{k}"]) for k in range(len(arrays) - 1)]
         self.samples, self.group, self.unit = (int(made_from[name]) for name in ("samples", "group", "unit"))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a file."""
+        return self._path is not None
 
     def check_data(self, data: str) -> None:
         """The next group's digest: it must be the one that the file was made with.
@@ -54,12 +69,13 @@ class Partial:
                              f"{self.group}; resuming needs a loader that repeats itself")  # fmt: skip
         self.data = data
 
-    def advance(self, group: int, unit: int, samples: int) -> None:
-        """The next thing to do is this unit of this group; saved from time to time."""
+    def advance(self, group: int, unit: int, samples: int, now: bool = False) -> None:
+        """The next thing to do is this unit of this group; saved from time to time, or `now`."""
         self.group, self.unit, self.samples = group, unit, samples
-        if self._path is not None and time.monotonic() - self._saved >= self._interval:
+        if self._path is not None and (now or time.monotonic() - self._saved >= self._interval):
             made_from = {"key": self._key, "data": self.data, "samples": samples, "group": group, "unit": unit}
-            write_arrays(self._path, _KIND, {"sums": self.sums}, **made_from)
+            centre = {f"centre_{k}": total.cpu().numpy() for k, total in enumerate(self.centre if unit else ())}
+            write_arrays(self._path, _KIND, {"sums": self.sums, **centre}, **made_from)
             self._saved = time.monotonic()
 
     def remove(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,6 @@ from pynas.rating.table import ScoreTable
 from pynas.rating.tree import Node, PathTree, build_tree
 from pynas.rating.walker import Visit
 
-# Subtrees between which a resumable rating may stop.
-_UNITS = 16
-
 
 def rate(
     layers: Sequence[Sequence[nn.Module]],
@@ -44,6 +40,7 @@ def rate(
     channels_last: bool | None = None,
     workers: int | None = None,
     stack: str | int | None = None,
+    graphs: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
     resume: str | Path | None = None,
     distributed: bool | None = None,
@@ -72,6 +69,7 @@ def rate(
         workers: threads that walk subtrees on a CPU; default: torch's number of threads.
         stack: paths that run at once: "memory" (as many as fit; the default on a GPU), "cache" (as many as a core's
             cache holds; on a CPU), "measure" (by trial; last bits may differ from run to run) or a number.
+        graphs: replay repeated runs of a candidate as CUDA graphs; default: on a GPU, where nothing is re-estimated.
         progress: called now and then with a `Progress` (done, total, paths per second, ETA).
         resume: a file that keeps the partial result; a killed rating goes on from there. The batches must repeat.
         distributed: share the subtrees out over torch.distributed's processes, each given the same arguments; default:
@@ -82,7 +80,7 @@ def rate(
     """
     layers = check_layers(layers)
     tree = build_tree([len(layer) for layer in layers], paths, allowed)
-    settings = Settings(max_bytes, dtype, channels_last, workers, stack)
+    settings = Settings(max_bytes, dtype, channels_last, workers, stack, graphs)
     calibrating = check_calibration(norm, tail_norm if tail is not None else norm, calibration)
     modes = [norm] * len(layers)
     grown, walked = (layers, tree) if tail is None else ([*layers, [tail]], tree.extended())
@@ -91,11 +89,10 @@ def rate(
     rank, size = processes.rank_and_size(distributed)
     made_from: dict[str, Any] = {"loss": _name(loss), "norm": norm, "calibration": len(calibrating)}
     made_from |= {"tail": tail is not None, "dtype": str(dtype or "as given")}
-    key = "" if resume is None else digest(*grown, *modes, tree.paths, calibrating, str(made_from), rank, size)
-    file = None if resume is None else f"{resume}.{rank}of{size}" if size > 1 else resume
-    partial = Partial(file, key, len(tree.paths))
+    partial = Partial.of(resume, rank, size, len(tree.paths), *grown, *modes, tree.paths, calibrating, made_from)
     with Engine(grown, walked, modes, settings, len(calibrating)) as engine:
-        run = _Run(engine, tree, loss, calibrating, partial, tree.share(rank, size), resume is not None)
+        units = tree.units(tree.share(rank, size), resume is not None)
+        run = _Run(engine, tree, loss, calibrating, partial, units)
         with processes.fails_together(size, engine.device):
             run.rate(batches, progress)
         sums = processes.add_up(torch.from_numpy(partial.sums).to(engine.device), size)
@@ -115,15 +112,11 @@ class _Run:
         loss: str | Callable[[Tensor, Any], Tensor],
         calibration: Streams,
         partial: Partial,
-        share: Node,
-        in_units: bool,
+        units: Sequence[Node],
     ) -> None:
         self._engine, self._tree, self._calibration = engine, tree, calibration
         self._loss, self._named = losses.resolve(loss), isinstance(loss, str)
-        self._partial, self._in_units = partial, in_units
-        cuts = [node.start for node in tree.split(_UNITS)] if in_units else []
-        cuts = [share.start, *(cut for cut in cuts if share.start < cut < share.stop), share.stop]
-        self._units = [Node(start, stop) for start, stop in pairwise(cuts) if start < stop]
+        self._partial, self._units = partial, units
 
     def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
         count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
@@ -142,7 +135,7 @@ class _Run:
         meter.finish()
 
     def _group(self, index: int, group: list[Batch], samples: int, meter: Meter) -> None:
-        if self._in_units:
+        if self._partial.keeps:
             self._partial.check_data(digest(group))
         streams = [*self._calibration, *(x for x, _ in group)]
         targets = [self._target(target) for _, target in group]

@@ -15,6 +15,8 @@ Path = tuple[int, ...]
 
 # Subtrees per share: more cut the paths more evenly, fewer repeat fewer prefixes.
 _CUTS = 8
+# Subtrees between which a resumable rating may stop.
+_UNITS = 16
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,12 @@ class PathTree:
         nodes = self.split(_CUTS * parts)
         cuts = [nodes[len(nodes) * cut // parts].start for cut in range(parts)] + [len(self.paths)]
         return Node(cuts[part], cuts[part + 1])
+
+    def units(self, share: Node, several: bool) -> list[Node]:
+        """A share of the paths as the subtrees between which a rating may stop, or as one; none if it is empty."""
+        cuts = [node.start for node in self.split(_UNITS)] if several else []
+        cuts = [share.start, *(cut for cut in cuts if share.start < cut < share.stop), share.stop]
+        return [Node(start, stop) for start, stop in pairwise(cuts) if start < stop]
 
     def extended(self) -> PathTree:
         """The same paths with one more layer of a single candidate."""

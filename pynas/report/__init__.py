@@ -1,5 +1,6 @@
 """Reports: figures of a run."""
 
+from pynas.report.consistency import draw_consistency
 from pynas.report.convergence import draw_convergence
 from pynas.report.correlation import draw_ranking
 from pynas.report.front import draw_front
@@ -7,6 +8,7 @@ from pynas.report.progress import draw_progress
 from pynas.report.ranking import draw_rankings
 
 __all__ = [
+    "draw_consistency",
     "draw_convergence",
     "draw_front",
     "draw_progress",

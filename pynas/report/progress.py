@@ -35,6 +35,7 @@ def draw_progress(
     axes = figure.add_subplot()
     for number, (name, curves) in enumerate(runs.items()):
         _draw(axes, name, curves, f"C{number}")
+    _leave_out_the_start(axes, runs, [] if optimum is None else [optimum])
     if optimum is not None:
         axes.axhline(optimum, color="0.4", linestyle="--", linewidth=1, label="optimum")
     axes.set_title(title)
@@ -54,3 +55,12 @@ def _draw(axes: Axes, name: str, curves: Sequence[np.ndarray], colour: str) -> N
     axes.step(ratings, np.median(values, axis=0), where="post", color=colour, label=label)
     if len(curves) > 1:
         axes.fill_between(ratings, values.min(0), values.max(0), step="post", color=colour, alpha=0.2, linewidth=0)
+
+
+def _leave_out_the_start(axes: Axes, runs: Mapping[str, Sequence[np.ndarray]], shown: Sequence[float] = ()) -> None:
+    """Cut the axis above the worst score after a twentieth of the ratings: the first ones would take all the room."""
+    curves = [np.asarray(curve) for some in runs.values() for curve in some]
+    late = [curve[min(len(curve) // 20, len(curve) - 1)] for curve in curves]
+    top, bottom = max([*late, *shown]), min([*(curve.min() for curve in curves), *shown])
+    if top > bottom:
+        axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))

@@ -72,9 +72,12 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) 
     limits += [f"{UNITS.get(name, name)} at least {show(name, value)}" for name, value in content["at_least"].items()]
     rows = [(entry["architecture"], f"{entry['score']:.6f}", *(show(name, entry[name]) for name in names))
             for entry in content["found"]]  # fmt: skip
-    text = (f"The best of {content['space_size']:,} architectures with {', '.join(limits)}. No architecture within the "
-            f"limits scores below {content['lower_bound']:.6f}: {content['visited']:,} nodes visited, "
-            f"{content['pruned']:,} pruned.")  # fmt: skip
+    text = f"The best of {content['space_size']:,} architectures with {', '.join(limits)}. "
+    if "rated" in content:
+        text += f"The {content['search']} search rated {content['rated']:,} of them; others were not looked at."
+    else:
+        text += (f"No architecture within the limits scores below {content['lower_bound']:.6f}: "
+                 f"{content['visited']:,} nodes visited, {content['pruned']:,} pruned.")  # fmt: skip
     headings = ("architecture", "score", *(UNITS.get(name, name) for name in names))
     return Section("What was found, and what it costs", page.paragraph(text) + page.table(headings, rows))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from pynas.errors import InputError
@@ -34,11 +35,21 @@ class AutoFormer(nn.Module):
         dim, heads, hidden = (max(getattr(spec, name) for spec in specs) for name in ("dim", "heads", "hidden"))
         self.stem = EntangledPatches(PatchEmbedding(dim, space.stem.patch, space.image_size))
         self.transformer = nn.ModuleList(
-            TransformerLayer(dim, heads, specs[0].head_dim, hidden, space.stem.max_distance, float(rate))
-            for rate in torch.linspace(0, drop_path, depth)
+            TransformerLayer(dim, heads, specs[0].head_dim, hidden, space.stem.max_distance) for _ in range(depth)
         )
+        self.set_drop_path(drop_path)
         self.head = EntangledHead(PooledHead(dim, num_classes))
         start_like_autoformer(self)
+
+    def set_drop_path(self, rate: float) -> None:
+        """Stochastic depth: the last layer drops each branch with this probability, the first never, linearly between."""
+        for layer, share in zip(self.transformer, torch.linspace(0, rate, len(self.transformer)).tolist()):
+            layer.drop_path = DropPath(share) if share else nn.Identity()
+
+    def no_weight_decay(self) -> set[str]:
+        """The names of parameters that AutoFormer's training does not decay, beside biases and norms."""
+        names = ("class_token", "position", "position_key", "position_value")
+        return {name for name, _ in self.named_parameters() if any(part in names for part in name.split("."))}
 
     def layers(self, block: int, cell: int) -> list[list[nn.Module]]:
         """The candidates of a cell, `[layer][candidate]`, for `pynas.rate` on tokens of the cell's dimension."""

@@ -151,9 +151,9 @@ class _Trainer:
         found = [self.losses(*batch, rng) for batch in batches]
         losses = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
         self.update(len(batches))
-        epoch = (self.step - 1) // self.epoch_steps + 1
         if hasattr(self.method, "after_step"):
             self.method.after_step(self.step / self.epoch_steps, self.epochs)
+        epoch = (self.step - 1) // self.epoch_steps + 1
         report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor)
         self.lines.append(json.dumps(asdict(report)))
         return report
@@ -165,7 +165,7 @@ class _Trainer:
             if not math.isfinite(loss):
                 epoch = (self.step - 1) // self.epoch_steps + 1
                 raise FloatingPointError(f"[fit] expected finite losses, got {loss} for {name} in step {self.step} "
-                                         f"(epoch {epoch}); the checkpoint before it is kept")  # fmt: skip
+                                         f"(epoch {epoch}); {self.kept()}")  # fmt: skip
         return losses
 
     def update(self, batches: int) -> None:
@@ -189,10 +189,21 @@ class _Trainer:
                 "step": self.step, "steps": self.steps}  # fmt: skip
         return said if self.scaler is None else {**said, "scaler": self.scaler.state_dict()}
 
+    def kept(self) -> str:
+        """Where the last good weights are."""
+        there = self.run is not None and (self.run / LAST).exists()
+        return f"the checkpoint before it is kept: {self.run / LAST}" if self.run and there else "there is no checkpoint yet"
+
     def save(self) -> None:
         """Metrics first, then the checkpoint: lines after a checkpoint's step are dropped when it is resumed."""
         if self.run is None:
             return
+        # A finite loss may leave an infinite gradient behind: such weights must not replace good ones.
+        for name, parameter in self.method.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise FloatingPointError(
+                    f"[fit] expected finite weights, got others in {name} after step {self.step}; {self.kept()}"
+                )
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in self.lines)

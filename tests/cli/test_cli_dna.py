@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from pynas.cli import app
 from pynas.rating.store import load_block
+from pynas.tensor_files import read_tensors
 
 pytestmark = pytest.mark.integration
 
@@ -48,10 +50,46 @@ def test_options_accumulation_and_functional_ratings(images, tmp_path):
     assert [sorted(step["losses"])[0] for step in steps] == [f"block_{b}" for b in (1, 1, 2, 2, 3, 3, 4, 4)]
     (features,) = cache.glob("*/index.bin")
     assert features.stat().st_size == 16 * 40
-    for loss in ("kl", "error"):
-        invoke("rate", "--run", folder, "--loss", loss)
-        tables, made_from = load_block(folder / "scores" / "block_4.npz")
-        assert made_from["loss"] == loss and len(tables[0]) == 16
+    invoke("rate", "--run", folder, "--loss", "error")
+    tables, made_from = load_block(folder / "scores" / "block_4.npz")
+    assert made_from["loss"] == "error" and len(tables[0]) == 16
     scores = tables[0].scores
     assert np.all((scores >= 0) & (scores <= 1)) and np.allclose(scores * 8, np.round(scores * 8))
     assert json.loads(invoke("search", folder, "--json"))["found"]
+
+
+@pytest.mark.slow
+def test_dna_plus_goes_on_at_every_generation(images, tmp_path):
+    words = ["--method", "dna-plus", "--data", images, "--epochs", 1, "--batch-size", 16]
+    for option in ("generations=2", "phi=1", "teacher_epochs=1", "dna={decay: 0.5}"):
+        words += ["--option", option]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    report = json.loads(invoke("run", *words, "--run", whole, "--json"))
+    found = report["search"]["generations"]
+    assert [each["folder"] for each in found] == ["generation_1", "generation_2"]
+    assert report["search"]["stopped"] == "2 generations" and found[0]["tau_to_last"] is None
+    teacher = read_tensors(whole / "generation_2" / "teacher.safetensors", "pynas.scaled_teacher").made_from
+    assert teacher["architecture"] == found[0]["architecture"] and teacher["phi"] == 1
+    assert report["exported"]["architecture"] == found[1]["architecture"]
+    for number in (1, 2):  # each generation is a run of its own
+        config = yaml.safe_load((whole / f"generation_{number}" / "config.yaml").read_text())
+        assert config["method"] == "dna" and config["options"] == {"decay": 0.5}
+        assert json.loads(invoke("search", whole / f"generation_{number}", "--json"))["found"][0]["architecture"] == (
+            found[number - 1]["architecture"])  # fmt: skip
+
+    invoke("train", *words, "--run", parts)
+    invoke("rate", "--run", parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pynas.methods.dna.DNA.rate_block", stopped)
+        with pytest.raises(RuntimeError, match="stopped here"):
+            invoke("search", parts)
+    before = (parts / "generation_2" / "checkpoints" / "last.safetensors").stat().st_mtime_ns
+    again = json.loads(invoke("run", "--run", parts, "--json"))
+    assert (parts / "generation_2" / "checkpoints" / "last.safetensors").stat().st_mtime_ns == before
+    assert again["search"] == report["search"]
+    result = CliRunner().invoke(app, ["search", str(parts), "--max-madds", "9M"])
+    assert "expected generation 2 to be taught by" in str(result.exception)
+
+
+def stopped(*args, **options):
+    raise RuntimeError("stopped here")

@@ -216,3 +216,23 @@ def test_the_hinge_keeps_projections_apart_and_distance_alone_does_not():
 def test_wrong_taps_are_named():
     with pytest.raises(InputError, match="expected 2 taps, one per block, got 1"):
         DNAPlusPlus(small_net(), small_teacher().module, taps=["1"], image_shape=(3, 8, 8))
+
+
+@pytest.mark.slow
+def test_the_papers_pair_fits():
+    """EfficientNet-B1 beside the space vit-dna: every block of both nets learns in a step (section 4.4)."""
+    import timm
+
+    torch.manual_seed(0)
+    teacher = timm.create_model("efficientnet_b1", pretrained=False)
+    taps = ["blocks.2", "blocks.3", "blocks.4", "blocks.6"]
+    method = DNAPlusPlus(pynas.supernet("vit-dna"), teacher, taps=taps, channels=32).train()
+    views, labels = [torch.randn(2, 3, 224, 224) for _ in range(2)], torch.zeros(2)
+    method.prepare([(views, labels)])
+    losses = method.training_step(views, labels, np.random.default_rng(0))
+    assert all(loss.isfinite() for loss in losses.values()) and len(losses) == 4
+    for block in method.net.blocks:
+        assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in block.parameters())
+    with_gradient = {name.split(".")[2] for name, p in method.learning_teacher.named_parameters()
+                     if ".blocks." in name and p.grad is not None}  # fmt: skip
+    assert with_gradient == set("0123456")

@@ -1,5 +1,6 @@
 """Ratings that are killed and go on, that report, and that several processes share."""
 
+import os
 import socket
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from pynas.errors import InputError
-from pynas.rating import partial, rate
+from pynas.rating import partial, rate, rate_population
+from pynas.rating.sweeps import CentreDistance
 
 from .models import mbconv_layers, some_batches
+from .test_population import naive, projector, views
 
 
 class Killed(Exception):
@@ -74,6 +77,90 @@ def test_progress_without_a_known_length(monkeypatch):
     assert reports[-1].total == 48 and reports[-1].eta == 0 and reports[-1].rate > 0
 
 
+FEATURES = CentreDistance.features
+
+
+def interrupted_features(after=10**6):
+    """`CentreDistance.features` that is killed after so many calls, and the number of calls."""
+    count = [0]
+
+    def counted(self, y, paths):
+        count[0] += 1
+        if count[0] > after:
+            raise Killed
+        return FEATURES(self, y, paths)
+
+    return counted, count
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "after"), [(1 << 30, 20), (1 << 30, 50), (4000, 20), (4000, 50), (4000, 80), (4000, 110)]
+)
+def test_a_killed_population_rating_goes_on(tmp_path, monkeypatch, max_bytes, after):
+    """16 units of one path; two batches of two views: 32 calls for each batch, and again where nothing can be held."""
+    monkeypatch.setattr(partial.Partial.__init__, "__defaults__", (0.0,))
+    layers, tail, pairs = mbconv_layers(depth=2), projector(), views((4, 3))
+    arguments = {"tail": tail, "max_bytes": max_bytes, "workers": 1, "stack": 1, "norm": "batch"}
+    counted, total = interrupted_features()
+    monkeypatch.setattr(CentreDistance, "features", counted)
+    whole = rate_population(layers, pairs, **arguments)
+    expected = naive(layers, tail, layers, tail, pairs, "batch", [], True, False, True)
+    np.testing.assert_allclose(whole.scores, expected, rtol=2e-5)
+    assert total[0] == (128 if max_bytes == 4000 else 64)
+    monkeypatch.setattr(CentreDistance, "features", interrupted_features(after)[0])
+    with pytest.raises(Killed):
+        rate_population(layers, pairs, **arguments, resume=tmp_path / "p.npz")
+    counted, count = interrupted_features()
+    monkeypatch.setattr(CentreDistance, "features", counted)
+    reports = []
+    table = rate_population(layers, pairs, **arguments, resume=tmp_path / "p.npz", progress=reports.append)
+    np.testing.assert_allclose(table.scores, whole.scores, rtol=1e-9)
+    assert table.made_from == whole.made_from
+    again = after % 32 if max_bytes > 4000 else 0  # held outputs are gone with the process that held them
+    assert count[0] <= total[0] - after + again + 2
+    assert reports[-1].done == reports[-1].total == 2 * 16
+    assert not (tmp_path / "p.npz").exists()
+
+
+def test_a_partial_population_rating_of_something_else_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(partial.Partial.__init__, "__defaults__", (0.0,))
+    layers, file = mbconv_layers(depth=2), tmp_path / "p.npz"
+    with monkeypatch.context() as patched:
+        patched.setattr(CentreDistance, "features", interrupted_features(20)[0])
+        with pytest.raises(Killed):
+            rate_population(layers, views((4, 3)), "batch", resume=file, workers=1)
+    with pytest.raises(InputError, match="loader that repeats itself"):
+        rate_population(layers, [(b, a) for a, b in views((4, 3))], "batch", resume=file, workers=1)
+    with pytest.raises(InputError, match="another one"):
+        rate_population(layers, views((4, 3)), "batch", resume=file, workers=1, renormalize=True)
+
+
+def _population_rank(rank, folder):
+    """Two processes as one, then killed in one of them, then resumed with one file of the two."""
+    partial.Partial.__init__.__defaults__ = (0.0,)
+    layers, pairs = mbconv_layers(depth=2), views((4, 3))
+    arguments = {"tail": projector(), "norm": "batch", "workers": 1, "stack": 1, "max_bytes": 4000}
+    rate_population(layers, pairs, **arguments).save(f"{folder}/population_{rank}.npz")
+    resume = f"{folder}/partial.npz"
+    for after, lost in ((10, False), (40, True)):
+        CentreDistance.features = interrupted_features(after)[0] if rank == 1 else FEATURES
+        try:
+            rate_population(layers, pairs, **arguments, resume=resume)
+        except (InputError, Killed) as error:
+            with open(f"{folder}/killed_{after}_{rank}.txt", "w") as file:
+                file.write(type(error).__name__)
+        CentreDistance.features = FEATURES
+        torch.distributed.barrier()
+        if lost and rank == 1:
+            os.remove(f"{resume}.1of2")
+        rate_population(layers, pairs, **arguments, resume=resume).save(f"{folder}/resumed_{after}_{rank}.npz")
+    try:
+        rate_population(layers, pairs[rank:], **arguments)
+    except InputError as error:
+        with open(f"{folder}/fewer_{rank}.txt", "w") as file:
+            file.write(str(error))
+
+
 def _rank(rank, port, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
@@ -84,6 +171,7 @@ def _rank(rank, port, folder):
     except InputError as error:
         with open(f"{folder}/{rank}.txt", "w") as file:
             file.write(str(error))
+    _population_rank(rank, folder)
     torch.distributed.destroy_process_group()
 
 
@@ -97,3 +185,14 @@ def test_two_processes_give_the_table_of_one_and_fail_together(tmp_path):
         np.testing.assert_array_equal(type(whole).load(tmp_path / f"{rank}.npz").scores, whole.scores)
     assert "at least one batch" in (tmp_path / "1.txt").read_text()
     assert "1 of 2" in (tmp_path / "0.txt").read_text()
+    arguments = {"tail": projector(), "norm": "batch", "workers": 1, "stack": 1}
+    whole = rate_population(mbconv_layers(depth=2), views((4, 3)), **arguments)
+    for rank in range(2):
+        for name in ("population", "resumed_10", "resumed_40"):
+            found = type(whole).load(tmp_path / f"{name}_{rank}.npz")
+            np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-9, err_msg=name)
+        assert "same batches" in (tmp_path / f"fewer_{rank}.txt").read_text()
+    for after in (10, 40):
+        assert (tmp_path / f"killed_{after}_0.txt").read_text() == "InputError"
+        assert (tmp_path / f"killed_{after}_1.txt").read_text() == "Killed"
+    assert not list(tmp_path.glob("partial*"))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from pynas.errors import InputError
 from pynas.report import draw_progress
-from pynas.report.progress import _draw
+from pynas.report.progress import _draw, _leave_out_the_start
 
 
 def test_files(tmp_path):
@@ -30,6 +30,14 @@ def test_curves():
     (band,) = axes.collections
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (1, 9)
+
+
+def test_the_first_ratings_do_not_take_all_the_room():
+    axes = Figure().add_subplot()
+    curve = np.concatenate([[90.0, 80.0], np.full(18, 7.0), np.full(20, 6.0)])
+    _draw(axes, "random", [curve], "C0")
+    _leave_out_the_start(axes, {"random": [curve]})
+    assert axes.get_ylim() == pytest.approx((5.95, 7.05))
 
 
 def test_bad_input(tmp_path):

@@ -1,0 +1,173 @@
+"""A network as a Python file that needs torch alone, written from its traced graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.graph import CodeGen
+
+from pynas.errors import InputError
+from pynas.files import write_text
+from pynas.tensor_files import write_tensors
+
+_KIND = "pynas.plain_weights"
+# What the file imports.
+_NAMES = {"torch", "device", "inf", "nan", "NoneType", "operator", "math"}
+
+
+def write_python(
+    folder: str | Path,
+    model: nn.Module,
+    image_shape: Sequence[int],
+    *,
+    title: str = "A network found by pynas.",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Path:
+    """Write `model.py`, whose `load()` gives the network, and `weights.safetensors` beside it; gives model.py's path.
+
+    The file is run and compared with the model before it is written. Layers of torch.nn stay layers, so the network can be
+    trained on; where a network cannot be traced that far, the file holds the operators of its evaluation.
+
+    Raises:
+        InputError: a network that cannot be traced, or whose file does not compute the same.
+    """
+    model = copy.deepcopy(model).cpu().eval()
+    example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    graph = traced(model, example)
+    template = Template((files("pynas.export") / "model.py.txt").read_text(encoding="utf-8"))
+    source = template.substitute(
+        title=title, shape=", ".join(map(str, image_shape)), mean=_rounded(mean), std=_rounded(std),
+        layers=_layers(graph), forward=_forward(graph),
+    )  # fmt: skip
+    weights = _checked_weights(source, model, graph, example)
+    path = Path(folder) / "model.py"
+    write_tensors(path.with_name("weights.safetensors"), _KIND, weights)
+    write_text(path, source)
+    return path
+
+
+def traced(model: nn.Module, example: torch.Tensor) -> fx.GraphModule:
+    """The model's graph over torch.nn layers; over torch's operators where Python decides by values.
+
+    Raises:
+        InputError: neither works.
+    """
+    try:
+        graph = fx.GraphModule(model, _Tracer().trace(model))
+        if _own_names(graph):
+            return graph
+    except Exception:  # a tracer may raise anything that the traced code does
+        pass
+    try:
+        batch = torch.export.Dim("batch")
+        exported = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+        return _plain(exported.module())
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"[export] expected a network that can be traced, got {reason}") from None
+
+
+class _Tracer(fx.Tracer):
+    """Stops at layers of torch.nn that their own description builds again."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m).__module__.startswith("torch.nn.modules") and not list(m.children()) and _rebuilds(m)
+
+
+def _rebuilds(layer: nn.Module) -> bool:
+    try:
+        again = eval(f"nn.{layer!r}", {"nn": nn})
+    except Exception:
+        return False
+    shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (layer, again)]
+    return repr(again) == repr(layer) and shapes[0] == shapes[1]
+
+
+def _own_names(graph: fx.GraphModule) -> bool:
+    """Whether the code needs nothing that the file does not import."""
+    used = graph.graph.python_code("self").globals
+    return {name for name in used if name not in ("fx_pytree", "pytree")} <= _NAMES
+
+
+def _plain(exported: fx.GraphModule) -> fx.GraphModule:
+    """An exported graph without what checks and packs its arguments."""
+    for node in list(exported.graph.nodes):
+        if node.op == "call_module":
+            exported.graph.erase_node(node)
+        elif node.op == "output":
+            (result,) = (
+                fx.node.map_arg(node.args[0], lambda n: n)
+                if isinstance(node.args[0], (tuple, list))
+                else [node.args[0]]
+            )
+            node.args = (result,)
+    exported.graph.set_codegen(CodeGen())
+    return fx.GraphModule(exported, exported.graph)
+
+
+def _layers(graph: fx.GraphModule) -> str:
+    """The lines that build what the graph uses, in its order."""
+    lines, seen = [], set()
+    for node in graph.graph.nodes:
+        if node.op not in ("call_module", "get_attr") or node.target in seen:
+            continue
+        seen.add(node.target)
+        part = _get(graph, node.target)
+        if isinstance(part, nn.Module):
+            built = f"nn.{part!r}"
+        else:
+            zeros = f"torch.zeros({list(part.shape)}, dtype={part.dtype})"
+            built = f"nn.Parameter({zeros})" if isinstance(part, nn.Parameter) else zeros
+        lines.append(f"        _place(self, {node.target!r}, {built})")
+    return "\n".join(lines) + "\n"
+
+
+def _get(root: Any, name: str) -> Any:
+    for part in name.split("."):
+        root = getattr(root, part)
+    return root
+
+
+def _forward(graph: fx.GraphModule) -> str:
+    source = graph.graph.python_code("self").src.strip()
+    return "\n".join(f"    {line}" if line.strip() else "" for line in source.splitlines()) + "\n"
+
+
+def _checked_weights(source: str, model: nn.Module, graph: nn.Module, example: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Run the file, compare, and give the tensors that it needs."""
+    names: dict[str, Any] = {"__file__": "model.py", "__name__": "model"}
+    exec(compile(source, "model.py", "exec"), names)
+    written, have = names["Net"]().eval(), graph.state_dict()
+    weights = {name: have[name] for name in written.state_dict()}
+    written.load_state_dict(weights)
+    for images in (example, example[:1]):
+        check_equal(model, written(images), images, "the file")
+    return weights
+
+
+@torch.no_grad()
+def check_equal(model: nn.Module, got: torch.Tensor, images: torch.Tensor, what: str) -> float:
+    """The largest difference from the model's output, absolute.
+
+    Raises:
+        InputError: more than rounding.
+    """
+    expected = model(images)
+    difference = float((expected - got.detach()).abs().max())
+    if not difference <= 1e-4 * float(expected.abs().max()) + 1e-6:
+        raise InputError(
+            f"[export] expected {what} to compute what the network does, got a difference of {difference:.2e}"
+        )
+    return difference
+
+
+def _rounded(values: Sequence[float] | None) -> str:
+    return "(unknown)" if values is None else str(tuple(round(value, 6) for value in values))

@@ -1,0 +1,103 @@
+"""Which architectures of an entangled supernet a training step runs: preferred ones, or the baselines'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pynas.errors import InputError
+from pynas.methods.sampling import uniform_path
+from pynas.spaces import Architecture, Space
+
+Sampler = Callable[[np.random.Generator], list[Architecture]]
+
+
+def balanced(space: Space, members: Sequence[Architecture]) -> Sampler:
+    """A cell (dimension, depth) of those that occur, uniformly, then one of its members (PreNAS, section 3.3)."""
+    groups: dict[int, list[Architecture]] = {}
+    for architecture in members:
+        groups.setdefault(architecture[0].cell, []).append(architecture)
+    listed = list(groups.values())
+
+    def draw(rng: np.random.Generator) -> list[Architecture]:
+        group = listed[rng.integers(len(listed))]
+        return [group[rng.integers(len(group))]]
+
+    return draw
+
+
+def uniform(space: Space, members: Sequence[Architecture]) -> Sampler:
+    """One of the members, uniformly (figure 5)."""
+    return lambda rng: [members[int(rng.integers(len(members)))]]
+
+
+def resampled(space: Space, members: Sequence[Architecture]) -> Sampler:
+    """New architectures from what the members of a dimension choose: depth, and layer by layer the candidate (figure 5)."""
+    cells = space.blocks[0]
+    seen: dict[int, dict[int, set[int]]] = {}
+    depths: dict[int, set[int]] = {}
+    for architecture in members:
+        choice = architecture[0]
+        dim = cells[choice.cell].layers[0][0].dim
+        depths.setdefault(dim, set()).add(choice.cell)
+        for layer, candidate in enumerate(choice.path):
+            seen.setdefault(dim, {}).setdefault(layer, set()).add(candidate)
+    dims = sorted(depths)
+
+    def draw(rng: np.random.Generator) -> list[Architecture]:
+        dim = dims[rng.integers(len(dims))]
+        cell = sorted(depths[dim])[rng.integers(len(depths[dim]))]
+        path = []
+        for layer in range(len(cells[cell].layers)):
+            candidates = sorted(seen[dim][layer])
+            path.append(candidates[rng.integers(len(candidates))])
+        return [Architecture.of([(cell, path)])]
+
+    return draw
+
+
+def autoformer(space: Space, members: Sequence[Architecture]) -> Sampler:
+    """Every factor uniformly: dimension, depth, then heads and MLP ratio of each layer (AutoFormer)."""
+    cells = space.blocks[0]
+
+    def draw(rng: np.random.Generator) -> list[Architecture]:
+        cell = int(rng.integers(len(cells)))
+        return [Architecture.of([(cell, uniform_path(cells[cell].counts, rng))])]
+
+    return draw
+
+
+def spos(space: Space, members: Sequence[Architecture]) -> Sampler:
+    """One architecture of the whole space, uniformly (single path one-shot)."""
+    return lambda rng: [space.sample(rng)]
+
+
+def fairnas(space: Space, members: Sequence[Architecture]) -> Sampler:
+    """As many architectures as a layer has candidates, each candidate of every layer in one of them (FairNAS).
+
+    Their cells are drawn without repetition as far as there are enough. One update follows the gradients of all.
+    """
+    cells = space.blocks[0]
+    counts = {count for cell in cells for count in cell.counts}
+    if len(counts) > 1:
+        raise InputError(f"[fairnas] expected layers of equally many candidates, got {sorted(counts)}")
+    depth, (count,) = max(len(cell.layers) for cell in cells), counts
+
+    def draw(rng: np.random.Generator) -> list[Architecture]:
+        chosen = np.concatenate([rng.permutation(len(cells)) for _ in range(-(-count // len(cells)))])[:count]
+        columns = np.stack([rng.permutation(count) for _ in range(depth)], 1)
+        return [Architecture.of([(c, row[: len(cells[c].layers)])]) for c, row in zip(chosen.tolist(), columns)]
+
+    return draw
+
+
+PREFERRED = {"balanced": balanced, "uniform": uniform, "resampled": resampled}
+WHOLE = {"autoformer": autoformer, "spos": spos, "fairnas": fairnas}
+
+
+def ends(space: Space) -> tuple[Architecture, Architecture]:
+    """The smallest and the largest architecture of a space: first cell and candidates, last cell and candidates."""
+    cells = space.blocks[0]
+    smallest = Architecture.of([(0, [0] * len(cells[0].layers))])
+    return smallest, Architecture.of([(len(cells) - 1, [count - 1 for count in cells[-1].counts])])

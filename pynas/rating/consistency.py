@@ -1,0 +1,69 @@
+"""How alike a supernet's paths see the same images: the consistency that Pi-NAS trains for (section 4.5, figure 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from pynas.errors import InputError
+from pynas.spaces import Architecture, Space
+from pynas.supernets.modes import batch_statistics
+
+
+@torch.no_grad()
+def path_similarity(
+    net: Any,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    architectures: Sequence[Architecture],
+    centred: bool = False,
+) -> np.ndarray:
+    """Cosine similarity of the features of each pair of paths, mean over the images: float64 `[P, P]`.
+
+    Batch norm normalises by the batch. centred: subtract each path's mean over the batch first; without it, features that
+    do not depend on the image at all count as alike, and so a collapsed supernet as consistent.
+
+    Raises:
+        InputError: no images.
+    """
+    device = next(net.parameters()).device
+    total, count = torch.zeros(len(architectures), len(architectures), dtype=torch.float64, device=device), 0
+    with batch_statistics(net):
+        for images, _ in batches:
+            images = images.to(device)
+            features = torch.stack([net.features(images, architecture) for architecture in architectures]).double()
+            if centred:
+                features = features - features.mean(1, keepdim=True)
+            unit = functional.normalize(features, dim=2)
+            total += torch.einsum("pbd,qbd->pq", unit, unit)
+            count += len(images)
+    if count == 0:
+        raise InputError("[consistency] expected images, got none")
+    return (total / count).cpu().numpy()
+
+
+def consistency(similarity: np.ndarray) -> float:
+    """The mean similarity of different paths, from `path_similarity`'s matrix."""
+    return float(similarity[~np.eye(len(similarity), dtype=bool)].mean())
+
+
+def last_layer_paths(space: Space, rng: np.random.Generator) -> list[Architecture]:
+    """Random architectures that end in candidates 0, 1, 2, ... of the last layer: those of figure 5.
+
+    Raises:
+        InputError: a space whose rules forbid one of them.
+    """
+    found: list[Architecture] = []
+    while not found or len(found) < space.blocks[-1][found[0][-1].cell].counts[-1]:
+        architecture = space.sample(rng)
+        *before, last = architecture
+        cell = found[0][-1].cell if found else last.cell
+        if last.cell != cell:
+            continue
+        choices = [*before, type(last)(cell, (*last.path[:-1], len(found)))]
+        found.append(Architecture(tuple(choices)))
+        space.check(found[-1])
+    return found

@@ -1,0 +1,252 @@
+"""The two walks of a population rating: one adds up the outputs of all paths, one takes the distances to their mean.
+
+Both are sums over paths, so processes share the paths out and add up, and a killed rating goes on after the subtrees it had
+walked, in either walk. Outputs that can be held are measured without a second walk.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pynas.errors import InputError
+from pynas.rating import distributed as processes
+from pynas.rating.batches import Batch, check_finite, groups, leaf_rows
+from pynas.rating.engine import Engine
+from pynas.rating.norms import Streams
+from pynas.rating.partial import Partial, digest
+from pynas.rating.progress import Meter, Progress
+from pynas.rating.tree import Node, PathTree
+
+# Held paths whose distances are taken in one step.
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class CentreDistance:
+    """|S(path; x1) - mean over all paths of S(path'; x2)|^2 per path, and with `both_views` that of the views exchanged."""
+
+    normalize: bool
+    renormalize: bool
+    both_views: bool
+
+    def features(self, y: Tensor, paths: int) -> Tensor:
+        """Outputs `[G*B, ...]` as `[G, B, D]`."""
+        y = y.flatten(1)
+        if y.dtype in (torch.bfloat16, torch.float16):
+            y = y.float()
+        return (F.normalize(y, dim=1) if self.normalize else y).unflatten(0, (paths, -1))
+
+    def mean(self, total: Tensor, paths: int) -> Tensor:
+        """The centre `[B, D]` from the sum over all paths."""
+        mean = total / paths
+        return F.normalize(mean, dim=1) if self.renormalize else mean
+
+    def measure(self, values: Tensor, rows: list[int] | slice, features: Streams, means: Sequence[Tensor]) -> None:
+        """Write the distances of these rows to values `[batches, P]`.
+
+        features, means: two views of each batch in turn, `[G, B, D]` and `[B, D]`.
+        """
+        for batch, found in enumerate(values):
+            first, second = features[2 * batch : 2 * batch + 2]
+            mean_first, mean_second = means[2 * batch : 2 * batch + 2]
+            distance = _squared_distance(first, mean_second)
+            found[rows] = distance + _squared_distance(second, mean_first) if self.both_views else distance
+
+
+def _squared_distance(y: Tensor, mean: Tensor) -> Tensor:
+    """Per path `[G]`: the squared distance of `[G, B, D]` to `[B, D]`, the mean over samples."""
+    return (y - mean.to(y.dtype)).square_().sum(2, dtype=torch.float64).mean(1)
+
+
+class Sweeps:
+    """Adds the distances of this process's units (subtrees) to `partial.sums`.
+
+    target: the engine that gives the centre, None for `online` itself. hold_bytes: budget of the outputs that are held.
+    size: the number of processes, each with its own units of the same tree.
+    """
+
+    def __init__(
+        self,
+        online: Engine,
+        target: Engine | None,
+        tree: PathTree,
+        units: Sequence[Node],
+        calibration: Streams,
+        distance: CentreDistance,
+        partial: Partial,
+        hold_bytes: int,
+        size: int,
+    ) -> None:
+        self._online, self._target, self._tree, self._units = online, target, tree, units
+        self._calibration, self._distance, self._partial = calibration, distance, partial
+        self._hold_bytes, self._size = hold_bytes, size
+        self._paths = sum(unit.stop - unit.start for unit in units)
+        self._lock = threading.Lock()
+
+    def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
+        """Rate all batches; `partial` holds the sums and the number of samples at the end."""
+        count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
+        meter = Meter(progress, None if count is None else count * self._paths)
+        # All take the same steps together: the same groups, from the first one that is not done everywhere.
+        size, device = self._size, self._online.device
+        found = groups(batches, bool(self._calibration), processes.least(self._online.max_bytes, size, device))
+        first, samples = processes.least(self._partial.group, size, device), 0
+        for index in itertools.count():
+            group = self._next(index, found)
+            if group is None:
+                break
+            if index < first:
+                meter.add(self._paths * len(group), fresh=False)
+            else:
+                self._group(index, group, samples, meter)
+            samples += sum(len(x) for x, _ in group)
+        if not samples:
+            raise InputError("[rate] expected at least one batch, got none")
+        self._partial.samples = samples
+        meter.finish()
+
+    def _next(self, index: int, found: Iterator[list[Batch]]) -> list[Batch] | None:
+        """The next group of pairs of views, None at the end: the same in every process."""
+        content = ""
+        with self._together():
+            group = next(found, None)
+            for first, second in group or ():
+                if not isinstance(second, Tensor) or len(second) != len(first):
+                    raise InputError("[rate] expected batches of two views with the same samples")
+            if self._size > 1 or self._partial.keeps:
+                content = digest(group)
+            if group is not None and index == self._partial.group:
+                self._partial.check_data(content)
+        if not processes.agree(content, self._size, self._online.device):
+            raise InputError("[rate] expected every process to get the same batches, got others in some")
+        return group
+
+    def _group(self, index: int, group: list[Batch], samples: int, meter: Meter) -> None:
+        streams = [*self._calibration, *(view for pair in group for view in pair)]
+        partial, units = self._partial, len(self._units)
+        # After a kill, one process may have done with a group that another still needs the centre of.
+        done = index < partial.group
+        lacks = not done and partial.unit < units
+        held: dict[int, Streams] = {}
+        if processes.any_of(lacks, self._size, self._online.device):
+            with self._together():
+                sums = self._sum(index, streams, samples, held, keep=lacks)
+            sums = self._add_up(sums, group)
+            if lacks:
+                partial.centre = sums
+                partial.advance(index, units, samples, now=True)
+        with self._together():
+            if not done:
+                self._measure(index, streams, group, samples, held, meter)
+                partial.advance(index + 1, 0, samples + sum(len(x) for x, _ in group))
+
+    def _sum(self, index: int, streams: Streams, samples: int, held: dict[int, Streams], keep: bool) -> list[Tensor]:
+        """The sums over this process's paths `[B, D]`, one per view; keep: they are this run's next thing to do."""
+        partial, device = self._partial, self._online.device
+        first = partial.unit if keep else 0
+        sums = [total.to(device) for total in partial.centre] if first else []
+        for number in range(first, len(self._units)):
+            self._sum_unit(number, streams, sums, held)
+            if keep and number + 1 < len(self._units):
+                partial.centre = sums
+                partial.advance(index, number + 1, samples)
+        return sums
+
+    def _sum_unit(self, number: int, streams: Streams, sums: list[Tensor], held: dict[int, Streams]) -> None:
+        unit = self._units[number]
+        kept: Streams = []
+
+        def add(leaves: Sequence[Node], outputs: Streams) -> None:
+            features = [self._distance.features(y, len(leaves)) for y in outputs[len(self._calibration) :]]
+            with self._lock:
+                self._start(sums, kept, features, unit)
+                self._check_shapes(sums, features, leaves)
+                if not kept:
+                    for total, y in zip(sums, features):
+                        total += y.sum(0, dtype=torch.float64)
+            for views, y in zip(kept, features):
+                views[leaf_rows(leaves, unit.start)] = y
+
+        (self._target or self._online).run(streams, add, unit)
+        if kept:
+            held[number] = kept
+            for total, views in zip(sums, kept):  # in the paths' order: the threads' order would show in the last bits
+                total += views.sum(0, dtype=torch.float64)
+
+    def _start(self, sums: list[Tensor], kept: Streams, features: Streams, unit: Node) -> None:
+        """Room for the sums, and for the unit's outputs if those of all units can be held."""
+        with torch.inference_mode(False):  # they are written to after the walk, too
+            if not sums:
+                sums.extend(torch.zeros(y.shape[1:], dtype=torch.float64, device=y.device) for y in features)
+            held = self._paths * sum(y[0].nbytes for y in features) <= self._hold_bytes
+            if not kept and held and self._target is None:
+                count = unit.stop - unit.start
+                kept.extend(torch.empty(count, *y.shape[1:], dtype=y.dtype, device=y.device) for y in features)
+
+    def _check_shapes(self, sums: list[Tensor], features: Streams, leaves: Sequence[Node]) -> None:
+        for total, y in zip(sums, features):
+            if total.shape != y.shape[1:]:
+                path = self._tree.prefix(leaves[0], self._tree.depth)
+                raise InputError(
+                    f"[rate] expected outputs of one shape for their mean, got {tuple(total.shape)} and "
+                    f"{tuple(y.shape[1:])} (flattened) for the path {path}"
+                )
+
+    def _add_up(self, sums: list[Tensor], group: list[Batch]) -> list[Tensor]:
+        """The sums over all processes; one without paths of its own learns their widths."""
+        if self._size == 1:
+            return sums
+        device, samples = self._online.device, [len(view) for pair in group for view in pair]
+        own = torch.tensor([y.shape[1] for y in sums] or [0] * len(samples), device=device)
+        widths = processes.most(own, self._size)
+        with self._together():
+            if sums and not torch.equal(own, widths):
+                raise InputError(f"[rate] expected outputs of one width for their mean, got {own.tolist()} in this "
+                                 f"process and {widths.tolist()} in another")  # fmt: skip
+        if not sums:
+            sums = [torch.zeros(n, d, dtype=torch.float64, device=device) for n, d in zip(samples, widths.tolist())]
+        return [processes.add_up(total, self._size) for total in sums]
+
+    def _measure(
+        self, index: int, streams: Streams, group: list[Batch], samples: int, held: dict[int, Streams], meter: Meter
+    ) -> None:
+        partial, units = self._partial, len(self._units)
+        means = [self._distance.mean(total.to(self._online.device), len(self._tree.paths)) for total in partial.centre]
+        sizes = torch.tensor([len(first) for first, _ in group]).double()
+        for number, unit in enumerate(self._units):
+            count = (unit.stop - unit.start) * len(group)
+            if number < partial.unit - units:
+                meter.add(count, fresh=False)
+                continue
+            shape = len(group), len(self._tree.paths)
+            found = torch.zeros(shape, dtype=torch.float64, device=self._online.device)
+            if number in held:
+                for first in range(unit.start, unit.stop, _AT_ONCE):
+                    rows = slice(first, min(first + _AT_ONCE, unit.stop))
+                    inside = slice(rows.start - unit.start, rows.stop - unit.start)
+                    self._distance.measure(found, rows, [views[inside] for views in held[number]], means)
+                meter.add(count)
+            else:
+                self._online.run(streams, self._writer(found, means, meter), unit)
+            check_finite(found[:, unit.start : unit.stop], self._tree, unit.start)
+            partial.sums += (sizes @ found.cpu()).numpy()
+            partial.advance(index, units + number + 1, samples)
+
+    def _writer(self, found: Tensor, means: list[Tensor], meter: Meter) -> Callable[[Sequence[Node], Streams], None]:
+        def visit(leaves: Sequence[Node], outputs: Streams) -> None:
+            features = [self._distance.features(y, len(leaves)) for y in outputs[len(self._calibration) :]]
+            self._distance.measure(found, leaf_rows(leaves), features, means)
+            meter.add(len(leaves) * len(found))
+
+        return visit
+
+    def _together(self) -> Any:
+        return processes.fails_together(self._size, self._online.device)

@@ -1,0 +1,39 @@
+"""`pynas export` into every format, of networks taken out and of files."""
+
+import shutil
+
+import pytest
+import torch
+
+from pynas import export
+from pynas.errors import InputError
+
+pytestmark = pytest.mark.integration
+
+
+def test_every_format_at_once(run_copy, tmp_path, pynas):
+    folder = tmp_path / "out"
+    words = ["--python", folder / "plain", "--torch-export", folder / "net.pt2", "--json"]
+    words += ["--onnx", folder / "net.onnx"] if torch.onnx and _installed("onnxscript") else []
+    content = pynas("export", "--run", run_copy, "--architecture", "0|00|00|00", *words)
+    assert content["architecture"] == "0|00|00|00" and content["python"] == str(folder / "plain" / "model.py")
+    model = export.from_pretrained(run_copy)
+    images = torch.randn(2, 3, 32, 32)
+    got = torch.export.load(folder / "net.pt2").module()(images)
+    torch.testing.assert_close(got, model(images), rtol=1e-4, atol=1e-5)
+    assert "0|00|00|00 of mbconv-mini" in (folder / "plain" / "model.py").read_text()
+
+
+def test_a_file_that_was_written_before(run_copy, tmp_path, pynas):
+    path = shutil.copy(run_copy / "subnet.safetensors", tmp_path / "other.safetensors")
+    (run_copy / "subnet.safetensors").unlink()
+    content = pynas("export", "--run", run_copy, "--subnet", path, "--python", tmp_path / "plain", "--json")
+    assert content["file"] == str(path) and not (run_copy / "subnet.safetensors").exists()
+    with pytest.raises(InputError, match="got both"):
+        pynas("export", "--run", run_copy, "--subnet", path, "--architecture", "0|00|00|00")
+
+
+def _installed(name):
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None

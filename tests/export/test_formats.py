@@ -1,0 +1,174 @@
+"""Networks in the formats of others, and as a file that needs torch alone."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pynas import export
+from pynas.errors import InputError
+from pynas.export.formats import _run_onnx
+from pynas.export.python_source import _rebuilds, traced
+from pynas.spaces import get
+
+SPACE = get("mbconv-mini")
+ARCHITECTURE = SPACE.parse("1:13|0:02|2:130|21")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    net = export.standalone(SPACE, ARCHITECTURE, 10)
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.running_mean, -0.5, 0.5)
+            nn.init.uniform_(part.running_var, 0.1, 0.5)
+            nn.init.uniform_(part.weight, 0.5, 2.0)
+    return net.eval()
+
+
+class Tokens(nn.Module):
+    """What a layer-wise trace cannot follow: sizes that Python computes with, and attention that has layers inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.token = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8))
+        self.attention, self.norm = nn.MultiheadAttention(8, 2, batch_first=True), nn.LayerNorm(8)
+        self.register_buffer("scale", torch.full((8,), 0.5))
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        place = torch.arange(x.shape[1])
+        bias = -(place[None] - place[:, None]).abs().float()
+        return self.attention(self.norm(x), x, x, attn_mask=bias, need_weights=False)[0][:, 0] * self.scale
+
+
+PLAIN = """
+import sys
+for name in ("pynas", "timm", "safetensors", "torchvision"):
+    sys.modules[name] = None
+sys.path.insert(0, sys.argv[1])
+import torch, model
+net = model.load()
+images = torch.linspace(-1, 1, 3 * 3 * 32 * 32).reshape(3, 3, 32, 32)
+torch.set_printoptions(precision=8)
+print(net(images).flatten().tolist())
+net.train()(images).sum().backward()
+print(sum(p.grad is None for p in net.parameters()), sum(p.numel() for p in net.parameters()))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["mbconv", "tokens"])
+def test_the_python_file_runs_without_pynas(model, tmp_path, kind):
+    torch.manual_seed(1)
+    net = model if kind == "mbconv" else Tokens().eval()
+    path = export.write_python(
+        tmp_path / "net", net, (3, 32, 32), mean=(0.1, 0.2, 0.3), std=(1, 1, 1), title="A title."
+    )
+    assert sorted(p.name for p in path.parent.iterdir()) == ["model.py", "weights.safetensors"]
+    text = path.read_text()
+    assert (
+        text.startswith('"""A title.')
+        and "mean (0.1, 0.2, 0.3)" in text
+        and "pynas" not in text
+        and "pickle" not in text
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PLAIN, path.parent], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    outputs, counts = done.stdout.splitlines()
+    images = torch.linspace(-1, 1, 3 * 3 * 32 * 32).reshape(3, 3, 32, 32)
+    expected = net(images).flatten().detach().numpy()
+    np.testing.assert_allclose(np.array(eval(outputs)), expected, rtol=1e-4, atol=1e-5)
+    assert np.ptp(expected) > 0.01
+    missing, count = map(int, counts.split())
+    assert missing == 0 and count == sum(p.numel() for p in net.parameters())
+
+
+def test_layers_stay_layers_where_they_can(model):
+    images = torch.zeros(2, 3, 32, 32)
+    plain, odd = traced(model, images), traced(Tokens().eval(), images)
+    assert not [node for node in plain.graph.nodes if "aten" in str(node.target)]
+    assert [node for node in odd.graph.nodes if "aten" in str(node.target)]
+    assert _rebuilds(nn.Conv2d(4, 8, (3, 5), 2, 1, groups=2, bias=False)) and _rebuilds(nn.GELU("tanh"))
+    strange = nn.Linear(2, 2)
+    strange.extra_repr = lambda: "2, 3"
+    assert not _rebuilds(strange) and not _rebuilds(nn.MultiheadAttention(4, 2))
+
+
+def test_a_network_that_decides_by_its_input_is_refused(tmp_path):
+    class Chooses(nn.Module):
+        def forward(self, x):
+            return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+    for write in (export.write_python, export.write_torch_export, export.write_onnx):
+        with pytest.raises(InputError, match="expected a network that"):
+            write(tmp_path / "out", Chooses(), (3, 8, 8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_export_comes_back(model, tmp_path):
+    said = export.write_torch_export(tmp_path / "net.pt2", model, (3, 32, 32))
+    images = torch.randn(5, 3, 32, 32)
+    again = torch.export.load(tmp_path / "net.pt2").module()
+    torch.testing.assert_close(again(images), model(images), rtol=1e-4, atol=1e-5)
+    assert said["torch_export_difference"] < 1e-3
+
+
+def test_onnx_runs(model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    said = export.write_onnx(tmp_path / "net.onnx", model, (3, 32, 32))
+    images = torch.randn(5, 3, 32, 32)
+    expected = model(images).detach()
+    torch.testing.assert_close(_run_onnx(tmp_path / "net.onnx", images), expected, rtol=1e-3, atol=1e-4)
+    assert 0 < said["onnx_difference"] < 1e-3 < float(expected.std())
+
+
+def test_without_the_exporter_it_says_what_to_install(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pynas\[onnx\]"):
+        export.write_onnx(tmp_path / "net.onnx", model, (3, 32, 32))
+
+
+def test_features_are_the_last_maps_of_every_resolution(model):
+    images = torch.randn(2, 3, 32, 32)
+    net = export.features(model, (3, 32, 32))
+    expected, x = {}, images
+    for part in (model.stem.conv, *model.block_1, *model.block_2, *model.block_3, *model.block_4):
+        x = part(x)
+        expected[32 // x.shape[2]] = x
+    assert net.feature_info.reduction() == list(expected) == [1, 2, 4, 8]
+    assert net.feature_info.channels() == [x.shape[1] for x in expected.values()]
+    for got, wanted in zip(net(images), expected.values(), strict=True):
+        assert torch.equal(got, wanted)
+    some = export.features(model, (3, 32, 32), out_indices=(1, -1))
+    assert some.feature_info.reduction() == [2, 8] and torch.equal(some(images)[1], net(images)[3])
+    before = model.block_1[0].project.conv.weight.clone()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    assert torch.equal(model.block_1[0].project.conv.weight, before)
+
+
+def test_features_of_what_has_none():
+    with pytest.raises(InputError, match="Sequential"):
+        export.features(Tokens(), (3, 32, 32))
+    with pytest.raises(InputError, match="maps"):
+        export.features(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2))
+
+
+def test_from_pretrained(model, tmp_path):
+    export.save_subnet(tmp_path / "subnet.safetensors", model, SPACE, ARCHITECTURE, 10, image_shape=[3, 32, 32])
+    images = torch.randn(2, 3, 32, 32)
+    for path in (tmp_path, tmp_path / "subnet.safetensors", str(tmp_path)):
+        assert torch.equal(export.from_pretrained(path)(images), model(images))
+    maps = export.from_pretrained(tmp_path, features_only=True)(images)
+    assert [x.shape[2] for x in maps] == [32, 16, 8, 4]
+    with pytest.raises(InputError, match="nothing there"):
+        export.from_pretrained(tmp_path / "elsewhere")
