@@ -83,6 +83,8 @@ def test_correlations_stand_beside_the_baselines_and_over_the_epochs(ranked, pyn
     assert said["everything"]["log_channels"]["tau"] == pytest.approx(0.813, abs=1e-3)
     again = pynas("correlate", "--bench", "nats-size", "--scores", folder / "ranking.csv", "--resamples", 1,
                   "--picture", folder / "again", "--json")  # fmt: skip
+    pynas("report", folder, "--output", folder / "page.html")
+    assert "log widths" in (folder / "page.html").read_text()
     assert again["everything"]["scores"]["tau"] == pytest.approx(said["everything"]["scores"]["tau"])
 
 
@@ -96,6 +98,8 @@ def test_a_run_leaves_every_stage_and_the_other_commands_read_it(finished, pynas
     other = pynas("search", folder, "--max-params", "230k", "--json")["found"][0]
     assert other["params"] <= 230e3 < report["exported"]["params"]
     assert pynas("export", "--run", folder, "--json")["architecture"] == other["architecture"]
+    page = pynas("report", folder, "--output", tmp_path / "page.html", "--json")
+    assert not page.get("missing") and "block 4" in (tmp_path / "page.html").read_text()
     blocks = pynas("rate", "--run", folder, "--json")["blocks"]
     assert [block["paths"] for block in blocks] == [20, 96, 144, 16]
 
