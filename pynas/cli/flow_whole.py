@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
         "weights": None,
         "join": "sum",
         "top_k": wishes.top_k,
-        "exhausted": len(top) < wishes.top_k,
+        "exhausted": history.exhausted and len(top) < wishes.top_k,
         "space_size": run.space.size,
         "search": options["search"],
         "rated": len(history),
