@@ -59,18 +59,6 @@ class SlimmableLinear(nn.Module):
         """x: [..., C] -> [..., width]; width: None for the widest."""
         return F.linear(x, self.weight[:width, : x.shape[-1]], self.bias[:width])
 
-    def forward_inputs(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """The full output for the first k features of x, for each k of `widths`, at the price of the most.
-
-        y_j = y_{j-1} + x[..., k_{j-1}:k_j] W[:, k_{j-1}:k_j]^T: a sum of products in another order, so equal up to
-        rounding.
-        """
-        total, done, sums = self.bias.expand(*x.shape[:-1], -1).flatten(0, -2), 0, {}
-        for k in sorted(set(widths)):
-            total = torch.addmm(total, x[..., done:k].flatten(0, -2), self.weight[:, done:k].T)
-            sums[k], done = total.view(*x.shape[:-1], -1), k
-        return [sums[k] for k in widths]
-
     def extract(self, in_features: int, width: int | None = None) -> nn.Linear:
         """A plain linear layer with a copy of the slice."""
         weight = self.weight[:width, :in_features]

@@ -11,12 +11,9 @@ from torch import Tensor, nn
 
 from pynas.rating.copies import private_copy
 from pynas.rating.fusion import fuse
+from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
-
-# How far apart a stacked and a separate run of the same path may be, relative to the output's largest value: kernels
-# may sum in another order, while a module that mixes paths is off by its own size.
-_SAME = {torch.float64: 1e-6, torch.float32: 1e-3}
-_SAME_HALF = 5e-2
+from pynas.rating.outputs import same_outputs
 
 
 @dataclass
@@ -38,8 +35,8 @@ class Candidate:
     any other each thread has a copy.
     """
 
-    def __init__(self, module: nn.Module, context: PathContext) -> None:
-        self._module, self._context = module, context
+    def __init__(self, module: nn.Module, context: PathContext, graphs: Graphs | None = None) -> None:
+        self._module, self._context, self._graphs = module, context, graphs
         self._known: dict[tuple[tuple[int, ...], ...], _Known] = {}
         self._examining = threading.Lock()
         self._of_thread = threading.local()
@@ -60,7 +57,10 @@ class Candidate:
         module = known.fused or self._own()
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
-        return [module(x) for x in self._context.turns(streams, paths)]
+        turns = self._context.turns(streams, paths)
+        if self._graphs is None:
+            return [module(x) for x in turns]
+        return [self._graphs.run(module, x, paths) for x in turns]
 
     @cached_property
     def _fused(self) -> nn.Module | None:
@@ -129,14 +129,3 @@ def path_rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:
     """The rows of `count` of the stacked paths."""
     batch = x.shape[0] // paths
     return x.narrow(0, first * batch, count * batch)
-
-
-def same_outputs(some: Streams, others: Streams) -> bool:
-    """Equal up to rounding."""
-    return len(some) == len(others) and all(_same(a, b) for a, b in zip(some, others))
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
-        return False
-    return not a.numel() or bool((a - b).abs().max() <= _SAME.get(a.dtype, _SAME_HALF) * b.abs().max())

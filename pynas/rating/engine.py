@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.rating import norms
 from pynas.rating.copies import private_copy
+from pynas.rating.graphs import graphs_for
 from pynas.rating.memory import default_max_bytes, keep_freed_pages
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.stacking import Stacking, check_stack
@@ -37,6 +38,7 @@ class Settings:
     channels_last: layout of 4-dimensional inputs (default: on a CPU and for half types).
     workers: threads on a CPU (default: torch's number of threads).
     stack: paths to run at once (`Stacking`; default: "cache" on a CPU, "memory" on a GPU).
+    graphs: replay repeated runs as CUDA graphs (default: on a GPU, where no statistics are re-estimated).
     """
 
     max_bytes: int | None = None
@@ -44,6 +46,7 @@ class Settings:
     channels_last: bool | None = None
     workers: int | None = None
     stack: str | int | None = None
+    graphs: bool | None = None
 
     def __post_init__(self) -> None:
         check_stack(self.stack)
@@ -143,7 +146,9 @@ class Engine:
         widths = [self._tree.width(depth) for depth in range(self._tree.depth + 1)]
         share = self.max_bytes // (self._workers + (self._workers > 1))
         stack = self._settings.stack or ("cache" if self.device.type == "cpu" else "memory")
-        return Walker(layers, self._tree, context, Stacking(widths, share, stack))
+        re_estimates = self._calibration > 0 or "recalibrate" in self._modes
+        graphs = graphs_for(self.device, self._settings.graphs, self.max_bytes, re_estimates)
+        return Walker(layers, self._tree, context, Stacking(widths, share, stack), graphs)
 
     def place(self, x: Tensor) -> Tensor:
         """The same on the engine's device, in the layout that its features have."""

@@ -53,7 +53,7 @@ def rate_population(
     Args:
         layers: `layers[l][c]` is candidate c of layer l. batches: pairs of views `[B, ...]`.
         norm, calibration, paths, allowed, progress, resume, distributed: as for `rate`; further settings: max_bytes,
-            dtype, channels_last, workers, stack.
+            dtype, channels_last, workers, stack, graphs.
         tail: what comes after the last layer (the projection), in the same norm mode.
         target_layers, target_tail: another net of the same shape that gives the targets (the released code's EMA net).
         normalize: L2-normalise each output first. renormalize: and the mean, so that the loss is 2 - 2 cos.

@@ -40,6 +40,7 @@ def rate(
     channels_last: bool | None = None,
     workers: int | None = None,
     stack: str | int | None = None,
+    graphs: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
     resume: str | Path | None = None,
     distributed: bool | None = None,
@@ -68,6 +69,7 @@ def rate(
         workers: threads that walk subtrees on a CPU; default: torch's number of threads.
         stack: paths that run at once: "memory" (as many as fit; the default on a GPU), "cache" (as many as a core's
             cache holds; on a CPU), "measure" (by trial; last bits may differ from run to run) or a number.
+        graphs: replay repeated runs of a candidate as CUDA graphs; default: on a GPU, where nothing is re-estimated.
         progress: called now and then with a `Progress` (done, total, paths per second, ETA).
         resume: a file that keeps the partial result; a killed rating goes on from there. The batches must repeat.
         distributed: share the subtrees out over torch.distributed's processes, each given the same arguments; default:
@@ -78,7 +80,7 @@ def rate(
     """
     layers = check_layers(layers)
     tree = build_tree([len(layer) for layer in layers], paths, allowed)
-    settings = Settings(max_bytes, dtype, channels_last, workers, stack)
+    settings = Settings(max_bytes, dtype, channels_last, workers, stack, graphs)
     calibrating = check_calibration(norm, tail_norm if tail is not None else norm, calibration)
     modes = [norm] * len(layers)
     grown, walked = (layers, tree) if tail is None else ([*layers, [tail]], tree.extended())

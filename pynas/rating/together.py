@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from pynas.rating.candidate import path_rows, same_outputs
+from pynas.rating.candidate import path_rows
 from pynas.rating.norms import PathContext, Streams
+from pynas.rating.outputs import same_outputs
 
 Run = Callable[[int, Streams, int], Streams]
 

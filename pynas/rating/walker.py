@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pynas.errors import InputError
 from pynas.rating.candidate import Candidate, path_rows
+from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.stacking import Stacking
 from pynas.rating.together import Together
@@ -30,13 +31,19 @@ Waiting = list[tuple[Sequence[Node], Streams]]
 class Walker:
     """Walks subtrees, on any number of threads at once.
 
-    layers: private copies, with their norms installed on `context`.
+    layers: private copies, with their norms installed on `context`. graphs: replays candidates' repeated runs.
     """
 
     def __init__(
-        self, layers: Sequence[Sequence[nn.Module]], tree: PathTree, context: PathContext, stacking: Stacking
+        self,
+        layers: Sequence[Sequence[nn.Module]],
+        tree: PathTree,
+        context: PathContext,
+        stacking: Stacking,
+        graphs: Graphs | None = None,
     ) -> None:
-        self._layers = [[Candidate(module, context) for module in layer] for layer in layers]
+        self._graphs = graphs
+        self._layers = [[Candidate(module, context, graphs) for module in layer] for layer in layers]
         self._together = [Together(layer, context, partial(self._run, depth)) for depth, layer in enumerate(layers)]
         self._tree, self._stacking = tree, stacking
         self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
@@ -149,6 +156,8 @@ class Walker:
                 raise
         # Outside of the handler, so that the failed run's tensors are free by now.
         self._stacking.too_large(depth, paths)
+        if self._graphs is not None:
+            self._graphs.clear()
         half = paths // 2
         parts = [
             self._run(depth, candidate, [path_rows(x, paths, first, count) for x in streams], count)

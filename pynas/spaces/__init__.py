@@ -21,6 +21,8 @@ SPACES: dict[str, Callable[[], Space]] = {
     "mbconv-mini": mbconv_mini,
     "hytra": hytra,
     "hytra-se": partial(hytra, se=True),
+    "hytra-s1": partial(hytra, last_stride=1),
+    "hytra-se-s1": partial(hytra, se=True, last_stride=1),
     "hytra-mini": hytra_mini,
     "nats-size": nats_size,
     "nats-size-cifar100": nats_size_cifar100,

@@ -43,13 +43,11 @@ def test_gradients_reach_only_the_slice():
     assert not layer.weight.grad[3:].any() and not layer.weight.grad[:, 2:].any()
 
 
-def test_linear_of_a_prefix_and_input_widths_by_accumulation():
+def test_linear_of_a_prefix():
     layer = SlimmableLinear(7, 5).double()
     x = torch.randn(2, 3, 7).double()
-    widths = [4, 7, 1, 4]
-    for k, y in zip(widths, layer.forward_inputs(x, widths)):
+    for k in (1, 4, 7):
         expected = torch.einsum("bnk,ok->bno", x[..., :k], layer.weight[:, :k]) + layer.bias
-        torch.testing.assert_close(y, expected)
         torch.testing.assert_close(layer(x[..., :k]), expected)
         torch.testing.assert_close(layer(x[..., :k], 2), expected[..., :2])
         plain = layer.extract(k, 2)

@@ -12,6 +12,7 @@ from pynas.costs import Costs
 from pynas.rating import ScoreTable
 from pynas.spaces import Architecture, Space
 from pynas.spaces.hytra import NAMED, named
+from pynas.train.checkpoint import trained_state
 
 IMAGES = (3, 224, 224)
 # BossNAS's published MAdds in G at 224x224, to three places.
@@ -99,6 +100,18 @@ def test_cells_of_a_block_share_their_layers(mini):
         assert all(a is b for other in others for x, y in zip(first, other) for a, b in zip(x, y))
     files = {tensor.data_ptr() for tensor in mini.parameters()}
     assert len(files) == len(list(mini.parameters()))
+
+
+def test_checkpoints_hold_shared_weights_once(mini):
+    state = trained_state(mini)
+    distinct = {id(tensor): tensor for tensor in [*mini.parameters(), *mini.buffers()]}
+    assert sum(tensor.numel() for tensor in state.values()) == sum(tensor.numel() for tensor in distinct.values())
+    other = pynas.supernet("hytra-mini", num_classes=7).eval()
+    other.load_state_dict(state, strict=False)
+    images = torch.randn(2, 3, 32, 32)
+    for text in SOME:
+        architecture = mini.space.parse(text)
+        assert torch.equal(other(images, architecture), mini(images, architecture))
 
 
 def test_file_comes_back(mini, tmp_path):

@@ -1,0 +1,58 @@
+"""The tensors that a rating holds at once, counted: never more than `max_bytes` beyond what one path needs."""
+
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pynas.rating import rate, rate_population
+
+from .models import mbconv_layers, some_batches
+from .test_population import projector, views
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the storages that operators made and that still live, and the most there ever were."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                if key not in self._known:
+                    self._known.add(key)
+                    self.now += size
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._free, key, size)
+        return result
+
+    def _free(self, key, size):
+        self._known.discard(key)
+        self.now -= size
+
+
+def peak(function, **arguments):
+    with Live() as live:
+        function(**arguments, workers=1, stack="memory")
+    return live.peak
+
+
+@pytest.mark.parametrize("population", [False, True])
+def test_peak_stays_within_the_budget(population):
+    arguments = {"layers": mbconv_layers(), "tail": None, "norm": "batch", "batches": some_batches((8,))}
+    if population:
+        arguments |= {"tail": projector(), "batches": views((8,))}
+    function = rate_population if population else rate
+    least = peak(function, **arguments, max_bytes=1)
+    peaks = [peak(function, **arguments, max_bytes=budget) for budget in (100_000, 800_000)]
+    for budget, found in zip((100_000, 800_000), peaks):
+        assert found <= least + budget
+    assert peaks[-1] > 1.5 * least  # and what is there is used
