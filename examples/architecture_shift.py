@@ -80,10 +80,11 @@ def run(method: str, kind: str, seed: int, space, images: data.ImageData, option
         train(module, images, options, seed)
     teacher = Teacher(module, ["block_1", "block_2", "block_3"])
     build = methods.METHODS[method]
-    learner = build(net, teacher, image_shape=images.image_shape)
+    # LARS's own trust of 0.001 is too little for so few steps.
+    learner = build(net, teacher, image_shape=images.image_shape, **({"trust": 0.03} if method == "dna-pp" else {}))
     loader = images.loader("train", options.batch_size, "standard", views=views, seed=seed)
     pynas.fit(learner, loader, options.epochs, seed=seed)
-    tables = learner.rate(images.loader("val", options.batch_size, shuffle=False))
+    tables = learner.rate(images.loader("val", options.batch_size))
     picked = [KINDS[c] for (scores,) in tables for c in np.unravel_index(np.argmin(scores.scores), scores.shape)]
     note = f", teacher's test accuracy {teachers.accuracy(module.eval(), images):.1%}" if method == "dna" else ""
     print(

@@ -8,7 +8,21 @@ import sys
 
 import typer
 
-from pynas.cli import correlate, doctor, export, methods, rate, report, retrain, run, search, select, spaces, train
+from pynas.cli import (
+    correlate,
+    doctor,
+    export,
+    methods,
+    rate,
+    report,
+    retrain,
+    robustness,
+    run,
+    search,
+    select,
+    spaces,
+    train,
+)
 from pynas.errors import InputError
 
 app = typer.Typer(
@@ -27,6 +41,7 @@ COMMANDS = (
     retrain,
     report,
     correlate,
+    robustness,
     spaces,
     methods,
     doctor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from pynas.cli import finding, stages
 from pynas.cli.display import Show, progress_bar
 from pynas.cli.flow import Flow
 from pynas.cli.stages import Run
+from pynas.costs import Costs
 from pynas.errors import InputError
-from pynas.files import header, write_json
+from pynas.files import header, write_json, write_text
 from pynas.rating import ScoreTable
+from pynas.rating.consistency import last_layer_paths, path_similarity
 from pynas.rating.store import load_block, save_block
 from pynas.rating.whole import ErrorRate
-from pynas.report import draw_progress
+from pynas.report import draw_consistency, draw_progress
 from pynas.spaces import Architecture
 from pynas.tensor_files import read_tensors
 from pynas.train import fit
@@ -89,7 +91,9 @@ def error_rate(run: Run, net: Any, norm: str) -> ErrorRate:
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
-    """With search=all, the table of all architectures' errors; else nothing yet: the search rates what it looks at.
+    """With search=all, the table of all architectures' errors; else none, as the search rates what it looks at.
+
+    Draws consistency.png.
 
     Raises:
         InputError: another loss, or search=all in a space of several blocks or cells.
@@ -100,6 +104,7 @@ def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
         )
     net, digest = ready(run, show)
     stages.costs(run)
+    draw_paths(run, net)
     if chosen(run)["search"] != "all":
         return []
     if len(run.space) > 1 or len(run.space.blocks[0]) > 1:
@@ -110,7 +115,22 @@ def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
     if before != made_from:
         table = [rate_all(error_rate(run, net, norm), path.with_name(f".{digest[:8]}-{norm}.npz"), show.paths())]
         save_block(path, table, **made_from)
+    paths, errors = table[0].rated()
+    write_ratings(run, [Architecture.of([(0, path)]) for path in paths.tolist()], errors)
     return [table]
+
+
+def write_ratings(run: Run, architectures: Sequence[Architecture], errors: np.ndarray) -> None:
+    """ratings.csv: what `pynas correlate --scores` reads."""
+    lines = [f"{run.space.format(architecture)},{error}" for architecture, error in zip(architectures, errors.tolist())]
+    write_text(run.folder / "ratings.csv", "\n".join(["architecture,score", *lines, ""]))
+
+
+def draw_paths(run: Run, net: Any) -> None:
+    """consistency.png: how alike paths that differ to the last layer see the validation images."""
+    paths = last_layer_paths(run.space, np.random.default_rng(run.settings.seed))
+    batches = itertools.islice(run.loader("val"), chosen(run)["calibration_batches"])
+    draw_consistency(run.folder / "consistency", {run.settings.method: path_similarity(net, batches, paths)})
 
 
 def rate_all(rating: ErrorRate, partial: Path, report: Callable[[int, int], None] | None) -> ScoreTable:
@@ -146,15 +166,7 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
                          "weights; use --option search=all")  # fmt: skip
     table = finding.gather_costs(run, wishes)
     limits = dict(wishes.limits) or {"madds": finding.half_way(run.space, table, "madds")}
-    with progress_bar() as progress:
-        show = Show(progress)
-        net, digest = ready(run, show)
-        key = hashlib.blake2b(json.dumps([digest, limits, run.flow.norm]).encode(), digest_size=4).hexdigest()
-        file = run.folder / "ratings" / f"{options['search']}-{key}.json"
-        rating = _counted(error_rate(run, net, run.flow.norm), options["budget"], show.paths("search"))
-        history = SEARCHES[options["search"]](
-            run.space, rating, options["budget"], seed=run.settings.seed, costs=table, limits=limits, file=file
-        )
+    history = search_by_trial(run, options["search"], options["budget"], table, limits)
     top = history.top(wishes.top_k)
     content = header(stages.SEARCH, space=run.space.name, data=run.data.fingerprint) | {
         "limits": limits,
@@ -163,7 +175,7 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
         "weights": None,
         "join": "sum",
         "top_k": wishes.top_k,
-        "exhausted": len(top) < wishes.top_k,
+        "exhausted": history.exhausted and len(top) < wishes.top_k,
         "space_size": run.space.size,
         "search": options["search"],
         "rated": len(history),
@@ -172,8 +184,20 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
         **finding.latency_note(table),
     }
     write_json(run.folder / "search.json", content)
+    write_ratings(run, history.architectures, history.scores)
     draw_progress(run.folder / "search", {options["search"]: [history.best_so_far]})
     return content
+
+
+def search_by_trial(run: Run, name: str, budget: int, table: Costs, limits: Mapping[str, float]) -> search.History:
+    """What a search rated within the limits; its file goes by the weights and the limits, so others begin anew."""
+    with progress_bar() as progress:
+        show = Show(progress)
+        net, digest = ready(run, show)
+        key = hashlib.blake2b(json.dumps([digest, limits, run.flow.norm]).encode(), digest_size=4).hexdigest()
+        rating = _counted(error_rate(run, net, run.flow.norm), budget, show.paths("search"))
+        file, seed = run.folder / "ratings" / f"{name}-{key}.json", run.settings.seed
+        return SEARCHES[name](run.space, rating, budget, seed=seed, costs=table, limits=limits, file=file)
 
 
 def _counted(

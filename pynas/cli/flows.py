@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pynas.cli import flow_bossnas, flow_dna, flow_dna_plus, flow_dna_pp, flow_whole
+from pynas.cli import flow_bossnas, flow_dna, flow_dna_plus, flow_dna_pp, flow_prenas, flow_whole
 from pynas.cli.flow import Flow
 from pynas.cli.lock import hold
 from pynas.cli.settings import CONFIG, Settings, open_run, read_settings
@@ -19,6 +19,7 @@ FLOWS: dict[str, Flow] = {
     "dna-pp": flow_dna_pp.FLOW,
     "bossnas": flow_bossnas.FLOW,
     **flow_whole.FLOWS,
+    "prenas": flow_prenas.FLOW,
 }
 
 

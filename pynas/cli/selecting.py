@@ -37,6 +37,17 @@ class Selection:
     seed: int = 0
 
 
+def check_space(net: Any) -> AutoFormer:
+    """The net as it is.
+
+    Raises:
+        InputError: a net of a space of another kind.
+    """
+    if not isinstance(net, AutoFormer):
+        raise InputError(f"[select] expected an AutoFormer space, got {net.space.name}")
+    return net
+
+
 def fresh_net(space: Space, num_classes: int, seed: int) -> AutoFormer:
     """The supernet with fresh weights from the seed.
 
@@ -45,17 +56,12 @@ def fresh_net(space: Space, num_classes: int, seed: int) -> AutoFormer:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = supernet(space, num_classes)
-    if not isinstance(net, AutoFormer):
-        raise InputError(f"[select] expected an AutoFormer space, got {space.name}")
-    return net
+        return check_space(supernet(space, num_classes))
 
 
-def layer_costs(net: AutoFormer, device: torch.device, with_latency: bool) -> LayerCosts:
-    """Counted costs for one image, and measured latency if it is asked for."""
-    shape = (3, net.space.image_size, net.space.image_size)
-    costs = count_layers(net, shape)
-    return costs | layer_latency(net, shape, device) if with_latency else costs
+def latency_of(net: AutoFormer, device: torch.device) -> LayerCosts:
+    """The measured latency of one image, layer by layer."""
+    return layer_latency(net, (3, net.space.image_size, net.space.image_size), device)
 
 
 def preferred_space(
@@ -68,7 +74,9 @@ def preferred_space(
         raise InputError(f"[select] expected at least one image, got {wish.images}")
     images, labels = _batch(net, wish)
     clock = [time.perf_counter()]
-    costs = layer_costs(net, device, wish.cost == "latency")
+    costs = count_layers(net, (3, net.space.image_size, net.space.image_size))
+    if wish.cost == "latency":
+        costs = costs | latency_of(net, device)
     clock.append(time.perf_counter())
     gradients = zero_cost.gradients(net.to(device), images, labels, progress=progress)
     clock.append(time.perf_counter())

@@ -22,7 +22,9 @@ def command(json: options.Json = False) -> None:
         return
     table = Table()
     for heading in ("space", "architectures", "paths per block", "image side (px)"):
-        table.add_column(heading, justify="left" if heading == "space" else "right")
+        # Names and sizes are never cut; on a narrow terminal the paths are broken.
+        cut = heading == "paths per block"
+        table.add_column(heading, justify="left" if heading == "space" else "right", no_wrap=not cut, overflow="fold")
     for space in found:
         table.add_row(space.name, f"{space.size:,}", " ".join(map(str, space.path_counts)), str(space.image_size))
     display.out.print(table)

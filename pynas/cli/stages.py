@@ -17,7 +17,7 @@ from pynas import export, spaces, teachers
 from pynas.cli.display import Show
 from pynas.cli.flow import Flow
 from pynas.cli.settings import Settings
-from pynas.costs import Costs, count
+from pynas.costs import Costs, LayerCosts, count, count_layers
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.files import read_json
@@ -25,7 +25,7 @@ from pynas.methods.scaling import load_scaled
 from pynas.rating import Progress, ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Architecture
-from pynas.supernets import Supernet, supernet
+from pynas.supernets import AutoFormer, Supernet, supernet
 from pynas.tensor_files import read_tensors
 from pynas.train import fit
 from pynas.train.checkpoint import CHECKPOINT, load_weights
@@ -221,12 +221,13 @@ def is_first_process() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
-def costs(run: Run) -> Costs:
-    """The cost tables, counted once and kept as `costs.npz`."""
-    path = run.folder / "costs.npz"
+def costs(run: Run) -> Any:
+    """The costs, counted once and kept: tables of paths, or values by layer where there are too many paths."""
+    by_layer = isinstance(run.net, AutoFormer)
+    path = run.folder / ("layer-costs.npz" if by_layer else "costs.npz")
     if path.exists():
-        return Costs.load(path)
-    counted = count(run.net, run.data.image_shape)
+        return (LayerCosts if by_layer else Costs).load(path)
+    counted = (count_layers if by_layer else count)(run.net, run.data.image_shape)
     counted.save(path)
     return counted
 

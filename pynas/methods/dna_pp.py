@@ -36,15 +36,15 @@ class DNAPlusPlus(nn.Module):
     the hinge of eq. 11 keeps the projections apart, so that the teacher may learn too, each of its blocks from that
     block's loss alone. Its architecture may be of another kind than the supernet's.
 
-    The blocks agree through their projections, not in their features: a found network is retrained from scratch, and
-    the supernet's head does not learn here.
+    The blocks agree through their projections, not in their features: a found network is retrained from scratch (its
+    blocks do not expect each other's outputs), and the supernet's head does not learn here.
 
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`; a copy of it learns, from the
         weights it has (fresh ones, say of `timm_teacher(name, pretrained=False)`, make the search free of labels).
     channels: width of the MLPs, hidden and out. loss: other weights for eq. 10 and 11.
     learning_rate: LARS's starting rate, for 256 images a batch. The paper prints 0.0025 with LARS and 0.33 with AdamW;
         the two are taken to be swapped. Biases and norms get neither weight decay nor LARS's adaptation.
-    trust: LARS's coefficient. Its own 0.001 suits trainings of a hundred thousand steps; a few hundred need more.
+    trust: LARS's coefficient. 0.001 suits trainings of a hundred thousand steps; a few hundred need more, say 0.03.
     warmup: epochs of linear warm-up before the cosine.
 
     Raises:
@@ -61,7 +61,7 @@ class DNAPlusPlus(nn.Module):
         channels: int = 256,
         loss: SelfSupervisedLoss | None = None,
         learning_rate: float = 0.33,
-        trust: float = 0.03,
+        trust: float = 0.001,
         weight_decay: float = 1e-6,
         warmup: float = 0.0,
         projection_batches: int = 4,
@@ -168,7 +168,10 @@ class DNAPlusPlus(nn.Module):
 
 
 class BlockBatches:
-    """What block `block` takes in and the teacher's projection after it, `[M, C]`, for every batch."""
+    """What block `block` takes in and the teacher's projection after it, `[M, C]`, for every batch.
+
+    A batch of one image is left out: it has neither deviation nor covariance.
+    """
 
     def __init__(self, method: DNAPlusPlus, batches: Batches, block: int, norm: str = "batch"):
         self.method, self.batches, self.block, self.norm = method, batches, block, norm
@@ -182,6 +185,8 @@ class BlockBatches:
         teacher, project = method.learning_teacher, method.teacher_projectors[block]
         for images, _ in self.batches:
             first, second = method.views(images)
+            if len(first) < 2:
+                continue
             own = batch_statistics(teacher, project) if self.norm == "batch" else nullcontext()
             with evaluating(net.stem), evaluating(teacher), evaluating(project), own:
                 target = project(teacher(first)[block])

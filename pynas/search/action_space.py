@@ -45,11 +45,7 @@ def learn_action_space(
         InputError: sizes out of range, a score that is not finite, or a file of another search.
         InfeasibleError: no random architecture keeps the limits.
     """
-    if initial < 2 or not 1 <= picks <= proposals or depth < 1 or exploration < 0:
-        raise InputError(
-            "[action space] expected initial >= 2, 1 <= picks <= proposals, depth >= 1 and exploration >= 0, "
-            f"got {initial}, {picks}, {proposals}, {depth} and {exploration}"
-        )
+    _check(initial, picks, depth, exploration, proposals)
     options = {"initial": initial, "picks": picks, "depth": depth, "exploration": exploration, "proposals": proposals}
     rng, encoding = np.random.default_rng(seed), Encoding(space)
     with Ratings(space, rate, budget, costs, limits, file, search="action space", seed=seed, **options) as ratings:
@@ -64,6 +60,14 @@ def learn_action_space(
             for architecture in chosen[: ratings.left]:
                 ratings(architecture)
         return ratings.history()
+
+
+def _check(initial: int, picks: int, depth: int, exploration: float, proposals: int) -> None:
+    if initial < 2 or not 1 <= picks <= proposals or depth < 1 or exploration < 0:
+        raise InputError(
+            "[action space] expected initial >= 2, 1 <= picks <= proposals, depth >= 1 and exploration >= 0, "
+            f"got {initial}, {picks}, {proposals}, {depth} and {exploration}"
+        )
 
 
 def _distinct(ratings: Ratings, rng: np.random.Generator, count: int) -> list[Architecture]:

@@ -35,8 +35,8 @@ def evolve(
     """The architectures that evolution rates, at most `budget`, each once; `rate(architecture)`: lower is better.
 
     It starts from `population` random ones. Each further one is a child of the best of `tournament` members drawn from
-    the `population` rated last (the oldest die): mutated, layer by layer with probability `mutation` (one layer on
-    average by default), or with probability `crossing` first crossed with another tournament's winner.
+    the `population` rated last (the oldest die): with probability `crossing` crossed with another tournament's winner,
+    then mutated, layer by layer with probability `mutation` (by default one layer on average).
     costs, limits: as for `best`; what exceeds a limit is never rated. file: JSON of the ratings; a killed search run again
     with it goes on, and so does one with a larger budget.
 
@@ -45,12 +45,7 @@ def evolve(
         InfeasibleError: no random architecture keeps the limits.
     """
     mutation = 1 / _layers(space) if mutation is None else mutation
-    if not 1 <= tournament <= population:
-        raise InputError(
-            f"[evolve] expected a tournament of 1 to {population} members, the population, got {tournament}"
-        )
-    if not (0 < mutation <= 1 and 0 <= crossing <= 1):
-        raise InputError(f"[evolve] expected probabilities of mutation and crossing, got {mutation} and {crossing}")
+    _check(population, tournament, mutation, crossing)
     options: dict[str, Any] = {
         "population": population,
         "tournament": tournament,
@@ -104,6 +99,15 @@ def _child(
         if ratings.may_rate(child):
             return child
     return None
+
+
+def _check(population: int, tournament: int, mutation: float, crossing: float) -> None:
+    if not 1 <= tournament <= population:
+        raise InputError(
+            f"[evolve] expected a tournament of 1 to {population} members, the population, got {tournament}"
+        )
+    if not (0 < mutation <= 1 and 0 <= crossing <= 1):
+        raise InputError(f"[evolve] expected probabilities of mutation and crossing, got {mutation} and {crossing}")
 
 
 def _layers(space: Space) -> int:

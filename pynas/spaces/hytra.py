@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -139,14 +139,16 @@ def end(path: Path) -> int:
     return CANDIDATES[path[-1]][1]
 
 
-def _space(name: str, trellis: Trellis, stem: StemSpec, image_size: int) -> Space:
+def _space(
+    name: str, trellis: Trellis, stem: StemSpec, image_size: int, names: Mapping[str, str] | None = None
+) -> Space:
     blocks, number = [], 0
     for b, count in enumerate(trellis.layers):
         layers = tuple(trellis.layer(number + i) for i in range(count))
         starts: Sequence[int | None] = [None] if b == 0 else range(SCALES)
         blocks.append(tuple(Cell(layers, partial(allowed, start=start), start, end) for start in starts))
         number += count
-    notation = Notation(write, partial(read, layers=trellis.layers))
+    notation = Notation(write, partial(read, layers=trellis.layers, names=names or {}))
     return Space(name, tuple(blocks), stem, HeadSpec(trellis.channels[-1]), image_size, notation)
 
 
@@ -160,8 +162,9 @@ def write(architecture: Architecture) -> str:
     return "|".join(scales)
 
 
-def read(text: str, layers: Sequence[int]) -> Architecture | None:
-    """What `write` wrote for a space with so many layers per block; None for any other text."""
+def read(text: str, layers: Sequence[int], names: Mapping[str, str]) -> Architecture | None:
+    """What `write` wrote for a space with so many layers per block, or a published name; None for any other text."""
+    text = names.get(text, text)
     scales = text.split("|")
     if len(scales) != SCALES or sum(map(len, scales)) != sum(layers) or set(text) - set("01|"):
         return None
@@ -180,13 +183,15 @@ def hytra(se: bool = False, last_stride: int = 2) -> Space:
     """BossNAS's hybrid space for 224x224 images: 16 layers in 4 blocks, 2,818,103 architectures.
 
     Scales 1/4, 1/8, 1/16 and 1/32 with 256 to 2048 channels; ResAtt at the last two, with heads of 64 channels.
-    se: squeeze-excitation in ResConvs and SiLU. last_stride: 1 keeps the last scale at 1/16 (BossNet-T1).
+    se: squeeze-excitation in ResConvs and SiLU. last_stride: 1 keeps the last scale at 1/16 (BossNet-T1). Published
+    architectures can be given by name (`NAMED`).
     """
     if last_stride not in (1, 2):
         raise InputError(f"[hytra] expected a stride of 1 or 2 into the last scale, got {last_stride}")
     trellis = Trellis((4, 4, 4, 4), (256, 512, 1024, 2048), (1, 2, 2, last_stride), 64, 64, se)
     name = f"hytra{'-se' if se else ''}{'-s1' if last_stride == 1 else ''}"
-    return _space(name, trellis, StemSpec(64, 7, True, trellis.activation), 224)
+    names = {known: entry.layers for known, entry in NAMED.items() if entry.last_stride == last_stride}
+    return _space(name, trellis, StemSpec(64, 7, True, trellis.activation), 224, names)
 
 
 def hytra_mini() -> Space:
@@ -231,4 +236,4 @@ def named(name: str, se: bool = False) -> tuple[Space, Architecture]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"[hytra] expected one of {', '.join(NAMED)}, got {name!r}{hint}")
     space = hytra(se, NAMED[name].last_stride)
-    return space, space.parse(NAMED[name].layers)
+    return space, space.parse(name)

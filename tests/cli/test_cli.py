@@ -91,8 +91,8 @@ def test_killed_in_training_it_ends_the_same(finished, images, tmp_path):
         assert (folder / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 
-def test_search_limits_hold(finished):
-    folder, report = finished
+def test_search_limits_hold(finished, run_copy):
+    folder, report = run_copy, finished[1]
     madds = sorted(entry["madds"] for entry in report["search"]["found"])[0]
     content = json.loads(invoke("search", folder, "--max-madds", madds, "--max-params", "400k", "--top-k", 3, "--json"))
     assert content["limits"] == {"madds": madds, "params": 400_000}
@@ -101,8 +101,8 @@ def test_search_limits_hold(finished):
     invoke("search", folder)
 
 
-def test_every_option_of_the_search(finished, tmp_path):
-    folder, _ = finished
+def test_every_option_of_the_search(run_copy, tmp_path):
+    folder = run_copy
     rows = ["block,cell,layer,candidate,energy"]
     from pynas.spaces import get
 

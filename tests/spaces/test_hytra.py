@@ -66,6 +66,13 @@ def test_named_architectures_have_16_layers(name):
     assert space.format(architecture) == NAMED[name].layers
 
 
+def test_published_names_are_read_where_they_belong():
+    assert spaces.get("hytra-se").parse("BossNet-T0") == spaces.get("hytra").parse("1|1|11101|000100000")
+    assert named("BossNet-T1", se=True)[0].name == "hytra-se-s1" in spaces.SPACES
+    with pytest.raises(InputError, match="BossNet-T1"):
+        spaces.get("hytra").parse("BossNet-T1")
+
+
 @pytest.mark.parametrize(
     "text",
     [

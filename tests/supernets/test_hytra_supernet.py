@@ -9,9 +9,11 @@ import torch
 import pynas
 from pynas import costs, export, search, spaces
 from pynas.costs import Costs
+from pynas.errors import InputError
 from pynas.rating import ScoreTable
 from pynas.spaces import Architecture, Space
 from pynas.spaces.hytra import NAMED, named
+from pynas.train.checkpoint import trained_state
 
 IMAGES = (3, 224, 224)
 # BossNAS's published MAdds in G at 224x224, to three places.
@@ -99,6 +101,24 @@ def test_cells_of_a_block_share_their_layers(mini):
         assert all(a is b for other in others for x, y in zip(first, other) for a, b in zip(x, y))
     files = {tensor.data_ptr() for tensor in mini.parameters()}
     assert len(files) == len(list(mini.parameters()))
+
+
+def test_checkpoints_hold_shared_weights_once(mini):
+    state = trained_state(mini)
+    distinct = {id(tensor): tensor for tensor in [*mini.parameters(), *mini.buffers()]}
+    assert sum(tensor.numel() for tensor in state.values()) == sum(tensor.numel() for tensor in distinct.values())
+    other = pynas.supernet("hytra-mini", num_classes=7).eval()
+    other.load_state_dict(state, strict=False)
+    images = torch.randn(2, 3, 32, 32)
+    for text in SOME:
+        architecture = mini.space.parse(text)
+        assert torch.equal(other(images, architecture), mini(images, architecture))
+
+
+def test_a_teachers_features_cannot_stand_for_several_shapes(mini):
+    blocks = [torch.nn.Conv2d(3 if b == 0 else 8, 8, 1) for b in range(4)]
+    with pytest.raises(InputError, match="blocks each end in one shape, got hytra-mini"):
+        pynas.methods.DNA(mini, torch.nn.Sequential(*blocks), taps=["0", "1", "2", "3"])
 
 
 def test_file_comes_back(mini, tmp_path):

@@ -1,0 +1,133 @@
+"""PreNAS: select without training, train the preferred architectures, measure each, export the best within limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pynas import methods
+from pynas.cli import finding, selecting, stages
+from pynas.cli.display import Show
+from pynas.cli.flow import Flow
+from pynas.cli.quantities import milliseconds, quantity
+from pynas.cli.stages import Run
+from pynas.costs import LayerCosts
+from pynas.errors import InfeasibleError, InputError
+from pynas.files import header, read_json, write_json
+from pynas.rating import ScoreTable
+from pynas.zero_cost import PreferredSpace, load_preferred
+
+LOSS, NORM = "error", "running"
+_ACCURACIES = "pynas.accuracies"
+# Options of the selection, as of `pynas select`.
+SELECTION = {"interval": "50k", "top": 1, "cost": "params", "normaliser": "layer", "allocation": "exact", "images": 64}
+
+
+def _options(run: Run) -> dict[str, Any]:
+    return {**run.flow.options, **run.settings.options}
+
+
+def preferred(run: Run, show: Show) -> PreferredSpace:
+    """The preferred space, selected with the run's fresh weights once and kept as preferred.json."""
+    path = run.folder / selecting.FILE
+    if path.exists():
+        return load_preferred(path, run.space)
+    chosen = {name: _options(run)[name] for name in SELECTION}
+    read = milliseconds if chosen["cost"] == "latency" else quantity
+    wish = selecting.Selection(**{**chosen, "interval": read(str(chosen["interval"]))}, seed=run.settings.seed)
+    net = selecting.fresh_net(run.space, run.data.num_classes, run.settings.seed)
+    found, seconds = selecting.preferred_space(net, wish, run.device, show.images("select"))
+    selecting.save(run.folder, found, seconds)
+    return found
+
+
+def build(run: Run, show: Show) -> methods.PreNAS:
+    """The method on the preferred architectures."""
+    net = selecting.check_space(run.net)
+    members = [one.architecture for one in preferred(run, show).members]
+    options = _options(run)
+    return methods.PreNAS(net, members, **{name: options[name] for name in run.flow.method_options})
+
+
+def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
+    """The accuracy of every preferred architecture on the validation images, kept as scores/preferred.json.
+
+    Raises:
+        InputError: another loss or norm.
+    """
+    if (loss, norm) != (LOSS, NORM):
+        raise InputError(f"[rate] expected loss {LOSS} and norm {NORM}, as prenas measures whole networks without batch "
+                         f"norm, got {loss} and {norm}")  # fmt: skip
+    method, digest = run.trained_method()
+    made_from = {"checkpoint": digest, "data": run.data.fingerprint}
+    path = run.folder / "scores" / "preferred.json"
+    if not path.exists() or read_json(path, _ACCURACIES)["made_from"] != made_from:
+        accuracies = method.accuracy(run.loader("val"), method.preferred)
+        named = {run.space.format(a): float(accuracy) for a, accuracy in zip(method.preferred, accuracies)}
+        write_json(path, header(_ACCURACIES, **made_from) | {"accuracies": named})
+    stages.costs(run)
+    return []
+
+
+def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
+    """The most accurate preferred architectures within the limits; writes and returns search.json.
+
+    Raises:
+        InputError: wishes that need a rating of the whole space.
+        InfeasibleError: no preferred architecture keeps the limits.
+    """
+    if wishes.front is not None or wishes.weights is not None or wishes.table is not None:
+        raise InputError("[search] expected limits alone, as prenas rates its preferred architectures only and knows no "
+                         "fronts, weights or tables")  # fmt: skip
+    costs, space = layer_costs(run, wishes), preferred(run, Show(None))
+    limits, at_least = dict(wishes.limits), dict(wishes.at_least)
+    if not limits and not at_least:
+        limits = {"madds": int(sum(costs["madds"].bounds())) // 2}
+    accuracies = read_json(run.folder / "scores" / "preferred.json", _ACCURACIES)["accuracies"]
+    entries = []
+    for one in space.members:
+        spent, name = costs.of(one.architecture), run.space.format(one.architecture)
+        if all(spent[cost] <= limit for cost, limit in limits.items()) and all(
+            spent[cost] >= limit for cost, limit in at_least.items()
+        ):
+            entries.append({"architecture": name, "score": 1 - accuracies[name], **spent})
+    if not entries:
+        every = [costs.of(one.architecture) for one in space.members]
+        reached = {cost: [min(e[cost] for e in every), max(e[cost] for e in every)] for cost in {*limits, *at_least}}
+        raise InfeasibleError(f"[search] expected limits that a preferred architecture keeps, got at most {limits} and at "
+                              f"least {at_least}; theirs go from and to {reached}")  # fmt: skip
+    entries.sort(key=lambda entry: (entry["score"], entry["params"]))
+    content = header(stages.SEARCH, space=run.space.name, data=run.data.fingerprint) | {
+        "limits": limits,
+        "at_least": at_least,
+        "limits_by_default": not wishes.limits and not wishes.at_least,
+        "weights": None,
+        "join": "sum",
+        "top_k": wishes.top_k,
+        "exhausted": len(entries) < wishes.top_k,
+        "space_size": run.space.size,
+        "search": "the preferred selection",
+        "rated": len(space),
+        "found": entries[: wishes.top_k],
+    }
+    write_json(run.folder / "search.json", content)
+    return content
+
+
+def layer_costs(run: Run, wishes: finding.Wishes) -> LayerCosts:
+    """The counted costs, and latency on the run's device where it is named, measured once and kept."""
+    costs = stages.costs(run)
+    assert isinstance(costs, LayerCosts)
+    for name in sorted({*wishes.limits, *wishes.at_least} - {"latency"}):
+        costs[name]  # an unknown cost is named before anything is measured
+    if "latency" not in {*wishes.limits, *wishes.at_least}:
+        return costs
+    path = run.folder / f"latency-{run.device.type}.npz"
+    if not path.exists():
+        selecting.latency_of(selecting.check_space(run.net), run.device).save(path)
+    return costs | LayerCosts.load(path)
+
+
+FLOW = Flow(
+    methods.PreNAS, build, stages.train, rate, find, stages.export_found, space="autoformer-mini", loss=LOSS, norm=NORM,
+    more=SELECTION, defaults={"warmup_epochs": 2, "learning_rate": 1e-3},
+)  # fmt: skip

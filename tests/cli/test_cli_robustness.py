@@ -1,0 +1,71 @@
+"""`pynas robustness`: its variants, and the whole command on a few small images."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pynas import data
+from pynas.cli import app
+from pynas.cli.flows import FLOWS
+from pynas.cli.settings import Settings
+from pynas.cli.variants import Variant, _settings, part_of, variants
+from pynas.errors import InputError
+from pynas.tensor_files import read_tensors
+
+
+def test_the_reference_comes_first_and_nothing_twice():
+    found = [variant.name for variant in variants(4, 3, [0.25, 1.0, 0.5])]
+    assert found == ["seed_4", "seed_5", "seed_6", "fraction_0.5", "fraction_0.25"]
+    with pytest.raises(InputError, match="fractions above 0 and up to 1, got 2"):
+        variants(0, 1, [2.0])
+    with pytest.raises(InputError, match="at least one seed, got 0"):
+        variants(0, 0, [1.0])
+
+
+def test_steps_and_learning_rates_stay_the_same_with_less_data():
+    settings = _settings(Settings(epochs=10), Variant(3, 0.4), FLOWS["dna"])
+    assert (settings.seed, settings.epochs) == (3, 25)
+    assert settings.options["decay"] ** 25 == pytest.approx(0.9**10)
+    assert _settings(Settings(epochs=10), Variant(5), FLOWS["dna"]) == Settings(epochs=10, seed=5)
+
+
+def test_parts_have_the_classes_in_equal_shares():
+    whole = data.load("digits", 8)
+    part = part_of(whole, 0.25)
+    assert len(part.train) == pytest.approx(len(whole.train) / 4, abs=1)
+    counts = [np.bincount(each.train.labels.numpy()) for each in (whole, part)]
+    assert np.abs(counts[0] / 4 - counts[1]).max() <= 1
+    assert part.fingerprint != whole.fingerprint and part.val is whole.val
+    again = part_of(whole, 0.25)
+    assert np.array_equal(again.train.images.numpy(), part.train.images.numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_the_command(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    pictures = rng.integers(0, 120, (80, 32, 32), dtype=np.uint8)
+    pictures[labels == 0, :16] += 100
+    path, folder = tmp_path / "halves.npz", tmp_path / "run"
+    np.savez(path, x_train=pictures[:64], y_train=labels[:64], x_test=pictures[64:], y_test=labels[64:])
+    words = ["robustness", "--data", path, "--epochs", 1, "--batch-size", 8, "--seeds", 2, "--fractions", "0.5",
+             "--run", folder, "--json"]  # fmt: skip
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    names = ["seed_0", "seed_1", "fraction_0.5"]
+    assert [each["name"] for each in content["runs"]] == names
+    assert content["tau"][0][0] == 1 and all(-1 <= each["tau"] < 1 for each in content["runs"][1:])
+    assert (folder / "robustness.png").stat().st_size > 5000
+    steps = [
+        read_tensors(folder / name / "checkpoints/last.safetensors", "pynas.checkpoint").made_from for name in names
+    ]
+    assert [(each["seed"], each["epochs"], each["steps"]) for each in steps] == [(0, 1, 6), (1, 1, 6), (0, 2, 6)]
+    assert len(list(folder.rglob("teacher.safetensors"))) == 1
+    times = [(folder / name / "scores/block_4.npz").stat().st_mtime_ns for name in names]
+    again = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert json.loads(again.stdout) == content
+    assert times == [(folder / name / "scores/block_4.npz").stat().st_mtime_ns for name in names]

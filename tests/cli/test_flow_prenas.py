@@ -1,0 +1,80 @@
+"""PreNAS from the command line, from selection to the exported network, on a few small images."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pynas.cli import app
+from pynas.errors import InfeasibleError, InputError
+from pynas.export import load_subnet
+from pynas.zero_cost import load_preferred
+
+pytestmark = pytest.mark.integration
+
+
+def invoke(*words):
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    rng, labels = np.random.default_rng(0), np.arange(96) % 2
+    pictures = rng.integers(0, 120, (96, 32, 32), dtype=np.uint8)
+    pictures[labels == 0, :16] += 100
+    pictures[labels == 1, 16:] += 100
+    path = tmp_path_factory.mktemp("data") / "halves.npz"
+    np.savez(path, x_train=pictures[:64], y_train=labels[:64], x_test=pictures[64:], y_test=labels[64:])
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    words = ["--data", path, "--epochs", 1, "--batch-size", 16, "--run", folder, "--option", "images=2"]
+    words += ["--option", "interval=150k", "--option", "sandwich=1", "--option", "distill=true", "--max-params", "500k"]
+    return folder, json.loads(invoke("run", "--method", "prenas", *words, "--json"))
+
+
+def test_every_stage_leaves_its_file(finished):
+    folder, report = finished
+    for name in ("preferred.json", "checkpoints/last.safetensors", "scores/preferred.json", "layer-costs.npz", "search.json"):
+        assert (folder / name).is_file(), name
+    found, exported = report["search"]["found"], report["exported"]
+    assert report["search"]["rated"] == len(json.loads((folder / "preferred.json").read_text())["architectures"])
+    assert [entry["score"] for entry in found] == sorted(entry["score"] for entry in found)
+    assert all(entry["params"] <= 500e3 for entry in found)
+    model, made_from = load_subnet(exported["file"])
+    assert sum(p.numel() for p in model.parameters()) == exported["params"] == found[0]["params"]
+    assert made_from["architecture"] == found[0]["architecture"]
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    invoke("report", folder)
+    assert "preferred" in (folder / "report.html").read_text()
+
+
+def test_limits_choose_among_the_preferred(finished):
+    folder, _ = finished
+    from pynas.cli.flows import old_run
+
+    members = load_preferred(folder / "preferred.json", old_run(folder).space).members
+    least = min(one.costs["params"] for one in members)
+    content = json.loads(invoke("search", folder, "--limit", f"params={least}", "--json"))
+    assert [entry["params"] for entry in content["found"]] == [least]
+    exported = json.loads(invoke("export", "--run", folder, "--json"))
+    assert exported["params"] == least
+    content = json.loads(invoke("search", folder, "--max-latency", "100ms", "--json"))
+    assert all(0 < entry["latency"] <= 100 for entry in content["found"])
+    assert "Best architectures" in invoke("search", folder)
+
+
+def test_limits_that_none_keeps_and_wishes_that_do_not_fit(finished):
+    folder, _ = finished
+    with pytest.raises(InfeasibleError, match="limits that a preferred architecture keeps"):
+        invoke("search", folder, "--limit", "params=3")
+    with pytest.raises(InputError, match="expected one of params, madds, memory"):
+        invoke("search", folder, "--limit", "watts=3")
+    with pytest.raises(InputError, match="knows no fronts"):
+        invoke("search", folder, "--front", "params")
+    with pytest.raises(InputError, match="expected loss error and norm running"):
+        invoke("rate", "--run", folder, "--loss", "mse")
+    with pytest.raises(InputError, match="expected an AutoFormer space, got mbconv-mini"):
+        invoke("train", "--method", "prenas", "--space", "mbconv-mini", "--run", folder.parent / "other")
