@@ -35,7 +35,7 @@ class Entry:
 class States:
     """Boundary states of a space that is no product, as HyTra's scale or nats-size's width.
 
-    starts[b][cell], ends[b][cell]: int arrays of the score table's shape, the state a path needs to find and the one it
+    starts, ends: by `[b][cell]`, int arrays of the score table's shape, the state a path needs to find and the one it
     leaves. follows: bool `[S, S]`, whether a path that needs t may come after one that leaves s, at `[s, t]`; without
     it, where they are equal. The first block's starts and the last one's ends are free.
     """
