@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from pynas import search
 from pynas.cli.stages import SEARCH, Run, costs
 from pynas.costs import Costs, check_latency, cost_range, latency, read_csv
+from pynas.errors import InputError
 from pynas.files import header, write_json
+from pynas.methods import fit_block_weights
 from pynas.rating import ScoreTable
 from pynas.rating.store import load_block
 from pynas.report import draw_front
@@ -63,6 +65,21 @@ class Wishes:
 def rated(run: Run) -> list[list[ScoreTable]]:
     """The score tables of all blocks, read."""
     return [load_block(run.folder / "scores" / f"block_{b + 1}.npz")[0] for b in range(len(run.space))]
+
+
+def fitted_weights(run: Run, file: Path, weights: Sequence[float] | None) -> dict[str, Any]:
+    """Block weights fitted to the accuracies of trained networks in a CSV file, and how well they order these.
+
+    Raises:
+        InputError: weights given too, or a file that does not fit.
+    """
+    from pynas.cli.reporting import read_truth
+
+    if weights is not None:
+        raise InputError("[search] expected --weights or --trained, got both")
+    truth = read_truth(file, run.space)
+    fitted = fit_block_weights(rated(run), list(truth), list(truth.values()))
+    return {**asdict(fitted), "networks": len(truth)}
 
 
 def gather_costs(run: Run, wishes: Wishes) -> Costs:

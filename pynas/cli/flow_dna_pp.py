@@ -21,7 +21,7 @@ DEFAULTS = {"trust": 0.03}
 
 
 def build(run: Run, show: Show) -> Any:
-    """The method with a teacher by its timm name, or a small one with fresh weights: no label is looked at."""
+    """The method with a teacher by its timm name (fresh with --no-pretrained) or a small one with fresh weights."""
     teacher = run.named_teacher or fresh_small(run)
     options = DEFAULTS | {name: value for name, value in run.settings.options.items() if name not in MORE}
     return methods.DNAPlusPlus(run.net, teacher, image_shape=run.data.image_shape, **options)

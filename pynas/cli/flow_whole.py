@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pynas.cli import finding, stages
 from pynas.cli.display import Show, progress_bar
 from pynas.cli.flow import Flow
 from pynas.cli.stages import Run
+from pynas.costs import Costs
 from pynas.errors import InputError
 from pynas.files import header, write_json, write_text
 from pynas.rating import ScoreTable
@@ -165,15 +166,7 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
                          "weights; use --option search=all")  # fmt: skip
     table = finding.gather_costs(run, wishes)
     limits = dict(wishes.limits) or {"madds": finding.half_way(run.space, table, "madds")}
-    with progress_bar() as progress:
-        show = Show(progress)
-        net, digest = ready(run, show)
-        key = hashlib.blake2b(json.dumps([digest, limits, run.flow.norm]).encode(), digest_size=4).hexdigest()
-        file = run.folder / "ratings" / f"{options['search']}-{key}.json"
-        rating = _counted(error_rate(run, net, run.flow.norm), options["budget"], show.paths("search"))
-        history = SEARCHES[options["search"]](
-            run.space, rating, options["budget"], seed=run.settings.seed, costs=table, limits=limits, file=file
-        )
+    history = search_by_trial(run, options["search"], options["budget"], table, limits)
     top = history.top(wishes.top_k)
     content = header(stages.SEARCH, space=run.space.name, data=run.data.fingerprint) | {
         "limits": limits,
@@ -182,7 +175,7 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
         "weights": None,
         "join": "sum",
         "top_k": wishes.top_k,
-        "exhausted": len(top) < wishes.top_k,
+        "exhausted": history.exhausted and len(top) < wishes.top_k,
         "space_size": run.space.size,
         "search": options["search"],
         "rated": len(history),
@@ -194,6 +187,17 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
     write_ratings(run, history.architectures, history.scores)
     draw_progress(run.folder / "search", {options["search"]: [history.best_so_far]})
     return content
+
+
+def search_by_trial(run: Run, name: str, budget: int, table: Costs, limits: Mapping[str, float]) -> search.History:
+    """What a search rated within the limits; its file goes by the weights and the limits, so others begin anew."""
+    with progress_bar() as progress:
+        show = Show(progress)
+        net, digest = ready(run, show)
+        key = hashlib.blake2b(json.dumps([digest, limits, run.flow.norm]).encode(), digest_size=4).hexdigest()
+        rating = _counted(error_rate(run, net, run.flow.norm), budget, show.paths("search"))
+        file, seed = run.folder / "ratings" / f"{name}-{key}.json", run.settings.seed
+        return SEARCHES[name](run.space, rating, budget, seed=seed, costs=table, limits=limits, file=file)
 
 
 def _counted(

@@ -67,8 +67,8 @@ def nasbench201_3() -> Space:
 
 
 def nasbench201_mini() -> Space:
-    """The same 729 cells, one per stage at 8, 16 and 32 channels: two CPU cores train it in minutes."""
-    return nasbench201("nasbench201-mini", n=1, channels=(8, 16, 32), ops=NASBENCH201_OPS[2:])
+    """The same 729 cells, one per stage at 8, 16 and 32 channels, for 16x16 images: two CPU cores train it in minutes."""
+    return nasbench201("nasbench201-mini", n=1, channels=(8, 16, 32), ops=NASBENCH201_OPS[2:], image_size=16)
 
 
 def _write(architecture: Architecture, ops: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
 
 def test_every_stage_leaves_its_file(finished):
     folder, report = finished
-    for name in ("preferred.json", "checkpoints/last.safetensors", "scores/preferred.json", "costs.npz", "search.json"):
+    for name in ("preferred.json", "checkpoints/last.safetensors", "scores/preferred.json", "layer-costs.npz", "search.json"):
         assert (folder / name).is_file(), name
     found, exported = report["search"]["found"], report["exported"]
     assert report["search"]["rated"] == len(json.loads((folder / "preferred.json").read_text())["architectures"])
@@ -47,6 +47,8 @@ def test_every_stage_leaves_its_file(finished):
     assert sum(p.numel() for p in model.parameters()) == exported["params"] == found[0]["params"]
     assert made_from["architecture"] == found[0]["architecture"]
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    invoke("report", folder)
+    assert "preferred" in (folder / "report.html").read_text()
 
 
 def test_limits_choose_among_the_preferred(finished):

@@ -37,7 +37,7 @@ def test_a_run_finds_and_exports(pynas, half_images, tmp_path, method):
     assert all(entry["madds"] <= report["search"]["limits"]["madds"] for entry in found)
     assert report["exported"]["architecture"] == found[0]["architecture"]
     model, made_from = export.load_subnet(folder / "subnet.safetensors", space)
-    test = load(half_images, 32).loader("test", 32)
+    test = load(half_images, space.image_size).loader("test", 32)
     with torch.no_grad():
         right = [int((model(images).argmax(1) == labels).sum()) for images, labels in test]
     assert made_from["test_accuracy"] == report["exported"]["test_accuracy"] == sum(right) / 32

@@ -9,6 +9,7 @@ import torch
 import pynas
 from pynas import costs, export, search, spaces
 from pynas.costs import Costs
+from pynas.errors import InputError
 from pynas.rating import ScoreTable
 from pynas.spaces import Architecture, Space
 from pynas.spaces.hytra import NAMED, named
@@ -112,6 +113,12 @@ def test_checkpoints_hold_shared_weights_once(mini):
     for text in SOME:
         architecture = mini.space.parse(text)
         assert torch.equal(other(images, architecture), mini(images, architecture))
+
+
+def test_a_teachers_features_cannot_stand_for_several_shapes(mini):
+    blocks = [torch.nn.Conv2d(3 if b == 0 else 8, 8, 1) for b in range(4)]
+    with pytest.raises(InputError, match="blocks each end in one shape, got hytra-mini"):
+        pynas.methods.DNA(mini, torch.nn.Sequential(*blocks), taps=["0", "1", "2", "3"])
 
 
 def test_file_comes_back(mini, tmp_path):
