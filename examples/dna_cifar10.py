@@ -2,11 +2,11 @@
 
     python examples/dna_cifar10.py cifar10.npz --out runs/dna-cifar10
 
-A teacher and one supernet of `mbconv-mini` are trained; every path is rated twice, by the teacher's features (DNA, eq. 7) and
-by the KL divergence of the teacher's logits at the end of the teacher's tail. Between 96 % and 100 % of half-way MAdds, the exact
-search gives the best net of each rating, and on the negated tables the worst by DNA's. These and random nets of the same
-MAdds are then trained from scratch by one recipe, several seeds each. Writes results.json and results.md into --out; what is done already
-is not done again.
+A teacher and one supernet of `mbconv-mini` are trained; every path is rated twice, by the teacher's features (DNA, eq.
+7) and by the KL divergence of the teacher's logits at the end of the teacher's tail. Between 96 % and 100 % of half-way
+MAdds, the exact search gives the best net of each rating, and on the negated tables the worst by DNA's. These and
+random nets of the same MAdds are then trained from scratch by one recipe, several seeds each. Writes results.json and
+results.md into --out; what is done already is not done again.
 """
 
 from __future__ import annotations
