@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from pynas.costs.layers import LayerCosts
 from pynas.costs.table import Costs
 from pynas.spaces import Space
 
 Range = tuple[float, float]
 
 
-def cost_range(space: Space, costs: Costs, name: str) -> Range:
+def cost_range(space: Space, costs: Costs | LayerCosts, name: str) -> Range:
     """(least, greatest) cost `name` over all architectures, the fixed part included; exact, block after block.
 
     Raises:
         InputError: no such cost.
     """
+    if isinstance(costs, LayerCosts):
+        return costs[name].bounds()
     fixed = costs.fixed[name] if name in costs.names else 0
     before: dict[Hashable, Range] = {None: (fixed, fixed)}
     for cells, tables in zip(space.blocks, costs[name]):
