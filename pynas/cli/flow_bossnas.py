@@ -20,8 +20,9 @@ from pynas.train.checkpoint import trained_state
 # for the plot of convergence. head_epochs: of the classifier on top of the network found, the only part that sees labels.
 MORE = {"rating": None, "centre_of": "average", "population": None, "generations": 8, "calibration_batches": 1,
         "rate_every": 0, "head_epochs": 3}  # fmt: skip
-# Smaller heads than the paper's 4096 and 256: the small default space would otherwise spend its time in them.
-DEFAULTS = {"hidden": 512, "dim": 128}
+# Smaller heads than the paper's 4096 and 256, and a higher rate than its 4.8: the small default space would otherwise
+# spend its time in the heads, and hardly learn in the hundreds of steps that it gets.
+DEFAULTS = {"hidden": 512, "dim": 128, "rate": 19.2}
 
 
 def _option(run: Run, name: str) -> Any:
