@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from pynas import export, methods
 from pynas.cli import finding, ranking, stages
 from pynas.cli.display import Show
@@ -33,14 +35,17 @@ def build(run: Run, show: Show) -> methods.BossNAS:
     """The method; only target="distillation" has a teacher."""
     options = DEFAULTS | {name: value for name, value in run.settings.options.items() if name not in MORE}
     teacher = run.teacher(show.teacher()) if options.get("target") == "distillation" else None
-    return methods.BossNAS(
-        run.net,
-        teacher,
-        image_shape=run.data.image_shape,
-        num_classes=run.data.num_classes,
-        batch_size=run.settings.batch_size * run.settings.accumulate,
-        **options,
-    )
+    net, data = run.net, run.data
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.settings.seed)  # of the heads
+        return methods.BossNAS(
+            net,
+            teacher,
+            image_shape=data.image_shape,
+            num_classes=data.num_classes,
+            batch_size=run.settings.batch_size * run.settings.accumulate,
+            **options,
+        )
 
 
 def train(run: Run, show: Show) -> None:
