@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 import pynas
 from pynas import costs, data, export, search, teachers
@@ -177,7 +178,7 @@ def report(
                      "test_accuracies": results[name], "mean": float(np.mean(results[name])),
                      "deviation": float(np.std(results[name], ddof=1)) if options.seeds > 1 else None})  # fmt: skip
     content = {"sizes": {name: str(value) for name, value in vars(options).items()}, "teacher": teacher.made_from,
-               "nets": rows}  # fmt: skip
+               "tau": agreement(tables, table), "nets": rows}  # fmt: skip
     write_json(options.out / "results.json", content)
     heads = "| net | architecture | MAdds | parameters | relative L1 | KL | test accuracy, mean of the seeds | each |"
     lines = [heads, "|---|---|---|---|---|---|---|---|"]
@@ -190,6 +191,18 @@ def report(
                      f"| {100 * row['mean']:.2f} %{spread} | {each} |")  # fmt: skip
     write_text(options.out / "results.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
+    print(f"Kendall's tau over 1,000 random nets: {content['tau']}")
+
+
+def agreement(tables: dict[str, Tables], table: costs.Costs) -> dict[str, float]:
+    """Kendall's tau over 1,000 random nets: between the ratings, and of each with MAdds (more is better)."""
+    space, rng = pynas.spaces.get("mbconv-mini"), np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(1000)]
+    scores = {loss: np.array([sum(rated[b][c.cell][c.path] for b, c in enumerate(net)) for net in drawn])
+              for loss, rated in tables.items()}  # fmt: skip
+    madds = [table.of(net)["madds"] for net in drawn]
+    tau = {f"{loss}, MAdds": float(stats.kendalltau(-values, madds).statistic) for loss, values in scores.items()}
+    return {", ".join(tables): float(stats.kendalltau(*scores.values()).statistic), **tau}
 
 
 def epoch_done(what: str) -> Any:
