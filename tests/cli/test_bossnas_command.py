@@ -23,7 +23,7 @@ def words(images, folder, *more):
     options = ("hidden=16", "dim=8", "views=shared", "head_epochs=1")
     listed = [word for option in options for word in ("--option", option)]
     return ["--method", "bossnas", "--data", images, "--image-size", 8, "--limit-images", 40,
-            "--val-fraction", 0.25, "--epochs", 2, "--batch-size", 10, "--run", folder, *listed, *more]  # fmt: skip
+            "--val-fraction", 0.25, "--epochs", 1, "--batch-size", 10, "--run", folder, *listed, *more]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def finished(half_images, tmp_path_factory, pynas):
 def ranked(half_images, tmp_path_factory, pynas):
     """The same on nats-size, rated after each epoch."""
     folder = tmp_path_factory.mktemp("runs") / "nats"
-    more = ("--space", "nats-size", "--option", "rate_every=1")
+    more = ("--space", "nats-size", "--option", "rate_every=1", "--epochs", 2)
     return folder, pynas("run", *words(half_images, folder, *more), "--json")
 
 
