@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,11 +27,18 @@ def progress_bar(visible: bool = True) -> Iterator[Progress]:
         yield progress
 
 
-class Show:
-    """Makes what the stages report their progress to: bars on `progress`, or nothing where it is None."""
+class StepLog(Protocol):
+    """Something that hears of every step of the trainings it is asked to follow."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
+    def steps(self, what: str) -> Callable[[Step], None]:
+        """For the steps of one training, by its name."""
+
+
+class Show:
+    """Makes what the stages report their progress to: bars on `progress`, or nothing where it is None; steps also to `log`."""
+
+    def __init__(self, progress: Progress | None, log: StepLog | None = None) -> None:
+        self._progress, self._log = progress, log
 
     def teacher(self, what: str = "train teacher") -> Callable[[int, int, float], None] | None:
         """For (epochs done, epochs, mean loss)."""
@@ -41,12 +48,15 @@ class Show:
     def steps(self, what: str = "train supernet") -> Callable[[Step], None] | None:
         """For the steps of a training."""
         update = self._bar(what)
+        log = self._log.steps(what) if self._log is not None else None
 
         def report(step: Step) -> None:
-            assert update is not None
-            update(step.step, step.steps, f"epoch {step.epoch}, loss {sum(step.losses.values()):.3f}")
+            if update is not None:
+                update(step.step, step.steps, f"epoch {step.epoch}, loss {sum(step.losses.values()):.3f}")
+            if log is not None:
+                log(step)
 
-        return update and report
+        return report if update or log else None
 
     def paths(self, what: str = "rate paths") -> Callable[[int, int], None] | None:
         """For (path evaluations done, in all)."""
@@ -145,9 +155,40 @@ def print_preferred(content: Mapping[str, Any]) -> None:
     say(f"Selected in {seconds['selection']:.2f} s after a backward pass of {seconds['backward']:.1f} s.")
 
 
+def print_estimate(content: Mapping[str, Any]) -> None:
+    """What a dry run found out."""
+    images, costs = content["images"], content["costs"]
+    table = Table(title=f"{content['method']} on {content['space']}, {content['device']}", show_header=False)
+    paths = " ".join(f"{count:,}" for count in content["paths_per_block"])
+    rows = {
+        "architectures": f"{content['architectures']:,} (paths per block: {paths})",
+        "images": ", ".join(f"{part} {count:,}" for part, count in images.items())
+        + f" of {'x'.join(map(str, content['image_shape']))}, {content['classes']} classes",
+        "supernet": f"{show(content['supernet_parameters'])} parameters",
+        **{UNITS[name]: f"{show(low)} to {show(high)} in the space" for name, (low, high) in costs.items()},
+        "training": f"{content['steps']:,} steps of {content['seconds_per_step']:.3g} s: "
+        f"{duration(content['training_seconds'])} (a small teacher's own comes on top)",
+        "rating": f"{show(content['rating_madds_per_image'])} MAdds per image: about {duration(content['rating_seconds'])}",
+        "memory": f"{show(content['memory_bytes'])} bytes at the peak of a step",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits it."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
 def print_exported(content: Mapping[str, Any]) -> None:
     """A network that was taken out."""
     say(
         f"Exported {content['architecture']} with the supernet's weights: {content['test_accuracy']:.2%} top-1 on the "
         f"test images, {show(content['params'])} parameters, {show(content['madds'])} MAdds -> {content['file']}"
     )
+    if "note" in content:
+        say(content["note"])

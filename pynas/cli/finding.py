@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from pynas import search
 from pynas.cli.stages import SEARCH, Run, costs
 from pynas.costs import Costs, check_latency, cost_range, latency, read_csv
+from pynas.errors import InputError
 from pynas.files import header, write_json
+from pynas.methods import fit_block_weights
 from pynas.rating import ScoreTable
 from pynas.rating.store import load_block
 from pynas.report import draw_front
@@ -65,6 +67,21 @@ def rated(run: Run) -> list[list[ScoreTable]]:
     return [load_block(run.folder / "scores" / f"block_{b + 1}.npz")[0] for b in range(len(run.space))]
 
 
+def fitted_weights(run: Run, file: Path, weights: Sequence[float] | None) -> dict[str, Any]:
+    """Block weights fitted to the accuracies of trained networks in a CSV file, and how well they order these.
+
+    Raises:
+        InputError: weights given too, or a file that does not fit.
+    """
+    from pynas.cli.reporting import read_truth
+
+    if weights is not None:
+        raise InputError("[search] expected --weights or --trained, got both")
+    truth = read_truth(file, run.space)
+    fitted = fit_block_weights(rated(run), list(truth), list(truth.values()))
+    return {**asdict(fitted), "networks": len(truth)}
+
+
 def gather_costs(run: Run, wishes: Wishes) -> Costs:
     """The counted costs, the user's own, and latency if it is named."""
     table = costs(run)
@@ -94,7 +111,7 @@ def find(run: Run, wishes: Wishes) -> dict[str, Any]:
     tables, table = rated(run), gather_costs(run, wishes)
     limits = dict(wishes.limits)
     if not limits and not wishes.at_least:
-        limits = {"madds": half_way(run.space, table, "madds")}
+        limits = {"madds": half_way(run.space, table, "madds", tables)}
     how: dict[str, Any] = {"weights": wishes.weights, "join": wishes.join, "states": search.states_of(run.space)}
     found = search.best(tables, table, limits=limits, top_k=wishes.top_k, at_least=wishes.at_least, **how)
     certificate = found.certificate
@@ -134,7 +151,8 @@ def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[st
     return {"front": {"cost": name, "pictures": pictures, "architectures": entries(run.space, front)}}
 
 
-def half_way(space: Space, table: Costs, name: str) -> int:
-    """Half way between the least and the greatest cost of any architecture."""
-    least, most = cost_range(space, table, name)
+def half_way(space: Space, table: Costs, name: str, scores: Sequence[Sequence[ScoreTable]] | None = None) -> int:
+    """Half way between the least and the greatest cost of any architecture, or of any that has a score."""
+    rated = None if scores is None else [[~np.isnan(cell.scores) for cell in cells] for cells in scores]
+    least, most = cost_range(space, table, name, rated)
     return int(least + most) // 2

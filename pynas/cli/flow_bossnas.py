@@ -19,7 +19,7 @@ from pynas.train.checkpoint import trained_state
 # Options of the stages, beside those of the method. rate_every: rate each block at the end of every so many epochs too,
 # for the plot of convergence. head_epochs: of the classifier on top of the network found, the only part that sees labels.
 MORE = {"rating": None, "centre_of": "average", "population": None, "generations": 8, "calibration_batches": 1,
-        "accumulate": 1, "rate_every": 0, "head_epochs": 3}  # fmt: skip
+        "rate_every": 0, "head_epochs": 3}  # fmt: skip
 # Smaller heads than the paper's 4096 and 256: the small default space would otherwise spend its time in them.
 DEFAULTS = {"hidden": 512, "dim": 128}
 
@@ -37,7 +37,7 @@ def build(run: Run, show: Show) -> methods.BossNAS:
         teacher,
         image_shape=run.data.image_shape,
         num_classes=run.data.num_classes,
-        batch_size=run.settings.batch_size * _option(run, "accumulate"),
+        batch_size=run.settings.batch_size * run.settings.accumulate,
         **options,
     )
 
@@ -68,7 +68,7 @@ def trained(run: Run, show: Show) -> tuple[methods.BossNAS, list[list[ScoreTable
         settings.epochs,
         run.folder,
         seed=settings.seed,
-        accumulate=_option(run, "accumulate"),
+        accumulate=settings.accumulate,
         rate_epochs=range(every, settings.epochs, every) if every else (),
         calibration_batches=_option(run, "calibration_batches"),
         on_step=on_step,

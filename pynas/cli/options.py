@@ -15,6 +15,13 @@ NewRunFolder = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also log every training step for TensorBoard, in RUN/tensorboard.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Time a few steps, print sizes, costs, memory and time, and leave nothing behind."),
+]
 Method = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="Method, see `pynas methods`. [default: dna]", show_default=False),

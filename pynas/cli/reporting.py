@@ -12,7 +12,7 @@ import torch
 
 from pynas import search, spaces, tabular
 from pynas._version import __version__
-from pynas.cli import commands
+from pynas.cli import commands, ranking
 from pynas.cli.display import show_cost
 from pynas.cli.retraining import RETRAINING
 from pynas.cli.settings import Settings, read_settings
@@ -26,11 +26,8 @@ from pynas.rating.store import load_block
 from pynas.report import sections
 from pynas.report.network import chosen_layers, measured_layers
 from pynas.report.page import Section, page, paragraph
-from pynas.report.training import read_metrics
+from pynas.report.training import joined_metrics, read_metrics
 from pynas.spaces import Architecture, Space
-
-# Benchmarks that hold accuracies of a space of another name.
-_TRUTHS = {"mbconv-boss": "mbconv-23"}
 
 
 def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[str]]:
@@ -121,9 +118,8 @@ class Results:
             points = [(entry[name], entry["score"]) for entry in self.search["front"]["architectures"]]
         else:
             name = next((name for name in self.search["limits"] if name in self.costs.names), "madds")
-            found = search.front(
-                self.tables, self.costs, name, weights=self.search["weights"], join=self.search["join"]
-            )
+            how = {"weights": self.search["weights"], "join": self.search["join"]}
+            found = search.front(self.tables, self.costs, name, **how, states=search.states_of(self.space))
             points = [(entry.costs[name], entry.score) for entry in found]
         chosen = [(entry[name], entry["score"]) for entry in self.search["found"]]
         return sections.front_section(name, points, chosen, self.search["limits"].get(name))
@@ -138,11 +134,10 @@ class Results:
             return None
         if truth is not None:
             return self._own_ranking(truth)
-        name = _TRUTHS.get(self.space.name, self.space.name)
-        if name not in tabular.BENCHMARKS:
+        bench = ranking.bench_of(self.space)
+        if bench is None:
             return None
-        bench = tabular.load(name)
-        scores = tabular.total_scores(self.tables, bench)
+        scores = ranking.bench_scores(self.space, self.tables, bench)
         rated = ~np.isnan(scores)
         if rated.sum() < 3:
             return None
@@ -162,8 +157,9 @@ class Results:
 
     def training(self) -> Section | None:
         """Curves, as far as the training has got."""
-        path = self.folder / "metrics.jsonl"
-        metrics = read_metrics(path) if path.exists() else []
+        # Of a training block by block, each block has its own.
+        paths = [self.folder / "metrics.jsonl", *sorted((self.folder / "training").glob("*/metrics.jsonl"))]
+        metrics = joined_metrics([read_metrics(path) for path in paths if path.exists()])
         if not metrics:
             self.missing.append(f"training steps (pynas train --run {self.folder})")
             return None

@@ -74,7 +74,8 @@ def retrain_found(run: Run, wishes: Wishes, workers: int, show: Show) -> dict[st
 def whole_training_data(run: Run) -> ImageData:
     """All training images, those that paths were rated on too, normalised as in the run."""
     size = run.settings.image_size or run.space.image_size
-    data = load(run.settings.data, size, seed=run.settings.seed, val_fraction=0.0)
+    settings = run.settings
+    data = load(settings.data, size, seed=settings.seed, val_fraction=0.0, limit=settings.limit_images)
     return replace(data, mean=run.data.mean, std=run.data.std)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -22,6 +23,10 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="So many seeds, from --seed on.")] = 3,
     fractions: Annotated[str, typer.Option(help="Shares of the training images, separated by commas.")] = "0.25,0.5,1",
     sample: Annotated[int, typer.Option(min=2, help="Architectures whose ranks are compared.")] = 1000,
+    truth: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="CSV file (architecture, accuracy) of trained nets: also how well each run ranks these."),
+    ] = None,
     loss: options.Loss = None,
     norm: options.Norm = None,
     max_madds: options.MaxMAdds = None,
@@ -39,6 +44,7 @@ def command(
     from pynas.cli import display, flows
     from pynas.cli.finding import half_way
     from pynas.cli.quantities import numbers
+    from pynas.cli.reporting import read_truth
     from pynas.cli.search import counted_limits
     from pynas.cli.settings import method_options
     from pynas.cli.stages import costs
@@ -51,13 +57,14 @@ def command(
     given = {"method": "dna", "space": space, "data": data, "teacher": teacher, "epochs": epochs,
              "batch_size": batch_size, "seed": seed, "options": method_options(option)}  # fmt: skip
     base = flows.new_run(run, given, device)
+    accuracies = None if truth is None else read_truth(truth, base.space)
     chosen = variants(base.settings.seed, seeds, numbers(fractions) or [1.0])
     with display.progress_bar() as progress:
         how = (loss or base.flow.loss, norm or base.flow.norm, display.Show(progress))
         tables = {variant.name: rated_variant(base, variant, *how) for variant in chosen}
     table = costs(base)
     limits = counted_limits(max_madds, max_params) or {"madds": half_way(base.space, table, "madds")}
-    compared = compare_runs(tables, base.space, table, limits, sample)
+    compared = compare_runs(tables, base.space, table, limits, sample, accuracies)
     content = header("pynas.robustness", space=base.space.name, data=base.data.fingerprint) | {
         "loss": how[0], "norm": how[1], "limits": limits, "sample": sample,
         "runs": [asdict(each) for each in compared.runs], "tau": compared.tau}  # fmt: skip
@@ -78,10 +85,20 @@ def _print(content: dict[str, Any]) -> None:
     runs = content["runs"]
     table = Table(title=f"Ratings beside {runs[0]['name']}: Kendall's tau of {content['sample']:,} architectures")
     blocks = [f"block {b + 1}" for b in range(len(runs[0]["block_tau"]))]
-    for heading in ("run", "tau", *blocks, "searched architecture", "blocks alike", "nets before the reference's"):
+    trained = ["tau to accuracy"] if runs[0]["accuracy_tau"] is not None else []
+    for heading in (
+        "run",
+        "tau",
+        *trained,
+        *blocks,
+        "searched architecture",
+        "blocks alike",
+        "nets before the reference's",
+    ):
         table.add_column(heading, justify="left" if heading in ("run", "searched architecture") else "right")
     for each in runs:
-        taus = [f"{value:.3f}" for value in (each["tau"], *each["block_tau"])]
+        shown = (each["tau"], *([each["accuracy_tau"]] if trained else []), *each["block_tau"])
+        taus = [f"{value:.3f}" for value in shown]
         alike = f"{each['same_choices']} of {len(blocks)}"
         table.add_row(each["name"], *taus, each["found"], alike, f"{each['better_share']:.1%}")
     display.out.print(table)

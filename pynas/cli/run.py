@@ -25,6 +25,8 @@ def command(
     max_params: options.MaxParams = None,
     top_k: options.TopK = 5,
     device: options.Device = "auto",
+    tensorboard: options.TensorBoard = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
     """Train a supernet, rate every path, search exactly under the limits, and take the best network out.
@@ -38,11 +40,19 @@ def command(
     from pynas.cli import display, finding, flows
     from pynas.cli.search import counted_limits
     from pynas.cli.settings import named_settings
+    from pynas.cli.tensorboard import TensorBoard
 
+    if dry_run:
+        from pynas.cli.dry_run import dry_run as estimate
+
+        content = estimate(run, named_settings(named), device)
+        (display.print_json if json else display.print_estimate)(content)
+        return
     wishes = finding.Wishes(counted_limits(max_madds, max_params), top_k=top_k)
     this = flows.new_run(run, named_settings(named), device)
+    log = TensorBoard(this.folder / "tensorboard") if tensorboard else None
     with display.progress_bar() as progress:
-        show = display.Show(progress)
+        show = display.Show(progress, log)
         this.flow.train(this, show)
         this.flow.rate(this, this.flow.loss, this.flow.norm, show)
     found = this.flow.find(this, wishes)

@@ -38,6 +38,10 @@ def command(
         Optional[str],  # noqa: UP045
         typer.Option(help="Weight of each block's score, separated by commas. [default: 1 each]"),
     ] = None,
+    trained: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="CSV file (architecture, accuracy) of a few trained nets: fit the weights to them."),
+    ] = None,
     join: Annotated[str, typer.Option(help="How block scores join: sum or product.")] = "sum",
     front: Annotated[
         Optional[str],  # noqa: UP045
@@ -57,13 +61,20 @@ def command(
     limits = counted_limits(max_madds, max_params, max_memory) | assignments(limit)
     if max_latency is not None:
         limits["latency"] = milliseconds(max_latency)
-    wishes = finding.Wishes(limits, assignments(at_least), top_k, numbers(weights), join, front, costs)
-    this = flows.old_run(run, device)
+    this, chosen = flows.old_run(run, device), numbers(weights)
+    fitted = None if trained is None else finding.fitted_weights(this, trained, chosen)
+    wishes = finding.Wishes(
+        limits, assignments(at_least), top_k, fitted["weights"] if fitted else chosen, join, front, costs
+    )
     content = this.flow.find(this, wishes)
     if json:
-        display.print_json(content)
+        display.print_json({**content, "fitted": fitted} if fitted else content)
         return
     display.print_found(content)
+    if fitted:
+        display.say(f"Weights {', '.join(f'{w:.3f}' for w in fitted['weights'])}, fitted to {fitted['networks']} nets: tau "
+                    f"{fitted['tau']:.3f}, of each net left out {fitted['left_out_tau']:.3f}; with equal weights "
+                    f"{fitted['uniform_tau']:.3f}")  # fmt: skip
     if front is not None:
         found = content["front"]
         pictures = ", ".join(str(run / name) for name in found["pictures"])

@@ -222,8 +222,9 @@ def is_first_process() -> bool:
 
 
 def costs(run: Run) -> Any:
-    """The costs, counted once and kept as `costs.npz`: tables of paths, or by layer where there are too many of them."""
-    path, by_layer = run.folder / "costs.npz", isinstance(run.net, AutoFormer)
+    """The costs, counted once and kept: tables of paths, or values by layer where there are too many paths."""
+    by_layer = isinstance(run.net, AutoFormer)
+    path = run.folder / ("layer-costs.npz" if by_layer else "costs.npz")
     if path.exists():
         return (LayerCosts if by_layer else Costs).load(path)
     counted = (count_layers if by_layer else count)(run.net, run.data.image_shape)

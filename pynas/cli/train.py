@@ -22,6 +22,7 @@ def command(
     seed: options.Seed = None,
     option: options.MethodOptions = None,
     device: options.Device = "auto",
+    tensorboard: options.TensorBoard = False,
     json: options.Json = False,
 ) -> None:
     """Train the supernet (and a small teacher if none is named), or go on where a training was stopped.
@@ -31,10 +32,12 @@ def command(
     named = dict(locals())
     from pynas.cli import display, flows
     from pynas.cli.settings import named_settings
+    from pynas.cli.tensorboard import TensorBoard
 
     this = flows.new_run(run, named_settings(named), device)
+    log = TensorBoard(this.folder / "tensorboard") if tensorboard else None
     with display.progress_bar() as progress:
-        this.flow.train(this, display.Show(progress))
+        this.flow.train(this, display.Show(progress, log))
     if json:
         display.print_json({"run": str(this.folder)})
     else:

@@ -42,6 +42,8 @@ def feature_info(model: nn.Module, image_shape: Sequence[int]) -> list[dict[str,
         raise InputError(f"[features] expected an nn.Sequential of stem, blocks and head, got {type(model).__name__}")
     shape, by_reduction = tuple(image_shape), {}
     for name, child in model.named_children():
+        if name == "head":  # what pools and classifies
+            break
         for inner, part in child.named_children() if isinstance(child, nn.Sequential) else [("", child)]:
             shape = output_shape(part, shape)
             if len(shape) != 3:

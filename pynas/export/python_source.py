@@ -87,8 +87,12 @@ def _rebuilds(layer: nn.Module) -> bool:
         again = eval(f"nn.{layer!r}", {"nn": nn})
     except Exception:
         return False
+    # A description may leave an option out, as that of AvgPool2d does count_include_pad.
     shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (layer, again)]
-    return repr(again) == repr(layer) and shapes[0] == shapes[1]
+    options = [
+        {name: v for name, v in vars(part).items() if name[0] != "_" and name != "training"} for part in (layer, again)
+    ]
+    return repr(again) == repr(layer) and shapes[0] == shapes[1] and options[0] == options[1]
 
 
 def _own_names(graph: fx.GraphModule) -> bool:

@@ -70,8 +70,11 @@ def check_taps(
     """The teacher's shape at each tap beside the block's.
 
     Raises:
-        InputError: another number of taps than blocks, or another spatial size.
+        InputError: another number of taps than blocks, another spatial size, or a space whose blocks end in several shapes.
     """
+    if net.space.has_states:
+        raise InputError(f"[dna] expected a space whose blocks each end in one shape, got {net.space.name}, where it "
+                         "depends on the path; bossnas trains such spaces")  # fmt: skip
     have, want = teacher.feature_shapes(image_shape), net.block_shapes(image_shape)
     if len(have) != len(want):
         raise InputError(f"[dna] expected {len(want)} taps, one per block, got {len(have)}: {', '.join(teacher.taps)}")

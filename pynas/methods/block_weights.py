@@ -42,7 +42,7 @@ def fit_block_weights(
     with z_k the scores of block k over their standard deviation s_k, then lambda_k = w_k / s_k, scaled to the mean 1.
     Convex, so the result does not depend on where it starts. A block whose scores are all equal gets the weight 0.
 
-    tables[b][cell]: the scores. architectures: at least 4, with the top-1 accuracy of each after training.
+    tables: by `[b][cell]`, the scores. architectures: at least 4, with the top-1 accuracy of each after training.
 
     Raises:
         InputError: fewer than 4 networks, accuracies that are all equal, or a path without a score.

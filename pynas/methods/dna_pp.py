@@ -168,7 +168,10 @@ class DNAPlusPlus(nn.Module):
 
 
 class BlockBatches:
-    """What block `block` takes in and the teacher's projection after it, `[M, C]`, for every batch."""
+    """What block `block` takes in and the teacher's projection after it, `[M, C]`, for every batch.
+
+    A batch of one image is left out: it has neither deviation nor covariance.
+    """
 
     def __init__(self, method: DNAPlusPlus, batches: Batches, block: int, norm: str = "batch"):
         self.method, self.batches, self.block, self.norm = method, batches, block, norm
@@ -182,6 +185,8 @@ class BlockBatches:
         teacher, project = method.learning_teacher, method.teacher_projectors[block]
         for images, _ in self.batches:
             first, second = method.views(images)
+            if len(first) < 2:
+                continue
             own = batch_statistics(teacher, project) if self.norm == "batch" else nullcontext()
             with evaluating(net.stem), evaluating(teacher), evaluating(project), own:
                 target = project(teacher(first)[block])

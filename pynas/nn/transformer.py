@@ -28,7 +28,7 @@ class PatchEmbedding(nn.Module):
         """images: [B, 3, S, S] -> tokens [B, (S / patch)^2 + 1, dim]."""
         self.check(images)
         patches = self.conv(images).flatten(2).transpose(1, 2)
-        return torch.cat((self.class_token.expand(len(images), -1, -1), patches), 1) + self.position
+        return torch.cat((self.class_token.expand(images.shape[0], -1, -1), patches), 1) + self.position
 
     def check(self, images: torch.Tensor) -> None:
         """Raise InputError where the images are not of the size that the positions are for."""

@@ -28,6 +28,15 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return steps
 
 
+def joined_metrics(trainings: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Trainings that ran one after the other as if side by side: a step holds the losses of all that have it."""
+    steps: dict[int, dict[str, Any]] = {}
+    for line in (line for training in trainings for line in training):
+        known = steps.setdefault(line["step"], {**line, "losses": {}})
+        known["losses"] = {**known["losses"], **line["losses"]}
+    return [steps[step] for step in sorted(steps)]
+
+
 def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Every loss over the steps, on a logarithmic axis where all of them are positive."""
     figure = Figure(figsize=SMALL, layout="constrained")

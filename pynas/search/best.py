@@ -35,7 +35,7 @@ class Entry:
 class States:
     """Boundary states of a space that is no product, as HyTra's scale or nats-size's width.
 
-    starts[b][cell], ends[b][cell]: int arrays of the score table's shape, the state a path needs to find and the one it
+    starts, ends: by `[b][cell]`, int arrays of the score table's shape, the state a path needs to find and the one it
     leaves. follows: bool `[S, S]`, whether a path that needs t may come after one that leaves s, at `[s, t]`; without
     it, where they are equal. The first block's starts and the last one's ends are free.
     """
@@ -99,7 +99,7 @@ def best(
 ) -> Found:
     """The top_k architectures of least joined score whose costs keep every limit; exact, with a certificate.
 
-    tables[b][cell]: the scores of block b; a path without a score (NaN) is not allowed. The score of an architecture is
+    tables: by `[b][cell]`, the scores of block b; a path without a score (NaN) is not allowed. The score of an architecture is
     sum_b weights[b] * score_b (DNA eq. 4: its lambda_k, 1 by default), or prod_b score_b ** weights[b], which is the
     sum over the logarithms. limits, at_least: by cost name, inclusive, on the whole cost with its fixed part, e.g.
     `{"madds": 400e6}`. Equal scores are ordered by block, cell and path.

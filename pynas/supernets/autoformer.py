@@ -99,4 +99,6 @@ class AutoFormer(nn.Module):
         return nn.Sequential(parts).train(self.training)
 
     def _candidate(self, weights: nn.Module, spec: TransformerSpec) -> EntangledTransformer:
-        return EntangledTransformer(weights, spec.heads, spec.ratio).train(self.training)  # type: ignore[arg-type]
+        candidate = EntangledTransformer(weights, spec.heads, spec.ratio)  # type: ignore[arg-type]
+        candidate.training = self.training
+        return candidate

@@ -11,6 +11,7 @@ from pynas.errors import InputError
 from pynas.nn import Head, MBConv, conv_bn, stem
 from pynas.spaces import Space, get
 from pynas.spaces.autoformer import TransformerSpec
+from pynas.spaces.bignas import ResolutionSpec
 from pynas.spaces.hytra import HyTraSpec
 from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
 from pynas.spaces.nasbench201 import EdgeSpec
@@ -18,6 +19,7 @@ from pynas.spaces.nats_size import WidthSpec
 from pynas.spaces.splitattention import SplitAttentionSpec
 from pynas.spaces.vit_dna import ViTSpec
 from pynas.supernets.autoformer import AutoFormer
+from pynas.supernets.bignas import BigNAS
 from pynas.supernets.hytra import hytra_supernet
 from pynas.supernets.nasbench201 import CellNet
 from pynas.supernets.nats_size import nats_size
@@ -42,6 +44,7 @@ BUILDERS: dict[type, Callable[[Any], nn.Module]] = {MBConvSpec: _mbconv}
 NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {
     WidthSpec: nats_size,
     TransformerSpec: AutoFormer,
+    ResolutionSpec: BigNAS,
     EdgeSpec: CellNet,
     SplitAttentionSpec: split_attention_net,
     HyTraSpec: hytra_supernet,

@@ -24,6 +24,7 @@ class Agreement:
     tau: Kendall's tau of the total scores of the same architectures; block_tau: of the path scores of each block. NaN
     where all scores are equal. found: the run's best architecture under the limits. same_choices: in how many blocks it
     is the reference's. better_share: the share of architectures that this run scores better than the reference's best.
+    accuracy_tau: of the total scores of trained architectures with their accuracies, where there are any.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Agreement:
     found: str
     same_choices: int
     better_share: float
+    accuracy_tau: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,17 @@ class Robustness:
 
 
 def compare_runs(
-    runs: Mapping[str, Tables], space: Space, costs: Costs, limits: Mapping[str, float], sample: int = 1000
+    runs: Mapping[str, Tables],
+    space: Space,
+    costs: Costs,
+    limits: Mapping[str, float],
+    sample: int = 1000,
+    truth: Mapping[Architecture, float] | None = None,
 ) -> Robustness:
     """Compare the ratings of one space, the first run being the reference.
 
     sample: architectures, drawn uniformly with a fixed seed, whose total scores (sums over the blocks) are ranked.
+    truth: accuracies of trained architectures.
 
     Raises:
         InputError: no runs, a sample of fewer than two, or tables of another space.
@@ -71,10 +79,16 @@ def compare_runs(
             space.format(found[i]),
             sum(a == b for a, b in zip(found[0], found[i])),
             float((totals[i] < _total(tables, found[0])).mean()),
+            None if truth is None else _accuracy_tau(tables, truth),
         )
         for i, (name, tables) in enumerate(runs.items())
     ]
     return Robustness(tuple(agreements), tau, totals)
+
+
+def _accuracy_tau(tables: Tables, truth: Mapping[Architecture, float]) -> float:
+    """Positive where better scores go with higher accuracies."""
+    return _tau(np.array([-_total(tables, architecture) for architecture in truth]), np.array(list(truth.values())))
 
 
 def _total(tables: Tables, architecture: Architecture) -> float:

@@ -8,7 +8,9 @@ import yaml
 from typer.testing import CliRunner
 
 from pynas.cli import app
+from pynas.methods import fit_block_weights
 from pynas.rating.store import load_block
+from pynas.spaces import get
 from pynas.tensor_files import read_tensors
 
 pytestmark = pytest.mark.integration
@@ -56,6 +58,15 @@ def test_options_accumulation_and_functional_ratings(images, tmp_path):
     scores = tables[0].scores
     assert np.all((scores >= 0) & (scores <= 1)) and np.allclose(scores * 8, np.round(scores * 8))
     assert json.loads(invoke("search", folder, "--json"))["found"]
+
+    space, rng = get("mbconv-mini"), np.random.default_rng(0)
+    nets = [space.sample(rng) for _ in range(6)]
+    trained = tmp_path / "trained.csv"
+    trained.write_text("architecture,accuracy\n" + "".join(f"{net},{90 + n}\n" for n, net in enumerate(nets)))
+    content = json.loads(invoke("search", folder, "--trained", trained, "--json"))
+    tables = [load_block(folder / "scores" / f"block_{b}.npz")[0] for b in range(1, 5)]
+    fitted = fit_block_weights(tables, nets, [90 + n for n in range(6)])
+    assert content["weights"] == list(fitted.weights) and content["fitted"]["left_out_tau"] == fitted.left_out_tau
 
 
 @pytest.mark.slow

@@ -97,6 +97,7 @@ def test_layers_stay_layers_where_they_can(model):
     assert not [node for node in plain.graph.nodes if "aten" in str(node.target)]
     assert [node for node in odd.graph.nodes if "aten" in str(node.target)]
     assert _rebuilds(nn.Conv2d(4, 8, (3, 5), 2, 1, groups=2, bias=False)) and _rebuilds(nn.GELU("tanh"))
+    assert _rebuilds(nn.AvgPool2d(3, 1, 1)) and not _rebuilds(nn.AvgPool2d(3, 1, 1, count_include_pad=False))
     strange = nn.Linear(2, 2)
     strange.extra_repr = lambda: "2, 3"
     assert not _rebuilds(strange) and not _rebuilds(nn.MultiheadAttention(4, 2))

@@ -176,6 +176,13 @@ def test_one_view_serves_both(method, batch):
         method.views([first] * 3)
 
 
+def test_a_single_image_is_left_out_of_a_rating(method, batch):
+    (first, second), labels = batch
+    whole, rest = ([first[:11], second[:11]], labels[:11]), ([first[11:], second[11:]], labels[11:])
+    with_it, without = method.rate_block([whole, rest], 1), method.rate_block([whole], 1)
+    assert (with_it[0].scores == without[0].scores).all()
+
+
 def test_lars_and_cosine(method):
     from timm.optim.lars import Lars
 

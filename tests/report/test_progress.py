@@ -44,3 +44,19 @@ def test_bad_input(tmp_path):
     for runs in ({}, {"random": []}, {"random": [np.array([])]}):
         with pytest.raises(InputError, match="at least one rating in each run"):
             draw_progress(tmp_path / "progress", runs)
+
+
+def test_trainings_of_blocks_stand_side_by_side():
+    from pynas.report.training import joined_metrics
+
+    first = [
+        {"step": 1, "learning_rate": 0.1, "losses": {"block_1": 3.0}},
+        {"step": 2, "learning_rate": 0.2, "losses": {"block_1": 2.0}},
+    ]
+    second = [{"step": 1, "learning_rate": 0.1, "losses": {"block_2": 5.0}}]
+    assert joined_metrics([first, second]) == [
+        {"step": 1, "learning_rate": 0.1, "losses": {"block_1": 3.0, "block_2": 5.0}},
+        {"step": 2, "learning_rate": 0.2, "losses": {"block_1": 2.0}},
+    ]
+    assert joined_metrics([first]) == first and joined_metrics([]) == []
+    assert first[0]["losses"] == {"block_1": 3.0}

@@ -9,6 +9,7 @@ import torch
 import pynas
 from pynas import costs, export, search, spaces
 from pynas.costs import Costs
+from pynas.errors import InputError
 from pynas.rating import ScoreTable
 from pynas.spaces import Architecture, Space
 from pynas.spaces.hytra import NAMED, named
@@ -114,6 +115,12 @@ def test_checkpoints_hold_shared_weights_once(mini):
         assert torch.equal(other(images, architecture), mini(images, architecture))
 
 
+def test_a_teachers_features_cannot_stand_for_several_shapes(mini):
+    blocks = [torch.nn.Conv2d(3 if b == 0 else 8, 8, 1) for b in range(4)]
+    with pytest.raises(InputError, match="blocks each end in one shape, got hytra-mini"):
+        pynas.methods.DNA(mini, torch.nn.Sequential(*blocks), taps=["0", "1", "2", "3"])
+
+
 def test_file_comes_back(mini, tmp_path):
     architecture = mini.space.parse("1|1|11101|0")
     model = export.subnet(mini, architecture)
@@ -213,3 +220,22 @@ def test_exact_search_equals_brute_force(name, seed):
         assert [entry.architecture for entry in found] == expected
         np.testing.assert_allclose([entry.score for entry in found], totals[order, 0], rtol=1e-12)
         assert found.certificate.space_size == space.size
+
+
+def test_cost_range_of_what_was_rated():
+    # As BossNAS rates: of each later block only the cell that continues the path chosen before it.
+    space = spaces.get("hytra-mini")
+    tables, table_costs = random_tables(space, 0)
+    for block, start in ((1, 1), (2, 2), (3, 2)):
+        for cell in set(range(4)) - {start}:
+            tables[block][cell].scores[:] = np.nan
+    _, _, totals = joined(space, tables, table_costs)
+    kept = totals[~np.isnan(totals[:, 0]), 1]
+    rated = [[~np.isnan(table.scores) for table in cells] for cells in tables]
+    assert 0 < len(kept) < len(totals)
+    assert costs.cost_range(space, table_costs, "madds", rated) == (kept.min(), kept.max())
+    assert costs.cost_range(space, table_costs, "madds") == (totals[:, 1].min(), totals[:, 1].max())
+    for mask in rated[2]:
+        mask[:] = False
+    with pytest.raises(InputError, match="rated paths in block 2 that continue those before it"):
+        costs.cost_range(space, table_costs, "madds", rated)

@@ -40,7 +40,9 @@ def tau(one, other):
 
 def test_each_number():
     runs, costs = {"seed_0": tables(0), "seed_1": tables(1), "fraction_0.5": tables(2)}, cost_table()
-    compared = compare_runs(runs, SPACE, costs, {"madds": 60}, sample=40)
+    truth = {Architecture(path): float(n % 5) for n, path in
+             enumerate(itertools.islice(itertools.product(*(SPACE.paths(b) for b in range(2))), 0, 30, 3))}  # fmt: skip
+    compared = compare_runs(runs, SPACE, costs, {"madds": 60}, 40, truth)
     rng = np.random.default_rng(0)
     drawn = [SPACE.sample(rng) for _ in range(40)]
     totals = [[total(scores, architecture) for architecture in drawn] for scores in runs.values()]
@@ -55,6 +57,7 @@ def test_each_number():
         assert (each.name, each.found, each.tau) == (name, str(best[i]), compared.tau[0][i])
         assert each.same_choices == sum(best[0][b] == best[i][b] for b in range(2))
         assert each.better_share == np.mean([value < total(scores, best[0]) for value in totals[i]])
+        assert each.accuracy_tau == pytest.approx(tau([-total(scores, net) for net in truth], list(truth.values())))
         for b in range(2):
             flat = [np.concatenate([cell.scores.ravel() for cell in run[b]]) for run in (runs["seed_0"], scores)]
             assert each.block_tau[b] == pytest.approx(tau(*flat))

@@ -1,0 +1,97 @@
+"""Elastic convolutions (BigNAS): a subnet takes the leading channels and the centre of the largest one's kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pynas.errors import InputError
+from pynas.nn.mbconv import MBConv
+
+
+def sliced_conv(conv: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> torch.Tensor:
+    """The leading outputs of a convolution from the leading inputs that `x` has, with the centre of its kernels.
+
+    A depth-wise convolution takes as many groups as `x` has channels.
+    """
+    bias = None if conv.bias is None else conv.bias[:channels]
+    inputs, groups = (x.shape[1], 1) if conv.groups == 1 else (1, x.shape[1])
+    return F.conv2d(x, sliced_kernel(conv, channels, inputs, kernel), bias, conv.stride, kernel // 2, groups=groups)
+
+
+def sliced_kernel(conv: Any, channels: int, inputs: int, kernel: int) -> torch.Tensor:
+    """`[channels, inputs, kernel, kernel]` of a convolution's weight."""
+    start = (conv.weight.shape[-1] - kernel) // 2
+    return conv.weight[:channels, :inputs, start : start + kernel, start : start + kernel]
+
+
+def sliced_batch_norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
+    """Batch norm with the leading weights; in training the leading running statistics follow the batch.
+
+    These are averages over many subnets: re-estimate them in a subnet that is taken out (`export.recalibrate`).
+    """
+    c = x.shape[1]
+    return F.batch_norm(x, norm.running_mean[:c], norm.running_var[:c], norm.weight[:c], norm.bias[:c], norm.training,
+                        norm.momentum, norm.eps)  # fmt: skip
+
+
+def elastic_conv_bn(weights: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> torch.Tensor:
+    """A convolution, batch norm and activation (`conv_bn`) of leading channels."""
+    y = sliced_batch_norm(weights.bn, sliced_conv(weights.conv, x, channels, kernel))
+    return weights.act(y) if hasattr(weights, "act") else y
+
+
+class ElasticMBConv(nn.Module):
+    """A candidate of a layer: `channels` outputs and a kernel out of an MBConv at its largest.
+
+    The input's width is read off the input; it sets the hidden width and that of the squeeze. The residual joins where
+    stride is 1 and the widths agree, as in a plain MBConv of these sizes.
+
+    Raises:
+        InputError: more channels or a larger kernel than the weights have, or a kernel of even size.
+    """
+
+    def __init__(self, weights: Any, channels: int, kernel: int, expand: int, stride: int):
+        super().__init__()
+        self.weights = weights
+        most = weights.project.conv.out_channels, weights.depthwise.conv.kernel_size[0]
+        if channels > most[0] or kernel > most[1] or kernel % 2 == 0:
+            raise InputError(f"[elastic] expected at most {most[0]} channels and an odd kernel up to {most[1]}, "
+                             f"got {channels} and {kernel}")  # fmt: skip
+        self.channels, self.kernel, self.expand, self.stride = channels, kernel, expand, stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W] -> [B, channels, H / stride, W / stride]."""
+        weights: Any = self.weights
+        inputs = x.shape[1]
+        hidden = inputs * self.expand
+        y = x if self.expand == 1 else elastic_conv_bn(weights.expand, x, hidden)
+        y = elastic_conv_bn(weights.depthwise, y, hidden, self.kernel)
+        se: Any = weights.se
+        squeezed = se.act(sliced_conv(se.reduce, y.mean((2, 3), keepdim=True), max(1, inputs // 4)))
+        y = y * se.gate(sliced_conv(se.expand, squeezed, hidden))
+        y = elastic_conv_bn(weights.project, y, self.channels)
+        return x + y if self.stride == 1 and inputs == self.channels else y
+
+    def extract(self, shape: tuple[int, ...]) -> MBConv:
+        """A plain MBConv with copies of the slices that an input of `shape` `(C, H, W)` meets."""
+        weights: Any = self.weights
+        with weights.project.conv.weight.device:
+            plain = MBConv(shape[0], self.channels, self.kernel, self.expand, self.stride)
+        copy_centres(plain, weights)
+        return plain.train(self.training)
+
+
+@torch.no_grad()
+def copy_centres(plain: nn.Module, shared: nn.Module) -> None:
+    """Fill parameters and buffers of `plain` with the leading slices, centres of kernels, of those in `shared`."""
+    theirs = shared.state_dict()
+    for name, ours in plain.state_dict().items():
+        source = theirs[name]
+        if ours.ndim == 4:
+            start = (source.shape[-1] - ours.shape[-1]) // 2
+            source = source[..., start : start + ours.shape[-1], start : start + ours.shape[-1]]
+        ours.copy_(source[tuple(slice(0, size) for size in ours.shape)])

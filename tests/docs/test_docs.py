@@ -1,0 +1,165 @@
+"""The documentation: tutorials run and are short, what it names exists, and the site builds without a warning."""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+def lines_of_code(source):
+    return [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+@pytest.fixture
+def registries():
+    """Tutorials register what they define; other tests must not see it."""
+    from pynas.cli.flows import FLOWS
+    from pynas.spaces import SPACES
+    from pynas.supernets.build import BUILDERS
+
+    before = [(registry, dict(registry)) for registry in (FLOWS, SPACES, BUILDERS)]
+    yield
+    for registry, content in before:
+        registry.clear()
+        registry.update(content)
+
+
+def run(page, **shorter):
+    """Execute a page's code as one program, with the smaller numbers given."""
+    source = "\n".join(blocks(page, "python"))
+    for old, new in shorter.values():
+        assert old in source
+        source = source.replace(old, new)
+    names = {"__name__": "tutorial"}
+    module = type(sys)("tutorial")
+    module.__dict__.update(names)
+    sys.modules["tutorial"] = module
+    try:
+        exec(compile(source, str(page), "exec"), module.__dict__)
+    finally:
+        del sys.modules["tutorial"]
+    return module.__dict__
+
+
+@pytest.mark.parametrize("name", ["space", "method"])
+def test_tutorials_take_less_than_forty_lines(name):
+    first, *_ = blocks(ROOT / f"docs/tutorials/{name}.md", "python")
+    assert 10 < len(lines_of_code(first)) < 40
+
+
+def test_the_space_tutorial(registries, capsys):
+    fewer = {"data": ('load("digits")', 'load("digits", limit=200)'), "epochs": ("epochs=5", "epochs=1"),
+             "teacher": ("(images, blocks, stem)", "(images, blocks, stem, epochs=1)")}  # fmt: skip
+    names = run(ROOT / "docs/tutorials/space.md", **fewer)
+    found, net = names["found"], names["net"]
+    assert net.space.size == 108 and capsys.readouterr().out.startswith("108 ")
+    # The best of all that keep the limit, by looking at each.
+    everything = {}
+    for first in net.space.paths(0):
+        for second in net.space.paths(1):
+            choices = type(found[0].architecture)((first, second))
+            if names["costs"].of(choices)["params"] <= 30e3:
+                score = sum(names["tables"][b][choice.cell][choice.path] for b, choice in enumerate(choices))
+                everything[choices] = score
+    assert found[0].score == pytest.approx(min(everything.values())) and len(everything) < 108
+
+
+@pytest.mark.integration
+def test_the_method_tutorial(registries, tmp_path):
+    import numpy as np
+    import torch
+    from torch.nn import functional
+
+    from pynas.cli import flows
+    from pynas.cli.display import Show
+
+    names = run(ROOT / "docs/tutorials/method.md")
+    given = {"method": "cosine-dna", "data": "digits", "limit_images": 200, "epochs": 1}
+    this = flows.new_run(tmp_path / "run", given, "cpu")
+    from pynas.cli.dry_run import untrained_teacher
+
+    untrained_teacher(this)
+    this.flow.train(this, Show(None))
+    method, _ = this.trained_method()
+    assert type(method) is names["CosineDNA"]
+    images, labels = next(iter(this.loader("val")))
+    features, _ = method.dna.targets(images)
+    # One step's losses against the formula, on the same draws.
+    losses = method.train().training_step(images, labels, np.random.default_rng(3))
+    rng, method.net = np.random.default_rng(3), method.net.train()
+    for b, cells in enumerate(this.space.blocks):
+        x = method.net.enter(images) if b == 0 else features[b - 1]
+        cell = int(rng.integers(len(cells)))
+        for layer, k in enumerate(rng.integers(0, cells[cell].counts)):
+            x = method.net.layers(b, cell)[layer][k](x)
+        cosine = (functional.normalize(x) * functional.normalize(features[b])).sum(1).mean()
+        torch.testing.assert_close(losses[f"block_{b + 1}"], (1 - cosine).detach(), rtol=1e-4, atol=1e-4)
+    table = method.eval().rate_block(this.loader("val"), 3, loss="cosine", norm="batch")
+    assert len(table[0]) == 16
+
+
+def test_every_command_line_in_the_pages_parses():
+    from pynas.cli import app
+
+    commands = get_command(app).commands
+    seen = set()
+    for page in PAGES:
+        text = (
+            "\n".join(blocks(page, "sh"))
+            + "\n"
+            + "\n".join(re.findall(r"`(pynas [^`]*)`", page.read_text(encoding="utf-8")))
+        )
+        for line in re.findall(r"(?:^|/|`|\s)pynas ([a-z][^;#\n`]*)", text):
+            name, *rest = line.split()
+            assert name in commands, (page, line)
+            known = {option for parameter in commands[name].params for option in parameter.opts}
+            assert {word for word in rest if word.startswith("--")} <= known | {"--help"}, (page, line)
+            seen.add(name)
+    assert {"run", "rate", "search", "export", "retrain", "report"} <= seen
+
+
+def test_every_name_in_the_pages_exists():
+    from pynas.spaces import SPACES
+
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for dotted in set(re.findall(r"`(pynas(?:\.\w+)+)", text)):
+            thing = importlib.import_module("pynas")
+            for part in dotted.split(".")[1:]:
+                thing = getattr(thing, part)
+        for space in re.findall(r"pynas\.supernet\(\"([\w-]+)\"\)", text):
+            assert space in SPACES or space == "convs", (page, space)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/reference").glob("*.md")), ids=lambda page: page.stem)
+def test_the_reference_lists_every_public_class_and_function(page):
+    module = importlib.import_module(f"pynas.{page.stem}")
+    public = [getattr(module, name) for name in module.__all__]
+    wanted = [thing for thing in public if inspect.isclass(thing) or inspect.isfunction(thing)]
+    listed = re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == sorted(f"{thing.__module__}.{thing.__qualname__}" for thing in wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs pip install pynas[docs]")
+def test_the_site_builds_without_a_warning(tmp_path):
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "reference/search/index.html").read_text(encoding="utf-8")
+    assert 'id="pynas.search.best.best"' in page
