@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
+from pynas.costs.layers import LayerCosts
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.spaces import Cell, Space
@@ -13,7 +14,9 @@ from pynas.spaces import Cell, Space
 Range = tuple[float, float]
 
 
-def cost_range(space: Space, costs: Costs, name: str, rated: Sequence[Sequence[np.ndarray]] | None = None) -> Range:
+def cost_range(
+    space: Space, costs: Costs | LayerCosts, name: str, rated: Sequence[Sequence[np.ndarray]] | None = None
+) -> Range:
     """(least, greatest) cost `name` over all architectures, the fixed part included; exact, block after block.
 
     rated[b][cell]: bool, the shape of the cell's table: the paths that count; None: all. Where a block was rated after
@@ -22,6 +25,8 @@ def cost_range(space: Space, costs: Costs, name: str, rated: Sequence[Sequence[n
     Raises:
         InputError: no such cost, or no rated paths that connect.
     """
+    if isinstance(costs, LayerCosts):
+        return costs[name].bounds()
     fixed = costs.fixed[name] if name in costs.names else 0
     before: dict[Hashable, Range] = {None: (fixed, fixed)}
     for b, cells in enumerate(space.blocks):

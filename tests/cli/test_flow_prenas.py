@@ -72,6 +72,16 @@ def test_limits_choose_among_the_preferred(finished):
     assert "Best architectures" in invoke("search", folder)
 
 
+def test_a_dry_run_says_what_it_would_cost(finished):
+    folder, _ = finished
+    words = ["--option", "images=2", "--option", "interval=150k", "--batch-size", 8, "--limit-images", 64, "--json"]
+    content = json.loads(invoke("run", "--method", "prenas", "--dry-run", *words))
+    low, high = content["costs"]["madds"]
+    assert 10e6 < low < high < 50e6 and content["architectures"] == 10752 and content["seconds_per_step"] > 0
+    members = len(json.loads((folder / "preferred.json").read_text())["architectures"])
+    assert members * low < content["rating_madds_per_image"] < members * high
+
+
 def test_export_within_limits_in_one_command(finished):
     folder, _ = finished
     exported = json.loads(invoke("export", "--run", folder, "--max-params", "300k", "--json"))
