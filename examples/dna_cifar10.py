@@ -2,11 +2,11 @@
 
     python examples/dna_cifar10.py cifar10.npz --out runs/dna-cifar10
 
-A teacher and one supernet of `mbconv-mini` are trained; every path is rated twice, by the teacher's features (DNA, eq. 7) and
-by the KL divergence of the teacher's logits at the end of the teacher's tail. Between 96 % and 100 % of half-way MAdds, the exact
-search gives the best net of each rating, and on the negated tables the worst. These and random nets of the same MAdds are then
-trained from scratch by one recipe, several seeds each. Writes results.json and results.md into --out; what is done already
-is not done again.
+A teacher and one supernet of `mbconv-mini` are trained; every path is rated twice, by the teacher's features (DNA, eq.
+7) and by the KL divergence of the teacher's logits at the end of the teacher's tail. Between 96 % and 100 % of half-way
+MAdds, the exact search gives the best net of each rating, and on the negated tables the worst by DNA's. These and
+random nets of the same MAdds are then trained from scratch by one recipe, several seeds each. Writes results.json and
+results.md into --out; what is done already is not done again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 import pynas
 from pynas import costs, data, export, search, teachers
@@ -118,14 +119,14 @@ def rate(options: argparse.Namespace, images: data.ImageData, method: pynas.meth
 
 
 def choose(tables: dict[str, Tables], table: costs.Costs, options: argparse.Namespace) -> dict[str, str]:
-    """The best and the worst net of each rating, and random ones, all within 2 % of the same MAdds, below half-way."""
+    """The best net of each rating, the worst of the first, and random ones, all within 2 % of the same MAdds, below half-way."""
     space = pynas.spaces.get("mbconv-mini")
     half_way = sum(costs.cost_range(space, table, "madds")) / 2
     window: dict[str, Any] = {"limits": {"madds": half_way}, "at_least": {"madds": 0.96 * half_way}}
     nets = {}
     for loss, rated in tables.items():
         nets[f"found by {loss}"] = str(search.best(rated, table, **window)[0].architecture)
-        nets[f"worst by {loss}"] = str(search.best(negated(rated), table, **window)[0].architecture)
+    nets[f"worst by {RATINGS[0]}"] = str(search.best(negated(tables[RATINGS[0]]), table, **window)[0].architecture)
     rng, drawn = np.random.default_rng(1), 0
     while drawn < options.random_nets:
         architecture = space.sample(rng)
@@ -177,7 +178,7 @@ def report(
                      "test_accuracies": results[name], "mean": float(np.mean(results[name])),
                      "deviation": float(np.std(results[name], ddof=1)) if options.seeds > 1 else None})  # fmt: skip
     content = {"sizes": {name: str(value) for name, value in vars(options).items()}, "teacher": teacher.made_from,
-               "nets": rows}  # fmt: skip
+               "tau": agreement(tables, table), "nets": rows}  # fmt: skip
     write_json(options.out / "results.json", content)
     heads = "| net | architecture | MAdds | parameters | relative L1 | KL | test accuracy, mean of the seeds | each |"
     lines = [heads, "|---|---|---|---|---|---|---|---|"]
@@ -190,6 +191,18 @@ def report(
                      f"| {100 * row['mean']:.2f} %{spread} | {each} |")  # fmt: skip
     write_text(options.out / "results.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
+    print(f"Kendall's tau over 1,000 random nets: {content['tau']}")
+
+
+def agreement(tables: dict[str, Tables], table: costs.Costs) -> dict[str, float]:
+    """Kendall's tau over 1,000 random nets: between the ratings, and of each with MAdds (more is better)."""
+    space, rng = pynas.spaces.get("mbconv-mini"), np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(1000)]
+    scores = {loss: np.array([sum(rated[b][c.cell][c.path] for b, c in enumerate(net)) for net in drawn])
+              for loss, rated in tables.items()}  # fmt: skip
+    madds = [table.of(net)["madds"] for net in drawn]
+    tau = {f"{loss}, MAdds": float(stats.kendalltau(-values, madds).statistic) for loss, values in scores.items()}
+    return {", ".join(tables): float(stats.kendalltau(*scores.values()).statistic), **tau}
 
 
 def epoch_done(what: str) -> Any:

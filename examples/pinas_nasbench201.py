@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--queue", type=int, default=1024)
     parser.add_argument("--momentum", type=float, default=0.99, help="of the mean teacher")
     parser.add_argument("--rate", type=float, default=0.06, help="learning rate of Pi-NAS")
-    parser.add_argument("--linear-rate", type=float, default=1.0)
+    parser.add_argument("--linear-rate", type=float, default=0.1)
     parser.add_argument("--no-projector-norm", action="store_true", help="the paper's projection, for long trainings")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")

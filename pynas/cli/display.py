@@ -190,3 +190,5 @@ def print_exported(content: Mapping[str, Any]) -> None:
         f"Exported {content['architecture']} with the supernet's weights: {content['test_accuracy']:.2%} top-1 on the "
         f"test images, {show(content['params'])} parameters, {show(content['madds'])} MAdds -> {content['file']}"
     )
+    if "note" in content:
+        say(content["note"])

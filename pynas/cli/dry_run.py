@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 from pynas import export, teachers
-from pynas.cli import flows, stages
+from pynas.cli import flows, selecting, stages
 from pynas.cli.display import Show
 from pynas.cli.settings import CONFIG, read_settings
 from pynas.cli.stages import Run
-from pynas.costs import cost_range
+from pynas.costs import LayerTable, cost_range
 from pynas.train import Step
+from pynas.zero_cost import load_preferred
 
 # Steps that are timed after the first, and seconds after which fewer will do.
 STEPS, SECONDS = 5, 30.0
@@ -78,7 +79,7 @@ def dry_run(folder: Path | None, given: Mapping[str, Any], device: str) -> dict[
 
 def untrained_teacher(run: Run) -> None:
     """A small teacher as the run would train one, without the training."""
-    if run.settings.teacher != "small":
+    if run.settings.teacher != "small" or not hasattr(run.net, "block_shapes"):
         return
     blocks, stem = teachers.small_like(run.net.block_shapes(run.data.image_shape), run.data.image_shape)
     module = teachers.small(run.data.num_classes, blocks, stem)
@@ -104,14 +105,22 @@ def _costs(run: Run) -> dict[str, Any]:
 def _rating(run: Run) -> dict[str, Any]:
     """A rating's multiply-adds per image, prefixes shared, and its time at the rate of one network's forward pass."""
     table = stages.costs(run)["madds"]
+    if isinstance(table, LayerTable):
+        # The preferred architectures, each alone.
+        members = load_preferred(run.folder / selecting.FILE, run.space).members
+        return _rating_time(run, sum(one.costs["madds"] for one in members))
     shared = 0.0
     for cells, tables in zip(run.space.blocks, table):
         for cell, costs in zip(cells, tables):
             prefixes = np.cumprod(cell.counts, dtype=np.float64)
             # Layers of a cell count alike: their own shares are not in the tables.
             shared += float(prefixes.sum()) * float(np.mean(costs)) / len(cell.counts)
-    rate = _madds_per_second(run)
-    return {"rating_madds_per_image": shared, "rating_seconds": shared * len(run.data.val) / rate}
+    return _rating_time(run, shared)
+
+
+def _rating_time(run: Run, madds: float) -> dict[str, Any]:
+    seconds = madds * len(run.data.val) / _madds_per_second(run)
+    return {"rating_madds_per_image": madds, "rating_seconds": seconds}
 
 
 @torch.no_grad()

@@ -16,6 +16,11 @@ def command(
         Optional[str],  # noqa: UP045
         typer.Option(help="Which one, in its string form. [default: the best of search.json]", show_default=False),
     ] = None,
+    max_params: options.MaxParams = None,
+    max_madds: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="At most so many multiply-adds: the best that `pynas search` finds within the limits."),
+    ] = None,
     subnet: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -42,12 +47,18 @@ def command(
 
     Example: `pynas export --run runs/digits --python digits_net --onnx digits.onnx`
     """
-    from pynas.cli import display, exporting, flows
+    from pynas.cli import display, exporting, finding, flows
+    from pynas.cli.search import counted_limits
     from pynas.errors import InputError
 
     if subnet is not None and architecture is not None:
         raise InputError("[export] expected one of --subnet and --architecture, got both")
+    limits = counted_limits(max_madds, max_params)
+    if limits and (subnet is not None or architecture is not None):
+        raise InputError("[export] expected limits, --subnet or --architecture, got limits and another")
     this = flows.old_run(run, device)
+    if limits:
+        this.flow.find(this, finding.Wishes(limits))
     if subnet is None:
         content = this.flow.export(this, None if architecture is None else this.space.parse(architecture))
     else:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pynas import search
 from pynas.cli.stages import SEARCH, Run, costs
-from pynas.costs import Costs, check_latency, cost_range, latency, read_csv
+from pynas.costs import Costs, LayerCosts, check_latency, cost_range, latency, read_csv
 from pynas.errors import InputError
 from pynas.files import header, write_json
 from pynas.methods import fit_block_weights
@@ -111,7 +111,7 @@ def find(run: Run, wishes: Wishes) -> dict[str, Any]:
     tables, table = rated(run), gather_costs(run, wishes)
     limits = dict(wishes.limits)
     if not limits and not wishes.at_least:
-        limits = {"madds": half_way(run.space, table, "madds")}
+        limits = {"madds": half_way(run.space, table, "madds", tables)}
     how: dict[str, Any] = {"weights": wishes.weights, "join": wishes.join, "states": search.states_of(run.space)}
     found = search.best(tables, table, limits=limits, top_k=wishes.top_k, at_least=wishes.at_least, **how)
     certificate = found.certificate
@@ -151,7 +151,10 @@ def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[st
     return {"front": {"cost": name, "pictures": pictures, "architectures": entries(run.space, front)}}
 
 
-def half_way(space: Space, table: Costs, name: str) -> int:
-    """Half way between the least and the greatest cost of any architecture."""
-    least, most = cost_range(space, table, name)
+def half_way(
+    space: Space, table: Costs | LayerCosts, name: str, scores: Sequence[Sequence[ScoreTable]] | None = None
+) -> int:
+    """Half way between the least and the greatest cost of any architecture, or of any that has a score."""
+    rated = None if scores is None else [[~np.isnan(cell.scores) for cell in cells] for cells in scores]
+    least, most = cost_range(space, table, name, rated)
     return int(least + most) // 2

@@ -6,16 +6,13 @@ from typing import Any
 
 import torch
 
-from pynas import export, methods, teachers
+from pynas import methods, teachers
 from pynas.cli import finding, stages
 from pynas.cli.display import Show
 from pynas.cli.flow import Flow
 from pynas.cli.stages import Run
 from pynas.spaces import Architecture
-from pynas.train import fit_head
 
-# Of the classifier on top of the network found, the only part that sees labels.
-MORE = {"head_epochs": 3}
 # A few hundred steps on a small data set are too few for LARS's usual 0.001.
 DEFAULTS = {"trust": 0.03}
 
@@ -23,7 +20,7 @@ DEFAULTS = {"trust": 0.03}
 def build(run: Run, show: Show) -> Any:
     """The method with a teacher by its timm name (fresh with --no-pretrained) or a small one with fresh weights."""
     teacher = run.named_teacher or fresh_small(run)
-    options = DEFAULTS | {name: value for name, value in run.settings.options.items() if name not in MORE}
+    options = DEFAULTS | run.settings.options
     return methods.DNAPlusPlus(run.net, teacher, image_shape=run.data.image_shape, **options)
 
 
@@ -38,18 +35,10 @@ def fresh_small(run: Run) -> teachers.Teacher:
 
 
 def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
-    """Take the network out, train a classifier on top of it, measure it, write it.
-
-    Its blocks were trained each on the teacher's features, not on each other's: what it reaches so is no measure of the
-    architecture, and `pynas retrain` trains it from scratch.
-    """
-    architecture = architecture or stages.found_architecture(run)
-    method, digest = run.trained_method()
-    model = export.subnet(method.net, architecture, run.data.image_shape)
-    stages.recalibrate(run, model)
-    epochs = run.settings.options.get("head_epochs", MORE["head_epochs"])
-    fit_head(model, run.loader("train", "standard"), epochs, seed=run.settings.seed)
-    return stages.write_subnet(run, model, architecture, digest)
+    """Take the network out with the supernet's weights, and say that these are no measure of it."""
+    note = (f"DNA++ trains every block on the teacher's features, not on those of the block before: this network has to be "
+            f"trained, by `pynas retrain --run {run.folder}`.")  # fmt: skip
+    return stages.export_found(run, architecture) | {"note": note}
 
 
 FLOW = Flow(
@@ -63,6 +52,5 @@ FLOW = Flow(
     space="vit-mini",
     views=2,
     loss="self_supervised",
-    more=MORE,
     defaults=DEFAULTS,
 )

@@ -81,7 +81,7 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
     costs, space = layer_costs(run, wishes), preferred(run, Show(None))
     limits, at_least = dict(wishes.limits), dict(wishes.at_least)
     if not limits and not at_least:
-        limits = {"madds": int(sum(costs["madds"].bounds())) // 2}
+        limits = {"madds": finding.half_way(run.space, costs, "madds")}
     accuracies = read_json(run.folder / "scores" / "preferred.json", _ACCURACIES)["accuracies"]
     entries = []
     for one in space.members:
@@ -129,5 +129,5 @@ def layer_costs(run: Run, wishes: finding.Wishes) -> LayerCosts:
 
 FLOW = Flow(
     methods.PreNAS, build, stages.train, rate, find, stages.export_found, space="autoformer-mini", loss=LOSS, norm=NORM,
-    more=SELECTION, defaults={"warmup_epochs": 2, "learning_rate": 1e-3},
+    epochs=40, more=SELECTION, defaults={"warmup_epochs": 2},
 )  # fmt: skip

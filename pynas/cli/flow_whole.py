@@ -228,7 +228,7 @@ def _flow(method: Callable[..., Any], views: int = 1, **options: Any) -> Flow:
 # Defaults for images as few and small as the digits; Pi-NAS's own are for ImageNet.
 SMALL = {"queue_size": 1024, "projector_norm": True, "momentum": 0.99, "learning_rate": 0.06}
 FLOWS = {
-    "pinas": _flow(methods.PiNAS, 4, defaults=SMALL, more={**LATER, "linear_epochs": 10, "linear_rate": 1.0}),
+    "pinas": _flow(methods.PiNAS, 4, defaults=SMALL, more={**LATER, "linear_epochs": 20, "linear_rate": 0.3}),
     "spos": _flow(methods.spos, more=LATER),
     "fairnas": _flow(methods.fairnas, more=LATER),
 }

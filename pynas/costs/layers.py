@@ -46,8 +46,8 @@ class LayerTable:
 
     def bounds(self) -> tuple[float, float]:
         """The least and the greatest of all architectures."""
-        low = min(fixed + layers.min(1).sum() for fixed, layers in zip(self.fixed, self.layers))
-        return low, max(fixed + layers.max(1).sum() for fixed, layers in zip(self.fixed, self.layers))
+        low = min(fixed + layers.min(1).sum().item() for fixed, layers in zip(self.fixed, self.layers))
+        return low, max(fixed + layers.max(1).sum().item() for fixed, layers in zip(self.fixed, self.layers))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Augmentation: torchvision's transforms, and the two things they lack: per-image crops of a whole batch, and views.
+"""Augmentation: torchvision's transforms, and what they lack: per-image draws for a whole batch, and views.
 
 In memory a transform gets a whole uint8 batch `[B, 3, H, W]`; read from files it gets one image. The loader seeds the
 global random states before each call (see `loaders.py`), so any transform of torchvision or timm repeats exactly.
@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
+
+from pynas.data.strong import Strong
 
 Transform = Callable[[Any], Any]
 
@@ -64,7 +66,7 @@ def in_memory(kind: str, size: tuple[int, int], flip: bool) -> Transform:
     if kind == "standard":
         return CropFlip(max(1, size[0] // 8), flip)
     # An eighth of a small image may hold nothing of the object, so the crop keeps a fifth.
-    return PerImage(v2.Compose([v2.RandomResizedCrop(size, scale=(0.2, 1.0), antialias=True), *_byol(size, flip)]))
+    return Strong((0.2, 1.0), flip)
 
 
 def from_files(kind: str, size: tuple[int, int], flip: bool) -> Transform:

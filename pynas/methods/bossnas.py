@@ -130,11 +130,9 @@ class BossNAS(nn.Module):
 
     def start_state(self, block: int) -> object:
         """The boundary state that the chosen path before a block left; None where every cell may follow."""
-        return (
-            None
-            if block == 0 or len(self.chosen) < block
-            else end_state(self.net.space, block - 1, self.chosen[block - 1])
-        )
+        if block == 0 or len(self.chosen) < block:
+            return None
+        return end_state(self.net.space, block - 1, self.chosen[block - 1])
 
     def sampler(self, block: int, state: object) -> BlockSampler:
         """What draws a block's paths after a boundary state."""
@@ -178,10 +176,10 @@ class BossNAS(nn.Module):
         first = [x[p % self.pairs] for p in range(self.paths)]
         second = [x[self.pairs + p % self.pairs] for p in range(self.paths)]
         online = self.vectors(self.net, self.heads[block], block, choices, first)
-        self.detector.watch(online, block)
         if not len(self.ema_heads):
             seen = [images[p % self.pairs] for p in range(self.paths)]
             return supervised_losses(online, self.teacher, block, seen, labels)
+        self.detector.watch(online, block)
         with torch.no_grad():
             target = self.vectors(self.ema, self.ema_heads[block], block, choices, second)
         losses = bootstrap_losses(online, target, self.target, self.renormalize)
@@ -225,8 +223,10 @@ class BossNAS(nn.Module):
     @staticmethod
     def vectors(net: Supernet, head: nn.Module, block: int, choices: Sequence[Choice], x: Views) -> Tensor:
         """What each path makes of its view, `[P, B, D]` in float32."""
-        entered = [net.enter(view) if block == 0 else view for view in x]
-        return torch.stack([head(net.run_path(block, choice, e)).float() for choice, e in zip(choices, entered)])
+        # A view that several paths share enters once.
+        entered = {id(view): net.enter(view) if block == 0 else view for view in x}
+        outputs = [head(net.run_path(block, choice, entered[id(view)])) for choice, view in zip(choices, x)]
+        return torch.stack([output.float() for output in outputs])
 
     def after_step(self, progress: float, epochs: int) -> None:
         """Move the averages of what has learned (eq. 2)."""

@@ -25,16 +25,17 @@ def output_deviation(outputs: Tensor) -> float:
 
 
 class CollapseDetector:
-    """Warns once when outputs deviate by less than `threshold` in `patience` steps in a row."""
+    """Warns once when a block's outputs deviate by less than `threshold` in `patience` steps in a row."""
 
     def __init__(self, threshold: float = 0.05, patience: int = 10) -> None:
-        self.threshold, self.patience, self.steps = threshold, patience, 0
+        self.threshold, self.patience = threshold, patience
+        self._steps: dict[int, int] = {}
 
     def watch(self, outputs: Tensor, block: int) -> None:
         """Look at one step's outputs [P, B, D]."""
         deviation = output_deviation(outputs)
-        self.steps = self.steps + 1 if deviation < self.threshold else 0
-        if self.steps == self.patience:
+        self._steps[block] = self._steps.get(block, 0) + 1 if deviation < self.threshold else 0
+        if self._steps[block] == self.patience:
             warnings.warn(
                 f"[bossnas] the outputs of block {block + 1} collapse: over a batch they deviate by {deviation:.4f} "
                 f"(1 is spread evenly), for {self.patience} steps; try a smaller learning rate or a longer warm-up",

@@ -129,7 +129,7 @@ class EntangledPatches(nn.Module):
         weights.check(images)
         patches = F.conv2d(images, weights.conv.weight[:dim], cast(Any, weights.conv.bias)[:dim], weights.patch)
         tokens = patches.flatten(2).transpose(1, 2)
-        first = weights.class_token[..., :dim].expand(len(images), -1, -1)
+        first = weights.class_token[..., :dim].expand(images.shape[0], -1, -1)
         return torch.cat((first, tokens), 1) + weights.position[..., :dim]
 
     def extract(self, dim: int) -> PatchEmbedding:

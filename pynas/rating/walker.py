@@ -24,7 +24,7 @@ from pynas.rating.tree import Branch, Node, PathTree
 
 # Called with leaves and their stacked outputs, one tensor per stream.
 Visit = Callable[[Sequence[Node], Streams], None]
-# Children of some branches, with their stacked features.
+# Nodes with their stacked features, some of one shape and some of another.
 Waiting = list[tuple[Sequence[Node], Streams]]
 
 
@@ -56,18 +56,34 @@ class Walker:
         Raises:
             InputError: a candidate that fails on its input, named with its path.
         """
-        if depth == (len(self._layers) if until is None else until):
-            visit(nodes, streams)
-            return
-        first = 0
-        while first < len(nodes):
-            some = nodes[first : first + self._stacking.limit(depth, _size(streams, len(nodes)))]
-            self._grow(depth, some, [path_rows(x, len(nodes), first, len(some)) for x in streams], visit, until)
-            first += len(some)
+        self._walk(depth, [(nodes, streams)], visit, until)
 
-    def _grow(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None) -> None:
-        """Run the candidates of a layer on stacked parents; walk on as soon as enough children are stacked."""
+    def _walk(self, depth: int, groups: Waiting, visit: Visit, until: int | None) -> None:
+        """`walk` for groups of nodes, each with features of one shape; children of all groups are stacked together."""
+        if depth == (len(self._layers) if until is None else until):
+            for nodes, streams in groups:
+                visit(nodes, streams)
+            return
         waiting: Waiting = []
+        for nodes, streams in groups:
+            first = 0
+            while first < len(nodes):
+                some = nodes[first : first + self._stacking.limit(depth, _size(streams, len(nodes)))]
+                parents = [path_rows(x, len(nodes), first, len(some)) for x in streams]
+                self._grow(depth, some, parents, waiting, visit, until)
+                first += len(some)
+        self._flush(depth + 1, waiting, visit, until)
+
+    def _grow(
+        self,
+        depth: int,
+        nodes: Sequence[Node],
+        streams: Streams,
+        waiting: Waiting,
+        visit: Visit,
+        until: int | None,
+    ) -> None:
+        """Run the candidates of a layer on stacked parents; walk on as soon as enough children wait."""
         seconds, children = 0.0, 0
         for branches in self._families(depth, nodes):
             new = sum(len(branch.children) for branch in branches)
@@ -78,29 +94,36 @@ class Walker:
             seconds, children = seconds + self._clock() - started, children + new
             for branch in branches:
                 outputs = grown.pop(0)
-                if waiting and not self._fits(depth + 1, waiting, branch, outputs):
+                size = _size(outputs, len(branch.children))
+                if waiting and not self._has_room(depth + 1, waiting, len(branch.children), size):
                     self._flush(depth + 1, waiting, visit, until)
                 waiting.append((branch.children, outputs))
                 del outputs
         self._stacking.timed(depth, len(nodes), children, seconds)
-        self._flush(depth + 1, waiting, visit, until)
 
-    def _has_room(self, depth: int, waiting: Waiting, new: int) -> bool:
-        """Whether so many new children may wait with the others; leaves do not wait."""
+    def _has_room(self, depth: int, waiting: Waiting, new: int, size: int = 0) -> bool:
+        """Whether so many new children of this size (as the largest, if not known) may wait too; leaves do not wait."""
         if depth == len(self._layers):
             return False
-        count = sum(len(nodes) for nodes, _ in waiting)
-        return count + new <= self._stacking.limit(depth, _size(waiting[0][1], len(waiting[0][0])))
-
-    def _fits(self, depth: int, waiting: Waiting, branch: Branch, new: Streams) -> bool:
-        same = all(a.shape[1:] == b.shape[1:] for a, b in zip(new, waiting[0][1]))
-        return same and self._has_room(depth, waiting, len(branch.children))
+        held = [(len(nodes), _size(streams, len(nodes))) for nodes, streams in waiting]
+        largest = max(size, *(each for _, each in held))
+        total = sum(count * each for count, each in held) + new * (size or largest)
+        return total <= largest * self._stacking.limit(depth, largest)
 
     def _flush(self, depth: int, waiting: Waiting, visit: Visit, until: int | None) -> None:
-        nodes = [node for some, _ in waiting for node in some]
-        streams = [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*(y for _, y in waiting))]
+        """Stack what waits, by shape, and walk on."""
+        by_shape: dict[object, Waiting] = {}
+        for nodes, streams in waiting:
+            by_shape.setdefault(tuple(x.shape[1:] for x in streams), []).append((nodes, streams))
         waiting.clear()
-        self.walk(depth, nodes, streams, visit, until)
+        groups: Waiting = []
+        while by_shape:
+            _, parts = by_shape.popitem()
+            nodes = [node for some, _ in parts for node in some]
+            stacked = zip(*(streams for _, streams in parts))
+            groups.insert(0, (nodes, [x[0] if len(x) == 1 else torch.cat(x) for x in stacked]))
+        if groups:
+            self._walk(depth, groups, visit, until)
 
     def _families(self, depth: int, nodes: Sequence[Node]) -> Iterator[list[Branch]]:
         """The branches of a layer, those together that share work and start from the same parents."""

@@ -29,19 +29,29 @@ class ErrorRate:
     batches: labelled images to rate on, the same ones each time. calibration: training images; with
     norm="recalibrate" the batch-norm statistics are re-estimated on them for every architecture (the mean over their
     batches), as sharing makes the stored ones averages over many. norm="batch": statistics of the batch that is rated;
-    "running": the stored ones. The supernet is left as it was. An architecture that was rated before is looked up.
+    "running": the stored ones. stacked: whether `many` runs architectures of a cell network together, which spares a GPU
+    small kernels, but costs a CPU more in copies than it shares; None: on a GPU.
+    The supernet is left as it was. An architecture that was rated before is looked up.
 
     Raises:
         InputError: an unknown mode, nothing to rate or to calibrate on, or an architecture outside the space.
     """
 
     def __init__(
-        self, net: Any, batches: Iterable[Batch], calibration: Iterable[Batch] | None = None, norm: str = "recalibrate"
+        self,
+        net: Any,
+        batches: Iterable[Batch],
+        calibration: Iterable[Batch] | None = None,
+        norm: str = "recalibrate",
+        stacked: bool | None = None,
     ):
         if norm not in NORMS:
             raise InputError(f"[rate] expected norm to be one of {', '.join(NORMS)}, got {norm!r}")
         device = next(net.parameters()).device
         self.net, self.norm = net, norm
+        self.stacked = (
+            isinstance(net, CellNet) and norm != "running" and (device.type == "cuda" if stacked is None else stacked)
+        )
         self.batches = [(_placed(images, device), labels.to(device)) for images, labels in batches]
         self.calibration = [_placed(images, device) for images, _ in calibration or ()]
         if not self.batches or (norm == "recalibrate" and not self.calibration):
@@ -66,11 +76,10 @@ class ErrorRate:
         """Errors `[N]`; progress: called with (done, in all)."""
         fresh = sorted({a for a in architectures if a not in self.known}, key=str)
         done = len(architectures) - len(fresh)
-        together = isinstance(self.net, CellNet) and self.norm != "running"
-        size = self._chunk() if together else 1
+        size = self._chunk() if self.stacked else 1
         for start in range(0, len(fresh), size):
             chunk = fresh[start : start + size]
-            if together:
+            if self.stacked:
                 self.known |= zip(chunk, self._together(chunk))
             else:
                 self(chunk[0])

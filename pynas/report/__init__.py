@@ -1,5 +1,6 @@
 """Reports: figures of a run."""
 
+from pynas.report.accuracies import draw_accuracies
 from pynas.report.consistency import draw_consistency
 from pynas.report.convergence import draw_convergence
 from pynas.report.correlation import draw_ranking
@@ -8,6 +9,7 @@ from pynas.report.progress import draw_progress
 from pynas.report.ranking import draw_rankings
 
 __all__ = [
+    "draw_accuracies",
     "draw_consistency",
     "draw_convergence",
     "draw_front",

@@ -36,15 +36,15 @@ def arguments(images, folder):
 
 def test_run_searches_vits_beside_a_convolutional_teacher(images, tmp_path):
     folder = tmp_path / "run"
-    words = [*arguments(images, folder), "--option", "channels=16", "--option", "head_epochs=15"]
+    words = [*arguments(images, folder), "--option", "channels=16"]
     content = json.loads(invoke("run", "--method", "dna-pp", *words))
     assert len(content["search"]["found"]) == 5
     best = content["search"]["found"][0]
     assert best["architecture"].count("|") == 3 and "x" in best["architecture"]
     assert content["exported"]["architecture"] == best["architecture"]
     assert best["madds"] <= content["search"]["limits"]["madds"]
-    # The classifier is trained, on two classes that the brightness tells apart.
-    assert content["exported"]["test_accuracy"] > 0.8
+    assert "pynas retrain" in content["exported"]["note"]
+    assert "has to be trained" in " ".join(invoke("export", "--run", folder).split())
     again = json.loads(invoke("search", folder, "--json"))
     assert again["found"] == content["search"]["found"]
     # No teacher is trained with labels.

@@ -37,7 +37,13 @@ def finished(tmp_path_factory):
 
 def test_every_stage_leaves_its_file(finished):
     folder, report = finished
-    for name in ("preferred.json", "checkpoints/last.safetensors", "scores/preferred.json", "layer-costs.npz", "search.json"):
+    for name in (
+        "preferred.json",
+        "checkpoints/last.safetensors",
+        "scores/preferred.json",
+        "layer-costs.npz",
+        "search.json",
+    ):
         assert (folder / name).is_file(), name
     found, exported = report["search"]["found"], report["exported"]
     assert report["search"]["rated"] == len(json.loads((folder / "preferred.json").read_text())["architectures"])
@@ -64,6 +70,25 @@ def test_limits_choose_among_the_preferred(finished):
     content = json.loads(invoke("search", folder, "--max-latency", "100ms", "--json"))
     assert all(0 < entry["latency"] <= 100 for entry in content["found"])
     assert "Best architectures" in invoke("search", folder)
+
+
+def test_a_dry_run_says_what_it_would_cost(finished):
+    folder, _ = finished
+    words = ["--option", "images=2", "--option", "interval=150k", "--batch-size", 8, "--limit-images", 64, "--json"]
+    content = json.loads(invoke("run", "--method", "prenas", "--dry-run", *words))
+    low, high = content["costs"]["madds"]
+    assert 10e6 < low < high < 50e6 and content["architectures"] == 10752 and content["seconds_per_step"] > 0
+    members = len(json.loads((folder / "preferred.json").read_text())["architectures"])
+    assert members * low < content["rating_madds_per_image"] < members * high
+
+
+def test_export_within_limits_in_one_command(finished):
+    folder, _ = finished
+    exported = json.loads(invoke("export", "--run", folder, "--max-params", "300k", "--json"))
+    assert exported["params"] <= 300e3
+    assert json.loads((folder / "search.json").read_text())["limits"] == {"params": 300e3}
+    with pytest.raises(InputError, match="got limits and another"):
+        invoke("export", "--run", folder, "--max-params", "300k", "--architecture", "0:0000")
 
 
 def test_limits_that_none_keeps_and_wishes_that_do_not_fit(finished):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pynas
-from pynas.costs import count_module
+from pynas.costs import cost_range, count_module
 from pynas.costs.layers import LayerCosts, LayerTable, count_layers, layer_latency
 from pynas.errors import InputError
 from pynas.spaces import Architecture, autoformer
@@ -26,11 +26,13 @@ def test_sums_are_counts_of_whole_networks(net):
 
 
 def test_many_paths_and_bounds(net):
-    table = count_layers(net, (3, 8, 8))["params"]
+    costs = count_layers(net, (3, 8, 8))
+    table = costs["params"]
     every = {cell: np.array(list(np.ndindex(*described.counts))) for cell, described in enumerate(net.space.blocks[0])}
     sums = {cell: table.paths(cell, paths) for cell, paths in every.items()}
     for cell, paths in every.items():
         assert sums[cell].tolist() == [table.of(Architecture.of([(cell, path)])) for path in paths]
+    assert table.bounds() == cost_range(net.space, costs, "params")
     assert table.bounds() == (min(s.min() for s in sums.values()), max(s.max() for s in sums.values()))
 
 

@@ -82,7 +82,7 @@ def test_together_is_one_by_one(net, norm, monkeypatch):
     rng = np.random.default_rng(0)
     architectures = [space.sample(rng) for _ in range(60)] + [space.parse("0" * 6), space.parse("1" * 6)]
     calibration, data = batches(1, 2), batches(2, 1)
-    together = ErrorRate(net, data, calibration, norm)
+    together = ErrorRate(net, data, calibration, norm, stacked=True)
     monkeypatch.setattr(together, "_chunk", lambda: 25)
     alone = ErrorRate(net, data, calibration, norm)
     np.testing.assert_allclose(together.many(architectures), [alone(architecture) for architecture in architectures])

@@ -92,3 +92,10 @@ def test_a_width_that_the_tail_lacks_is_named(layers):
     layers[2][1] = nn.Conv2d(4, 5, 1)
     with pytest.raises(InputError, match=r"expected an input of 2, 4, 6 channels, got 5 .*after the path \(0, 1, 1\)"):
         rate(layers, some_batches(), "mse", tail=fix_and_project(), paths=[(0, 1, 0), (0, 1, 1)])
+
+
+def test_nodes_of_one_width_are_stacked_whatever_they_come_from(layers):
+    tail, rows = fix_and_project(), []
+    tail.register_forward_hook(lambda module, args, y: rows.append((args[0].shape[1], len(y) // 4)))
+    rate(layers[:2], some_batches((4, 4)), "mse", "running", tail=tail, workers=1, stack="memory")
+    assert rows[-3:] == [(2, 3), (4, 3), (6, 3)]

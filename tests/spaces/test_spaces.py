@@ -54,7 +54,7 @@ def test_encoding_of_mbconv_boss():
     assert labels == ["MB6 k3", "MB6 k5", "MB3 k3", "MB3 k5"]
 
 
-@given(st.lists(st.tuples(st.integers(0, 12), st.lists(st.integers(0, 35), min_size=1, max_size=6)), min_size=1))
+@given(st.lists(st.tuples(st.integers(0, 12), st.lists(st.integers(0, 80), min_size=1, max_size=6)), min_size=1))
 def test_string_form_parses_back(choices):
     architecture = Architecture.of(choices)
     assert Architecture.parse(str(architecture)) == architecture

@@ -83,6 +83,13 @@ def test_extracted_networks_give_the_same_and_own_their_weights(net):
     assert [p.shape for p in fresh.parameters()] == [p.shape for p in model.parameters()]
 
 
+def test_extracted_networks_are_traced_for_every_batch_size(net):
+    model, images = net.extract("3:2"), torch.randn(3, 3, 8, 8)
+    batch = torch.export.Dim("batch")
+    traced = torch.export.export(model, (images[:2],), dynamic_shapes=({0: batch},)).module()
+    torch.testing.assert_close(traced(images), model(images))
+
+
 def test_branches_are_dropped_in_training_only(net):
     images, architecture = torch.randn(2, 3, 8, 8), net.space.parse("5:333")
     net.train()

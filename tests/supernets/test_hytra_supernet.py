@@ -220,3 +220,22 @@ def test_exact_search_equals_brute_force(name, seed):
         assert [entry.architecture for entry in found] == expected
         np.testing.assert_allclose([entry.score for entry in found], totals[order, 0], rtol=1e-12)
         assert found.certificate.space_size == space.size
+
+
+def test_cost_range_of_what_was_rated():
+    # As BossNAS rates: of each later block only the cell that continues the path chosen before it.
+    space = spaces.get("hytra-mini")
+    tables, table_costs = random_tables(space, 0)
+    for block, start in ((1, 1), (2, 2), (3, 2)):
+        for cell in set(range(4)) - {start}:
+            tables[block][cell].scores[:] = np.nan
+    _, _, totals = joined(space, tables, table_costs)
+    kept = totals[~np.isnan(totals[:, 0]), 1]
+    rated = [[~np.isnan(table.scores) for table in cells] for cells in tables]
+    assert 0 < len(kept) < len(totals)
+    assert costs.cost_range(space, table_costs, "madds", rated) == (kept.min(), kept.max())
+    assert costs.cost_range(space, table_costs, "madds") == (totals[:, 1].min(), totals[:, 1].max())
+    for mask in rated[2]:
+        mask[:] = False
+    with pytest.raises(InputError, match="rated paths in block 2 that continue those before it"):
+        costs.cost_range(space, table_costs, "madds", rated)

@@ -1,0 +1,129 @@
+"""BYOL's augmentation of a whole batch in memory: parameters are drawn per image, arithmetic is done for all at once.
+
+What torchvision's transforms do to one image at a time, an order of magnitude faster, on GPUs too. The order of the colour
+changes is drawn once per batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+# ColorJitter's ranges of brightness, contrast, saturation and hue, and what share of images is changed.
+JITTER, JITTERED, GREY, BLURRED, SOLARIZED = (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 0.55, 0.1
+
+
+class Strong:
+    """Crop and resize, mirror (where `flip`), colour jitter, grey, blur, solarise: uint8 `[B, 3, H, W]` to the same.
+
+    scale: range of the crop's share of the area; its sides' ratio is within 3/4..4/3. Parameters come from torch's CPU
+    generator, whatever the device.
+    """
+
+    def __init__(self, scale: tuple[float, float], flip: bool = True) -> None:
+        self.scale, self.flip = scale, flip
+
+    def __call__(self, images: Tensor) -> Tensor:
+        batch, _, height, width = images.shape
+        x = resized_crops(images.float() / 255, *draw_crops(batch, height, width, self.scale))
+        if self.flip:
+            x = torch.where(_some(0.5, x), x.flip(-1), x)
+        x = torch.where(_some(JITTERED, x), jitter(x), x)
+        x = torch.where(_some(GREY, x), grey(x).expand_as(x), x)
+        x = torch.where(_some(BLURRED, x), blur(x, 0.1 + 1.9 * torch.rand(batch), max(3, height // 10 | 1)), x)
+        x = torch.where(_some(SOLARIZED, x) & (x >= 128 / 255), 1 - x, x)
+        return (x * 255).round().to(torch.uint8)
+
+
+def _some(share: float, like: Tensor) -> Tensor:
+    """Which images are changed, `[B, 1, 1, 1]`."""
+    return (torch.rand(len(like)) < share).to(like.device)[:, None, None, None]
+
+
+def draw_crops(batch: int, height: int, width: int, scale: tuple[float, float]) -> tuple[Tensor, ...]:
+    """Top, left, height and width of a crop per image, int64 `[B]`, as torchvision's RandomResizedCrop draws them:
+    the first of ten tries that fits, else the whole image."""
+    tries = 10
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * torch.rand(batch, tries))
+    ratio = torch.exp(math.log(3 / 4) + 2 * math.log(4 / 3) * torch.rand(batch, tries))
+    widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    first = fits.int().argmax(1)
+    rows = torch.arange(batch)
+    h = torch.where(fits.any(1), heights[rows, first], height)
+    w = torch.where(fits.any(1), widths[rows, first], width)
+    top = (torch.rand(batch) * (height - h + 1)).long()
+    left = (torch.rand(batch) * (width - w + 1)).long()
+    return top, left, h, w
+
+
+def resized_crops(x: Tensor, top: Tensor, left: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
+    """Crop each image `[B, C, H, W]` and resize it back bilinearly; float."""
+    height, width = x.shape[2:]
+    rows = _positions(top, heights, height, x)
+    columns = _positions(left, widths, width, x)
+    grid = torch.stack([columns[:, None, :].expand(-1, height, -1), rows[:, :, None].expand(-1, -1, width)], 3)
+    return F.grid_sample(x, grid, "bilinear", "border", align_corners=False)
+
+
+def _positions(start: Tensor, length: Tensor, size: int, like: Tensor) -> Tensor:
+    """Where the pixels of a line are sampled, `[B, size]` in grid_sample's units; never beyond the crop."""
+    start, length = start.to(like)[:, None], length.to(like)[:, None]
+    position = (torch.arange(size, device=like.device) + 0.5) * (length / size) - 0.5
+    position = start + torch.minimum(position.clamp_min(0), length - 1)
+    return (2 * position + 1) / size - 1
+
+
+def jitter(x: Tensor) -> Tensor:
+    """Brightness, contrast, saturation and hue by factors drawn per image, in an order drawn for all."""
+    factors = [((2 * torch.rand(len(x)) - 1) * most).to(x)[:, None, None, None] for most in JITTER]
+    for change in torch.randperm(4).tolist():
+        factor = 1 + factors[change]
+        if change == 0:
+            x = (x * factor).clamp(0, 1)
+        elif change == 1:
+            x = _blend(x, grey(x).mean((2, 3), keepdim=True), factor)
+        elif change == 2:
+            x = _blend(x, grey(x), factor)
+        else:
+            x = turn_hue(x, factors[3])
+    return x
+
+
+def grey(x: Tensor) -> Tensor:
+    """Luma `[B, 1, H, W]`."""
+    return tv.rgb_to_grayscale(x)
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x + (1 - factor) * other).clamp(0, 1)
+
+
+def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue of `[B, 3, H, W]` by a share of the circle, `[B, 1, 1, 1]`."""
+    most, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    spread = most - least
+    red, green, blue = (x / spread.clamp_min(1e-12)).split(1, 1)
+    hue = torch.where(
+        x[:, :1] == most, (green - blue) % 6, torch.where(x[:, 1:2] == most, blue - red + 2, red - green + 4)
+    )
+    hue = hue + 6 * turn
+    # Each channel is at its height for a third of the circle around its own place (0, 2 and 4 sixths for r, g and b).
+    places = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
+    k = (places + hue) % 6
+    return most - spread * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def blur(x: Tensor, sigma: Tensor, size: int) -> Tensor:
+    """Gaussian blur with a deviation in pixels per image `[B]`, an odd size of the kernel for all, reflected borders."""
+    at = torch.arange(size, dtype=torch.float32) - size // 2
+    kernel = torch.exp(-0.5 * (at / sigma[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(x).repeat_interleave(3, 0)
+    pad = size // 2
+    planes = F.pad(x, [pad] * 4, mode="reflect").flatten(0, 1)[None]
+    planes = F.conv2d(planes, kernel[:, None, None, :], groups=len(kernel))
+    return F.conv2d(planes, kernel[:, None, :, None], groups=len(kernel)).view_as(x)

@@ -1,0 +1,85 @@
+"""The batched augmentation against torchvision's, image by image."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
+
+from pynas.data import strong
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(6, 3, 5, 5), (12, 16), mode="bicubic").clamp(0, 1)
+    return torch.cat([smooth, torch.rand(4, 3, 12, 16), torch.full((1, 3, 12, 16), 0.3)])
+
+
+def test_crops_are_torchvisions(images):
+    crops = strong.draw_crops(len(images), 12, 16, (0.2, 1.0))
+    found = strong.resized_crops(images, *crops)
+    for image, result, top, left, height, width in zip(images, found, *map(torch.Tensor.tolist, crops)):
+        expected = tv.resized_crop(image, top, left, height, width, [12, 16], antialias=True)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+def test_crops_are_drawn_as_torchvision_draws_them():
+    """Area and ratio within their ranges; the same mean area and the same share of left edges."""
+    torch.manual_seed(1)
+    top, left, height, width = strong.draw_crops(4000, 32, 24, (0.2, 1.0))
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 32).all() and (left + width <= 24).all()
+    drawn = [v2.RandomResizedCrop.make_params(crop, [torch.empty(3, 32, 24)]) for crop in
+             [v2.RandomResizedCrop(32, scale=(0.2, 1.0))] for _ in range(4000)]  # fmt: skip
+    for mine, name in ((top, "top"), (left, "left"), (height, "height"), (width, "width")):
+        theirs = np.array([params[name] for params in drawn])
+        assert mine.double().mean() == pytest.approx(theirs.mean(), abs=4 * theirs.std() / 4000**0.5 * 2**0.5)
+
+
+def test_hue_is_torchvisions(images):
+    turns = torch.linspace(-0.5, 0.5, len(images))
+    found = strong.turn_hue(images, turns[:, None, None, None])
+    for image, turn, result in zip(images, turns.tolist(), found):
+        torch.testing.assert_close(result, tv.adjust_hue(image, turn), atol=1e-4, rtol=0)
+
+
+def test_blur_is_torchvisions(images):
+    sigma = torch.linspace(0.1, 2, len(images))
+    found = strong.blur(images, sigma, 5)
+    for image, deviation, result in zip(images, sigma.tolist(), found):
+        torch.testing.assert_close(result, tv.gaussian_blur(image, [5, 5], [deviation, deviation]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_jitter_is_torchvisions(images, seed):
+    torch.manual_seed(seed)
+    found = strong.jitter(images)
+    torch.manual_seed(seed)
+    factors = [((2 * torch.rand(len(images)) - 1) * most).tolist() for most in strong.JITTER]
+    order = torch.randperm(4).tolist()
+    for index, result in enumerate(found):
+        expected = images[index]
+        for change in order:
+            value = factors[change][index]
+            apply = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)[change]
+            expected = apply(expected, value if change == 3 else 1 + value)
+        torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+
+
+def test_shares_and_types():
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (2000, 3, 4, 4), dtype=torch.uint8)
+    found = strong.Strong((1.0, 1.0), flip=False)(images)
+    assert found.dtype == torch.uint8 and found.shape == images.shape
+    grey = (found.amax(1) - found.amin(1) <= 1).flatten(1).all(1).double().mean()
+    assert grey == pytest.approx(strong.GREY, abs=0.04)
+    torch.manual_seed(3)
+    first = strong.Strong((0.2, 1.0))(images)
+    torch.manual_seed(3)
+    assert torch.equal(first, strong.Strong((0.2, 1.0))(images))
+
+
+def test_images_of_one_value_stay_finite():
+    for value in (0, 255):
+        found = strong.Strong((0.2, 1.0))(torch.full((64, 3, 8, 8), value, dtype=torch.uint8))
+        assert found.shape == (64, 3, 8, 8)
