@@ -63,7 +63,8 @@ class Results:
         if (path := folder / "subnet.safetensors").exists():
             self.model, made_from = load_subnet(path, self.space)
             self.exported = dict(made_from)
-        for there, what, stage in ((self.tables, "scores", "rate --run"), (self.search, "a search", "search"),
+        # A search by trial rates whole networks: it leaves no scores of paths.
+        for there, what, stage in ((self.tables or self.search, "scores", "rate --run"), (self.search, "a search", "search"),
                                    (self.exported, "an exported network", "export --run")):  # fmt: skip
             if not there:
                 self.missing.append(f"{what} (pynas {stage} {folder})")

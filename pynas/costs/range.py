@@ -19,7 +19,7 @@ def cost_range(
 ) -> Range:
     """(least, greatest) cost `name` over all architectures, the fixed part included; exact, block after block.
 
-    rated[b][cell]: bool, the shape of the cell's table: the paths that count; None: all. Where a block was rated after
+    rated: by `[b][cell]`, bool, the shape of the cell's table: the paths that count; None: all. Where a block was rated after
     one chosen path only, as BossNAS does, others cannot be found.
 
     Raises:

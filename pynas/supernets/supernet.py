@@ -1,4 +1,4 @@
-"""A supernet: one module per candidate, nested as blocks[b][cell][layer][candidate]."""
+"""A supernet: one module per candidate, nested as `blocks[b][cell][layer][candidate]`."""
 
 from __future__ import annotations
 

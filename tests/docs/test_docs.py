@@ -1,5 +1,6 @@
 """The documentation: tutorials run and are short, what it names exists, and the site builds without a warning."""
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -155,6 +156,17 @@ def test_the_reference_lists_every_public_class_and_function(name):
     public = [getattr(module, each) for each in module.__all__]
     wanted = {f"{t.__module__}.{t.__qualname__}" for t in public if inspect.isclass(t) or inspect.isfunction(t)}
     assert wanted <= set(listed) and len(listed) == len(set(listed))
+
+
+def test_docstrings_hold_no_accidental_links():
+    """`[b][cell]` is a link in Markdown unless it stands between backticks."""
+    for path in (ROOT / "pynas").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)) and not getattr(
+                node, "name", ""
+            ).startswith("_"):
+                text = re.sub(r"`[^`]*`", "", ast.get_docstring(node) or "")
+                assert "][" not in text, (path.name, getattr(node, "name", ""), re.findall(r".*\]\[.*", text))
 
 
 @pytest.mark.slow
