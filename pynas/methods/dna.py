@@ -25,6 +25,7 @@ from pynas.supernets import Supernet
 from pynas.teachers import Teacher, as_teacher
 
 AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class DNA(nn.Module):
@@ -39,7 +40,8 @@ class DNA(nn.Module):
     (`Projection`): its principal components, fitted on the first `projection_batches` training batches.
 
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`, one name per block.
-    learning_rates: Adam's starting rates for the first block and for the others (section 4.3); decay: factor per epoch.
+    learning_rates: Adam's starting rates for the first block and for the others (section 4.3); decay: factor every
+        `decay_every` epochs. optimizer: "adam", or "adamw", which the paper trains ViTs by, with decay_every=3.
     loss_weights: what block k's training loss is multiplied by (lambda_k); 1 each by default.
     teacher_norm: "running" (the teacher's own statistics) or "batch" (as the released code does); default: as it is.
     amp: "bfloat16" or "float16" (with loss scaling) for the training's forward passes; None is float32.
@@ -62,6 +64,8 @@ class DNA(nn.Module):
         image_shape: tuple[int, int, int] | None = None,
         learning_rates: tuple[float, float] = (0.002, 0.005),
         decay: float = 0.9,
+        decay_every: int = 1,
+        optimizer: str = "adam",
         projection_batches: int = 4,
         loss_weights: Sequence[float] | None = None,
         teacher_norm: str | None = None,
@@ -80,12 +84,17 @@ class DNA(nn.Module):
             self.teacher = Teacher(self.teacher.module, self.teacher.taps, teacher_norm, self.teacher.made_from)
         side = net.space.image_size
         self.image_shape = image_shape or (3, side, side)
-        self.learning_rates, self.decay, self.projection_batches = learning_rates, decay, projection_batches
+        if decay_every < 1:
+            raise InputError(f"[dna] expected decay_every of at least 1 epoch, got {decay_every}")
+        self.learning_rates, self.decay, self.decay_every = learning_rates, decay, decay_every
+        self.projection_batches = projection_batches
         self.loss_weights = check_weights(loss_weights, len(net.space))
-        for name, value, known in (("amp", amp, (None, *AMP)), ("strategy", strategy, ("concurrent", *STRATEGIES))):
+        known_options = (("amp", amp, (None, *AMP)), ("strategy", strategy, ("concurrent", *STRATEGIES)),
+                         ("optimizer", optimizer, tuple(OPTIMIZERS)))  # fmt: skip
+        for name, value, known in known_options:
             if value not in known:
                 raise InputError(f"[dna] expected {name} to be one of {', '.join(map(str, known))}, got {value!r}")
-        self.amp = None if amp is None else AMP[amp]
+        self.amp, self.optimizer_type = None if amp is None else AMP[amp], OPTIMIZERS[optimizer]
         self.scaler: torch.amp.GradScaler | None = None
         shapes = check_taps(self.teacher, net, self.image_shape)
         self.projections = nn.ModuleList(Projection(have[0], want[0]) for have, want in shapes)
@@ -127,13 +136,13 @@ class DNA(nn.Module):
             groups.append({"params": list(self.net.head.parameters()), "lr": rest})
         if self.amp == torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type)
-        return torch.optim.Adam([group for group in groups if group["params"]])
+        return self.optimizer_type([group for group in groups if group["params"]])
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """Learning rates shrink by `decay` after every epoch (of a block's own training, where these come in turn)."""
+        """Rates shrink by `decay` after every `decay_every` epochs (of a block's own training, where these come in turn)."""
         if self.progressive is not None:
             progress -= self.progressive.stage_at(progress, epochs) * epochs / len(self.net.space)
-        return self.decay ** int(progress + 1e-9)
+        return self.decay ** (int(progress + 1e-9) // self.decay_every)
 
     def before_step(self, progress: float, epochs: int, optimizer: torch.optim.Optimizer) -> None:
         """Where blocks train in turn: rate the block that is done, and begin the next one."""

@@ -141,3 +141,13 @@ def test_killed_runs_end_with_the_same_weights(tmp_path, options, accumulate):
 def test_unknown_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
         make(**options)
+
+
+def test_the_recipe_for_vits():
+    """AdamW, rates shrink every three epochs (section 4.3)."""
+    method = make(optimizer="adamw", decay_every=3, decay=0.9)
+    assert type(method.optimizer()) is torch.optim.AdamW
+    assert [method.rate_factor(p, 20) for p in (0, 2.99, 3.0, 5.5, 6.0)] == pytest.approx([1, 1, 0.9, 0.9, 0.81])
+    for options, message in (({"optimizer": "sgd"}, "adam, adamw, got 'sgd'"), ({"decay_every": 0}, "got 0")):
+        with pytest.raises(InputError, match=message):
+            make(**options)
