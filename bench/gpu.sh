@@ -42,6 +42,7 @@ done
 if wanted bench; then
   for file in bench/[a-z]*.py; do
     stem=$(basename "$file" .py)
+    grep -qE '"--device"|bench._timer' "$file" || continue  # search by trial and proxies run on the host
     step "bench $stem" "$python" -m "bench.$stem" --device cuda --json "$folder/bench.jsonl"
   done
 fi
