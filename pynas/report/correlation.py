@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import rankdata
 
 from pynas.report.figures import save_figure
@@ -99,6 +100,7 @@ def _draw_rank_density(axes: Axes, predicted: np.ndarray, true: np.ndarray) -> N
     axes.set_ylabel("predicted rank")
     axes.set_xlim(1, n)
     axes.set_ylim(1, n)
+    axes.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.legend(loc="lower right")

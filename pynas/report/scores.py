@@ -29,6 +29,7 @@ def score_figure(tables: Sequence[ScoreTable], chosen: Choice | None = None) -> 
         axes.axvline(score, color="tab:red", linewidth=1.2, label=f"chosen, {better:,} better")
     axes.set_xlabel("score (lower is better)")
     axes.set_ylabel("paths")
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # more would run into each other
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if len(tables) > 1 or chosen is not None:
         axes.legend()
