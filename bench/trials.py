@@ -30,7 +30,9 @@ def main() -> None:
         for name, search in SEARCHES.items():
             runs = [search(space, lambda a: error[a[0].path], budget, seed=seed) for seed in range(arguments.seeds)]
             best = [run.scores.min() for run in runs]
-            print(f"{budget} ratings, {name:<12}  median {np.median(best):.2f} %  from {min(best):.2f} to {max(best):.2f}")
+            print(
+                f"{budget} ratings, {name:<12}  median {np.median(best):.2f} %  from {min(best):.2f} to {max(best):.2f}"
+            )
 
 
 if __name__ == "__main__":

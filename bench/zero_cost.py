@@ -71,7 +71,9 @@ def main() -> None:
             ranked = np.where(np.isfinite(values), values, finite.min() - 1)
             tau = stats.kendalltau(ranked, accuracy).statistic
             mbr = mean_best_rank(ranked, accuracy, groups, lower_is_better=False)
-            print(f"  {proxy:14s} tau {tau:6.3f}   mBR {mbr:5.3f}   without a score {np.isinf(values).sum()}", flush=True)
+            print(
+                f"  {proxy:14s} tau {tau:6.3f}   mBR {mbr:5.3f}   without a score {np.isinf(values).sum()}", flush=True
+            )
 
 
 if __name__ == "__main__":

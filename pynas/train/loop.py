@@ -192,7 +192,9 @@ class _Trainer:
     def kept(self) -> str:
         """Where the last good weights are."""
         there = self.run is not None and (self.run / LAST).exists()
-        return f"the checkpoint before it is kept: {self.run / LAST}" if self.run and there else "there is no checkpoint yet"
+        if self.run is None or not there:
+            return "there is no checkpoint yet"
+        return f"the checkpoint before it is kept: {self.run / LAST}"
 
     def save(self) -> None:
         """Metrics first, then the checkpoint: lines after a checkpoint's step are dropped when it is resumed."""
