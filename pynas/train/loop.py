@@ -191,8 +191,7 @@ class _Trainer:
 
     def kept(self) -> str:
         """Where the last good weights are."""
-        there = self.run is not None and (self.run / LAST).exists()
-        if self.run is None or not there:
+        if self.run is None or not (self.run / LAST).exists():
             return "there is no checkpoint yet"
         return f"the checkpoint before it is kept: {self.run / LAST}"
 
