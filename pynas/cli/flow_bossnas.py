@@ -27,14 +27,10 @@ MORE = {"rating": None, "centre_of": "average", "population": None, "generations
 DEFAULTS = {"hidden": 512, "dim": 128, "rate": 19.2}
 
 
-def _option(run: Run, name: str) -> Any:
-    return run.settings.options.get(name, MORE[name])
-
-
 def build(run: Run, show: Show) -> methods.BossNAS:
     """The method; only target="distillation" has a teacher."""
-    options = DEFAULTS | {name: value for name, value in run.settings.options.items() if name not in MORE}
-    teacher = run.teacher(show.teacher()) if options.get("target") == "distillation" else None
+    options = run.method_options
+    teacher = run.teacher(show.teacher()) if options["target"] == "distillation" else None
     net, data = run.net, run.data
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.settings.seed)  # of the heads
@@ -64,9 +60,9 @@ def trained(run: Run, show: Show) -> tuple[methods.BossNAS, list[list[ScoreTable
         if bar is not None:
             bar(step.step)
 
-    every = _option(run, "rate_every")
-    rating = methods.PathRating(_option(run, "rating"), centre_of=_option(run, "centre_of"),
-                                population=_option(run, "population"), generations=_option(run, "generations"))  # fmt: skip
+    every = run.options["rate_every"]
+    rating = methods.PathRating(run.options["rating"], centre_of=run.options["centre_of"],
+                                population=run.options["population"], generations=run.options["generations"])  # fmt: skip
     tables = fit_blocks(
         method,
         run.loader("train", "strong", method.views),
@@ -76,7 +72,7 @@ def trained(run: Run, show: Show) -> tuple[methods.BossNAS, list[list[ScoreTable
         seed=settings.seed,
         accumulate=settings.accumulate,
         rate_epochs=range(every, settings.epochs, every) if every else (),
-        calibration_batches=_option(run, "calibration_batches"),
+        calibration_batches=run.options["calibration_batches"],
         on_step=on_step,
         rating=rating,
     )
@@ -121,7 +117,7 @@ def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
     net.head = method.net.head
     model = export.subnet(net, architecture, run.data.image_shape)
     stages.recalibrate(run, model)
-    fit_head(model, run.loader("train", "standard"), _option(run, "head_epochs"), seed=run.settings.seed)
+    fit_head(model, run.loader("train", "standard"), run.options["head_epochs"], seed=run.settings.seed)
     return stages.write_subnet(run, model.requires_grad_(True), architecture, digest(trained_state(method)))
 
 

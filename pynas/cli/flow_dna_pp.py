@@ -20,8 +20,7 @@ DEFAULTS = {"trust": 0.03}
 def build(run: Run, show: Show) -> Any:
     """The method with a teacher by its timm name (fresh with --no-pretrained) or a small one with fresh weights."""
     teacher = run.named_teacher or fresh_small(run)
-    options = DEFAULTS | run.settings.options
-    return methods.DNAPlusPlus(run.net, teacher, image_shape=run.data.image_shape, **options)
+    return methods.DNAPlusPlus(run.net, teacher, image_shape=run.data.image_shape, **run.method_options)
 
 
 def fresh_small(run: Run) -> teachers.Teacher:

@@ -22,16 +22,12 @@ _ACCURACIES = "pynas.accuracies"
 SELECTION = {"interval": "50k", "top": 1, "cost": "params", "normaliser": "layer", "allocation": "exact", "images": 64}
 
 
-def _options(run: Run) -> dict[str, Any]:
-    return {**run.flow.options, **run.settings.options}
-
-
 def preferred(run: Run, show: Show) -> PreferredSpace:
     """The preferred space, selected with the run's fresh weights once and kept as preferred.json."""
     path = run.folder / selecting.FILE
     if path.exists():
         return load_preferred(path, run.space)
-    chosen = {name: _options(run)[name] for name in SELECTION}
+    chosen = {name: run.options[name] for name in SELECTION}
     read = milliseconds if chosen["cost"] == "latency" else quantity
     wish = selecting.Selection(**{**chosen, "interval": read(str(chosen["interval"]))}, seed=run.settings.seed)
     net = selecting.fresh_net(run.space, run.data.num_classes, run.settings.seed)
@@ -44,8 +40,7 @@ def build(run: Run, show: Show) -> methods.PreNAS:
     """The method on the preferred architectures."""
     net = selecting.check_space(run.net)
     members = [one.architecture for one in preferred(run, show).members]
-    options = _options(run)
-    return methods.PreNAS(net, members, **{name: options[name] for name in run.flow.method_options})
+    return methods.PreNAS(net, members, **run.method_options)
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:

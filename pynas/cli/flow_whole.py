@@ -49,7 +49,7 @@ def chosen(run: Run) -> dict[str, Any]:
     Raises:
         InputError: an unknown search.
     """
-    options = {**run.flow.options, **run.settings.options}
+    options = run.options
     if options["search"] not in (*SEARCHES, "all"):
         raise InputError(f"[run] expected search to be one of {', '.join(SEARCHES)}, all, got {options['search']!r}")
     return options
@@ -57,14 +57,13 @@ def chosen(run: Run) -> dict[str, Any]:
 
 def build(run: Run, show: Show) -> Any:
     """The method on the run's supernet."""
-    options = chosen(run)
-    return run.flow.method(run.net, **{name: options[name] for name in run.flow.method_options})
+    chosen(run)
+    return run.flow.method(run.net, **run.method_options)
 
 
 def train(run: Run, show: Show) -> None:
     """Train the supernet."""
-    loader = run.loader("train", chosen(run)["augmentation"], run.flow.views)
-    fit(run.method(show), loader, run.settings.epochs, run.folder, seed=run.settings.seed, on_step=show.steps())
+    stages.train(run, show, chosen(run)["augmentation"])
 
 
 def ready(run: Run, show: Show) -> tuple[Any, str]:

@@ -10,7 +10,7 @@ import torch
 
 from pynas import export
 from pynas.cli.display import Show
-from pynas.cli.stages import SEARCH, Run
+from pynas.cli.stages import Run, found_architecture
 from pynas.data import ImageData, load
 from pynas.errors import InputError
 from pynas.export.recipes import RECIPES
@@ -85,8 +85,7 @@ def _architecture(run: Run, text: str | None) -> Architecture:
     exported = run.folder / "subnet.safetensors"
     if exported.exists():
         return run.space.parse(export.load_subnet(exported, run.space)[1]["architecture"])
-    found = read_json(run.folder / "search.json", SEARCH)["found"]
-    return run.space.parse(found[0]["architecture"])
+    return found_architecture(run)
 
 
 def _model(run: Run, architecture: Architecture, start: str) -> torch.nn.Module:

@@ -45,6 +45,16 @@ class Run:
         flow.check_options(settings.options)
         self.space = spaces.get(settings.space)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options of the flow, with the defaults for those left open."""
+        return {**self.flow.options, **self.settings.options}
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """Those among them that the method's constructor takes."""
+        return {name: self.options[name] for name in self.flow.method_options}
+
     @cached_property
     def data(self) -> ImageData:
         """The images, at the size that the space is meant for unless the settings say another.

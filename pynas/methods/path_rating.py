@@ -76,9 +76,7 @@ def rate_block(
     """
     kind = settings.kind or (method.target if not len(method.ema_heads) else "centre")
     _check_kind(method, kind)
-    tail = (
-        None if kind == "centre" else _probe(method, block, calibration, settings, seed) if kind == "linear" else None
-    )
+    tail = _probe(method, block, calibration, settings, seed) if kind == "linear" else None
     still = [method.features(first_view(images), block) for images, _ in calibration]
 
     def score(choices: Sequence[Choice]) -> dict[Choice, float]:
