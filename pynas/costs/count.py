@@ -53,16 +53,7 @@ def count(net: Supernet, image_shape: tuple[int, int, int]) -> Costs:
     Raises:
         InputError: paths of a block that end alike and put out different shapes.
     """
-    counted: dict[tuple[int, tuple[int, ...]], tuple[dict[str, int], tuple[int, ...]]] = {}
-
-    def visit(module: nn.Module, shape: tuple[int, ...], _: tuple) -> tuple[dict[str, int], tuple[int, ...]]:
-        """Once for a candidate that several cells hold."""
-        key = (id(module), shape)
-        if key not in counted:
-            counted[key] = count_module(alone(module, shape), shape)
-        return counted[key]
-
-    walked = walk(net, tuple(image_shape), visit)
+    walked = walk(net, tuple(image_shape), lambda module, shape, _: count_module(alone(module, shape), shape))
     tables = {name: walked.tables(itemgetter(name)) for name in NAMES}
     fixed = {name: walked.fixed(itemgetter(name)) for name in NAMES}
     return Costs(tables, fixed, {"space": net.space.name, "image_shape": list(image_shape)})

@@ -81,13 +81,5 @@ def end_state(space: Space, block: int, choice: Choice) -> object:
 
 def block_widths(net: Supernet, image_shape: tuple[int, int, int]) -> list[list[int]]:
     """Per block, the numbers of channels that its paths can end with, ascending."""
-    known: dict[tuple[int, tuple[int, ...]], tuple[int, ...]] = {}
-
-    def visit(module: nn.Module, shape: tuple[int, ...], _: tuple) -> tuple[None, tuple[int, ...]]:
-        # Cells that differ only in where they start hold the same modules.
-        if (id(module), shape) not in known:
-            known[id(module), shape] = output_shape(module, shape)
-        return None, known[id(module), shape]
-
-    walked = Walked(net, image_shape, visit)
+    walked = Walked(net, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
     return [sorted({shape[0] for cell in cells for shape in cell.shapes[-1]}) for cells in walked.blocks]

@@ -20,7 +20,7 @@ from pynas.methods.path_losses import TARGETS, bootstrap_losses, build_heads, ch
 from pynas.methods.path_rating import PathRating, rate_block
 from pynas.methods.sampling import SAMPLERS, BlockSampler
 from pynas.methods.schedule import lars, warm_cosine
-from pynas.methods.views import check_views, first_view
+from pynas.methods.views import check_views, first_view, place
 from pynas.rating import ScoreTable
 from pynas.spaces import Cell, Choice
 from pynas.supernets import Supernet, evaluating
@@ -296,7 +296,7 @@ class BossNAS(nn.Module):
 
     def place(self, images: Tensor) -> Tensor:
         """Images on the method's device, channels last."""
-        return images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        return place(self.heads, images)
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where `amp` asks for it."""

@@ -14,11 +14,13 @@ from torch.nn import functional
 
 from pynas.errors import InputError
 from pynas.methods.block_batches import Batches, BlockBatches, check_taps
+from pynas.methods.checks import check_one_of
 from pynas.methods.feature_cache import FeatureCache
 from pynas.methods.functional import Tail, is_functional
 from pynas.methods.progressive import STRATEGIES, Progressive
 from pynas.methods.projection import Projection
 from pynas.methods.sampling import uniform_path
+from pynas.methods.views import place
 from pynas.rating import ScoreTable, rate
 from pynas.spaces import Architecture, Choice
 from pynas.supernets import Supernet
@@ -89,11 +91,9 @@ class DNA(nn.Module):
         self.learning_rates, self.decay, self.decay_every = learning_rates, decay, decay_every
         self.projection_batches = projection_batches
         self.loss_weights = check_weights(loss_weights, len(net.space))
-        known_options = (("amp", amp, (None, *AMP)), ("strategy", strategy, ("concurrent", *STRATEGIES)),
-                         ("optimizer", optimizer, tuple(OPTIMIZERS)))  # fmt: skip
-        for name, value, known in known_options:
-            if value not in known:
-                raise InputError(f"[dna] expected {name} to be one of {', '.join(map(str, known))}, got {value!r}")
+        check_one_of("dna", "amp", amp, (None, *AMP))
+        check_one_of("dna", "strategy", strategy, ("concurrent", *STRATEGIES))
+        check_one_of("dna", "optimizer", optimizer, tuple(OPTIMIZERS))
         self.amp, self.optimizer_type = None if amp is None else AMP[amp], OPTIMIZERS[optimizer]
         self.scaler: torch.amp.GradScaler | None = None
         shapes = check_taps(self.teacher, net, self.image_shape)
@@ -254,7 +254,7 @@ class DNA(nn.Module):
 
     def place(self, images: Tensor) -> Tensor:
         """Images on the method's device, channels last: the layout that convolutions run fastest in."""
-        return images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        return place(self.net, images)
 
 
 def head_loss(output: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:

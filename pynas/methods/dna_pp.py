@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,16 @@ from torch import nn
 
 from pynas.errors import InputError
 from pynas.methods.block_batches import check_taps
-from pynas.methods.learning_teacher import LearningTeacher, batch_statistics
+from pynas.methods.learning_teacher import LearningTeacher
 from pynas.methods.projection import Projection
 from pynas.methods.sampling import uniform_path
 from pynas.methods.schedule import lars, warm_cosine
 from pynas.methods.self_supervised_loss import SelfSupervisedLoss
+from pynas.methods.views import place
 from pynas.rating import ScoreTable, rate
 from pynas.spaces import Choice
 from pynas.supernets import Supernet, evaluating
+from pynas.supernets.modes import batch_statistics
 from pynas.teachers import Teacher, as_teacher
 
 # (images, labels); images are a tensor or a list of two views.
@@ -159,12 +160,10 @@ class DNAPlusPlus(nn.Module):
 
     def views(self, images: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """What the teacher and what the supernet sees, on the method's device, channels last."""
-        device = next(self.net.parameters()).device
         views = images if isinstance(images, (list, tuple)) else [images, images]
         if len(views) != 2:
             raise InputError(f"[dna-pp] expected one or two views of the images, got {len(views)}")
-        first, second = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in views)
-        return first, second
+        return place(self.net, views[0]), place(self.net, views[1])
 
 
 class BlockBatches:
@@ -187,8 +186,8 @@ class BlockBatches:
             first, second = method.views(images)
             if len(first) < 2:
                 continue
-            own = batch_statistics(teacher, project) if self.norm == "batch" else nullcontext()
-            with evaluating(net.stem), evaluating(teacher), evaluating(project), own:
+            mode = batch_statistics if self.norm == "batch" else evaluating
+            with evaluating(net.stem), mode(teacher), mode(project):
                 target = project(teacher(first)[block])
                 x = net.enter(second) if block == 0 else method.entries[block - 1](teacher(second)[block - 1])
             yield x, target

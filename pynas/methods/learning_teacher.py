@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.teachers import Teacher
 
@@ -42,26 +40,6 @@ class LearningTeacher(nn.Module):
             for handle in handles:
                 handle.remove()
         return [features[tap] for tap in self.taps]
-
-
-@contextmanager
-def batch_statistics(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation, but batch norm takes the statistics of each batch; modes are put back, stored statistics stay."""
-    parts = [part for module in modules for part in module.modules()]
-    modes = [part.training for part in parts]
-    norms = [part for part in parts if isinstance(part, _BatchNorm)]
-    tracked = [norm.track_running_stats for norm in norms]
-    for part in parts:
-        part.training = isinstance(part, _BatchNorm)
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for part, mode in zip(parts, modes):
-            part.training = mode
-        for norm, track in zip(norms, tracked):
-            norm.track_running_stats = track
 
 
 class _Done(Exception):

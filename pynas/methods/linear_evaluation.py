@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pynas.methods.pinas import check_net, place
+from pynas.methods.pinas import check_net
+from pynas.methods.views import place
 from pynas.supernets.modes import batch_statistics
 
 

@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from pynas.errors import InputError
-from pynas.methods.pinas import check_net, cosine, place
+from pynas.methods.pinas import check_net
 from pynas.methods.sampling import fair_architectures
+from pynas.methods.schedule import warm_cosine
+from pynas.methods.views import place
 from pynas.spaces import Architecture
 
 SAMPLING = ("uniform", "fair")
@@ -53,7 +55,7 @@ class OneShot(nn.Module):
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """A cosine from 1 to 0."""
-        return cosine(progress, epochs)
+        return warm_cosine(progress, epochs)
 
     def architectures(self, rng: np.random.Generator) -> list[Architecture]:
         """The paths of a step."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,8 +12,11 @@ from torch import nn
 from torch.nn import functional
 
 from pynas.errors import InputError
+from pynas.methods.ema import frozen_copy
 from pynas.methods.sampling import differing_pair
+from pynas.methods.schedule import warm_cosine
 from pynas.methods.shuffle import shuffled, unshuffled
+from pynas.methods.views import place
 from pynas.nn import FeatureQueue
 from pynas.ops.queue_nce import queue_nce
 from pynas.spaces import Architecture
@@ -77,8 +78,8 @@ class PiNAS(nn.Module):
         width = net.classifier.in_features
         norm = [nn.BatchNorm1d(width)] if projector_norm else []
         self.projector = nn.Sequential(nn.Linear(width, width), *norm, nn.ReLU(), nn.Linear(width, dim))
-        self.key_net = copy.deepcopy(net).requires_grad_(False) if mean_teacher else None
-        self.key_projector = copy.deepcopy(self.projector).requires_grad_(False) if mean_teacher else None
+        self.key_net = frozen_copy(net) if mean_teacher else None
+        self.key_projector = frozen_copy(self.projector) if mean_teacher else None
         self.queue = FeatureQueue(queue_size, dim) if negatives else None
         self.spread, self.collapsed = 1.0, False
 
@@ -96,7 +97,7 @@ class PiNAS(nn.Module):
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """A cosine from 1 to 0."""
-        return cosine(progress, epochs)
+        return warm_cosine(progress, epochs)
 
     def training_step(
         self, images: Sequence[torch.Tensor], labels: torch.Tensor, rng: np.random.Generator
@@ -182,14 +183,3 @@ def check_net(name: str, net: Any) -> None:
         raise InputError(
             f"[{name}] expected a supernet whose head has features and a classifier, got {type(head).__name__}"
         )
-
-
-def cosine(progress: float, epochs: int) -> float:
-    """Half a cosine from 1 at the start to 0 after `epochs`."""
-    return 0.5 * (1 + math.cos(math.pi * progress / epochs))
-
-
-def place(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Images on the net's device, channels last."""
-    device = next(net.parameters()).device
-    return images.to(device, memory_format=torch.channels_last, non_blocking=True)

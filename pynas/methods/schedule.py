@@ -24,7 +24,7 @@ def lars(
     return Lars([group for group in groups if group["params"]], lr=rate, momentum=0.9, trust_coeff=trust)
 
 
-def warm_cosine(progress: float, epochs: float, warmup: float) -> float:
+def warm_cosine(progress: float, epochs: float, warmup: float = 0.0) -> float:
     """A linear warm-up of `warmup` epochs (at most half of all), then a cosine to 0; factor of the base rate."""
     warmup = min(warmup, epochs / 2)
     if progress < warmup:

@@ -1,10 +1,11 @@
-"""Views of images in training batches: what is accepted."""
+"""Images and views of them in batches: what is accepted, and where they go."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pynas.errors import InputError
 
@@ -30,3 +31,9 @@ def check_views(images: Any, views: int) -> list[Tensor]:
         raise InputError("[views] expected batches of at least two images, since batch norm needs them, "
                          f"got {len(images[0])}")  # fmt: skip
     return list(images)
+
+
+def place(net: nn.Module, images: Tensor) -> Tensor:
+    """Images on the net's device, channels last: the layout that convolutions run fastest in."""
+    device = next(net.parameters()).device
+    return images.to(device, memory_format=torch.channels_last, non_blocking=True)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau, rankdata
 
 from pynas.errors import InputError
-from pynas.files import atomic
+from pynas.report.figures import save_figure
 
 FORMATS = ("png", "svg")
 # Beyond so many architectures lines would cover each other.
@@ -43,12 +43,7 @@ def draw_rankings(
         _draw(axes, label, np.asarray(values, np.float64), accuracy)
     for axes in panels[len(predictors) :]:
         axes.set_axis_off()
-    paths = [Path(f"{stem}.{kind}") for kind in FORMATS]
-    for path in paths:
-        with atomic(path) as temporary:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(temporary, dpi=150, format=path.suffix[1:], metadata=metadata)
-    return paths
+    return save_figure(figure, stem)
 
 
 def _draw(axes: Axes, label: str, values: np.ndarray, accuracy: np.ndarray) -> None:

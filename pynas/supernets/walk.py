@@ -104,6 +104,7 @@ class Walked(Generic[T]):
     """All modules of a supernet; `stem` and `head` are None where there are none, or where the head depends on the path."""
 
     def __init__(self, net: Supernet, image_shape: Shape, visit: Visit[T]) -> None:
+        visit = _once(visit)
         self.stem: T | None = None
         self.head: T | None = None
         self.blocks: list[list[WalkedCell[T]]] = []
@@ -148,3 +149,15 @@ class Walked(Generic[T]):
                 heads = np.array([value(self._heads[shape]) for shape in cell.shapes[-1]], table.dtype)
                 table += np.where(cell.after[-1] >= 0, heads[cell.after[-1]], 0)
         return tables
+
+
+def _once(visit: Visit[T]) -> Visit[T]:
+    """The same, asked once for a module that stands in several cells, which then differ only in where they start."""
+    known: dict[tuple[int, Shape], tuple[T, Shape]] = {}
+
+    def visit_once(module: nn.Module, shape: Shape, place: Place) -> tuple[T, Shape]:
+        if (id(module), shape) not in known:
+            known[id(module), shape] = visit(module, shape, place)
+        return known[id(module), shape]
+
+    return visit_once

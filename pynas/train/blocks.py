@@ -14,7 +14,7 @@ from pynas.rating import ScoreTable
 from pynas.rating.store import load_block, save_block
 from pynas.spaces import Choice
 from pynas.tensor_files import read_tensors, write_tensors
-from pynas.train.checkpoint import trained_state
+from pynas.train.checkpoint import differing_names, trained_state
 from pynas.train.loop import Batch, Step, fit
 
 BLOCK = "pynas.block"
@@ -113,8 +113,7 @@ class _Driver:
             if stored.made_from.get(name) != value:
                 raise InputError(f"[fit_blocks] expected a block with {name} = {value}, got {stored.made_from.get(name)} "
                                  f"in {self.file(b)}; use the same setting or another run folder")  # fmt: skip
-        have, want = stored.tensors, self.tensors(b)
-        differing = sorted(set(have) ^ set(want)) or [n for n in want if want[n].shape != have[n].shape]
+        differing = differing_names(stored.tensors, self.tensors(b))
         if differing:
             raise InputError(f"[fit_blocks] expected the weights of this network in {self.file(b)}, got others: "
                              f"{len(differing)} tensors differ, the first is {differing[0]!r}")  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -42,14 +44,19 @@ def load_weights(checkpoint: TensorFile, module: nn.Module) -> None:
     Raises:
         InputError: names or shapes differ.
     """
-    have, want = checkpoint.with_prefix("model."), trained_state(module)
-    differing = sorted(set(have) ^ set(want)) or [n for n in want if want[n].shape != have[n].shape]
+    have = checkpoint.with_prefix("model.")
+    differing = differing_names(have, trained_state(module))
     if differing:
         raise InputError(
             f"[checkpoint] expected the weights of this network, got others: {len(differing)} tensors differ, "
             f"the first is {differing[0]!r}"
         )
     module.load_state_dict(have, strict=False)
+
+
+def differing_names(have: Mapping[str, torch.Tensor], want: Mapping[str, torch.Tensor]) -> list[str]:
+    """Tensors that only one side has; where both have the same, those of other shapes."""
+    return sorted(set(have) ^ set(want)) or [name for name in want if want[name].shape != have[name].shape]
 
 
 def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -12,10 +12,10 @@ import pynas
 from pynas.errors import InputError
 from pynas.methods import DNAPlusPlus
 from pynas.methods.dna_pp import BlockBatches
-from pynas.methods.learning_teacher import batch_statistics
 from pynas.methods.sampling import uniform_path
 from pynas.methods.self_supervised_loss import SelfSupervisedLoss
 from pynas.spaces import Choice
+from pynas.supernets.modes import batch_statistics
 from pynas.teachers import Teacher
 
 
@@ -209,7 +209,7 @@ def deviation_after(weights):
     found = []
     for b in range(2):
         x, teacher = next(iter(BlockBatches(method, batches, b)))
-        with torch.no_grad(), batch_statistics(method.net, method.projectors):
+        with torch.no_grad(), batch_statistics(method.net), batch_statistics(method.projectors):
             path = method.net.run_path(b, Choice(0, (0,) * len(method.net.layers(b, 0))), x)
             found += [teacher.std(0).mean().item(), method.projectors[b](path).std(0).mean().item()]
     return found
