@@ -37,6 +37,7 @@ METHODS: dict[str, tuple[Any, int]] = {
     "Pi-NAS": (PiNAS, 4),
     "without cross-path": (partial(PiNAS, cross_path=False), 4),
     "without mean teacher": (partial(PiNAS, mean_teacher=False), 4),
+    "without negatives": (partial(PiNAS, negatives=False), 4),
     "SPOS": (methods.spos, 1),
     "FairNAS": (methods.fairnas, 1),
 }

@@ -47,7 +47,8 @@ def build(run: Run, show: Show) -> methods.BossNAS:
 def train(run: Run, show: Show) -> None:
     """Train, rate and fix block after block; goes on where it was stopped."""
     trained(run, show)
-    stages.costs(run)
+    if stages.is_first_process():
+        stages.costs(run)
 
 
 def trained(run: Run, show: Show) -> tuple[methods.BossNAS, list[list[ScoreTable]]]:
@@ -74,6 +75,7 @@ def trained(run: Run, show: Show) -> tuple[methods.BossNAS, list[list[ScoreTable
         rate_epochs=range(every, settings.epochs, every) if every else (),
         calibration_batches=run.options["calibration_batches"],
         on_step=on_step,
+        spread=run.spread,
         rating=rating,
     )
     return method.eval(), tables

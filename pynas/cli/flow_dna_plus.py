@@ -36,8 +36,9 @@ def generation(run: Run, number: int) -> Run:
     given = {**asdict(run.settings), "method": "dna", "options": plus.options}
     if number > 1:
         given |= {"teacher": "scaled", "taps": None}
-    folder, settings = open_run(run.folder / f"generation_{number}", given)
-    return Run(folder, settings, flow_dna.FLOW, str(run.device))
+    with stages.first_process_first():
+        folder, settings = open_run(run.folder / f"generation_{number}", given)
+    return Run(folder, settings, flow_dna.FLOW, str(run.device), run.spread)
 
 
 def build(run: Run, show: Show) -> Any:

@@ -53,6 +53,8 @@ def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
         raise InputError(f"[rate] expected loss {LOSS} and norm {NORM}, as prenas measures whole networks without batch "
                          f"norm, got {loss} and {norm}")  # fmt: skip
     method, digest = run.trained_method()
+    if not stages.is_first_process():
+        return []
     made_from = {"checkpoint": digest, "data": run.data.fingerprint}
     path = run.folder / "scores" / "preferred.json"
     if not path.exists() or read_json(path, _ACCURACIES)["made_from"] != made_from:

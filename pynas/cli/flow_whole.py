@@ -102,6 +102,8 @@ def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
             f"[rate] expected the loss {LOSS!r}, as {run.settings.method} rates whole networks, got {loss!r}"
         )
     net, digest = ready(run, show)
+    if not stages.is_first_process():
+        return []
     stages.costs(run)
     draw_paths(run, net)
     if chosen(run)["search"] != "all":

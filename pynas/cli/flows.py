@@ -23,7 +23,7 @@ FLOWS: dict[str, Flow] = {
 }
 
 
-def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto") -> Run:
+def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto", spread: str = "data") -> Run:
     """The run in `folder`, made if it is new, with the settings that the user named (None: left open).
 
     Raises:
@@ -34,7 +34,7 @@ def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto")
         given = {**given, "space": given.get("space") or flow.space, "epochs": given.get("epochs") or flow.epochs}
     folder, settings = open_run(folder, given)
     hold(folder)
-    return Run(folder, settings, flow_of(settings.method), device)
+    return Run(folder, settings, flow_of(settings.method), device, spread)
 
 
 def old_run(folder: Path, device: str = "auto") -> Run:

@@ -18,6 +18,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also log every training step for TensorBoard, in RUN/tensorboard.")
 ]
+Spread = Annotated[
+    str,
+    typer.Option(
+        help="What processes of torchrun share: data (every batch), or blocks (of dna and dna-plus; each group of "
+        "processes trains blocks of its own)."
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Time a few steps, print sizes, costs, memory and time, and leave nothing behind."),

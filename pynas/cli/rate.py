@@ -19,7 +19,7 @@ def command(
     from pynas.cli import display, flows, stages
 
     this = flows.old_run(run, device)
-    with stages.processes(this.device), display.progress_bar(stages.is_first_process()) as progress:
+    with stages.processes(this.device, run), display.progress_bar(stages.is_first_process()) as progress:
         tables = this.flow.rate(this, loss or this.flow.loss, norm or this.flow.norm, display.Show(progress))
         if not stages.is_first_process():
             return

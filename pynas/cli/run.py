@@ -37,7 +37,7 @@ def command(
     Example: `pynas run --data cifar10.npz --space mbconv-mini --max-madds 15M --epochs 20`
     """
     named = dict(locals())
-    from pynas.cli import display, finding, flows
+    from pynas.cli import display, finding, flows, stages
     from pynas.cli.search import counted_limits
     from pynas.cli.settings import named_settings
     from pynas.cli.tensorboard import TensorBoard
@@ -48,6 +48,7 @@ def command(
         content = estimate(run, named_settings(named), device)
         (display.print_json if json else display.print_estimate)(content)
         return
+    stages.check_alone("run")
     wishes = finding.Wishes(counted_limits(max_madds, max_params), top_k=top_k)
     this = flows.new_run(run, named_settings(named), device)
     log = TensorBoard(this.folder / "tensorboard") if tensorboard else None

@@ -30,6 +30,7 @@ from pynas.tensor_files import read_tensors
 from pynas.train import fit
 from pynas.train.checkpoint import CHECKPOINT, load_weights
 from pynas.train.loop import LAST
+from pynas.train.team import is_first_process
 
 SEARCH = "pynas.search"
 # Batches that batch-norm statistics of a found network are re-estimated on.
@@ -39,8 +40,8 @@ CALIBRATION_BATCHES = 32
 class Run:
     """A run's folder and what its settings stand for; parts are built when first needed."""
 
-    def __init__(self, folder: Path, settings: Settings, flow: Flow, device: str = "auto"):
-        self.folder, self.settings, self.flow = folder, settings, flow
+    def __init__(self, folder: Path, settings: Settings, flow: Flow, device: str = "auto", spread: str = "data"):
+        self.folder, self.settings, self.flow, self.spread = folder, settings, flow, spread
         self.device = choose_device(device)
         flow.check_options(settings.options)
         self.space = spaces.get(settings.space)
@@ -101,9 +102,11 @@ class Run:
         return teacher
 
     def method(self, show: Show) -> Any:
-        """The method on the run's supernet and device."""
+        """The method on the run's supernet and device, its teacher trained if need be."""
+        with first_process_first():
+            method = self.flow.build(self, show)
         # Convolutions are faster in this layout, on CPUs and on GPUs alike.
-        return self.flow.build(self, show).to(self.device, memory_format=torch.channels_last)
+        return method.to(self.device, memory_format=torch.channels_last)
 
     def loader(self, part: str, augmentation: str = "none", views: int = 1) -> Loader:
         """Batches of a part of the data."""
@@ -134,13 +137,15 @@ class Run:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a device, else the CPU.
+    """`auto` is CUDA where there is a device, else the CPU. Under torchrun each process has a GPU of its own.
 
     Raises:
         InputError: an unknown device, or CUDA where there is none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -159,7 +164,7 @@ def train(run: Run, show: Show, augmentation: str | None = None) -> None:
     loader = run.loader("train", augmentation or run.flow.augmentation, run.flow.views)
     settings = run.settings
     fit(method, loader, settings.epochs, run.folder, seed=settings.seed, accumulate=settings.accumulate,
-        on_step=show.steps())  # fmt: skip
+        on_step=show.steps(), spread=run.spread)  # fmt: skip
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
@@ -214,11 +219,19 @@ class _Meter:
 
 
 @contextlib.contextmanager
-def processes(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started; without it, nothing."""
+def processes(device: torch.device, folder: Path | None) -> Iterator[None]:
+    """Join the processes that torchrun started; without it, nothing.
+
+    Raises:
+        InputError: several processes, and no folder that all work in.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    if folder is None:
+        raise InputError("[run] expected a folder for several processes to work in, got none; name it with --run")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -226,9 +239,22 @@ def processes(device: torch.device) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def is_first_process() -> bool:
-    """Whether this process writes the results."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+def check_alone(command: str) -> None:
+    """Raise InputError where torchrun started several processes for a command that is one process's work."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"[run] expected one process for `pynas {command}`, got {os.environ['WORLD_SIZE']}; "
+                         "only `pynas train` and `pynas rate` share their work")  # fmt: skip
+
+
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+    """What the first process makes, the others then find made."""
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if together and not is_first_process():
+        torch.distributed.barrier()
+    yield
+    if together and is_first_process():
+        torch.distributed.barrier()
 
 
 def costs(run: Run) -> Any:

@@ -21,23 +21,31 @@ def command(
     val_fraction: options.ValFraction = None,
     seed: options.Seed = None,
     option: options.MethodOptions = None,
+    spread: options.Spread = "data",
     device: options.Device = "auto",
     tensorboard: options.TensorBoard = False,
     json: options.Json = False,
 ) -> None:
     """Train the supernet (and a small teacher if none is named), or go on where a training was stopped.
 
-    Example: `pynas train --space mbconv-mini --data digits --epochs 20 --run runs/digits`
+    Example: `pynas train --space mbconv-mini --data digits --epochs 20 --run runs/digits`, by two processes:
+    `torchrun --nproc-per-node 2 -m -- pynas train --space mbconv-mini --data digits --run runs/digits`
     """
     named = dict(locals())
-    from pynas.cli import display, flows
+    from pynas.cli import display, flows, stages
     from pynas.cli.settings import named_settings
     from pynas.cli.tensorboard import TensorBoard
 
-    this = flows.new_run(run, named_settings(named), device)
-    log = TensorBoard(this.folder / "tensorboard") if tensorboard else None
-    with display.progress_bar() as progress:
+    with (
+        stages.processes(stages.choose_device(device), run),
+        display.progress_bar(stages.is_first_process()) as progress,
+    ):
+        with stages.first_process_first():
+            this = flows.new_run(run, named_settings(named), device, spread)
+        log = TensorBoard(this.folder / "tensorboard") if tensorboard and stages.is_first_process() else None
         this.flow.train(this, display.Show(progress, log))
+        if not stages.is_first_process():
+            return
     if json:
         display.print_json({"run": str(this.folder)})
     else:

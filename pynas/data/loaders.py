@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,21 @@ class Loader:
         """Choose what the next iteration gives: this epoch, from batch `start` on."""
         self.epoch, self.start = epoch, start
 
+    def share(self, own: int, size: int) -> Loader:
+        """Every size-th image of each batch, from `own` on: what process `own` of `size` trains on. Images and their
+        augmentation are those of the whole batch.
+
+        Raises:
+            InputError: batches that `size` processes cannot share equally.
+        """
+        rest = 0 if self.shuffle else len(self.dataset) % self.batch_size
+        if self.batch_size % size or rest % size:
+            raise InputError(f"[loader] expected batches that {size} processes share equally, got {self.batch_size} images"
+                             f"{f' and a last one of {rest}' if rest else ''}; use another batch size")  # fmt: skip
+        shared = copy.copy(self)
+        shared._fetch = self._fetch.share(slice(own, None, size))
+        return shared
+
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         order = np.arange(len(self.dataset))
         if self.shuffle:
@@ -103,8 +119,12 @@ class Loader:
 class _Fetch(Dataset):
     """Maps (epoch, step, indices) to a batch of uint8 images and labels."""
 
-    def __init__(self, dataset: Arrays | Folder, transform: Transform, seed: int) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+    def __init__(self, dataset: Arrays | Folder, transform: Transform, seed: int, part: slice = slice(None)) -> None:
+        self.dataset, self.transform, self.seed, self.part = dataset, transform, seed, part
+
+    def share(self, part: slice) -> _Fetch:
+        """The same for a part of each batch."""
+        return _Fetch(self.dataset, self.transform, self.seed, part)
 
     def __getitem__(self, key: tuple[int, int, np.ndarray]) -> tuple[Any, Tensor] | InputError:
         try:
@@ -116,8 +136,10 @@ class _Fetch(Dataset):
         if isinstance(self.dataset, Arrays):
             images, labels = self.dataset.batch(indices)
             with seeded(self.seed, epoch, step):
-                return self.transform(images), labels
-        samples = [self._sample(epoch, int(index)) for index in indices]
+                images = self.transform(images)  # draws for the whole batch, so a part of it is what it is in the whole
+            views = [view[self.part] for view in images] if isinstance(images, list) else images[self.part]
+            return views, labels[self.part]
+        samples = [self._sample(epoch, int(index)) for index in indices[self.part]]
         images, labels = torch.utils.data.default_collate(samples)
         return images, labels
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,8 @@ class DNA(nn.Module):
         self.rating_batches = rating_batches
         self.cache = None if cache is None else FeatureCache(cache, self.teacher, cache_bytes)
         self.cache_training = cache_training
+        self.blocks_apart = self.progressive is None
+        self.trained_blocks: Collection[int] = range(len(net.space))
 
     @torch.no_grad()
     def targets(self, images: Tensor, training: bool = False) -> tuple[list[Tensor], Tensor | None]:
@@ -160,25 +162,44 @@ class DNA(nn.Module):
             for b in range(len(self.net.space.blocks)):
                 losses[f"block_{b + 1}"] = self.train_block(b, images if b == 0 else features[b - 1], features[b], rng)
         if self.net.head is not None:
-            with self.autocast():
-                loss = head_loss(
-                    self.net.head(features[-1]).float(), None if logits is None else logits.float(), labels
-                )
-            self.backward(loss)
-            losses["head"] = loss.detach()
+            losses["head"] = torch.zeros(())
+            if len(self.net.space) - 1 in self.trained_blocks:
+                losses["head"] = self.train_head(features[-1], logits, labels)
         return losses
 
     def train_block(self, block: int, x: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
-        """Equation 6 for a random path of every cell of a block; x: the images for the first block. Mean over cells."""
+        """Equation 6 for a random path of every cell of a block; x: the images for the first block. Mean over cells.
+
+        0 for a block that another process trains; its paths are drawn all the same, so that `rng` goes on alike.
+        """
         cells = self.net.space.blocks[block]
+        choices = [Choice(c, uniform_path(cell.counts, rng)) for c, cell in enumerate(cells)]
+        loss = torch.zeros((), device=x.device)
+        if block not in self.trained_blocks:
+            return loss
         with self.autocast():
             x = self.net.enter(x) if block == 0 else x
-            loss = torch.zeros((), device=x.device)
-            for c, cell in enumerate(cells):
-                output = self.net.run_path(block, Choice(c, uniform_path(cell.counts, rng)), x)
+            for choice in choices:
+                output = self.net.run_path(block, choice, x)
                 loss = loss + functional.mse_loss(output.float(), target.float())
         self.backward(loss * self.loss_weights[block])
         return loss.detach() / len(cells)
+
+    def train_head(self, features: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
+        """`head_loss` of the head on the teacher's last features."""
+        with self.autocast():
+            loss = head_loss(self.net.head(features).float(), None if logits is None else logits.float(), labels)
+        self.backward(loss)
+        return loss.detach()
+
+    def block_parts(self, block: int) -> list[nn.Module]:
+        """What learns with a block: the stem with the first one, the head with the last one."""
+        parts = [self.net.blocks[block]]
+        if block == 0 and self.net.stem is not None:
+            parts.append(self.net.stem)
+        if block == len(self.net.space) - 1 and self.net.head is not None:
+            parts.append(self.net.head)
+        return parts
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Forward passes of the training in the `amp` type."""

@@ -15,7 +15,7 @@ from pynas.errors import InputError
 from pynas.methods.ema import frozen_copy
 from pynas.methods.sampling import differing_pair
 from pynas.methods.schedule import warm_cosine
-from pynas.methods.shuffle import shuffled, unshuffled
+from pynas.methods.shuffle import gathered, shuffled, unshuffled
 from pynas.methods.views import place
 from pynas.nn import FeatureQueue
 from pynas.ops.queue_nce import queue_nce
@@ -119,7 +119,7 @@ class PiNAS(nn.Module):
         loss = torch.stack([self.distance(query, key) for query, key in zip(queries, partners)]).sum()
         loss.backward()
         if self.queue is not None:
-            self.queue.push((keys[0] + keys[1]) / 2)
+            self.queue.push(gathered((keys[0] + keys[1]) / 2))
         self.watch(queries[0].detach())
         return {"consistency": loss.detach()}
 

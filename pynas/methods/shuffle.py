@@ -30,6 +30,11 @@ def unshuffled(features: torch.Tensor, order: torch.Tensor | None) -> torch.Tens
     return _gather(features)[_own(torch.argsort(order))]
 
 
+def gathered(features: torch.Tensor) -> torch.Tensor:
+    """All processes' features `[B, D]`, one after the other; one process has its own."""
+    return _gather(features) if _together() else features
+
+
 def _gather(tensor: torch.Tensor) -> torch.Tensor:
     parts = [
         torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(distributed.get_world_size())

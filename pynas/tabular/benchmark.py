@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pynas.errors import InputError
-from pynas.spaces import Architecture
+from pynas.spaces import Architecture, Space
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,27 @@ class Benchmark:
     def _rows_by_choices(self) -> dict[bytes, int]:
         return {codes.tobytes(): row for row, codes in enumerate(self.choices)}
 
-    def index(self, architecture: str | Architecture) -> int:
+    @cached_property
+    def _spells_out(self) -> bool:
+        """Whether the strings name the candidates themselves rather than number them."""
+        return any(op in self.architectures[0] for op in self.ops)
+
+    def index(self, architecture: str | Architecture, space: Space | None = None) -> int:
         """The row of an architecture, given by its string or as the search gives it (candidates in the order of layers).
 
+        space: whose candidates an `Architecture` numbers, needed by tables that spell candidates out: number 0 of a space
+        of three operations is another operation than number 0 of all five.
+
         Raises:
-            InputError: it is not in the table.
+            InputError: it is not in the table, or numbers alone where the table spells candidates out.
         """
+        if isinstance(architecture, Architecture) and space is not None and space.notation is not None:
+            architecture = space.format(architecture)
         row = self._rows.get(str(architecture).strip())
         if row is None and isinstance(architecture, Architecture):
+            if self._spells_out and space is None:
+                raise InputError(f"[{self.name}] expected the space beside {architecture}, whose candidates are numbers: "
+                                 "index(architecture, space)")  # fmt: skip
             codes = [candidate for choice in architecture for candidate in choice.path]
             row = self._rows_by_choices.get(bytes(codes))
         if row is None:

@@ -87,7 +87,7 @@ def correlate(
 ) -> Comparison:
     """How well scores rank a benchmark's architectures, always beside the trivial baselines.
 
-    scores: one per row of the benchmark, NaN where there is none; or by architecture; or score tables `[block][cell]`,
+    scores: one per row of the benchmark, NaN where there is none; or by architecture's string; or score tables `[block][cell]`,
     summed. They are losses, lower is better, unless `lower_is_better=False`; positive correlations always mean that
     better scores go with higher accuracies. None: the baselines alone. Baselines: larger is taken for better.
 

@@ -16,6 +16,7 @@ from pynas.spaces import Choice
 from pynas.tensor_files import read_tensors, write_tensors
 from pynas.train.checkpoint import differing_names, trained_state
 from pynas.train.loop import Batch, Step, fit
+from pynas.train.team import is_first_process
 
 BLOCK = "pynas.block"
 TRAINING = "training"
@@ -42,6 +43,7 @@ class _Driver:
     rate_epochs: Collection[int]
     calibration_batches: int
     on_step: Callable[[BlockStep], None] | None
+    spread: str
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -61,11 +63,12 @@ class _Driver:
         if self.joint and self.restore(b):
             return self.tables(b)
         tables = self.rate(b)
-        if self.run is not None:
+        writes = self.run is not None and is_first_process()
+        if writes:
             save_block(self.run / "scores" / f"block_{b + 1}.npz", tables, **self.description(b))
         choice = best_choice(tables, self.method, b)
         self.method.fix(choice, self.calibration())
-        if self.run is not None:
+        if writes:
             made_from = self.description(b) | {"choice": [choice.cell, list(choice.path)]}
             write_tensors(self.file(b), BLOCK, self.tensors(b), **made_from)
             if not self.joint:
@@ -81,7 +84,9 @@ class _Driver:
                 self.on_step(BlockStep(b + 1, self.blocks, step))
             if step.step % length == 0 and step.epoch in self.rate_epochs and self.run is not None:
                 file = self.run / "scores" / f"epoch_{step.epoch}" / f"block_{b + 1}.npz"
-                save_block(file, self.rate(b), **self.description(b), epoch=step.epoch)
+                tables = self.rate(b)
+                if is_first_process():
+                    save_block(file, tables, **self.description(b), epoch=step.epoch)
 
         fit(
             self.method,
@@ -91,6 +96,7 @@ class _Driver:
             seed=self.seed + b,
             accumulate=self.accumulate,
             on_step=on_step,
+            spread=self.spread,
         )
 
     def rate(self, b: int) -> list[ScoreTable]:
@@ -157,6 +163,7 @@ def fit_blocks(
     rate_epochs: Collection[int] = (),
     calibration_batches: int = 1,
     on_step: Callable[[BlockStep], None] | None = None,
+    spread: str = "data",
     **options: Any,
 ) -> list[list[ScoreTable]]:
     """Train a method's blocks one after the other, each for `epochs`; returns the score tables `[block][cell]`.
@@ -168,6 +175,7 @@ def fit_blocks(
         as BossNAS. val_loader: yields (two views, labels), the same each time. options: for `rate_block`.
     accumulate: batches that make one step.
     run: folder for `checkpoints/block_k.safetensors`, `scores/block_k.npz`, `training/block_k/metrics.jsonl`.
+    Under torch.distributed the processes share the batches and the paths, and the first one writes.
     rate_epochs: the block is rated at the end of these epochs too, into `scores/epoch_E/block_k.npz`.
     calibration_batches: training batches that batch-norm statistics are re-estimated on.
 
@@ -179,7 +187,7 @@ def fit_blocks(
                          f"got {sorted(rate_epochs)}")  # fmt: skip
     folder = None if run is None else Path(run)
     driver = _Driver(method, train_loader, val_loader, epochs, folder, seed, accumulate, rate_epochs, calibration_batches, on_step,
-                     dict(options))  # fmt: skip
+                     spread, dict(options))  # fmt: skip
     if method.chosen:
         raise InputError("[fit_blocks] expected a fresh method, got one with chosen paths")
     return [driver.block(b) for b in range(driver.blocks)]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from pynas.errors import InputError
 from pynas.tensor_files import read_tensors, write_tensors
 from pynas.train.checkpoint import CHECKPOINT, restore_training, training_tensors
+from pynas.train.team import Team, is_first_process
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 LAST = "checkpoints/last.safetensors"
@@ -44,6 +45,7 @@ def fit(
     accumulate: int = 1,
     checkpoint_seconds: float = 60.0,
     on_step: Callable[[Step], None] | None = None,
+    spread: str = "data",
 ) -> None:
     """Train a method's supernet, resuming from `run` if it holds a checkpoint.
 
@@ -56,6 +58,8 @@ def fit(
     accumulate: batches whose mean gradient makes one step of the optimiser; the last step of an epoch takes what is left.
     run: folder for checkpoints and `metrics.jsonl`; None keeps nothing. A checkpoint is written after every epoch and
         every `checkpoint_seconds`. on_step: called after every step.
+    spread: what the processes of a torch.distributed process group share, each given the same arguments: "data", every
+        batch, or "blocks", see `Team`. The first process writes the files, which all must be able to read.
 
     Raises:
         InputError: no batches, or a checkpoint of another network, seed, number of epochs or of batches in a step.
@@ -67,9 +71,10 @@ def fit(
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
         if value < 1:
             raise InputError(f"[fit] expected {name} of at least 1, got {value}")
-    trainer = _Trainer(method, length, epochs, accumulate, Path(run) if run is not None else None, seed)
+    trainer = _Trainer(method, length, epochs, accumulate, Path(run) if run is not None else None, seed, spread)
     with torch.random.fork_rng():
         trainer.start(train_loader)
+        train_loader = trainer.team.share(train_loader)
         method.train()
         saved = time.monotonic()
         while trainer.step < trainer.steps:
@@ -79,7 +84,7 @@ def fit(
                 report = trainer.train_on(group)
                 if on_step is not None:
                     on_step(report)
-                if time.monotonic() - saved > checkpoint_seconds:
+                if trainer.team.first_says(time.monotonic() - saved > checkpoint_seconds, trainer.device):
                     trainer.save()
                     saved = time.monotonic()
             if trainer.step != (epoch + 1) * trainer.epoch_steps:
@@ -100,7 +105,9 @@ def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0) -> Iterat
 class _Trainer:
     """One training: the optimiser, the position, and the files."""
 
-    def __init__(self, method: Any, length: int, epochs: int, accumulate: int, run: Path | None, seed: int):
+    def __init__(
+        self, method: Any, length: int, epochs: int, accumulate: int, run: Path | None, seed: int, spread: str
+    ):
         self.method, self.length, self.epochs, self.accumulate = method, length, epochs, accumulate
         self.run, self.seed = run, seed
         self.epoch_steps = math.ceil(length / accumulate)
@@ -109,6 +116,8 @@ class _Trainer:
         self.optimizer = method.optimizer()
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.lines: list[str] = []
+        self.team = Team(method, spread)
+        self.device = next(method.parameters()).device
 
     def start(self, loader: Iterable[Batch]) -> None:
         """From the checkpoint where there is one, else from the method's own preparation."""
@@ -128,7 +137,8 @@ class _Trainer:
         else:
             torch.manual_seed(self.seed)
             self.method.prepare(epoch_batches(loader, 0))
-        if self.run is not None:
+        self.team.begin()
+        if self.run is not None and is_first_process():
             self.truncate_metrics(self.run / "metrics.jsonl")
 
     @property
@@ -143,13 +153,15 @@ class _Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates):
             group["lr"] = rate * factor
         rng = np.random.default_rng([self.seed, self.step])
-        torch.manual_seed(int(rng.integers(2**62)))
+        torch.manual_seed(int(rng.integers(2**62)) + self.team.rank)
         if hasattr(self.method, "before_step"):
             self.method.before_step(progress, self.epochs, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         found = [self.losses(*batch, rng) for batch in batches]
         losses = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
+        losses = self.team.average_losses(losses, self.device)
+        self.check(losses)
         self.update(len(batches))
         if hasattr(self.method, "after_step"):
             self.method.after_step(self.step / self.epoch_steps, self.epochs)
@@ -160,16 +172,19 @@ class _Trainer:
 
     def losses(self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> dict[str, float]:
         """Forward and backward of one batch."""
-        losses = {name: float(loss) for name, loss in self.method.training_step(images, labels, rng).items()}
+        return {name: float(loss) for name, loss in self.method.training_step(images, labels, rng).items()}
+
+    def check(self, losses: Mapping[str, float]) -> None:
+        """Raise FloatingPointError for losses that are not finite."""
         for name, loss in losses.items():
             if not math.isfinite(loss):
                 epoch = (self.step - 1) // self.epoch_steps + 1
                 raise FloatingPointError(f"[fit] expected finite losses, got {loss} for {name} in step {self.step} "
                                          f"(epoch {epoch}); {self.kept()}")  # fmt: skip
-        return losses
 
     def update(self, batches: int) -> None:
         """A step of the optimiser with the mean of the gradients that `batches` batches have added up."""
+        self.team.average_gradients(self.optimizer)  # before they are unscaled: all processes must see what overflowed
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if batches > 1:
@@ -197,6 +212,7 @@ class _Trainer:
 
     def save(self) -> None:
         """Metrics first, then the checkpoint: lines after a checkpoint's step are dropped when it is resumed."""
+        self.team.settle(self.optimizer)
         if self.run is None:
             return
         # A finite loss may leave an infinite gradient behind: such weights must not replace good ones.
@@ -205,6 +221,8 @@ class _Trainer:
                 raise FloatingPointError(
                     f"[fit] expected finite weights, got others in {name} after step {self.step}; {self.kept()}"
                 )
+        if not is_first_process():
+            return
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in self.lines)

@@ -9,12 +9,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from pynas.cli import app, main
 from pynas.cli.quantities import quantity
 from pynas.errors import InputError
+from pynas.tensor_files import read_tensors
+from pynas.train.checkpoint import CHECKPOINT
+from pynas.train.loop import LAST
 
 pytestmark = pytest.mark.integration
 COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'pynas'; from pynas.cli import main; main()"]
@@ -147,6 +151,54 @@ def test_a_timm_teacher_with_taps(images, tmp_path, monkeypatch, capsys):
     assert yaml.safe_load((tmp_path / "right" / "config.yaml").read_text())["taps"][2] == "blocks.1.1"
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "pynas"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    words = [
+        "train",
+        "--data",
+        "digits",
+        "--epochs",
+        "1",
+        "--limit-images",
+        "256",
+        "--batch-size",
+        "32",
+        "--device",
+        "cpu",
+    ]
+    for name, start in (("one", [sys.executable, "-m", "pynas"]), ("two", TORCHRUN)):
+        spread = ["--spread", "blocks"] if name == "two" else []
+        subprocess.run([*start, *words, *spread, "--run", tmp_path / name], check=True, timeout=300,
+                       env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    one, two = (read_tensors(tmp_path / name / LAST, CHECKPOINT).tensors for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():  # threads of another number may sum in another order
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dna-plus", "dna-pp", "bossnas", "pinas", "fairnas", "prenas"])
+def test_two_processes_share_the_batches_of_every_method(method, tmp_path):
+    words = ["--method", method, "--data", "digits", "--epochs", "1", "--limit-images", "128", "--batch-size", "32"]
+    subprocess.run([*TORCHRUN, "train", *words, "--device", "cpu", "--run", tmp_path / "run"], check=True, timeout=500)
+    lines = [line for path in (tmp_path / "run").rglob("metrics.jsonl") for line in path.read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps and max(steps) == 3  # 102 images of the training part, three batches of 32
+    if method != "bossnas":  # which rates as it trains
+        subprocess.run([*TORCHRUN, "rate", "--run", tmp_path / "run"], check=True, timeout=300)
+
+
+def test_several_processes_need_a_folder_and_a_command_that_shares(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "expected a folder for several processes" in refused(monkeypatch, capsys, "train", "--device", "cpu")
+    assert "expected one process for `pynas run`, got 2" in refused(
+        monkeypatch, capsys, "run", "--run", tmp_path / "run"
+    )
+
+
 @pytest.mark.slow
 def test_two_processes_rate_as_one(finished, tmp_path):
     import shutil
@@ -156,8 +208,7 @@ def test_two_processes_rate_as_one(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     shutil.rmtree(folder / "scores")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, "-m", "--", "pynas", "rate", "--run", folder], check=True, timeout=300)
+    subprocess.run([*TORCHRUN, "rate", "--run", folder], check=True, timeout=300)
     for b in range(1, 5):
         (ours, made_from), (alone, before) = (load_block(f / f"scores/block_{b}.npz") for f in (folder, finished[0]))
         assert made_from == before

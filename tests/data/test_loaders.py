@@ -186,3 +186,20 @@ def test_cuda_gives_the_same_batches(digits: data.ImageData) -> None:
         ):
             assert u.is_cuda and torch.equal(y, v.cpu())
             torch.testing.assert_close(x, u.cpu())
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_shares_make_up_the_whole_batch(request: pytest.FixtureRequest, source: str, views: int) -> None:
+    loader = request.getfixturevalue(source).loader("train", 4, "standard", views=views, seed=3)
+    loader.set_epoch(1, 1)
+    whole = flat(next(iter(loader)))
+    shares = [loader.share(own, 2) for own in range(2)]
+    for share in shares:
+        share.set_epoch(1, 1)
+    parts = [flat(next(iter(share))) for share in shares]
+    for number, tensor in enumerate(whole):
+        for own in range(2):
+            assert torch.equal(parts[own][number], tensor[own::2])
+    with pytest.raises(InputError, match="batches that 3 processes share equally, got 4 images"):
+        loader.share(0, 3)

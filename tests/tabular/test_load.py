@@ -6,8 +6,10 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
+from pynas import spaces
 from pynas.errors import InputError
 from pynas.spaces import Architecture
+from pynas.spaces.nasbench201 import NASBENCH201_OPS
 from pynas.tabular import BENCHMARKS, load
 from pynas.tabular.isomorphism import isomorphism_strings
 
@@ -89,8 +91,17 @@ def test_without_leaves_the_729_cells(cells):
 
 def test_index_takes_strings_and_what_the_search_finds():
     size, blocks = load("nats-size"), load("mbconv-23")
-    assert size.index(Architecture.of([(0, (7, 4)), (0, (5, 7)), (0, (6,))])) == size.index("64:40:48:64:56")
+    widths = Architecture.of([(0, (7, 4)), (0, (5, 7)), (0, (6,))])
+    assert size.index(widths, spaces.get("nats-size")) == size.index("64:40:48:64:56")
     assert blocks.index(Architecture.parse("22|2202|2323|2002|0022")) == 22
+
+
+def test_index_reads_the_numbers_of_a_space_of_fewer_operations(cells):
+    few = spaces.nasbench201(ops=NASBENCH201_OPS[-3:])
+    architecture = few.sample(np.random.default_rng(0))
+    assert cells.architectures[cells.index(architecture, few)] == few.format(architecture)
+    with pytest.raises(InputError, match="expected the space beside"):
+        cells.index(architecture)
 
 
 def test_tables_are_small_and_their_sources_named():
