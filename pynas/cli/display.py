@@ -142,17 +142,26 @@ def print_preferred(content: Mapping[str, Any]) -> None:
         title=f"Preferred architectures of {content['space_size']:,}, {content['made_from']['top']} per interval"
     )
     names = dict.fromkeys([cost, "params", "madds"])
-    headings = ["from", "to", *(UNITS.get(name, name) for name in names), "dim", "depth", "heads", "MLP ratios", "SNIP"]
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("heads", "MLP ratios") else "right")
+    keys = list(content["architectures"][0])
+    # The field's words, or else its notation.
+    words = keys[keys.index("architecture") + 1 : keys.index("interval")] or ["architecture"]
+    for heading in ("from", "to", *(UNITS.get(name, name) for name in names), *words, "SNIP"):
+        left = isinstance(content["architectures"][0].get(heading), list | str)
+        table.add_column({"ratios": "MLP ratios"}.get(heading, heading), justify="left" if left else "right")
     for entry in content["architectures"]:
         bounds = [show_cost(cost, bound) for bound in entry["interval"]]
         costs = (show_cost(name, entry[name]) for name in names)
-        heads, ratios = (" ".join(f"{value:g}" for value in entry[name]) for name in ("heads", "ratios"))
-        table.add_row(*bounds, *costs, str(entry["dim"]), str(entry["depth"]), heads, ratios, f"{entry['snip']:.5g}")
+        table.add_row(*bounds, *costs, *(_said(entry[word]) for word in words), f"{entry['snip']:.5g}")
     out.print(table)
     seconds = content["seconds"]
     say(f"Selected in {seconds['selection']:.2f} s after a backward pass of {seconds['backward']:.1f} s.")
+
+
+def _said(value: Any) -> str:
+    """A number, or numbers in a row."""
+    if isinstance(value, list):
+        return " ".join(map(_said, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def print_estimate(content: Mapping[str, Any]) -> None:

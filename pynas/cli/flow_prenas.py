@@ -10,16 +10,15 @@ from pynas.cli.display import Show
 from pynas.cli.flow import Flow
 from pynas.cli.quantities import milliseconds, quantity
 from pynas.cli.stages import Run
-from pynas.costs import LayerCosts
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, read_json, write_json
 from pynas.rating import ScoreTable
-from pynas.zero_cost import PreferredSpace, load_preferred
+from pynas.zero_cost import PreferredSpace, kind_of, load_preferred
 
 LOSS, NORM = "error", "running"
 _ACCURACIES = "pynas.accuracies"
-# Options of the selection, as of `pynas select`.
-SELECTION = {"interval": "50k", "top": 1, "cost": "params", "normaliser": "layer", "allocation": "exact", "images": 64}
+# Options of the selection, as of `pynas select`; None: what suits the space.
+SELECTION = {"interval": "50k", "top": 1, "cost": "params", "normaliser": None, "allocation": None, "images": 64}
 
 
 def preferred(run: Run, show: Show) -> PreferredSpace:
@@ -38,9 +37,9 @@ def preferred(run: Run, show: Show) -> PreferredSpace:
 
 def build(run: Run, show: Show) -> methods.PreNAS:
     """The method on the preferred architectures."""
-    net = selecting.check_space(run.net)
+    kind_of(run.net)
     members = [one.architecture for one in preferred(run, show).members]
-    return methods.PreNAS(net, members, **run.method_options)
+    return methods.PreNAS(run.net, members, **run.method_options)
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
@@ -75,7 +74,7 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
     if wishes.front is not None or wishes.weights is not None or wishes.table is not None:
         raise InputError("[search] expected limits alone, as prenas rates its preferred architectures only and knows no "
                          "fronts, weights or tables")  # fmt: skip
-    costs, space = layer_costs(run, wishes), preferred(run, Show(None))
+    costs, space = costs_with_latency(run, wishes), preferred(run, Show(None))
     limits, at_least = dict(wishes.limits), dict(wishes.at_least)
     if not limits and not at_least:
         limits = {"madds": finding.half_way(run.space, costs, "madds")}
@@ -110,18 +109,17 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
     return content
 
 
-def layer_costs(run: Run, wishes: finding.Wishes) -> LayerCosts:
+def costs_with_latency(run: Run, wishes: finding.Wishes) -> Any:
     """The counted costs, and latency on the run's device where it is named, measured once and kept."""
     costs = stages.costs(run)
-    assert isinstance(costs, LayerCosts)
     for name in sorted({*wishes.limits, *wishes.at_least} - {"latency"}):
         costs[name]  # an unknown cost is named before anything is measured
     if "latency" not in {*wishes.limits, *wishes.at_least}:
         return costs
     path = run.folder / f"latency-{run.device.type}.npz"
     if not path.exists():
-        selecting.latency_of(selecting.check_space(run.net), run.device).save(path)
-    return costs | LayerCosts.load(path)
+        selecting.latency_of(run.net, run.device).save(path)
+    return costs | kind_of(run.net).load(path)
 
 
 FLOW = Flow(

@@ -11,7 +11,7 @@ from pynas.cli import options
 
 
 def command(
-    space: Annotated[str, typer.Option(help="An AutoFormer space, see `pynas spaces`.")],
+    space: Annotated[str, typer.Option(help="An AutoFormer or BigNAS space, see `pynas spaces`.")],
     interval: Annotated[
         str, typer.Option(help="Width of the cost intervals, e.g. 1M parameters, 200M MAdds, 0.5 ms.")
     ] = "1M",
@@ -26,9 +26,20 @@ def command(
         typer.Option(help="Only intervals that begin below. [default: all]", show_default=False),
     ] = None,
     normaliser: Annotated[
-        str, typer.Option(help="Scores among isomers: layer (eq. 13), or balance (the released code's).")
-    ] = "layer",
-    allocation: Annotated[str, typer.Option(help="Best isomers: exact, or the paper's greedy.")] = "exact",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Scores among isomers: layer (eq. 13), or balance (the released code's); not for convolutional spaces. "
+            "[default: layer]",
+            show_default=False,
+        ),
+    ] = None,
+    allocation: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Best isomers: exact, or the paper's greedy; not for convolutional spaces. [default: exact]",
+            show_default=False,
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images of the one backward pass.")] = 64,
     data: Annotated[
         Optional[str],  # noqa: UP045

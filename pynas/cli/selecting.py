@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from pynas import zero_cost
-from pynas.costs import UNITS, LayerCosts, count_layers, layer_latency
+from pynas.costs import UNITS
 from pynas.data import load
 from pynas.errors import InputError
 from pynas.spaces import Space
-from pynas.supernets import AutoFormer, supernet
+from pynas.supernets import supernet
 from pynas.zero_cost import PreferredSpace
 
 FILE = "preferred.json"
@@ -28,8 +28,8 @@ class Selection:
     interval: float
     cost: str = "params"
     top: int = 1
-    normaliser: str = "layer"
-    allocation: str = "exact"
+    normaliser: str | None = None
+    allocation: str | None = None
     start: float | None = None
     stop: float | None = None
     images: int = 64
@@ -37,18 +37,7 @@ class Selection:
     seed: int = 0
 
 
-def check_space(net: Any) -> AutoFormer:
-    """The net as it is.
-
-    Raises:
-        InputError: a net of a space of another kind.
-    """
-    if not isinstance(net, AutoFormer):
-        raise InputError(f"[select] expected an AutoFormer space, got {net.space.name}")
-    return net
-
-
-def fresh_net(space: Space, num_classes: int, seed: int) -> AutoFormer:
+def fresh_net(space: Space, num_classes: int, seed: int) -> Any:
     """The supernet with fresh weights from the seed.
 
     Raises:
@@ -56,16 +45,18 @@ def fresh_net(space: Space, num_classes: int, seed: int) -> AutoFormer:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return check_space(supernet(space, num_classes))
+        net = supernet(space, num_classes)
+    zero_cost.kind_of(net)
+    return net
 
 
-def latency_of(net: AutoFormer, device: torch.device) -> LayerCosts:
-    """The measured latency of one image, layer by layer."""
-    return layer_latency(net, (3, net.space.image_size, net.space.image_size), device)
+def latency_of(net: Any, device: torch.device) -> Any:
+    """The measured latency of one image, as costs of the net's kind."""
+    return zero_cost.kind_of(net).latency(net, (3, net.space.image_size, net.space.image_size), device)
 
 
 def preferred_space(
-    net: AutoFormer, wish: Selection, device: torch.device, progress: Callable[[int, int], None] | None = None
+    net: Any, wish: Selection, device: torch.device, progress: Callable[[int, int], None] | None = None
 ) -> tuple[PreferredSpace, dict[str, float]]:
     """The preferred space of a net, and the seconds that its stages took."""
     if wish.cost not in ("params", "madds", "memory", "latency"):
@@ -74,7 +65,7 @@ def preferred_space(
         raise InputError(f"[select] expected at least one image, got {wish.images}")
     images, labels = _batch(net, wish)
     clock = [time.perf_counter()]
-    costs = count_layers(net, (3, net.space.image_size, net.space.image_size))
+    costs = zero_cost.kind_of(net).count(net, (3, net.space.image_size, net.space.image_size))
     if wish.cost == "latency":
         costs = costs | latency_of(net, device)
     clock.append(time.perf_counter())
@@ -92,7 +83,7 @@ def preferred_space(
     return replace(found, made_from={**found.made_from, **said}), seconds
 
 
-def _batch(net: AutoFormer, wish: Selection) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _batch(net: Any, wish: Selection) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Random images without labels, or one batch of training images with theirs."""
     side = net.space.image_size
     if wish.data is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.layers import drop_path
 from torch import nn
 from torch.nn import functional as F
 
 from pynas.errors import InputError
-from pynas.nn.mbconv import MBConv
+from pynas.nn.mbconv import MBConv, conv_bn
+from pynas.nn.network import Head
 
 
 def sliced_conv(conv: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> torch.Tensor:
@@ -33,9 +35,15 @@ def sliced_batch_norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
     These are averages over many subnets: re-estimate them in a subnet that is taken out (`export.recalibrate`).
     """
-    c = x.shape[1]
-    return F.batch_norm(x, norm.running_mean[:c], norm.running_var[:c], norm.weight[:c], norm.bias[:c], norm.training,
-                        norm.momentum, norm.eps)  # fmt: skip
+    c, momentum = x.shape[1], norm.momentum
+    mean, var = norm.running_mean[:c], norm.running_var[:c]
+    if norm.training and not norm.track_running_stats:
+        mean = var = None
+    elif norm.training:
+        norm.num_batches_tracked.add_(1)
+        # torch's rule: without a momentum, the mean over all batches.
+        momentum = 1 / norm.num_batches_tracked.item() if momentum is None else momentum
+    return F.batch_norm(x, mean, var, norm.weight[:c], norm.bias[:c], norm.training, momentum or 0.0, norm.eps)
 
 
 def elastic_conv_bn(weights: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> torch.Tensor:
@@ -44,11 +52,60 @@ def elastic_conv_bn(weights: Any, x: torch.Tensor, channels: int, kernel: int = 
     return weights.act(y) if hasattr(weights, "act") else y
 
 
+class ElasticConvBN(nn.Module):
+    """The leading channels of a `conv_bn`, with kernels as large as they are."""
+
+    def __init__(self, weights: Any, channels: int):
+        super().__init__()
+        self.weights, self.channels = weights, channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W] -> [B, channels, H / stride, W / stride]."""
+        weights: Any = self.weights
+        return elastic_conv_bn(weights, x, self.channels, weights.conv.kernel_size[0])
+
+    def extract(self, shape: tuple[int, ...]) -> nn.Sequential:
+        """A plain `conv_bn` with copies of the slices that an input of `shape` `(C, H, W)` meets."""
+        weights: Any = self.weights
+        conv = weights.conv
+        with conv.weight.device:
+            plain = conv_bn(shape[0], self.channels, conv.kernel_size[0], conv.stride[0], activation=len(weights) == 3)
+        copy_centres(plain, weights)
+        return plain.train(self.training)
+
+
+class ElasticHead(nn.Module):
+    """A `Head` whose convolution has `channels` outputs; the classifier reads these alone."""
+
+    def __init__(self, weights: Any, channels: int):
+        super().__init__()
+        self.weights, self.channels = weights, channels
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W] -> what the classifier reads, `[B, channels]`."""
+        weights: Any = self.weights
+        return weights.dropout(elastic_conv_bn(weights.conv, x, self.channels).mean((2, 3)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W] -> logits [B, num_classes]."""
+        classifier: Any = self.weights.classifier
+        return F.linear(self.features(x), classifier.weight[:, : self.channels], classifier.bias)
+
+    def extract(self, shape: tuple[int, ...]) -> Head:
+        """A plain head with copies of the slices that an input of `shape` `(C, H, W)` meets."""
+        classifier: Any = self.weights.classifier
+        with classifier.weight.device:
+            plain = Head(shape[0], self.channels, classifier.out_features)
+        copy_centres(plain, self.weights)
+        return plain.train(self.training)
+
+
 class ElasticMBConv(nn.Module):
     """A candidate of a layer: `channels` outputs and a kernel out of an MBConv at its largest.
 
     The input's width is read off the input; it sets the hidden width and that of the squeeze. The residual joins where
-    stride is 1 and the widths agree, as in a plain MBConv of these sizes.
+    stride is 1 and the widths agree, as in a plain MBConv of these sizes. `drop_path`: in training, how probable it is that
+    the branch is left out of such a sum.
 
     Raises:
         InputError: more channels or a larger kernel than the weights have, or a kernel of even size.
@@ -62,6 +119,7 @@ class ElasticMBConv(nn.Module):
             raise InputError(f"[elastic] expected at most {most[0]} channels and an odd kernel up to {most[1]}, "
                              f"got {channels} and {kernel}")  # fmt: skip
         self.channels, self.kernel, self.expand, self.stride = channels, kernel, expand, stride
+        self.drop_path = 0.0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, C, H, W] -> [B, channels, H / stride, W / stride]."""
@@ -74,7 +132,7 @@ class ElasticMBConv(nn.Module):
         squeezed = se.act(sliced_conv(se.reduce, y.mean((2, 3), keepdim=True), max(1, inputs // 4)))
         y = y * se.gate(sliced_conv(se.expand, squeezed, hidden))
         y = elastic_conv_bn(weights.project, y, self.channels)
-        return x + y if self.stride == 1 and inputs == self.channels else y
+        return x + drop_path(y, self.drop_path, self.training) if self.stride == 1 and inputs == self.channels else y
 
     def extract(self, shape: tuple[int, ...]) -> MBConv:
         """A plain MBConv with copies of the slices that an input of `shape` `(C, H, W)` meets."""

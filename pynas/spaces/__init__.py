@@ -7,7 +7,7 @@ from functools import partial
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.autoformer import autoformer, autoformer_base, autoformer_mini, autoformer_small, autoformer_tiny
-from pynas.spaces.bignas import bignas, bignas_cnn
+from pynas.spaces.bignas import bignas, bignas_cnn, bignas_mini
 from pynas.spaces.hytra import hytra, hytra_mini
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
 from pynas.spaces.nasbench201 import nasbench201, nasbench201_3, nasbench201_mini
@@ -32,6 +32,7 @@ SPACES: dict[str, Callable[[], Space]] = {
     "autoformer-base": autoformer_base,
     "autoformer-mini": autoformer_mini,
     "bignas-cnn": bignas_cnn,
+    "bignas-mini": bignas_mini,
     "nasbench201": nasbench201,
     "nasbench201-3": nasbench201_3,
     "nasbench201-mini": nasbench201_mini,

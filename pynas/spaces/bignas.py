@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from pynas.spaces.space import Cell, Space
+from pynas.errors import InputError
+from pynas.spaces.architecture import Architecture
+from pynas.spaces.space import Cell, Notation, Space
 
 
 @dataclass(frozen=True)
@@ -62,26 +67,111 @@ def bignas(
     stages: Sequence[Stage],
     head: Sequence[int],
 ) -> Space:
-    """Blocks: the resolution, the stem's width, the stages with cells (channels, layers) by channels, the head's width.
+    """Blocks: the resolution, the stem's width, the stages with cells (channels, layers), the head's width.
 
-    Every block is chosen freely; what a layer costs depends on the resolution and on the width before it.
+    What a layer costs depends on the resolution and on the width before it. They are the states between blocks: a block
+    has its cells once for each of them, by state, then channels, then layers. An architecture's string form is its
+    resolution, widths and kernels, `192|32|16:3|24:333|1280`.
+
+    Raises:
+        InputError: choices that are not in rising order, sides below 10, or a kernel that is even or beyond 9.
     """
-    blocks = [_one([ResolutionSpec(side) for side in sides]), _one([ElasticStemSpec(width) for width in stem])]
+    _check(name, sides, stem, stages, head)
+    widths: Sequence[int] = stem
+    blocks = [
+        (Cell((tuple(ResolutionSpec(side) for side in sides),), end=partial(_with, (), tuple(sides))),),
+        tuple(Cell((tuple(ElasticStemSpec(width) for width in stem),), None, (side,), partial(_with, (side,), tuple(stem)))
+              for side in sides),
+    ]  # fmt: skip
     for stage in stages:
-        cells = []
-        for channels in stage.channels:
-            first, rest = (
-                tuple(ElasticMBConvSpec(channels, kernel, stage.expand, stride) for kernel in stage.kernels)
-                for stride in (stage.stride, 1)
-            )
-            cells += [Cell((first, *[rest] * (layers - 1))) for layers in stage.layers]
-        blocks.append(tuple(cells))
-    blocks.append(_one([ElasticHeadSpec(width) for width in head]))
-    return Space(name, tuple(blocks), image_size=max(sides))
+        cells = [layers for channels in stage.channels for layers in _stage(stage, channels)]
+        blocks.append(tuple(Cell(layers, None, (side, width), partial(_leave, (side, layers[0][0].channels)))
+                            for side in sides for width in widths for layers in cells))  # fmt: skip
+        widths = stage.channels
+    last = (tuple(ElasticHeadSpec(width) for width in head),)
+    blocks.append(tuple(Cell(last, start=(side, width)) for side in sides for width in widths))
+    notation = Notation(partial(_write, tuple(blocks)), partial(_read, name, tuple(blocks)))
+    return Space(name, tuple(blocks), image_size=max(sides), notation=notation)
 
 
-def _one(candidates: list) -> tuple[Cell, ...]:
-    return (Cell((tuple(candidates),)),)
+def _check(name: str, sides: Sequence[int], stem: Sequence[int], stages: Sequence[Stage], head: Sequence[int]) -> None:
+    for values in (sides, stem, head, *(v for stage in stages for v in (stage.channels, stage.layers, stage.kernels))):
+        if not values or min(values) < 1 or list(values) != sorted(set(values)):
+            raise InputError(f"[{name}] expected choices above 0 in rising order, got {list(values)}")
+    if min(sides) < 10:
+        raise InputError(f"[{name}] expected sides of 10 pixels or more, got {list(sides)}")
+    kernels = {kernel for stage in stages for kernel in stage.kernels}
+    if any(kernel % 2 == 0 or kernel > 9 for kernel in kernels):
+        raise InputError(f"[{name}] expected odd kernels up to 9, got {sorted(kernels)}")
+
+
+def _stage(stage: Stage, channels: int) -> list[tuple[tuple[ElasticMBConvSpec, ...], ...]]:
+    """The layers of a width's cells, by depth."""
+    first, rest = (
+        tuple(ElasticMBConvSpec(channels, kernel, stage.expand, stride) for kernel in stage.kernels)
+        for stride in (stage.stride, 1)
+    )
+    return [(first, *[rest] * (layers - 1)) for layers in stage.layers]
+
+
+def _with(state: tuple[int, ...], values: tuple[int, ...], path: tuple[int, ...]) -> tuple[int, ...]:
+    """A state, with what the one layer of a block chose."""
+    return (*state, values[path[0]])
+
+
+def _leave(state: tuple[int, int], path: tuple[int, ...]) -> tuple[int, int]:
+    return state
+
+
+def _chosen(blocks: Sequence[Sequence[Cell]], architecture: Architecture) -> list[list[Any]]:
+    cells = [block[choice.cell] for block, choice in zip(blocks, architecture)]
+    return [[layer[c] for layer, c in zip(cell.layers, choice.path)] for cell, choice in zip(cells, architecture)]
+
+
+def _text(spec: Any) -> str:
+    """What a layer's choice is in an architecture's string form."""
+    return str(spec.side if isinstance(spec, ResolutionSpec) else getattr(spec, "kernel", spec.channels))
+
+
+def _write(blocks: Sequence[Sequence[Cell]], architecture: Architecture) -> str:
+    parts = [(_width(specs[0]), "".join(map(_text, specs))) for specs in _chosen(blocks, architecture)]
+    return "|".join(f"{width}:{choices}" if width else choices for width, choices in parts)
+
+
+def _width(spec: Any) -> str:
+    """The width that all layers of a stage have in common; empty for other blocks."""
+    return str(spec.channels) if isinstance(spec, ElasticMBConvSpec) else ""
+
+
+_FORM = re.compile(r"\d\d+\|\d+(\|\d+:\d+)+\|\d+", re.ASCII)
+
+
+def _read(name: str, blocks: Sequence[Sequence[Cell]], text: str) -> Architecture | None:
+    """Block by block the cell that starts where the one before it ended and has what stands in the text."""
+    parts = text.split("|")
+    if not _FORM.fullmatch(text) or len(parts) != len(blocks):
+        return None
+    choices: list[tuple[int, tuple[int, ...]]] = []
+    state = None
+    for cells, part in zip(blocks, parts):
+        paths = [(c, _path(cell, part)) for c, cell in enumerate(cells) if cell.start == state]
+        c, path = next((pair for pair in paths if pair[1] is not None), (0, None))
+        if path is None:
+            raise InputError(f"[{name}] expected resolution, widths and kernels of the space, got {part!r} in {text!r}")
+        choices.append((c, path))
+        end = cells[c].end
+        state = end and end(path)
+    return Architecture.of(choices)
+
+
+def _path(cell: Cell, part: str) -> tuple[int, ...] | None:
+    """The path of a cell that is written like this."""
+    width, colon, choices = part.rpartition(":")
+    texts = list(choices) if colon else [choices]
+    known = [list(map(_text, layer)) for layer in cell.layers]
+    if width != _width(cell.layers[0][0]) or len(texts) != len(known):
+        return None
+    return tuple(map(list.index, known, texts)) if all(t in k for t, k in zip(texts, known)) else None
 
 
 def _eights(low: int, high: int) -> range:
@@ -100,3 +190,13 @@ def bignas_cnn() -> Space:
         Stage(_eights(320, 352), (1, 2), (3, 5), 6, 1),
     )
     return bignas("bignas-cnn", range(192, 321, 32), _eights(32, 40), stages, _eights(1280, 1408))
+
+
+def bignas_mini() -> Space:
+    """A small BigNAS for 32x32 images that two CPU cores can train: 10,752 architectures."""
+    stages = (
+        Stage((16, 24), (1, 2), (3,), 1, 1),
+        Stage((24, 40), (1, 2), (3, 5), 4, 2),
+        Stage((48, 80), (1, 2, 3), (3, 5), 4, 2),
+    )
+    return bignas("bignas-mini", (24, 32), (16, 24), stages, (128, 192))

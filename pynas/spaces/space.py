@@ -83,6 +83,8 @@ class Space:
     stem, head: descriptions of the parts around the blocks that no choice changes, None where there are none.
     image_size: side in pixels of the square images that the space is meant for.
     notation: how architectures are written; None for blocks of digits (`Architecture`).
+    describe: called with the space and an architecture, says it in the field's words, for JSON; None where the notation
+        does.
 
     Raises:
         InputError: a block where some cells start from a state and others from any.
@@ -94,6 +96,7 @@ class Space:
     head: Any = None
     image_size: int = 224
     notation: Notation | None = None
+    describe: Callable[[Space, Architecture], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if any(cell.start is not None for cell in self.blocks[0]):

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, read_json, write_json
 from pynas.spaces import Architecture, Space
-from pynas.spaces.autoformer import describe
 
 _KIND = "pynas.preferred"
 
 
 @dataclass(frozen=True)
 class Preferred:
-    """One preferred architecture: the interval [low, high) of the cost it was chosen in, its scores and its costs."""
+    """One preferred architecture: the interval [low, high) of the cost it was chosen in, its scores and its costs.
+
+    normalised: eq. 13; None in spaces whose selection skips it.
+    """
 
     architecture: Architecture
     interval: tuple[float, float]
     snip: float
-    normalised: float
+    normalised: float | None
     costs: Mapping[str, float]
 
     def as_dict(self, space: Space) -> dict[str, Any]:
         """For JSON, with the architecture also in the field's words."""
-        return {"architecture": space.format(self.architecture), **describe(space, self.architecture),
-                "interval": list(self.interval), "snip": self.snip, "normalised": self.normalised,
-                **self.costs}  # fmt: skip
+        words = {} if space.describe is None else space.describe(space, self.architecture)
+        return {"architecture": space.format(self.architecture), **words, "interval": list(self.interval),
+                "snip": self.snip, "normalised": self.normalised, **self.costs}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,10 @@ def load_preferred(path: str | Path, space: Space) -> PreferredSpace:
         raise InputError(f"[preferred] expected architectures of {space.name}, got those of "
                          f"{content['made_from']['space']} in {path}")  # fmt: skip
     members = []
-    known = {"architecture", "dim", "depth", "heads", "ratios", "interval", "snip", "normalised"}
     for entry in content["architectures"]:
-        costs = {name: value for name, value in entry.items() if name not in known}
         low, high = entry["interval"]
-        members.append(
-            Preferred(space.parse(entry["architecture"]), (low, high), entry["snip"], entry["normalised"], costs)
-        )
+        one = Preferred(space.parse(entry["architecture"]), (low, high), entry["snip"], entry["normalised"], {})
+        # What else an entry says are its costs.
+        costs = {name: value for name, value in entry.items() if name not in one.as_dict(space)}
+        members.append(replace(one, costs=costs))
     return PreferredSpace(space, content["cost"], content["interval"], tuple(members), made_from)

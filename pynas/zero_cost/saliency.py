@@ -1,4 +1,4 @@
-"""SNIP scores of every subnet of an AutoFormer supernet from one forward and backward pass of the largest (PreNAS)."""
+"""One forward and backward pass of the largest subnet, and the SNIP scores of an AutoFormer's subnets from it (PreNAS)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pynas.costs.layers import LayerTable
 from pynas.errors import InputError
 from pynas.ops import saliency_boxes
 from pynas.spaces import Architecture, Cell
-from pynas.supernets import AutoFormer, evaluating
+from pynas.supernets import AutoFormer
+from pynas.supernets.modes import batch_statistics
 
 # Mean and deviation of the random images' channels: ImageNet's, as in the released code.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,28 +53,12 @@ def random_images(count: int, side: int, seed: int = 0) -> torch.Tensor:
     return noise * torch.tensor(DEVIATION)[:, None, None] + torch.tensor(MEAN)[:, None, None]
 
 
-def saliency(
-    net: AutoFormer,
-    images: torch.Tensor,
-    labels: torch.Tensor | None = None,
-    *,
-    chunk: int = 4,
-    progress: Callable[[int, int], None] | None = None,
-) -> Saliency:
-    """Run the largest subnet forward and backward, and read every subnet's scores off prefix boxes.
-
-    labels: None for the sum of the outputs as the loss (data-free), else cross-entropy summed over the images.
-    chunk: images at a time; gradients add up, so that only the memory depends on it. progress: called with (images done,
-    images).
+def read_layers(net: AutoFormer, gradients: Mapping[torch.Tensor, torch.Tensor]) -> Saliency:
+    """The scores of an AutoFormer's architectures, from the gradients of the largest subnet by parameter.
 
     Raises:
-        InputError: gradients that are not finite, or a layer without any score (all weights zero).
+        InputError: a layer without any score (all weights zero).
     """
-    return read_scores(net, gradients(net, images, labels, chunk=chunk, progress=progress))
-
-
-def read_scores(net: AutoFormer, gradients: Mapping[torch.Tensor, torch.Tensor]) -> Saliency:
-    """What `saliency` gives, from the gradients of the largest subnet by parameter."""
     boxes = _Boxes(gradients)
     cells = net.space.blocks[0]
     choices = _Choices(cells)
@@ -96,18 +81,25 @@ def read_scores(net: AutoFormer, gradients: Mapping[torch.Tensor, torch.Tensor])
 
 
 def gradients(
-    net: AutoFormer,
+    net: Any,
     images: torch.Tensor,
     labels: torch.Tensor | None = None,
     *,
     chunk: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[torch.Tensor, torch.Tensor]:
-    """The largest subnet's gradients, summed over the images; the net's own `.grad` and mode stay as they were."""
+    """The largest subnet's gradients, summed over the images; the net's own `.grad` and mode stay as they were.
+
+    Batch norm, where there is one, runs on the statistics of each chunk, as in training: with a fresh net's stored ones
+    the features would vanish from layer to layer, and all scores but the classifier's with them.
+
+    Raises:
+        InputError: gradients that are not finite.
+    """
     device = next(net.parameters()).device
     parameters = list(net.parameters())
     totals = [torch.zeros_like(parameter) for parameter in parameters]
-    with evaluating(net), torch.enable_grad():
+    with batch_statistics(net), torch.enable_grad():
         for start in range(0, len(images), chunk):
             outputs = net(images[start : start + chunk].to(device), largest(net))
             if labels is None:
@@ -123,10 +115,9 @@ def gradients(
     return dict(zip(parameters, totals))
 
 
-def largest(net: AutoFormer) -> Architecture:
-    """The last candidate of every layer of the last cell."""
-    cell = net.space.blocks[0][-1]
-    return Architecture.of([(len(net.space.blocks[0]) - 1, [count - 1 for count in cell.counts])])
+def largest(net: Any) -> Architecture:
+    """The last cell of every block, and the last candidate of its every layer."""
+    return Architecture.of((len(cells) - 1, [count - 1 for count in cells[-1].counts]) for cells in net.space.blocks)
 
 
 class _Choices:

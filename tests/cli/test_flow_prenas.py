@@ -101,5 +101,5 @@ def test_limits_that_none_keeps_and_wishes_that_do_not_fit(finished):
         invoke("search", folder, "--front", "params")
     with pytest.raises(InputError, match="expected loss error and norm running"):
         invoke("rate", "--run", folder, "--loss", "mse")
-    with pytest.raises(InputError, match="expected an AutoFormer space, got mbconv-mini"):
+    with pytest.raises(InputError, match="expected a space of AutoFormer or BigNAS, got mbconv-mini"):
         invoke("train", "--method", "prenas", "--space", "mbconv-mini", "--run", folder.parent / "other")

@@ -42,14 +42,28 @@ def test_latency_and_labelled_images(tmp_path):
     assert content["made_from"]["data"] == "digits" and 0 < entry["latency"] < 1000
 
 
+def test_convolutional_networks(tmp_path):
+    words = ["--space", "bignas-mini", "--cost", "madds", "--interval", "1M", "--images", 4, "--classes", 10]
+    content = json.loads(invoke(*words, "--run", tmp_path, "--json"))
+    members = load_preferred(tmp_path / "preferred.json", get("bignas-mini")).members
+    assert [entry["architecture"] for entry in content["architectures"]] == [
+        get("bignas-mini").format(one.architecture) for one in members
+    ]
+    assert all(low <= one.costs["madds"] < low + 1e6 for one in members for low in [one.interval[0]])
+    assert members[-1].interval[1] > 2 * members[0].interval[1]
+    assert content["made_from"]["normaliser"] is None and content["architectures"][0]["normalised"] is None
+    assert content["architectures"][0]["architecture"] in invoke(*words, "--run", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--space", "bignas-mini", "--allocation", "exact"], "expected no allocation for bignas-mini"),
         (["--interval", "1"], "expected an architecture in every interval of params"),
         (["--interval", "10k", "--start", "5M"], "got none in [5e+06, 5.01e+06)"),
         (["--cost", "watts"], "expected a cost of params, madds, memory, latency, got 'watts'"),
         (["--normaliser", "none"], "normaliser of layer, balance"),
-        (["--space", "mbconv-mini"], "expected an AutoFormer space, got mbconv-mini"),
+        (["--space", "mbconv-mini"], "expected a space of AutoFormer or BigNAS, got mbconv-mini"),
     ],
 )
 def test_bad_input_ends_with_one_line(words, message, tmp_path, monkeypatch, capsys):

@@ -3,8 +3,11 @@
 import math
 
 import numpy as np
+import pytest
 
-from pynas.spaces import get
+from pynas.errors import InputError
+from pynas.spaces import bignas, get
+from pynas.spaces.bignas import Stage
 
 
 def test_the_size_is_the_product_of_the_table():
@@ -14,7 +17,9 @@ def test_the_size_is_the_product_of_the_table():
     widths = [2, 2, 2, 2, 3, 4, 5]
     depths = [(1, 2), (2, 3), (2, 3), (2, 3, 4), (2, 3, 4, 5, 6), (2, 3, 4, 5, 6), (1, 2)]
     stages = [w * sum(k**d for d in some) for w, k, some in zip(widths, kernels, depths)]
-    assert space.path_counts == (5, 2, *stages, 17)
+    # Every block again for each state before it: the resolution, and from the first stage on the width.
+    before = [1, 5, *(5 * w for w in (2, *widths))]
+    assert space.path_counts == tuple(n * m for n, m in zip(before, (5, 2, *stages, 17)))
     assert space.size == math.prod((5, 2, *stages, 17)) == 20_235_504_844_800
 
 
@@ -34,3 +39,26 @@ def test_widths_strides_and_kernels_are_those_of_the_table():
     rng = np.random.default_rng(0)
     for architecture in (space.sample(rng) for _ in range(5)):
         assert space.parse(str(architecture)) == architecture
+
+
+def test_strings_are_resolution_widths_and_kernels():
+    space = get("bignas-cnn")
+    text = "224|40|16:33|32:333|48:35|80:355|128:33333|192:35|352:5|1408"
+    architecture = space.parse(text)
+    assert space.format(architecture) == text and space.parse(str(architecture)) == architecture
+    for wrong in (text.replace("224", "225"), text.replace("80:", "81:"), text.replace("355", "375"), text[:-4] + "9"):
+        with pytest.raises(InputError, match="expected resolution, widths and kernels of the space"):
+            space.parse(wrong)
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(50)]
+    assert all(space.parse(space.format(a)) == a for a in drawn) and len({a[0].path for a in drawn}) == 5
+
+
+@pytest.mark.parametrize(
+    ("sides", "kernels", "message"),
+    [((9,), (3,), "sides of 10"), ((24, 16), (3,), "rising order"), ((24,), (4,), "odd kernels"),
+     ((24,), (11,), "odd kernels")],
+)  # fmt: skip
+def test_bad_choices_are_named(sides, kernels, message):
+    with pytest.raises(InputError, match=message):
+        bignas("own", sides, (8,), (Stage((8,), (1,), kernels, 1, 1),), (16,))

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import pynas
-from pynas.costs import count_module
+from pynas.costs import cost_range, count, count_module, latency
 from pynas.errors import InputError
-from pynas.spaces import bignas
+from pynas.rating.whole import ErrorRate
+from pynas.spaces import Architecture, bignas
 from pynas.spaces.bignas import Stage
 
 
@@ -42,17 +43,70 @@ def test_batch_norm_is_re_estimated_on_export(net):
     assert (net(images, architecture) - expected).abs().max() > 0.05
 
 
+def test_batch_norm_is_re_estimated_for_a_rating(net):
+    """Each architecture's error with statistics of its own, as the extracted network has them; then all is as before."""
+    batches = [(torch.randn(16, 3, 24, 24), torch.randint(5, (16,))) for _ in range(2)]
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    rating, rng = ErrorRate(net, batches, batches), np.random.default_rng(2)
+    for _ in range(3):
+        architecture = net.space.sample(rng)
+        model = net.extract(architecture)
+        pynas.export.recalibrate(model, batches)
+        model.eval()
+        wrong = sum((model(images).argmax(1) != labels).sum().item() for images, labels in batches)
+        assert rating(architecture) == pytest.approx(wrong / 32)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_cost_tables_are_those_of_the_extracted_networks(net):
+    """Every cost of every architecture of a small space; and its latency from the sums of its parts."""
+    space, shape = net.space, (3, 24, 24)
+    costs, everything = count(net, shape), enumerated(net.space)
+    assert len(everything) == space.size == 2 * 2 * (2 * 2) * (2 * (2 + 8)) * 2
+    for architecture in everything[::40]:
+        assert costs.of(architecture) == count_module(net.extract(architecture), shape)[0]
+    spent = [costs.of(architecture)["madds"] for architecture in everything]
+    assert cost_range(space, costs, "madds") == (min(spent), max(spent))
+    timed = latency(net, shape, repeats=1, warm_up=0)
+    assert all(timed.of(architecture)["latency"] > 0 for architecture in everything[::100])
+
+
+@pytest.mark.slow
+def test_costs_of_the_whole_space():
+    """Any of the 20,235,504,844,800 architectures; a few drawn, and both ends."""
+    space = pynas.spaces.get("bignas-cnn")
+    with torch.device("meta"):
+        net = pynas.supernet(space, 1000)
+    costs, rng = count(net, (3, 320, 320)), np.random.default_rng(0)
+    for architecture in [*(space.sample(rng) for _ in range(4)), *ends(space)]:
+        assert costs.of(architecture) == count_module(net.extract(architecture), (3, 320, 320))[0]
+    assert cost_range(space, costs, "params") == tuple(costs.of(a)["params"] for a in ends(space))
+
+
+def enumerated(space):
+    """Every architecture, block after block from the state that the one before it left."""
+    grown = [((), None)]
+    for b, cells in enumerate(space.blocks):
+        grown = [
+            ((*choices, choice), (end := cells[choice.cell].end) and end(choice.path))
+            for choices, state in grown for choice in space.paths(b) if cells[choice.cell].start == state
+        ]  # fmt: skip
+    return [Architecture(choices) for choices, _ in grown]
+
+
+def ends(space):
+    """The smallest and the largest architecture."""
+    least = Architecture.of((0, [0] * len(cells[0].layers)) for cells in space.blocks)
+    return least, Architecture.of((len(cells) - 1, [n - 1 for n in cells[-1].counts]) for cells in space.blocks)
+
+
 def test_the_published_range_of_madds():
     """PreNAS's networks have 237 to 986 million MAdds; the space goes from below to above."""
     space = pynas.spaces.get("bignas-cnn")
     with torch.device("meta"):
         net = pynas.supernet(space, 1000)
-    first = pynas.spaces.Architecture.of([(0, [0] * len(cells[0].layers)) for cells in space.blocks])
-    last = pynas.spaces.Architecture.of(
-        [(len(cells) - 1, [count - 1 for count in cells[-1].counts]) for cells in space.blocks]
-    )
     side = space.image_size
-    least, most = (count_module(net.extract(a), (3, side, side))[0]["madds"] for a in (first, last))
+    least, most = (count_module(net.extract(a), (3, side, side))[0]["madds"] for a in ends(space))
     assert least < 237e6 and most > 986e6
 
 
