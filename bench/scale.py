@@ -148,10 +148,10 @@ def estimates(parts: Parts, devices: int, options: argparse.Namespace) -> list[d
         compute = options.step_images * max(busy)
         exchange = 2 * (size - 1) / size * moved / options.bandwidth
         steps = TRAIN_IMAGES / (options.step_images * size)
+        step = compute + exchange
         rows.append({
-            "devices": devices, "spread": spread, "groups": groups, "step_seconds": compute + exchange,
-            "exchange_share": exchange / (compute + exchange), "training_hours": options.epochs * steps * (compute + exchange) / 3600,
-            "rating_hours": rating / 3600})  # fmt: skip
+            "devices": devices, "spread": spread, "groups": groups, "step_seconds": step, "exchange_share": exchange / step,
+            "training_hours": options.epochs * steps * step / 3600, "rating_hours": rating / 3600})  # fmt: skip
     return rows
 
 

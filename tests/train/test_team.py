@@ -15,6 +15,7 @@ from pynas.methods import DNA
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT
 from pynas.train.loop import LAST
+from tests.killing import Killed, killer
 from tests.methods.nets import conv, small_teacher
 
 EPOCHS, SEED = 2, 5
@@ -40,18 +41,6 @@ def batches(size=8):
     ]
 
 
-class Kill(Exception):
-    pass
-
-
-def kill_at(number):
-    def on_step(step):
-        if step.step == number:
-            raise Kill
-
-    return on_step
-
-
 def worker(rank, port, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
@@ -62,9 +51,9 @@ def worker(rank, port, folder):
         pynas.fit(method, batches(), EPOCHS, f"{folder}/{spread}", seed=SEED, spread=spread)
         torch.save(method.net.state_dict(), f"{folder}/{spread}-{rank}.pt")
         method = three_blocks()
-        with pytest.raises(Kill):
+        with pytest.raises(Killed):
             pynas.fit(
-                method, batches(), EPOCHS, f"{folder}/{spread}-killed", seed=SEED, spread=spread, on_step=kill_at(4)
+                method, batches(), EPOCHS, f"{folder}/{spread}-killed", seed=SEED, spread=spread, on_step=killer(4)
             )
         distributed.barrier()
         method = three_blocks()
