@@ -89,8 +89,8 @@ def measure(method: DNA, side: int, options: argparse.Namespace) -> Parts:
         def step(b: int = b, x: torch.Tensor = x, target: torch.Tensor = target) -> None:
             method.zero_grad(set_to_none=True)
             method.train_block(b, x, target, rng)
-            if b == len(space) - 1:
-                method.train_head(features[-1], logits, labels)
+            if b == len(space) - 1 and method.net.head is not None:
+                method.train_head(method.net.head, features[-1], logits, labels)
 
         times, moved = [], []
         for _ in range(options.repeats):
@@ -148,10 +148,10 @@ def estimates(parts: Parts, devices: int, options: argparse.Namespace) -> list[d
         compute = options.step_images * max(busy)
         exchange = 2 * (size - 1) / size * moved / options.bandwidth
         steps = TRAIN_IMAGES / (options.step_images * size)
+        step = compute + exchange
         rows.append({
-            "devices": devices, "spread": spread, "groups": groups, "step_seconds": compute + exchange,
-            "exchange_share": exchange / (compute + exchange), "training_hours": options.epochs * steps * (compute + exchange) / 3600,
-            "rating_hours": rating / 3600})  # fmt: skip
+            "devices": devices, "spread": spread, "groups": groups, "step_seconds": step, "exchange_share": exchange / step,
+            "training_hours": options.epochs * steps * step / 3600, "rating_hours": rating / 3600})  # fmt: skip
     return rows
 
 
@@ -165,9 +165,9 @@ def table(parts: Parts, rows: Sequence[dict[str, float | int | str]]) -> str:
               "|---|---|---|---|---|---|---|"]  # fmt: skip
     alone = next((row["training_hours"] for row in rows if row["devices"] == 1), float("nan"))
     for row in rows:
-        faster = float(alone) / float(row["training_hours"])
-        lines.append(f"| {row['devices']} | {row['spread']} | {row['groups']} | {100 * float(row['exchange_share']):.2f} % "
-                     f"| {float(row['training_hours']):,.1f} h | {faster:.1f}x | {float(row['rating_hours']):,.2f} h |")  # fmt: skip
+        hours, exchange = float(row["training_hours"]), 100 * float(row["exchange_share"])
+        lines.append(f"| {row['devices']} | {row['spread']} | {row['groups']} | {exchange:.2f} % | {hours:,.1f} h "
+                     f"| {float(alone) / hours:.1f}x | {float(row['rating_hours']):,.2f} h |")  # fmt: skip
     return "\n".join(lines)
 
 

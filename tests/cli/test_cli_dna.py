@@ -16,28 +16,22 @@ from pynas.tensor_files import read_tensors
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Two classes of noise, bright above or below."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(48) % 2
-    pictures = rng.integers(0, 120, (48, 32, 32), dtype=np.uint8)
-    pictures[labels == 0, :16] += 100
-    pictures[labels == 1, 16:] += 100
-    path = tmp_path_factory.mktemp("data") / "halves.npz"
-    np.savez(path, x_train=pictures[:40], y_train=labels[:40], x_test=pictures[40:], y_test=labels[40:])
-    return path
-
-
-def invoke(*words):
-    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def test_options_accumulation_and_functional_ratings(images, tmp_path):
+def test_options_accumulation_and_functional_ratings(half_images, tmp_path, pynas):
     folder, cache = tmp_path / "run", tmp_path / "cache"
-    words = ["--data", images, "--epochs", 4, "--batch-size", 8, "--accumulate", 2, "--run", folder]
+    words = [
+        "--data",
+        half_images,
+        "--limit-images",
+        40,
+        "--epochs",
+        4,
+        "--batch-size",
+        8,
+        "--accumulate",
+        2,
+        "--run",
+        folder,
+    ]
     for option in (
         "strategy=progressive-b",
         "keep=2",
@@ -46,36 +40,36 @@ def test_options_accumulation_and_functional_ratings(images, tmp_path):
         "cache_training=true",
     ):
         words += ["--option", option]
-    invoke("train", *words)
+    pynas("train", *words)
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 8  # 4 batches of 8 out of 32 images, two to a step, four epochs
     assert [sorted(step["losses"])[0] for step in steps] == [f"block_{b}" for b in (1, 1, 2, 2, 3, 3, 4, 4)]
     (features,) = cache.glob("*/index.bin")
     assert features.stat().st_size == 16 * 40
-    invoke("rate", "--run", folder, "--loss", "error")
+    pynas("rate", "--run", folder, "--loss", "error")
     tables, made_from = load_block(folder / "scores" / "block_4.npz")
     assert made_from["loss"] == "error" and len(tables[0]) == 16
     scores = tables[0].scores
     assert np.all((scores >= 0) & (scores <= 1)) and np.allclose(scores * 8, np.round(scores * 8))
-    assert json.loads(invoke("search", folder, "--json"))["found"]
+    assert pynas("search", folder, "--json")["found"]
 
     space, rng = get("mbconv-mini"), np.random.default_rng(0)
     nets = [space.sample(rng) for _ in range(6)]
     trained = tmp_path / "trained.csv"
     trained.write_text("architecture,accuracy\n" + "".join(f"{net},{90 + n}\n" for n, net in enumerate(nets)))
-    content = json.loads(invoke("search", folder, "--trained", trained, "--json"))
+    content = pynas("search", folder, "--trained", trained, "--json")
     tables = [load_block(folder / "scores" / f"block_{b}.npz")[0] for b in range(1, 5)]
     fitted = fit_block_weights(tables, nets, [90 + n for n in range(6)])
     assert content["weights"] == list(fitted.weights) and content["fitted"]["left_out_tau"] == fitted.left_out_tau
 
 
 @pytest.mark.slow
-def test_dna_plus_goes_on_at_every_generation(images, tmp_path):
-    words = ["--method", "dna-plus", "--data", images, "--epochs", 1, "--batch-size", 16]
+def test_dna_plus_goes_on_at_every_generation(half_images, tmp_path, pynas):
+    words = ["--method", "dna-plus", "--data", half_images, "--limit-images", 40, "--epochs", 1, "--batch-size", 16]
     for option in ("generations=2", "phi=1", "teacher_epochs=1", "dna={decay: 0.5}"):
         words += ["--option", option]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    report = json.loads(invoke("run", *words, "--run", whole, "--json"))
+    report = pynas("run", *words, "--run", whole, "--json")
     found = report["search"]["generations"]
     assert [each["folder"] for each in found] == ["generation_1", "generation_2"]
     assert report["search"]["stopped"] == "2 generations" and found[0]["tau_to_last"] is None
@@ -85,17 +79,17 @@ def test_dna_plus_goes_on_at_every_generation(images, tmp_path):
     for number in (1, 2):  # each generation is a run of its own
         config = yaml.safe_load((whole / f"generation_{number}" / "config.yaml").read_text())
         assert config["method"] == "dna" and config["options"] == {"decay": 0.5}
-        assert json.loads(invoke("search", whole / f"generation_{number}", "--json"))["found"][0]["architecture"] == (
+        assert pynas("search", whole / f"generation_{number}", "--json")["found"][0]["architecture"] == (
             found[number - 1]["architecture"])  # fmt: skip
 
-    invoke("train", *words, "--run", parts)
-    invoke("rate", "--run", parts)
+    pynas("train", *words, "--run", parts)
+    pynas("rate", "--run", parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pynas.methods.dna.DNA.rate_block", stopped)
         with pytest.raises(RuntimeError, match="stopped here"):
-            invoke("search", parts)
+            pynas("search", parts)
     before = (parts / "generation_2" / "checkpoints" / "last.safetensors").stat().st_mtime_ns
-    again = json.loads(invoke("run", "--run", parts, "--json"))
+    again = pynas("run", "--run", parts, "--json")
     assert (parts / "generation_2" / "checkpoints" / "last.safetensors").stat().st_mtime_ns == before
     assert again["search"] == report["search"]
     result = CliRunner().invoke(app, ["search", str(parts), "--max-madds", "9M"])

@@ -12,6 +12,7 @@ from pynas.errors import InputError
 from pynas.methods import DNA
 from pynas.methods.sampling import uniform_path
 from pynas.spaces import Choice
+from tests.killing import Killed, killer
 
 from .nets import small_net, small_teacher
 
@@ -26,18 +27,6 @@ def make(**options):
     torch.manual_seed(0)
     net, teacher = small_net(), small_teacher()
     return DNA(net, teacher, image_shape=(3, 8, 8), **options)
-
-
-class Killed(Exception):
-    pass
-
-
-def killer(at):
-    def on_step(step):
-        if step.step == at:
-            raise Killed
-
-    return on_step
 
 
 def weights(method):

@@ -12,6 +12,7 @@ from pynas.errors import InputError
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT
 from pynas.train.loop import LAST
+from tests.killing import Killed, killer
 
 
 class Regression(nn.Module):
@@ -43,18 +44,6 @@ class Regression(nn.Module):
 def batches(count=5):
     generator = torch.Generator().manual_seed(1)
     return [(torch.randn(6, 4, generator=generator), torch.randn(6, 4, generator=generator)) for _ in range(count)]
-
-
-class Killed(Exception):
-    pass
-
-
-def killer(at):
-    def on_step(step):
-        if step.step == at:
-            raise Killed
-
-    return on_step
 
 
 def weights(method):
