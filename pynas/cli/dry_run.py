@@ -20,7 +20,7 @@ from pynas.cli import flows, selecting, stages
 from pynas.cli.display import Show
 from pynas.cli.settings import CONFIG, read_settings
 from pynas.cli.stages import Run
-from pynas.costs import LayerTable, cost_range
+from pynas.costs import cost_range
 from pynas.train import Step
 from pynas.zero_cost import load_preferred
 
@@ -105,7 +105,7 @@ def _costs(run: Run) -> dict[str, Any]:
 def _rating(run: Run) -> dict[str, Any]:
     """A rating's multiply-adds per image, prefixes shared, and its time at the rate of one network's forward pass."""
     table = stages.costs(run)["madds"]
-    if isinstance(table, LayerTable):
+    if (run.folder / selecting.FILE).exists():
         # The preferred architectures, each alone.
         members = load_preferred(run.folder / selecting.FILE, run.space).members
         return _rating_time(run, sum(one.costs["madds"] for one in members))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from pynas import methods
@@ -15,10 +16,14 @@ from pynas.files import header, read_json, write_json
 from pynas.rating import ScoreTable
 from pynas.zero_cost import PreferredSpace, kind_of, load_preferred
 
-LOSS, NORM = "error", "running"
+LOSS, NORM = "error", "recalibrate"
 _ACCURACIES = "pynas.accuracies"
 # Options of the selection, as of `pynas select`; None: what suits the space.
 SELECTION = {"interval": "50k", "top": 1, "cost": "params", "normaliser": None, "allocation": None, "images": 64}
+
+
+# Training batches to re-estimate batch norm on, where there is one.
+LATER = {"calibration_batches": 4}
 
 
 def preferred(run: Run, show: Show) -> PreferredSpace:
@@ -37,9 +42,10 @@ def preferred(run: Run, show: Show) -> PreferredSpace:
 
 def build(run: Run, show: Show) -> methods.PreNAS:
     """The method on the preferred architectures."""
-    kind_of(run.net)
+    net: Any = run.net
+    kind_of(net)
     members = [one.architecture for one in preferred(run, show).members]
-    return methods.PreNAS(run.net, members, **run.method_options)
+    return methods.PreNAS(net, members, **run.method_options)
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
@@ -49,15 +55,17 @@ def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
         InputError: another loss or norm.
     """
     if (loss, norm) != (LOSS, NORM):
-        raise InputError(f"[rate] expected loss {LOSS} and norm {NORM}, as prenas measures whole networks without batch "
-                         f"norm, got {loss} and {norm}")  # fmt: skip
+        raise InputError(f"[rate] expected loss {LOSS} and norm {NORM}, as prenas measures whole networks, with batch "
+                         f"norm of their own, got {loss} and {norm}")  # fmt: skip
     method, digest = run.trained_method()
     if not stages.is_first_process():
         return []
     made_from = {"checkpoint": digest, "data": run.data.fingerprint}
+    made_from |= {name: run.options[name] for name in LATER}
     path = run.folder / "scores" / "preferred.json"
     if not path.exists() or read_json(path, _ACCURACIES)["made_from"] != made_from:
-        accuracies = method.accuracy(run.loader("val"), method.preferred)
+        calibration = itertools.islice(run.loader("train"), run.options["calibration_batches"])
+        accuracies = method.accuracy(run.loader("val"), method.preferred, calibration)
         named = {run.space.format(a): float(accuracy) for a, accuracy in zip(method.preferred, accuracies)}
         write_json(path, header(_ACCURACIES, **made_from) | {"accuracies": named})
     stages.costs(run)
@@ -124,5 +132,5 @@ def costs_with_latency(run: Run, wishes: finding.Wishes) -> Any:
 
 FLOW = Flow(
     methods.PreNAS, build, stages.train, rate, find, stages.export_found, space="autoformer-mini", loss=LOSS, norm=NORM,
-    epochs=40, more=SELECTION, defaults={"warmup_epochs": 2},
+    epochs=40, more={**SELECTION, **LATER}, defaults={"warmup_epochs": 2},
 )  # fmt: skip

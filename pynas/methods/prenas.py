@@ -12,12 +12,14 @@ from timm.data import Mixup
 from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.data.loaders import seeded
 from pynas.errors import InputError
 from pynas.methods import subnets
+from pynas.rating.whole import ErrorRate
 from pynas.spaces import Architecture
-from pynas.supernets import AutoFormer, evaluating
+from pynas.supernets import AutoFormer, BigNAS
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
@@ -30,14 +32,15 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class PreNAS(nn.Module):
-    """One-shot training of an AutoFormer supernet on its preferred architectures alone (eq. 11).
+    """One-shot training of an AutoFormer or BigNAS supernet on its preferred architectures alone (eq. 11).
 
     Each step draws an architecture, classifies a batch with its slices of the weights, and updates them: AdamW, a linear
     warm-up, then a cosine.
 
     preferred: the architectures to concentrate on; needed but for the samplings over the whole space.
-    sampling: "balanced" over (dimension, depth), "uniform", "resampled" (figure 5); over the whole space "autoformer",
-        "spos", "fairnas": the baselines.
+    sampling: "balanced" over (dimension, depth), of a BigNAS over (resolution, layers in all), "uniform", "resampled"
+        (figure 5); over the whole space "autoformer", "spos", "fairnas": the baselines. BigNAS's own training is "spos"
+        with sandwich and distill; it knows no "resampled", "autoformer", "fairnas".
     sandwich: 0, or how many drawn architectures each step trains beside the largest and the smallest one.
     distill: with sandwich, the largest learns from the labels and the others from it (in-place distillation, BigNAS).
     min_rate: the last learning rate; warmup_epochs: at most a fifth of all. drop_path: stochastic depth of the last layer.
@@ -48,7 +51,7 @@ class PreNAS(nn.Module):
 
     def __init__(
         self,
-        net: AutoFormer,
+        net: AutoFormer | BigNAS,
         preferred: Sequence[Architecture] | None = None,
         *,
         sampling: str = "balanced",
@@ -67,6 +70,9 @@ class PreNAS(nn.Module):
         known = subnets.PREFERRED | subnets.WHOLE
         if sampling not in known:
             raise InputError(f"[prenas] expected a sampling of {', '.join(known)}, got {sampling!r}")
+        if len(net.space) > 1 and sampling not in subnets.OF_BLOCKS:
+            raise InputError(f"[prenas] expected a sampling of {', '.join(sorted(subnets.OF_BLOCKS))} for {net.space.name}, "
+                             f"got {sampling!r}")  # fmt: skip
         if sampling in subnets.PREFERRED and not preferred:
             raise InputError(f"[prenas] expected preferred architectures for sampling={sampling}, got none")
         if distill and not sandwich:
@@ -78,7 +84,7 @@ class PreNAS(nn.Module):
         self.sampler = known[sampling](net.space, self.preferred)
         whole = sampling in subnets.WHOLE
         self.ends = subnets.ends(net.space) if whole else (self.preferred[0], self.preferred[-1])
-        classes = net.head.weights.classifier.out_features
+        classes = net.classifier.out_features
         self.mixup = (
             Mixup(mixup, cutmix, switch_prob=0.5, mode="elem", label_smoothing=label_smoothing, num_classes=classes)
             if mixup or cutmix
@@ -142,21 +148,16 @@ class PreNAS(nn.Module):
         with seeded(int(rng.integers(2**62))):
             return self.mixup(images[:even].clone(), labels[:even])
 
-    @torch.no_grad()
-    def accuracy(self, batches: Batches, architectures: Sequence[Architecture]) -> np.ndarray:
+    def accuracy(
+        self, batches: Batches, architectures: Sequence[Architecture], calibration: Batches | None = None
+    ) -> np.ndarray:
         """Top-1 accuracy of each architecture with its slices of the weights, `[N]`, from 0 to 1.
 
+        calibration: training batches that batch norm, where the net has it, is re-estimated on for each architecture.
+
         Raises:
-            InputError: no images.
+            InputError: no images, or none to calibrate batch norm on.
         """
-        device = next(self.net.parameters()).device
-        right, seen = np.zeros(len(architectures)), 0
-        with evaluating(self.net):
-            for images, labels in batches:
-                images, labels = images.to(device), labels.to(device)
-                seen += len(labels)
-                for number, architecture in enumerate(architectures):
-                    right[number] += int((self.net(images, architecture).argmax(1) == labels).sum())
-        if not seen:
-            raise InputError("[prenas] expected images to measure accuracy on, got none")
-        return right / seen
+        normed = any(isinstance(part, _BatchNorm) for part in self.net.modules())
+        rating = ErrorRate(self.net, batches, calibration, "recalibrate" if normed else "running")
+        return 1 - rating.many(architectures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -14,10 +14,14 @@ Sampler = Callable[[np.random.Generator], list[Architecture]]
 
 
 def balanced(space: Space, members: Sequence[Architecture]) -> Sampler:
-    """A cell (dimension, depth) of those that occur, uniformly, then one of its members (PreNAS, section 3.3)."""
-    groups: dict[int, list[Architecture]] = {}
+    """A group of those that occur, uniformly, then one of its members (PreNAS, section 3.3).
+
+    Groups: of a space of one block its cells (dimension, depth); of a convolutional one the pairs (resolution, layers in
+    all), as width and depth of a single stage would leave nearly every member alone.
+    """
+    groups: dict[Hashable, list[Architecture]] = {}
     for architecture in members:
-        groups.setdefault(architecture[0].cell, []).append(architecture)
+        groups.setdefault(_group(architecture), []).append(architecture)
     listed = list(groups.values())
 
     def draw(rng: np.random.Generator) -> list[Architecture]:
@@ -25,6 +29,12 @@ def balanced(space: Space, members: Sequence[Architecture]) -> Sampler:
         return [group[rng.integers(len(group))]]
 
     return draw
+
+
+def _group(architecture: Architecture) -> Hashable:
+    if len(architecture) == 1:
+        return architecture[0].cell
+    return architecture[0].path, sum(len(choice.path) for choice in architecture)
 
 
 def uniform(space: Space, members: Sequence[Architecture]) -> Sampler:
@@ -94,10 +104,11 @@ def fairnas(space: Space, members: Sequence[Architecture]) -> Sampler:
 
 PREFERRED = {"balanced": balanced, "uniform": uniform, "resampled": resampled}
 WHOLE = {"autoformer": autoformer, "spos": spos, "fairnas": fairnas}
+# Those that know spaces of several blocks, as BigNAS's.
+OF_BLOCKS = {"balanced", "uniform", "spos"}
 
 
 def ends(space: Space) -> tuple[Architecture, Architecture]:
-    """The smallest and the largest architecture of a space: first cell and candidates, last cell and candidates."""
-    cells = space.blocks[0]
-    smallest = Architecture.of([(0, [0] * len(cells[0].layers))])
-    return smallest, Architecture.of([(len(cells) - 1, [count - 1 for count in cells[-1].counts])])
+    """The smallest and the largest architecture of a space: first cells and candidates, last cells and candidates."""
+    smallest = Architecture.of((0, [0] * len(cells[0].layers)) for cells in space.blocks)
+    return smallest, Architecture.of((len(cells) - 1, [n - 1 for n in cells[-1].counts]) for cells in space.blocks)

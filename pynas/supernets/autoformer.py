@@ -41,6 +41,11 @@ class AutoFormer(nn.Module):
         self.head = EntangledHead(PooledHead(dim, num_classes))
         start_like_autoformer(self)
 
+    @property
+    def classifier(self) -> nn.Linear:
+        """The largest network's last layer."""
+        return self.head.weights.classifier  # type: ignore[union-attr, return-value]
+
     def set_drop_path(self, rate: float) -> None:
         """Stochastic depth: the last layer drops each branch with this probability, the first never, linearly between."""
         for layer, share in zip(self.transformer, torch.linspace(0, rate, len(self.transformer)).tolist()):

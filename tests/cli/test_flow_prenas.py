@@ -22,17 +22,45 @@ def invoke(*words):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def halves(tmp_path_factory):
+    """Images whose class is the half that is bright."""
     rng, labels = np.random.default_rng(0), np.arange(96) % 2
     pictures = rng.integers(0, 120, (96, 32, 32), dtype=np.uint8)
     pictures[labels == 0, :16] += 100
     pictures[labels == 1, 16:] += 100
     path = tmp_path_factory.mktemp("data") / "halves.npz"
     np.savez(path, x_train=pictures[:64], y_train=labels[:64], x_test=pictures[64:], y_test=labels[64:])
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(halves, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
-    words = ["--data", path, "--epochs", 1, "--batch-size", 16, "--run", folder, "--option", "images=2"]
+    words = ["--data", halves, "--epochs", 1, "--batch-size", 16, "--run", folder, "--option", "images=2"]
     words += ["--option", "interval=150k", "--option", "sandwich=1", "--option", "distill=true", "--max-params", "500k"]
     return folder, json.loads(invoke("run", "--method", "prenas", *words, "--json"))
+
+
+def test_convolutional_networks(halves, tmp_path):
+    """The whole flow on a BigNAS space; the exported network has batch norm of its own."""
+    words = ["--method", "prenas", "--space", "bignas-mini", "--data", halves, "--epochs", 1, "--batch-size", 16]
+    for option in ("images=2", "interval=1M", "cost=madds", "sandwich=1", "distill=true"):
+        words += ["--option", option]
+    report = json.loads(invoke("run", *words, "--run", tmp_path, "--max-params", "150k", "--json"))
+    members = json.loads((tmp_path / "preferred.json").read_text())["architectures"]
+    assert report["search"]["rated"] == len(members) == 6
+    assert set(json.loads((tmp_path / "scores" / "preferred.json").read_text())["accuracies"]) == {
+        member["architecture"] for member in members
+    }
+    exported = json.loads(invoke("export", "--run", tmp_path, "--max-params", "60k", "--json"))
+    model, _ = load_subnet(exported["file"])
+    assert sum(p.numel() for p in model.parameters()) == exported["params"] <= 60e3
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2) and not model.training
+    # An average over the three training batches, not the training's nine forward passes.
+    assert {int(value) for name, value in model.state_dict().items() if "num_batches" in name} == {3}
+    invoke("search", tmp_path, "--max-latency", "100ms")
+    invoke("report", tmp_path)
+    assert "preferred" in (tmp_path / "report.html").read_text()
 
 
 def test_every_stage_leaves_its_file(finished):
@@ -99,7 +127,7 @@ def test_limits_that_none_keeps_and_wishes_that_do_not_fit(finished):
         invoke("search", folder, "--limit", "watts=3")
     with pytest.raises(InputError, match="knows no fronts"):
         invoke("search", folder, "--front", "params")
-    with pytest.raises(InputError, match="expected loss error and norm running"):
+    with pytest.raises(InputError, match="expected loss error and norm recalibrate"):
         invoke("rate", "--run", folder, "--loss", "mse")
     with pytest.raises(InputError, match="expected a space of AutoFormer or BigNAS, got mbconv-mini"):
         invoke("train", "--method", "prenas", "--space", "mbconv-mini", "--run", folder.parent / "other")
