@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from pynas.costs import Costs, LayerCosts, LayerTable, cost_range
 from pynas.errors import InfeasibleError, InputError
 from pynas.rating import ScoreTable
-from pynas.search import best, states_of
+from pynas.search import Entry, best, states_of
 from pynas.spaces import Architecture, Cell, Space
 from pynas.zero_cost.isomers import exact, greedy_path
 from pynas.zero_cost.saliency import Saliency
@@ -75,7 +76,8 @@ class IsomerRanking:
 
 
 class SearchRanking:
-    """Of spaces with tables over blocks: the exact search for the highest SNIP under both bounds of an interval.
+    """Of BigNAS's spaces: the exact search for the highest SNIP under both bounds of an interval, for every resolution on
+    its own, as SNIP rises with the costs there and the bounds prune; a resolution whose costs are all outside is left out.
 
     Nothing is normalised (section 4.5). Equal scores, as of one network at several resolutions where only its parameters
     count: the one that comes first in the space.
@@ -90,20 +92,35 @@ class SearchRanking:
             if given is not None:
                 raise InputError(f"[select] expected no {what} for {space.name}, as the selection among convolutional "
                                  f"networks skips the normalisation of isomers, got {given!r}")  # fmt: skip
-        self._tables = [[ScoreTable(-table) for table in cells] for cells in scores[NAME]]
         self._costs, self._states = Costs({cost: costs[cost]}, {cost: costs.fixed[cost]}), states_of(space)
-        self.range = cost_range(space, self._costs, cost)
+        self._parts = []
+        for first in self._resolutions(space, scores):
+            tables = [[first], *([ScoreTable(-table) for table in cells] for cells in scores[NAME][1:])]
+            rated = [[~np.isnan(table.scores) for table in cells] for cells in tables]
+            self._parts.append((tables, cost_range(space, self._costs, cost, rated)))
+        self.range = min(low for _, (low, _) in self._parts), max(high for _, (_, high) in self._parts)
         self.made_from = {"normaliser": None, "allocation": None}
+
+    @staticmethod
+    def _resolutions(space: Space, scores: Costs) -> Iterator[ScoreTable]:
+        """The first block's table with one path alone."""
+        ((whole,), (cell,)) = scores[NAME][0], space.blocks[0]
+        for path in cell.paths():
+            alone = np.full(whole.shape, np.nan)
+            alone[path] = -whole[path]
+            yield ScoreTable(alone)
 
     def top(self, low: float, high: float, count: int) -> list[Ranked]:
         """Equal scores: in the order of the space."""
         (name,) = self._costs.names
         most = float(np.nextafter(high, low))
-        try:
-            found = best(self._tables, self._costs, {name: most}, count, at_least={name: low}, states=self._states)
-        except InfeasibleError:
-            return []
-        return [Ranked(entry.architecture, -entry.score, None) for entry in found]
+        found: list[Entry] = []
+        for tables, (least, greatest) in self._parts:
+            if least < high and greatest >= low:
+                with contextlib.suppress(InfeasibleError):
+                    found += best(tables, self._costs, {name: most}, count, at_least={name: low}, states=self._states)
+        found.sort(key=lambda entry: entry.score)
+        return [Ranked(entry.architecture, -entry.score, None) for entry in found[:count]]
 
 
 def ranking(
