@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pynas import methods
 from pynas.cli import finding, selecting, stages
 from pynas.cli.display import Show
-from pynas.cli.flow import Flow
+from pynas.cli.flow import LOADER, Flow
 from pynas.cli.quantities import milliseconds, quantity
 from pynas.cli.stages import Run
 from pynas.costs import LayerCosts
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, read_json, write_json
+from pynas.methods.prenas import LOADERS, RECIPES
 from pynas.rating import ScoreTable
 from pynas.zero_cost import PreferredSpace, load_preferred
 
@@ -40,7 +43,7 @@ def build(run: Run, show: Show) -> methods.PreNAS:
     """The method on the preferred architectures."""
     net = selecting.check_space(run.net)
     members = [one.architecture for one in preferred(run, show).members]
-    return methods.PreNAS(net, members, **run.method_options)
+    return run.flow.method(net, members, **run.method_options)
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
@@ -126,5 +129,12 @@ def layer_costs(run: Run, wishes: finding.Wishes) -> LayerCosts:
 
 FLOW = Flow(
     methods.PreNAS, build, stages.train, rate, find, stages.export_found, space="autoformer-mini", loss=LOSS, norm=NORM,
-    epochs=40, more=SELECTION, defaults={"warmup_epochs": 2},
+    epochs=40, more={**SELECTION, **LOADER}, defaults={"warmup_epochs": 2},
+    recipes={name: {**recipe, **LOADERS[name]} for name, recipe in RECIPES.items()},
 )  # fmt: skip
+# What spos and fairnas are in spaces that share weights by slicing: PreNAS's training over the whole space, the selection as
+# before (figure 4's redundant training with the pre-selector).
+BASELINES = {
+    sampling: replace(FLOW, method=partial(methods.PreNAS, sampling=sampling), own=("sampling",))
+    for sampling in ("spos", "fairnas")
+}
