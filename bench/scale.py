@@ -89,8 +89,8 @@ def measure(method: DNA, side: int, options: argparse.Namespace) -> Parts:
         def step(b: int = b, x: torch.Tensor = x, target: torch.Tensor = target) -> None:
             method.zero_grad(set_to_none=True)
             method.train_block(b, x, target, rng)
-            if b == len(space) - 1:
-                method.train_head(features[-1], logits, labels)
+            if b == len(space) - 1 and method.net.head is not None:
+                method.train_head(method.net.head, features[-1], logits, labels)
 
         times, moved = [], []
         for _ in range(options.repeats):
@@ -165,9 +165,9 @@ def table(parts: Parts, rows: Sequence[dict[str, float | int | str]]) -> str:
               "|---|---|---|---|---|---|---|"]  # fmt: skip
     alone = next((row["training_hours"] for row in rows if row["devices"] == 1), float("nan"))
     for row in rows:
-        faster = float(alone) / float(row["training_hours"])
-        lines.append(f"| {row['devices']} | {row['spread']} | {row['groups']} | {100 * float(row['exchange_share']):.2f} % "
-                     f"| {float(row['training_hours']):,.1f} h | {faster:.1f}x | {float(row['rating_hours']):,.2f} h |")  # fmt: skip
+        hours, exchange = float(row["training_hours"]), 100 * float(row["exchange_share"])
+        lines.append(f"| {row['devices']} | {row['spread']} | {row['groups']} | {exchange:.2f} % | {hours:,.1f} h "
+                     f"| {float(alone) / hours:.1f}x | {float(row['rating_hours']):,.2f} h |")  # fmt: skip
     return "\n".join(lines)
 
 

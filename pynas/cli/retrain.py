@@ -36,16 +36,19 @@ def command(
 ) -> None:
     """Train a found network on all training images and measure it; goes on where it was stopped.
 
-    Writes retraining/NAME/: checkpoints, metrics.jsonl, report.json (top-1, top-5) and subnet.safetensors.
+    Writes retraining/NAME/: checkpoints, metrics.jsonl, report.json (top-1, top-5) and subnet.safetensors. Under torchrun
+    the processes share every batch.
 
     Example: `pynas retrain --run runs/digits --recipe efficientnet --epochs 30 --batch-size 128 --distill 0.5`
     """
-    from pynas.cli import display, flows, retraining
+    from pynas.cli import display, flows, retraining, stages
 
     wishes = retraining.Wishes(recipe, architecture, start, epochs, batch_size, distill, kind, temperature, amp)
     this = flows.old_run(run, device)
-    with display.progress_bar() as progress:
+    with stages.processes(this.device, run), display.progress_bar(stages.is_first_process()) as progress:
         content = retraining.retrain_found(this, wishes, workers, display.Show(progress))
+        if not stages.is_first_process():
+            return
     if json:
         display.print_json(content)
     else:

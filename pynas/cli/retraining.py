@@ -10,7 +10,7 @@ import torch
 
 from pynas import export
 from pynas.cli.display import Show
-from pynas.cli.stages import Run, found_architecture
+from pynas.cli.stages import Run, first_process_first, found_architecture, is_first_process
 from pynas.data import ImageData, load
 from pynas.errors import InputError
 from pynas.export.recipes import RECIPES
@@ -51,15 +51,18 @@ def retrain_found(run: Run, wishes: Wishes, workers: int, show: Show) -> dict[st
     filled = replace(wishes, architecture=str(architecture), epochs=wishes.epochs or recipe.epochs,
                      batch_size=wishes.batch_size or recipe.batch_size)  # fmt: skip
     folder = run.folder / "retraining" / f"{wishes.recipe}-{wishes.start}"
-    _keep_wishes(folder, filled)
-    model = _model(run, architecture, wishes.start)
-    teacher = run.teacher(show.teacher()).to(run.device) if wishes.distill > 0 else None
+    with first_process_first():
+        _keep_wishes(folder, filled)
+        model = _model(run, architecture, wishes.start)
+        teacher = run.teacher(show.teacher()).to(run.device) if wishes.distill > 0 else None
     data = whole_training_data(run)
     model, measured = export.retrain(
         model, data, recipe, epochs=filled.epochs, batch_size=filled.batch_size, run=folder, seed=run.settings.seed,
         workers=workers, device=run.device, on_step=show.steps("retrain"), teacher=teacher, distill=wishes.distill,
         kind=wishes.distill_kind, temperature=wishes.temperature, amp=wishes.amp,
     )  # fmt: skip
+    if not is_first_process():
+        return {}
     path = folder / "subnet.safetensors"
     made_from = {"recipe": asdict(recipe), **asdict(filled), "data": data.fingerprint, "seed": run.settings.seed}
     shape = list(data.image_shape)

@@ -84,21 +84,14 @@ def _print(content: dict[str, Any]) -> None:
 
     runs = content["runs"]
     table = Table(title=f"Ratings beside {runs[0]['name']}: Kendall's tau of {content['sample']:,} architectures")
-    blocks = [f"block {b + 1}" for b in range(len(runs[0]["block_tau"]))]
-    trained = ["tau to accuracy"] if runs[0]["accuracy_tau"] is not None else []
-    for heading in (
-        "run",
-        "tau",
-        *trained,
-        *blocks,
-        "searched architecture",
-        "blocks alike",
-        "nets before the reference's",
-    ):
-        table.add_column(heading, justify="left" if heading in ("run", "searched architecture") else "right")
+    trained = ["to accuracy"] if runs[0]["accuracy_tau"] is not None else []
+    before = f"nets before {runs[0]['name']}'s"
+    for heading in ("run", "tau", *trained, "of each block", "found", "blocks alike", before):
+        left = heading in ("run", "found")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left, overflow="fold")
     for each in runs:
-        shown = (each["tau"], *([each["accuracy_tau"]] if trained else []), *each["block_tau"])
-        taus = [f"{value:.3f}" for value in shown]
-        alike = f"{each['same_choices']} of {len(blocks)}"
+        taus = [f"{value:.3f}" for value in (each["tau"], *([each["accuracy_tau"]] if trained else []))]
+        taus.append(" ".join(f"{value:.2f}" for value in each["block_tau"]))
+        alike = f"{each['same_choices']} of {len(each['block_tau'])}"
         table.add_row(each["name"], *taus, each["found"], alike, f"{each['better_share']:.1%}")
     display.out.print(table)

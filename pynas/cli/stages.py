@@ -254,7 +254,7 @@ def check_alone(command: str) -> None:
     """Raise InputError where torchrun started several processes for a command that is one process's work."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"[run] expected one process for `pynas {command}`, got {os.environ['WORLD_SIZE']}; "
-                         "only `pynas train` and `pynas rate` share their work")  # fmt: skip
+                         "`pynas train`, `rate` and `retrain` share their work")  # fmt: skip
 
 
 @contextlib.contextmanager

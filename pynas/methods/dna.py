@@ -164,7 +164,7 @@ class DNA(nn.Module):
         if self.net.head is not None:
             losses["head"] = torch.zeros(())
             if len(self.net.space) - 1 in self.trained_blocks:
-                losses["head"] = self.train_head(features[-1], logits, labels)
+                losses["head"] = self.train_head(self.net.head, features[-1], logits, labels)
         return losses
 
     def train_block(self, block: int, x: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
@@ -185,10 +185,10 @@ class DNA(nn.Module):
         self.backward(loss * self.loss_weights[block])
         return loss.detach() / len(cells)
 
-    def train_head(self, features: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
+    def train_head(self, head: nn.Module, features: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
         """`head_loss` of the head on the teacher's last features."""
         with self.autocast():
-            loss = head_loss(self.net.head(features).float(), None if logits is None else logits.float(), labels)
+            loss = head_loss(head(features).float(), None if logits is None else logits.float(), labels)
         self.backward(loss)
         return loss.detach()
 

@@ -63,16 +63,16 @@ class _Driver:
         if self.joint and self.restore(b):
             return self.tables(b)
         tables = self.rate(b)
-        writes = self.run is not None and is_first_process()
-        if writes:
-            save_block(self.run / "scores" / f"block_{b + 1}.npz", tables, **self.description(b))
+        run = self.run if is_first_process() else None
+        if run is not None:
+            save_block(run / "scores" / f"block_{b + 1}.npz", tables, **self.description(b))
         choice = best_choice(tables, self.method, b)
         self.method.fix(choice, self.calibration())
-        if writes:
+        if run is not None:
             made_from = self.description(b) | {"choice": [choice.cell, list(choice.path)]}
             write_tensors(self.file(b), BLOCK, self.tensors(b), **made_from)
             if not self.joint:
-                shutil.rmtree(self.run / TRAINING / f"block_{b + 1}" / "checkpoints", ignore_errors=True)
+                shutil.rmtree(run / TRAINING / f"block_{b + 1}" / "checkpoints", ignore_errors=True)
         return tables
 
     def train(self, b: int) -> None:

@@ -42,7 +42,7 @@ class Team:
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         self.method, self.groups = method, 1
-        self.group: dist.ProcessGroup | None = None
+        self.group: Any = None  # of torch.distributed; None: all processes
         apart = getattr(method, "blocks_apart", False)
         if apart:
             method.trained_blocks = range(len(method.net.space))
@@ -124,7 +124,7 @@ class Team:
                 tensor.copy_(part.view(tensor.shape))
 
     def _exchange_blocks(self, optimizer: torch.optim.Optimizer) -> None:
-        method, everyone = self.method, [None] * self.size
+        method = self.method
         parts = [part for b in method.trained_blocks for part in method.block_parts(b)]
         mine = {id(tensor) for part in parts for tensor in (*part.parameters(), *part.buffers())}
         weights = {name: t.detach().cpu() for name, t in method.state_dict(keep_vars=True).items() if id(t) in mine}
@@ -134,6 +134,7 @@ class Team:
             for number, parameter in enumerate(numbered)
             if id(parameter) in mine and parameter in optimizer.state
         }
+        everyone: list[Any] = [None] * self.size
         # The first of each group speaks for it.
         dist.all_gather_object(everyone, (weights, moments) if self.rank % self.group_size == 0 else None)
         for said in everyone:

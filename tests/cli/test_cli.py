@@ -191,6 +191,19 @@ def test_two_processes_share_the_batches_of_every_method(method, tmp_path):
         subprocess.run([*TORCHRUN, "rate", "--run", tmp_path / "run"], check=True, timeout=300)
 
 
+@pytest.mark.slow
+def test_two_processes_retrain(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0], tmp_path / "run")
+    words = ["retrain", "--run", tmp_path / "run", "--epochs", "1", "--batch-size", "16", "--distill", "0.5", "--json"]
+    done = subprocess.run([*TORCHRUN, *words], check=True, timeout=300, stdout=subprocess.PIPE, text=True)
+    said = json.loads(done.stdout)  # of the first process alone
+    assert json.loads((tmp_path / "run/retraining/deit-scratch/report.json").read_text())["top1"] == said["top1"]
+    steps = (tmp_path / "run/retraining/deit-scratch/metrics.jsonl").read_text().splitlines()
+    assert len(steps) == 4  # 64 images, 8 of each 16 for each process
+
+
 def test_several_processes_need_a_folder_and_a_command_that_shares(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "expected a folder for several processes" in refused(monkeypatch, capsys, "train", "--device", "cpu")

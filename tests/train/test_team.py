@@ -41,9 +41,13 @@ def batches(size=8):
     ]
 
 
-def worker(rank, port, folder):
+def join(rank, port, size):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+
+
+def worker(rank, port, folder):
+    join(rank, port, 2)
     for spread in ("data", "blocks"):
         method = three_blocks()
         if rank == 1:
@@ -72,14 +76,26 @@ def worker(rank, port, folder):
     distributed.destroy_process_group()
 
 
+def worker_of_four(rank, port, folder):
+    join(rank, port, 4)
+    method = three_blocks()
+    pynas.fit(method, batches(), EPOCHS, f"{folder}/run", seed=SEED, spread="blocks")
+    torch.save(method.net.state_dict(), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def spawn(target, folder, size):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(target, (port, str(folder)), nprocs=size)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What two processes left."""
     path = tmp_path_factory.mktemp("team")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(worker, (port, str(path)), nprocs=2)
+    spawn(worker, path, 2)
     return path
 
 
@@ -111,9 +127,16 @@ def naive_shares(method):
     return [one.net.state_dict() for one in pair]
 
 
-def test_shared_batches_are_averaged_gradients(folder):
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_shared_batches_are_averaged_gradients(request, tmp_path, size):
+    """By two processes; four form two groups of two, each with blocks of its own."""
     first, second = naive_shares(three_blocks())
-    found = load(folder, "data-0")
+    if size == 2:
+        found = load(request.getfixturevalue("folder"), "data-0")
+    else:
+        spawn(worker_of_four, tmp_path, size)
+        found = load(tmp_path, "0")
+        assert all(torch.equal(value, load(tmp_path, "3")[name]) for name, value in found.items())
     for name, value in found.items():
         want = (first[name].double() + second[name].double()) / 2
         torch.testing.assert_close(value.double(), want, rtol=1e-4, atol=1e-6, msg=name)
