@@ -66,8 +66,8 @@ class Loader:
         if batch_size < 1 or len(dataset) < (batch_size if shuffle else 1):
             rule = f"at least one batch of {batch_size} images" if batch_size > 0 else "a batch size of at least 1"
             raise InputError(f"[loader] expected {rule}, got {len(dataset)} images; choose another batch size or split")
-        if repeats < 1 or (repeats > 1 and not shuffle):
-            raise InputError(f"[loader] expected repeats of at least 1, and of 1 without shuffling, got {repeats}")
+        if not isinstance(repeats, int) or repeats < 1 or (repeats > 1 and not shuffle):
+            raise InputError(f"[loader] expected whole repeats of at least 1, and 1 without shuffling, got {repeats!r}")
         self.dataset, self.batch_size, self.shuffle, self.repeats = dataset, batch_size, shuffle, repeats
         self.seed, self.workers, self.device = seed, workers, torch.device(device)
         self.epoch, self.start = 0, 0

@@ -151,7 +151,9 @@ def test_every_repeat_has_a_draw_of_its_own_and_resumes(request: pytest.FixtureR
         ({"augmentation": 3}, "got 3"),
         ({"erasing": 1.5}, r"erasing in \[0, 1\] and erasing_count of at least 1, got 1.5 and 1"),
         ({"erasing": 0.5, "erasing_count": 0}, "got 0.5 and 0"),
-        ({"repeats": 0}, r"repeats of at least 1, and of 1 without shuffling, got 0"),
+        ({"erasing": "often"}, "got 'often' and 1"),
+        ({"repeats": 0}, r"whole repeats of at least 1, and 1 without shuffling, got 0"),
+        ({"repeats": 1.5}, "got 1.5"),
         ({"repeats": 3, "shuffle": False}, "got 3"),
     ],
 )
