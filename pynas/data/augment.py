@@ -121,7 +121,9 @@ def erasing(share: float, count: int) -> Transform:
         InputError: a share outside [0, 1], or no rectangle.
     """
     if not (isinstance(share, (int, float)) and 0 <= share <= 1 and isinstance(count, int) and count >= 1):
-        raise InputError(f"[data] expected erasing in [0, 1] and erasing_count of at least 1, got {share!r} and {count!r}")
+        raise InputError(
+            f"[data] expected erasing in [0, 1] and erasing_count of at least 1, got {share!r} and {count!r}"
+        )
     # The noise comes from the CPU's generator, which the loader seeds, wherever the images are.
     return RandomErasing(share, mode="pixel", max_count=count, device="cpu")
 
