@@ -4,7 +4,9 @@
 
 A random sample of the benchmark's architectures is built with fresh weights and scored on one batch: random images and the
 sum of the outputs, or with --data training images and cross-entropy. Kendall's tau over the sample, and the mean best rank
-(PreNAS, appendix A) within groups of similar MAdds: 0 where every pick is its group's best, 1 where it is the worst.
+(PreNAS, appendix A): 0 where every pick is its group's best, 1 where it is the worst, 0.5 by chance. As with isomers, the
+networks of a group cost the same: in nasbench201 equal parameters and MAdds, which are the cells with equally many convolutions
+of each kind, in other places; in nats-size, where hardly two cost the same, parameters within 5 %.
 A network that no signal passes (nasbench201 has such cells) has no score and counts as the worst.
 """
 
@@ -21,8 +23,12 @@ from pynas.data import load
 from pynas.errors import InputError
 from pynas.export import standalone
 from pynas.tabular.baselines import costs
-from pynas.tabular.best_rank import mean_best_rank
+from pynas.tabular.best_rank import cost_groups, mean_best_rank
 from pynas.zero_cost import PROXIES, random_images, score
+
+# What isomers have in common, and within what share of it.
+COSTS = {"nasbench201": ("params", "madds"), "nats-size": ("params",)}
+TOLERANCE = {"nasbench201": 0.0, "nats-size": 0.05}
 
 
 def batch(arguments: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -62,9 +68,11 @@ def main() -> None:
     for name in arguments.bench:
         rows, found = scores(name, arguments)
         bench = tabular.load(name)
-        accuracy, madds = bench.accuracy[rows], costs(bench)["madds"][rows]
-        groups = np.digitize(madds, np.quantile(madds, np.linspace(0, 1, 11)[1:-1]))
-        print(f"{name}: {len(rows)} architectures, {arguments.images} images of {arguments.data or 'noise'}")
+        accuracy = bench.accuracy[rows]
+        groups = cost_groups({cost: costs(bench)[cost][rows] for cost in COSTS[name]}, TOLERANCE[name])
+        sizes = np.bincount(groups)
+        print(f"{name}: {len(rows)} architectures, {arguments.images} images of {arguments.data or 'noise'}; "
+              f"{sizes[sizes > 1].sum()} of them in {(sizes > 1).sum()} groups of equal cost")  # fmt: skip
         for proxy, values in found.items():
             # Below all finite scores, so that ranks stay defined.
             finite = values[np.isfinite(values)]

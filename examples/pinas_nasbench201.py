@@ -74,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--linear-epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--augmentation", default="standard", choices=data.images.AUGMENTATIONS)
+    parser.add_argument("--augmentation", default="standard", choices=data.augment.AUGMENTATIONS)
     parser.add_argument("--queue", type=int, default=1024)
     parser.add_argument("--momentum", type=float, default=0.99, help="of the mean teacher")
     parser.add_argument("--rate", type=float, default=0.06, help="learning rate of Pi-NAS")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pynas import methods
 from pynas.cli import finding, selecting, stages
 from pynas.cli.display import Show
-from pynas.cli.flow import Flow
+from pynas.cli.flow import LOADER, Flow
 from pynas.cli.quantities import milliseconds, quantity
 from pynas.cli.stages import Run
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, read_json, write_json
+from pynas.methods.prenas import LOADERS, RECIPES
 from pynas.rating import ScoreTable
 from pynas.zero_cost import PreferredSpace, kind_of, load_preferred
 
@@ -20,8 +23,6 @@ LOSS, NORM = "error", "recalibrate"
 _ACCURACIES = "pynas.accuracies"
 # Options of the selection, as of `pynas select`; None: what suits the space.
 SELECTION = {"interval": "50k", "top": 1, "cost": "params", "normaliser": None, "allocation": None, "images": 64}
-
-
 # Training batches to re-estimate batch norm on, where there is one.
 LATER = {"calibration_batches": 4}
 
@@ -45,7 +46,7 @@ def build(run: Run, show: Show) -> methods.PreNAS:
     net: Any = run.net
     kind_of(net)
     members = [one.architecture for one in preferred(run, show).members]
-    return methods.PreNAS(net, members, **run.method_options)
+    return run.flow.method(net, members, **run.method_options)
 
 
 def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
@@ -132,5 +133,12 @@ def costs_with_latency(run: Run, wishes: finding.Wishes) -> Any:
 
 FLOW = Flow(
     methods.PreNAS, build, stages.train, rate, find, stages.export_found, space="autoformer-mini", loss=LOSS, norm=NORM,
-    epochs=40, more={**SELECTION, **LATER}, defaults={"warmup_epochs": 2},
+    epochs=40, more={**SELECTION, **LATER, **LOADER}, defaults={"warmup_epochs": 2},
+    recipes={name: {**recipe, **LOADERS[name]} for name, recipe in RECIPES.items()},
 )  # fmt: skip
+# What spos and fairnas are in spaces that share weights by slicing: PreNAS's training over the whole space, the selection as
+# before (figure 4's redundant training with the pre-selector).
+BASELINES = {
+    sampling: replace(FLOW, method=partial(methods.PreNAS, sampling=sampling), own=("sampling",))
+    for sampling in ("spos", "fairnas")
+}

@@ -14,7 +14,7 @@ import numpy as np
 from pynas import methods, search
 from pynas.cli import finding, stages
 from pynas.cli.display import Show, progress_bar
-from pynas.cli.flow import Flow
+from pynas.cli.flow import LOADER, Flow
 from pynas.cli.stages import Run
 from pynas.costs import Costs
 from pynas.errors import InputError
@@ -36,9 +36,9 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "evolution": search.evolve,
     "random": search.random_search,
 }
-# Options of the later stages. search: one of SEARCHES, or all: rate every architecture, then search exactly.
+# Options beside the method's. search: one of SEARCHES, or all: rate every architecture, then search exactly.
 # budget: architectures that a search rates. calibration_batches: training batches to re-estimate batch norm on.
-LATER = {"augmentation": "standard", "search": "action-space", "budget": 200, "calibration_batches": 4}
+LATER = {**LOADER, "search": "action-space", "budget": 200, "calibration_batches": 4}
 # Architectures that `all` rates between two writes of what is rated so far.
 _BETWEEN_WRITES = 64
 
@@ -63,7 +63,8 @@ def build(run: Run, show: Show) -> Any:
 
 def train(run: Run, show: Show) -> None:
     """Train the supernet."""
-    stages.train(run, show, chosen(run)["augmentation"])
+    chosen(run)
+    stages.train(run, show)
 
 
 def ready(run: Run, show: Show) -> tuple[Any, str]:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pynas import spaces
 from pynas.cli import flow_bossnas, flow_dna, flow_dna_plus, flow_dna_pp, flow_prenas, flow_whole
 from pynas.cli.flow import Flow
 from pynas.cli.lock import hold
 from pynas.cli.settings import CONFIG, Settings, open_run, read_settings
 from pynas.cli.stages import Run
 from pynas.errors import InputError
+from pynas.spaces.autoformer import PatchSpec
 
 FLOWS: dict[str, Flow] = {
     "dna": flow_dna.FLOW,
@@ -30,11 +32,11 @@ def new_run(folder: Path | None, given: Mapping[str, Any], device: str = "auto",
         InputError: an unknown method, a folder of something else, or one that another process works in.
     """
     if folder is None or not (folder / CONFIG).exists():
-        flow = flow_of(given.get("method") or Settings.method)
+        flow = flow_of(given.get("method") or Settings.method, given.get("space"))
         given = {**given, "space": given.get("space") or flow.space, "epochs": given.get("epochs") or flow.epochs}
     folder, settings = open_run(folder, given)
     hold(folder)
-    return Run(folder, settings, flow_of(settings.method), device, spread)
+    return Run(folder, settings, flow_of(settings.method, settings.space), device, spread)
 
 
 def old_run(folder: Path, device: str = "auto") -> Run:
@@ -45,15 +47,17 @@ def old_run(folder: Path, device: str = "auto") -> Run:
     """
     settings = read_settings(folder)
     hold(folder)
-    return Run(folder, settings, flow_of(settings.method), device)
+    return Run(folder, settings, flow_of(settings.method, settings.space), device)
 
 
-def flow_of(method: str) -> Flow:
-    """The named method's flow.
+def flow_of(method: str, space: str | None = None) -> Flow:
+    """The named method's flow in a space; None: the method's own.
 
     Raises:
-        InputError: no such method; the message lists the names.
+        InputError: no such method or space; the message lists the names.
     """
     if method not in FLOWS:
         raise InputError(f"[run] expected a method of {', '.join(FLOWS)}, got {method!r}")
+    if method in flow_prenas.BASELINES and space is not None and isinstance(spaces.get(space).stem, PatchSpec):
+        return flow_prenas.BASELINES[method]
     return FLOWS[method]

@@ -15,7 +15,7 @@ import torch
 
 from pynas import export, spaces, teachers
 from pynas.cli.display import Show
-from pynas.cli.flow import Flow
+from pynas.cli.flow import LOADER, Flow
 from pynas.cli.settings import Settings
 from pynas.costs import Costs, LayerCosts, count, count_layers
 from pynas.data import ImageData, Loader, load
@@ -48,8 +48,8 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """All options of the flow, with the defaults for those left open."""
-        return {**self.flow.options, **self.settings.options}
+        """All options of the flow, with the recipe's values or the defaults for those left open."""
+        return self.flow.filled(self.settings.options)
 
     @property
     def method_options(self) -> dict[str, Any]:
@@ -108,10 +108,21 @@ class Run:
         # Convolutions are faster in this layout, on CPUs and on GPUs alike.
         return method.to(self.device, memory_format=torch.channels_last)
 
-    def loader(self, part: str, augmentation: str = "none", views: int = 1) -> Loader:
-        """Batches of a part of the data."""
+    def loader(self, part: str, augmentation: str = "none", views: int = 1, **options: Any) -> Loader:
+        """Batches of a part of the data; options: those of `ImageData.loader`."""
         size = min(self.settings.batch_size, len(getattr(self.data, part)))
-        return self.data.loader(part, size, augmentation, views=views, seed=self.settings.seed, device=self.device)
+        return self.data.loader(part, size, augmentation, views=views, seed=self.settings.seed, device=self.device,
+                                **options)  # fmt: skip
+
+    def training_loader(self, augmentation: str | None = None) -> Loader:
+        """The training images as the options say, where the method leaves them to the user, else as the flow says.
+
+        augmentation: another than these.
+        """
+        said = {"augmentation": self.flow.augmentation}
+        said |= {name: self.options[name] for name in LOADER if name in self.options}
+        said |= {} if augmentation is None else {"augmentation": augmentation}
+        return self.loader("train", views=self.flow.views, **said)
 
     def trained_method(self) -> tuple[Any, str]:
         """The method with the weights of the finished training, and the digest of these.
@@ -161,7 +172,7 @@ def train(run: Run, show: Show, augmentation: str | None = None) -> None:
     augmentation: another than the flow's.
     """
     method = run.method(show)
-    loader = run.loader("train", augmentation or run.flow.augmentation, run.flow.views)
+    loader = run.training_loader(augmentation)
     settings = run.settings
     fit(method, loader, settings.epochs, run.folder, seed=settings.seed, accumulate=settings.accumulate,
         on_step=show.steps(), spread=run.spread)  # fmt: skip

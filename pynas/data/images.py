@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from pynas.data import augment
 from pynas.errors import InputError
 
 if TYPE_CHECKING:
     from pynas.data.loaders import Loader
-
-AUGMENTATIONS = ("none", "standard", "strong")
 
 
 class Arrays(Dataset):
@@ -82,25 +81,45 @@ class ImageData:
     fingerprint: str
 
     def transform(self, augmentation: str = "none") -> augment.Transform:
-        """ "none", "standard" (crop and flip; random resized crop for files), "strong" (self-supervised views)."""
-        if augmentation not in AUGMENTATIONS:
-            raise InputError(f"[data] expected an augmentation of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
+        """ "none", "standard" (crop and flip; random resized crop for files), "strong" (self-supervised views), or timm's
+        name of a policy of RandAugment, AutoAugment or AugMix, which follows crop and flip: "rand-m9-mstd0.5-inc1".
+
+        Raises:
+            InputError: none of these.
+        """
+        augment.check(augmentation)
         build = augment.in_memory if isinstance(self.train, Arrays) else augment.from_files
-        return build(augmentation, self.image_shape[1:], self.flip)
+        return build(augmentation, self.image_shape[1:], self.flip, self.mean)
 
     def loader(
-        self, part: str, batch_size: int, augmentation: str = "none", *, views: int = 1, **options: Any
+        self,
+        part: str,
+        batch_size: int,
+        augmentation: str = "none",
+        *,
+        views: int = 1,
+        erasing: float = 0.0,
+        erasing_count: int = 1,
+        **options: Any,
     ) -> Loader:
-        """Batches of "train" (shuffled by default), "val" or "test"; `options`: shuffle, seed, workers, device."""
+        """Batches of "train" (shuffled by default), "val" or "test"; `options`: shuffle, repeats, seed, workers, device.
+
+        augmentation: as of `transform`. erasing: the share of images that lose up to `erasing_count` rectangles to noise.
+        """
         from pynas.data.loaders import Loader
 
         if part not in ("train", "val", "test"):
             raise InputError(f"[data] expected a part of train, val, test, got {part!r}")
-        transform = self.transform(augmentation)
+        transform, mean, std = self.transform(augmentation), self.mean, self.std
+        erase = augment.erasing(erasing, erasing_count)
+        if erasing:
+            # Noise has the mean and deviation of normalised images, so these are normalised before it.
+            transform = v2.Compose([transform, augment.normalised(mean, std), erase])
+            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         options.setdefault("shuffle", part == "train")
         if views > 1:
             transform = augment.Views(transform, views)
-        return Loader(getattr(self, part), batch_size, transform, self.mean, self.std, **options)
+        return Loader(getattr(self, part), batch_size, transform, mean, std, **options)
 
 
 def some_of(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

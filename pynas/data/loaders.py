@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
-from pynas.data.augment import Transform
+from pynas.data.augment import Transform, normalised
 from pynas.data.images import Arrays, Folder
 from pynas.errors import InputError
 
@@ -40,11 +39,14 @@ class Loader:
     """Batches `(images, labels)` of one epoch: float32 `[B, 3, H, W]` (a list of them for views), int64 `[B]`.
 
     The order comes from (seed, epoch); the randomness of the transform from (seed, epoch, step) for images in memory,
-    which it gets as one batch, and from (seed, epoch, index) for images on disk, which it gets one by one. So every
+    which it gets as one batch, and from (seed, epoch, index, turn) for images on disk, which it gets one by one. So every
     batch is the same with any number of workers and wherever a run resumes: `set_epoch(epoch, start)`, then iterate.
 
+    repeats: repeated augmentation (Hoffer et al., 2020; timm's RepeatAugSampler): an epoch has as many batches as ever,
+    of a `repeats`-th of the images, each that many times in a row with a draw of its own.
+
     Raises:
-        InputError: no images, or fewer than one batch.
+        InputError: no images, fewer than one batch, or repeats without shuffling.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Loader:
         std: Sequence[float],
         *,
         shuffle: bool = False,
+        repeats: int = 1,
         seed: int = 0,
         workers: int = 0,
         device: str | torch.device = "cpu",
@@ -63,14 +66,15 @@ class Loader:
         if batch_size < 1 or len(dataset) < (batch_size if shuffle else 1):
             rule = f"at least one batch of {batch_size} images" if batch_size > 0 else "a batch size of at least 1"
             raise InputError(f"[loader] expected {rule}, got {len(dataset)} images; choose another batch size or split")
-        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        if not isinstance(repeats, int) or repeats < 1 or (repeats > 1 and not shuffle):
+            raise InputError(f"[loader] expected whole repeats of at least 1, and 1 without shuffling, got {repeats!r}")
+        self.dataset, self.batch_size, self.shuffle, self.repeats = dataset, batch_size, shuffle, repeats
         self.seed, self.workers, self.device = seed, workers, torch.device(device)
         self.epoch, self.start = 0, 0
         # Images in memory move to the device once, unless other processes have to reach them.
         source = dataset.to(self.device) if isinstance(dataset, Arrays) and workers == 0 else dataset
-        normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
         self._fetch = _Fetch(source, transform, seed)
-        self._finish = partial(_finish, normalise=normalise, device=self.device)
+        self._finish = partial(_finish, normalise=normalised(mean, std), device=self.device)
 
     def __len__(self) -> int:
         """Batches in a whole epoch; shuffled batches are all full, the rest waits for another epoch."""
@@ -100,10 +104,10 @@ class Loader:
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(len(order))
-        keys = [
-            (self.epoch, step, order[step * self.batch_size : (step + 1) * self.batch_size])
-            for step in range(self.start, len(self))
-        ]
+        turns = np.arange(len(order)) % self.repeats
+        order = np.repeat(order, self.repeats)[: len(order)]
+        parts = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(len(self))]
+        keys = [(self.epoch, step, order[parts[step]], turns[parts[step]]) for step in range(self.start, len(self))]
         # Without a generator of its own, a DataLoader draws from the global state and a resumed run would differ.
         loader = DataLoader(
             self._fetch,
@@ -117,7 +121,7 @@ class Loader:
 
 
 class _Fetch(Dataset):
-    """Maps (epoch, step, indices) to a batch of uint8 images and labels."""
+    """Maps (epoch, step, indices, turns) to a batch of images and labels; turns: how often each index came before."""
 
     def __init__(self, dataset: Arrays | Folder, transform: Transform, seed: int, part: slice = slice(None)) -> None:
         self.dataset, self.transform, self.seed, self.part = dataset, transform, seed, part
@@ -126,26 +130,26 @@ class _Fetch(Dataset):
         """The same for a part of each batch."""
         return _Fetch(self.dataset, self.transform, self.seed, part)
 
-    def __getitem__(self, key: tuple[int, int, np.ndarray]) -> tuple[Any, Tensor] | InputError:
+    def __getitem__(self, key: tuple[int, int, np.ndarray, np.ndarray]) -> tuple[Any, Tensor] | InputError:
         try:
             return self._batch(*key)
         except InputError as error:  # raised in a worker, it would come out with a traceback for a message
             return error
 
-    def _batch(self, epoch: int, step: int, indices: np.ndarray) -> tuple[Any, Tensor]:
+    def _batch(self, epoch: int, step: int, indices: np.ndarray, turns: np.ndarray) -> tuple[Any, Tensor]:
         if isinstance(self.dataset, Arrays):
             images, labels = self.dataset.batch(indices)
             with seeded(self.seed, epoch, step):
                 images = self.transform(images)  # draws for the whole batch, so a part of it is what it is in the whole
             views = [view[self.part] for view in images] if isinstance(images, list) else images[self.part]
             return views, labels[self.part]
-        samples = [self._sample(epoch, int(index)) for index in indices[self.part]]
+        samples = [self._sample(epoch, *which) for which in zip(indices[self.part].tolist(), turns[self.part].tolist())]
         images, labels = torch.utils.data.default_collate(samples)
         return images, labels
 
-    def _sample(self, epoch: int, index: int) -> tuple[Any, int]:
+    def _sample(self, epoch: int, index: int, turn: int) -> tuple[Any, int]:
         image, label = self.dataset[index]
-        with seeded(self.seed, epoch, index):
+        with seeded(self.seed, epoch, index, turn):
             return self.transform(image), label
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torchvision.transforms import v2
+from typing import Any
 
 from pynas.data import ImageData, Loader
-from pynas.data.augment import PerImage
-from pynas.data.images import Arrays
 
 
 @dataclass(frozen=True)
@@ -18,7 +15,8 @@ class Recipe:
     learning_rate: for batches of `batch_size`, scaled in proportion for others. warmup_epochs, decay_epochs: of `epochs`;
     the schedule stretches with the number of epochs. ema: decay of the average of the weights, 0 for none; it warms up.
     drop: dropout before the classifier; drop_path: stochastic depth, where the network has timm's DropPath.
-    rand_augment: magnitude 0..30 of two operations, 0 for none; erasing: share of images that lose a rectangle.
+    augmentation: as of `ImageData.loader`; erasing: share of images that lose a rectangle; repeats: how often an epoch
+    takes each of its images (repeated augmentation).
     """
 
     name: str
@@ -39,38 +37,30 @@ class Recipe:
     cutmix: float = 0.0
     drop: float = 0.0
     drop_path: float = 0.0
-    rand_augment: int = 0
+    augmentation: str = "standard"
     erasing: float = 0.0
+    repeats: int = 1
     ema: float = 0.0
 
 
 # DNA (ViTs) and BossNet-T: AdamW, 1e-3 for 1,024 images, cosine, 300 epochs; the rest is DeiT's (arXiv:2012.12877, table 9).
 DEIT = Recipe(
-    "deit", "adamw", 1e-3, 1024, 0.05, "cosine", 300, min_rate=1e-2, mixup=0.8, cutmix=1.0, drop_path=0.1, rand_augment=9,
-    erasing=0.25, ema=0.99996,
+    "deit", "adamw", 1e-3, 1024, 0.05, "cosine", 300, min_rate=1e-2, mixup=0.8, cutmix=1.0, drop_path=0.1,
+    augmentation="rand-m9-mstd0.5-inc1", erasing=0.25, repeats=3, ema=0.99996,
 )  # fmt: skip
 # DNA (MBConv) and BossNet-M: RMSprop with momentum 0.9, 0.256 for 4,096 images, times 0.97 every 2.4 epochs; the rest is
 # EfficientNet's (arXiv:1905.11946, section 5.2).
 EFFICIENTNET = Recipe(
     "efficientnet", "rmsproptf", 0.256, 4096, 1e-5, "step", 350, decay_epochs=2.4, decay_rate=0.97, epsilon=1e-3, drop=0.2,
-    drop_path=0.2, rand_augment=9, ema=0.9999,
+    drop_path=0.2, augmentation="rand-m9-mstd0.5", ema=0.9999,
 )  # fmt: skip
 
 RECIPES = {recipe.name: recipe for recipe in (DEIT, EFFICIENTNET)}
 
 
 def training_loader(
-    data: ImageData, recipe: Recipe, batch_size: int, *, seed: int = 0, workers: int = 0, device: object = "cpu"
+    data: ImageData, recipe: Recipe, batch_size: int, *, seed: int = 0, workers: int = 0, device: Any = "cpu"
 ) -> Loader:
-    """The training images with the recipe's augmentation: crop and flip, then RandAugment and random erasing."""
-    steps: list = []
-    if recipe.rand_augment:
-        steps.append(v2.RandAugment(num_ops=2, magnitude=recipe.rand_augment))
-    if recipe.erasing:
-        steps.append(v2.RandomErasing(p=recipe.erasing))
-    transform = data.transform("standard")
-    if steps:
-        more = v2.Compose(steps)
-        transform = v2.Compose([transform, PerImage(more) if isinstance(data.train, Arrays) else more])
-    options = {"shuffle": True, "seed": seed, "workers": workers, "device": device}
-    return Loader(data.train, batch_size, transform, data.mean, data.std, **options)  # type: ignore[arg-type]
+    """The training images with the recipe's augmentation."""
+    return data.loader("train", batch_size, recipe.augmentation, erasing=recipe.erasing, repeats=recipe.repeats,
+                       seed=seed, workers=workers, device=device)  # fmt: skip

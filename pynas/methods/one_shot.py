@@ -16,6 +16,7 @@ from pynas.methods.sampling import fair_architectures
 from pynas.methods.schedule import warm_cosine
 from pynas.methods.views import place
 from pynas.spaces import Architecture
+from pynas.supernets import AutoFormer
 
 SAMPLING = ("uniform", "fair")
 
@@ -27,7 +28,7 @@ class OneShot(nn.Module):
     candidate in one of them, and updates once by the sum of their gradients (Chu et al., ICCV 2021).
 
     Raises:
-        InputError: unknown sampling, or a net without a classifier.
+        InputError: unknown sampling, a net without a classifier, or an AutoFormer supernet, which is `PreNAS`'s.
     """
 
     def __init__(
@@ -40,6 +41,10 @@ class OneShot(nn.Module):
         label_smoothing: float = 0.0,
     ):
         super().__init__()
+        if isinstance(net, AutoFormer):
+            name = "spos" if sampling == "uniform" else "fairnas"
+            raise InputError(f"[one-shot] expected a supernet with weights of each candidate's own, got {net.space.name}, "
+                             f"which shares slices; use pynas.methods.PreNAS(net, sampling={name!r})")  # fmt: skip
         check_net("one-shot", net)
         if sampling not in SAMPLING:
             raise InputError(f"[one-shot] expected sampling of {', '.join(SAMPLING)}, got {sampling!r}")

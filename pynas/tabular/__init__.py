@@ -2,7 +2,7 @@
 
 from pynas.tabular.baselines import LABELS, baselines, costs
 from pynas.tabular.benchmark import Benchmark
-from pynas.tabular.best_rank import mean_best_rank
+from pynas.tabular.best_rank import cost_groups, mean_best_rank
 from pynas.tabular.correlation import Comparison, Correlation, correlate
 from pynas.tabular.load import BENCHMARKS, load
 from pynas.tabular.path_scores import load_path_scores, published_scores, read_scores, total_scores
@@ -15,6 +15,7 @@ __all__ = [
     "Correlation",
     "baselines",
     "correlate",
+    "cost_groups",
     "costs",
     "load",
     "load_path_scores",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -13,7 +15,7 @@ def mean_best_rank(scores: ArrayLike, accuracy: ArrayLike, groups: ArrayLike, *,
 
     r_g: the rank by accuracy, from 1, of the network of group g with the best score; networks of one accuracy share
     the mean of their ranks, and of several with the best score the mean counts, so that chance gives 0.5.
-    scores, accuracy, groups: `[N]`, e.g. isomers or `madds // interval`. Scores are losses unless told otherwise.
+    scores, accuracy, groups: `[N]`, groups as of `cost_groups`. Scores are losses unless told otherwise.
 
     Raises:
         InputError: lengths that differ, values that are not finite, or no group with two networks.
@@ -34,6 +36,27 @@ def mean_best_rank(scores: ArrayLike, accuracy: ArrayLike, groups: ArrayLike, *,
     picked = loss == least[group]
     total = np.bincount(group[picked], ranks[picked]) / np.bincount(group[picked])
     return float((total - 1).sum() / (len(group) - len(labels)))
+
+
+def cost_groups(costs: Mapping[str, ArrayLike], tolerance: float = 0.0) -> np.ndarray:
+    """Which networks cost the same, as isomers do: a number per network, int64 `[N]`.
+
+    tolerance: 0 groups networks equal in each of the costs; above, those that share an interval [c, (1 + tolerance) c).
+
+    Raises:
+        InputError: no costs, costs of different length, not above 0, or a negative tolerance.
+    """
+    values = [np.asarray(cost, np.float64) for cost in costs.values()]
+    if not values or any(value.shape != values[0].shape or value.ndim != 1 for value in values):
+        raise InputError(
+            f"[cost groups] expected costs [N] of one length, got {[list(value.shape) for value in values]}"
+        )
+    if not all((value > 0).all() and np.isfinite(value).all() for value in values) or tolerance < 0:
+        raise InputError(f"[cost groups] expected costs above 0 and a tolerance of at least 0, got {tolerance} and costs "
+                         f"from {min(value.min(initial=np.inf) for value in values)}")  # fmt: skip
+    if tolerance:
+        values = [np.floor(np.log(value) / np.log1p(tolerance)) for value in values]
+    return np.unique(np.stack(values, 1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _ranks_within(group: np.ndarray, accuracy: np.ndarray) -> np.ndarray:

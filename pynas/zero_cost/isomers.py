@@ -77,9 +77,11 @@ def greedy(gains: np.ndarray, left: int) -> np.ndarray:
     layer, `[L]`. The highest sum for S = 1; for more only where no layer's gains rise.
 
     Raises:
-        InputError: more steps than there are.
+        InputError: more steps than there are, or gains that are not finite.
     """
     layers, most = gains.shape
+    if not np.isfinite(gains).all():
+        raise InputError("[isomers] expected finite gains, got NaN or infinity")
     if not 0 <= left <= layers * most:
         raise InputError(f"[isomers] expected between 0 and {layers * most} steps to hand out, got {left}")
     padded = np.pad(np.asarray(gains, np.float64), ((0, 0), (0, 1)), constant_values=-np.inf)

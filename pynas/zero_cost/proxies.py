@@ -86,6 +86,8 @@ def naswot(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None =
     def add(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         on = (output.detach().flatten(1) > 0).double()
         kernel.add_(on @ on.T + (1 - on) @ (1 - on).T)
+        if not output.isfinite().all():
+            kernel.fill_(math.nan)  # NaN is neither on nor off
 
     hooks = [part.register_forward_hook(add) for part in model.modules() if type(part).__module__ == _ACTIVATIONS]
     if not hooks:

@@ -30,11 +30,21 @@ class Saliency:
     layer: eq. 13, each layer's sum over the layer's sum in the largest subnet; stem and head have no part in it.
     balance: the released code's variant of eq. 13 (`balance_taylor6`): the weights of qkv, fc1 and fc2, each divided by
         its own sum |w| times sum |g|, at the widest embedding dimension whatever the subnet's is.
+
+    Raises:
+        InputError: scores that are not finite.
     """
 
     snip: LayerTable
     layer: LayerTable
     balance: LayerTable
+
+    def __post_init__(self) -> None:
+        # A selection by NaN would end without a word.
+        for name in ("snip", "layer", "balance"):
+            table = getattr(self, name)
+            if not all(np.isfinite(part).all() for part in (table.fixed, *table.layers)):
+                raise InputError(f"[saliency] expected finite scores, got NaN or infinity among those of {name!r}")
 
     def normalised(self, name: str) -> LayerTable:
         """`layer` or `balance`.

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import pynas
 from pynas.errors import InputError
 from pynas.methods import PreNAS, subnets
+from pynas.methods.prenas import LOADERS, RECIPES
 from pynas.spaces import Architecture, autoformer
 
 
@@ -146,6 +147,17 @@ def test_training_improves_the_preferred_architectures(net, tmp_path):
     for architecture, accuracy in zip(MEMBERS, after):
         model = pynas.export.subnet(net, architecture).eval()
         assert (model(images).argmax(1) == labels).double().mean().item() == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_in_python(name):
+    space = autoformer("own", (8, 12), (1, 2, 3), (1, 2), (1.5, 2), qkv_dim=8, patch=4, image_size=8, max_distance=2)
+    method = PreNAS(pynas.supernet(space, 10), MEMBERS, **RECIPES[name])
+    loader = pynas.data.load("digits", 8, limit=80).loader("train", 16, **LOADERS[name])
+    before = [parameter.clone() for parameter in method.net.parameters()]
+    pynas.fit(method, loader, epochs=1)
+    assert all(parameter.isfinite().all() for parameter in method.net.parameters())
+    assert any(not torch.equal(old, new) for old, new in zip(before, method.net.parameters()))
 
 
 @pytest.mark.parametrize(

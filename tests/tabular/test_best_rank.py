@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pynas import tabular
 from pynas.errors import InputError
-from pynas.tabular import mean_best_rank
+from pynas.tabular import cost_groups, mean_best_rank
 
 
 def naive(scores, accuracy, groups):
@@ -50,3 +51,48 @@ def test_ends_and_chance():
 def test_bad_input(scores, accuracy, groups, message):
     with pytest.raises(InputError, match=message):
         mean_best_rank(scores, accuracy, groups)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(100, 130)), min_size=1, max_size=30),
+    st.sampled_from([0.0, 0.03, 0.2]),
+)
+def test_groups_hold_what_costs_the_same(rows, tolerance):
+    params, madds = (np.array(column) for column in zip(*rows))
+    groups = cost_groups({"params": params, "madds": madds}, tolerance)
+    for i in range(len(rows)):
+        for j in range(len(rows)):
+            together = groups[i] == groups[j]
+            if tolerance == 0:
+                assert together == (rows[i] == rows[j])
+            elif together:
+                for low, high in (sorted(pair) for pair in zip(rows[i], rows[j])):
+                    assert high <= low * (1 + tolerance) * (1 + 1e-12)
+            else:
+                assert rows[i] != rows[j]
+    assert set(groups) == set(range(groups.max() + 1))
+
+
+def test_cells_of_equal_cost_have_equally_many_convolutions_of_each_kind():
+    bench = tabular.load("nasbench201")
+    costs = tabular.costs(bench)
+    groups = cost_groups({name: costs[name] for name in ("params", "madds")})
+    kinds = [tuple(name.count(f"nor_conv_{k}x{k}") for k in (1, 3)) for name in bench.architectures]
+    assert len(set(zip(groups.tolist(), kinds))) == len(set(kinds)) == groups.max() + 1 == 28
+    # What costs the same, no count of parameters tells apart: it picks by chance.
+    assert mean_best_rank(costs["params"], bench.accuracy, groups) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("costs", "tolerance", "message"),
+    [
+        ({}, 0, r"costs \[N\] of one length, got \[\]"),
+        ({"params": [1, 2], "madds": [1]}, 0, r"got \[\[2\], \[1\]\]"),
+        ({"params": [1, 0]}, 0, "above 0 and a tolerance of at least 0, got 0 and costs from 0.0"),
+        ({"params": [1, np.nan]}, 0, "expected costs above 0"),
+        ({"params": [1, 2]}, -0.1, "got -0.1"),
+    ],
+)
+def test_groups_of_bad_input(costs, tolerance, message):
+    with pytest.raises(InputError, match=message):
+        cost_groups(costs, tolerance)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pynas import ScoreTable, search
+from pynas import ScoreTable, search, spaces
 from pynas.costs import Costs
 from pynas.errors import InputError
 from pynas.tabular import load, load_path_scores, published_scores, read_scores, total_scores
@@ -13,7 +13,7 @@ def test_exact_search_over_nats_size_finds_the_published_best():
     bench, tables = load("nats-size"), load_path_scores("nats-size")
     assert [cells[0].shape for cells in tables] == [(8, 8), (8, 8), (8,)]
     found = search.best(tables, Costs({}, {}), top_k=3)
-    row = bench.index(found[0].architecture)
+    row = bench.index(found[0].architecture, spaces.get("nats-size"))
     assert bench.architectures[row] == "64:40:48:64:56" and round(float(bench.accuracy[row]), 4) == 93.29
     # All 32,768 by hand.
     totals = published_scores(bench)

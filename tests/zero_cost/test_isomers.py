@@ -78,6 +78,8 @@ def test_bad_input_is_named(values, units, message):
         exact(values, units)
 
 
-def test_too_many_steps_are_named():
+def test_too_many_steps_and_useless_gains_are_named():
     with pytest.raises(InputError, match="between 0 and 6 steps to hand out, got 7"):
         greedy(np.ones((3, 2)), 7)
+    with pytest.raises(InputError, match="finite gains"):
+        greedy(np.array([[1.0], [np.nan]]), 1)

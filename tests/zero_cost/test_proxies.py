@@ -119,8 +119,9 @@ def test_every_proxy_leaves_the_network_and_repeats(name, model, batch):
     assert all((before[key] == value).all() for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["gradient_norm", "snip", "grasp", "synflow"])
-def test_nan_is_named(name, model, batch):
+@pytest.mark.parametrize("name", ["gradient_norm", "snip", "grasp", "synflow", "naswot", "own"])
+def test_nan_is_named(name, model, batch, monkeypatch):
+    monkeypatch.setitem(PROXIES, "own", lambda net, images, labels: net(images).sum().item())
     model[3].weight.data[0] = float("nan")
     with pytest.raises(InputError, match=f"finite score, got nan from {name}"):
         score(name, model, *batch)

@@ -1,6 +1,7 @@
 """Saliency of every subnet against sums over parameters that are sliced one by one."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,3 +129,17 @@ def test_useless_weights_are_named(net, images):
         torch.nn.init.zeros_(parameter)
     with pytest.raises(InputError, match="above 0 in every layer, got 0.0 in layer 0; are all its weights zero"):
         saliency(net, images)
+
+
+@pytest.mark.parametrize("name", ["snip", "layer", "balance"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_named_before_anything_is_selected(net, images, name, value):
+    found = saliency(net, images)
+    table = getattr(found, name)
+    spoilt = [layers.copy() for layers in table.layers]
+    spoilt[1][0, 1] = value
+    with pytest.raises(InputError, match=f"finite scores, got NaN or infinity among those of '{name}'"):
+        replace(found, **{name: replace(table, layers=spoilt)})
+    fixed = [*table.fixed[:-1], value]
+    with pytest.raises(InputError, match=f"finite scores, got NaN or infinity among those of '{name}'"):
+        replace(found, **{name: replace(table, fixed=fixed)})
