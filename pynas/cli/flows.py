@@ -13,7 +13,8 @@ from pynas.cli.lock import hold
 from pynas.cli.settings import CONFIG, Settings, open_run, read_settings
 from pynas.cli.stages import Run
 from pynas.errors import InputError
-from pynas.spaces.autoformer import PatchSpec
+from pynas.spaces.autoformer import TransformerSpec
+from pynas.spaces.bignas import ResolutionSpec
 
 FLOWS: dict[str, Flow] = {
     "dna": flow_dna.FLOW,
@@ -58,6 +59,12 @@ def flow_of(method: str, space: str | None = None) -> Flow:
     """
     if method not in FLOWS:
         raise InputError(f"[run] expected a method of {', '.join(FLOWS)}, got {method!r}")
-    if method in flow_prenas.BASELINES and space is not None and isinstance(spaces.get(space).stem, PatchSpec):
+    if method in flow_prenas.BASELINES and space is not None and _shares_slices(space):
         return flow_prenas.BASELINES[method]
     return FLOWS[method]
+
+
+def _shares_slices(space: str) -> bool:
+    """Whether a space's architectures are slices of its largest network, as AutoFormer's and BigNAS's."""
+    first = spaces.get(space).blocks[0][0].layers[0][0]
+    return isinstance(first, TransformerSpec | ResolutionSpec)
