@@ -38,7 +38,9 @@ def main() -> None:
         for sampling in options.samplings:
             found[sampling].append(run(sampling, seed, images, options))
     runs = {name: [(one["params"], one["accuracy"]) for one in some] for name, some in found.items()}
-    draw_accuracies(options.out / "accuracies", runs, title=f"{options.space}, {Path(options.data).stem}, {options.epochs} epochs")
+    draw_accuracies(
+        options.out / "accuracies", runs, title=f"{options.space}, {Path(options.data).stem}, {options.epochs} epochs"
+    )
     print(table(found))
 
 
