@@ -115,25 +115,31 @@ def find(run: Run, wishes: Wishes) -> dict[str, Any]:
     how: dict[str, Any] = {"weights": wishes.weights, "join": wishes.join, "states": search.states_of(run.space)}
     found = search.best(tables, table, limits=limits, top_k=wishes.top_k, at_least=wishes.at_least, **how)
     certificate = found.certificate
-    content = header(SEARCH, space=run.space.name, data=run.data.fingerprint) | {
-        "limits": limits,
+    content = search_content(
+        run, wishes, limits, entries(run.space, found), exhausted=found.exhausted,
+        space_size=certificate.space_size, visited=certificate.visited, pruned=certificate.pruned, lower_bound=certificate.lower_bound, **latency_note(table),
+    )  # fmt: skip
+    if wishes.front is not None:
+        content |= _front(run, search.front(tables, table, wishes.front, **how), content)
+    write_json(run.folder / "search.json", content)
+    return content
+
+
+def search_content(
+    run: Run, wishes: Wishes, limits: Mapping[str, float], found: Sequence[Mapping[str, Any]], **more: Any
+) -> dict[str, Any]:
+    """What search.json says of every search: what was asked for, and what was found, best first."""
+    return header(SEARCH, space=run.space.name, data=run.data.fingerprint) | {
+        "limits": dict(limits),
         "at_least": dict(wishes.at_least),
         "limits_by_default": not wishes.limits and not wishes.at_least,
         "weights": wishes.weights,
         "join": wishes.join,
         "top_k": wishes.top_k,
-        "exhausted": found.exhausted,
-        "space_size": certificate.space_size,
-        "visited": certificate.visited,
-        "pruned": certificate.pruned,
-        "lower_bound": certificate.lower_bound,
-        "found": entries(run.space, found),
-        **latency_note(table),
+        "space_size": run.space.size,
+        **more,
+        "found": list(found),
     }
-    if wishes.front is not None:
-        content |= _front(run, search.front(tables, table, wishes.front, **how), content)
-    write_json(run.folder / "search.json", content)
-    return content
 
 
 def entries(space: Space, found: Iterable[search.Entry]) -> list[dict[str, Any]]:

@@ -101,19 +101,10 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
         raise InfeasibleError(f"[search] expected limits that a preferred architecture keeps, got at most {limits} and at "
                               f"least {at_least}; theirs go from and to {reached}")  # fmt: skip
     entries.sort(key=lambda entry: (entry["score"], entry["params"]))
-    content = header(stages.SEARCH, space=run.space.name, data=run.data.fingerprint) | {
-        "limits": limits,
-        "at_least": at_least,
-        "limits_by_default": not wishes.limits and not wishes.at_least,
-        "weights": None,
-        "join": "sum",
-        "top_k": wishes.top_k,
-        "exhausted": len(entries) < wishes.top_k,
-        "space_size": run.space.size,
-        "search": "the preferred selection",
-        "rated": len(space),
-        "found": entries[: wishes.top_k],
-    }
+    content = finding.search_content(
+        run, wishes, limits, entries[: wishes.top_k], exhausted=len(entries) < wishes.top_k,
+        search="the preferred selection", rated=len(space),
+    )  # fmt: skip
     write_json(run.folder / "search.json", content)
     return content
 

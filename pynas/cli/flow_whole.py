@@ -18,7 +18,7 @@ from pynas.cli.flow import LOADER, Flow
 from pynas.cli.stages import Run
 from pynas.costs import Costs
 from pynas.errors import InputError
-from pynas.files import header, write_json, write_text
+from pynas.files import write_json, write_text
 from pynas.rating import ScoreTable
 from pynas.rating.consistency import last_layer_paths, path_similarity
 from pynas.rating.store import load_block, save_block
@@ -170,21 +170,11 @@ def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
     limits = dict(wishes.limits) or {"madds": finding.half_way(run.space, table, "madds")}
     history = search_by_trial(run, options["search"], options["budget"], table, limits)
     top = history.top(wishes.top_k)
-    content = header(stages.SEARCH, space=run.space.name, data=run.data.fingerprint) | {
-        "limits": limits,
-        "at_least": {},
-        "limits_by_default": not wishes.limits,
-        "weights": None,
-        "join": "sum",
-        "top_k": wishes.top_k,
-        "exhausted": history.exhausted and len(top) < wishes.top_k,
-        "space_size": run.space.size,
-        "search": options["search"],
-        "rated": len(history),
-        "best_so_far": history.best_so_far.tolist(),
-        "found": finding.entries(run.space, top),
+    content = finding.search_content(
+        run, wishes, limits, finding.entries(run.space, top), exhausted=history.exhausted and len(top) < wishes.top_k,
+        search=options["search"], rated=len(history), best_so_far=history.best_so_far.tolist(),
         **finding.latency_note(table),
-    }
+    )  # fmt: skip
     write_json(run.folder / "search.json", content)
     write_ratings(run, history.architectures, history.scores)
     draw_progress(run.folder / "search", {options["search"]: [history.best_so_far]})

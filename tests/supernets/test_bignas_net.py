@@ -10,6 +10,7 @@ from pynas.errors import InputError
 from pynas.rating.whole import ErrorRate
 from pynas.spaces import Architecture, bignas
 from pynas.spaces.bignas import Stage
+from tests.enumeration import enumerated
 
 
 @pytest.fixture
@@ -81,17 +82,6 @@ def test_costs_of_the_whole_space():
     for architecture in [*(space.sample(rng) for _ in range(4)), *ends(space)]:
         assert costs.of(architecture) == count_module(net.extract(architecture), (3, 320, 320))[0]
     assert cost_range(space, costs, "params") == tuple(costs.of(a)["params"] for a in ends(space))
-
-
-def enumerated(space):
-    """Every architecture, block after block from the state that the one before it left."""
-    grown = [((), None)]
-    for b, cells in enumerate(space.blocks):
-        grown = [
-            ((*choices, choice), (end := cells[choice.cell].end) and end(choice.path))
-            for choices, state in grown for choice in space.paths(b) if cells[choice.cell].start == state
-        ]  # fmt: skip
-    return [Architecture(choices) for choices, _ in grown]
 
 
 def ends(space):

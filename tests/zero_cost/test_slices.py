@@ -8,11 +8,12 @@ import torch
 
 import pynas
 from pynas.errors import InputError
-from pynas.spaces import Architecture, bignas
+from pynas.spaces import bignas
 from pynas.spaces.bignas import Stage
 from pynas.supernets.modes import batch_statistics
 from pynas.zero_cost import gradients, kind_of, load_preferred, random_images, saliency, save_preferred, select
 from pynas.zero_cost.saliency import largest
+from tests.enumeration import enumerated
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +23,6 @@ def chosen():
     net = pynas.supernet(bignas("own", (20, 24), (4, 8), stages, (12, 16)), 3)
     images = random_images(4, 24)
     return net, images, saliency(net, images), kind_of(net).count(net, (3, 24, 24)), enumerated(net.space)
-
-
-def enumerated(space):
-    """Every architecture, block after block from the state that the one before it left."""
-    grown = [((), None)]
-    for b, cells in enumerate(space.blocks):
-        grown = [
-            ((*choices, choice), (end := cells[choice.cell].end) and end(choice.path))
-            for choices, state in grown for choice in space.paths(b) if cells[choice.cell].start == state
-        ]  # fmt: skip
-    return [Architecture(choices) for choices, _ in grown]
 
 
 def test_scores_are_those_of_the_weights_in_use(chosen):
