@@ -43,12 +43,25 @@ METHODS: dict[str, tuple[Any, int]] = {
 }
 
 
+class Alone(methods.OneShot):
+    """SPOS of a space of one cell."""
+
+    def __init__(self, net: Any, cell: pynas.Architecture):
+        super().__init__(net)
+        self.cell = cell
+
+    def architectures(self, rng: np.random.Generator) -> list[pynas.Architecture]:
+        return [self.cell]
+
+
 def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     images = subset(data.load(options.images, options.image_size, val_fraction=0.1), options.train, options.val)
     cells = chosen_cells(options.cells)
     rated: dict[str, list[dict[str, np.ndarray]]] = {}
+    if options.alone:
+        report_alone(options, images, cells)
     for seed, name in itertools.product(range(options.seeds), options.methods):
         rated.setdefault(name, []).append(one(options, images, cells, name, seed))
         report(options, cells, rated)
@@ -71,6 +84,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--val", type=int, default=500, help="images that cells are rated on")
     parser.add_argument("--calibration", type=int, default=2, help="batches that batch norm is re-estimated on")
     parser.add_argument("--cells", type=int, default=729, help="cells to rate, drawn at random where fewer than 729")
+    parser.add_argument("--alone", type=int, default=0, help="of these, cells to train alone with the labels, too")
+    parser.add_argument("--alone-epochs", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--linear-epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)
@@ -112,9 +127,7 @@ def one(
         start = time.monotonic()
         net = train(options, images, name, seed, folder)
         trained = time.monotonic()
-        loader = images.loader("train", min(128, len(images.train)), device=options.device)
-        rating = ErrorRate(net, images.loader("val", 250, device=options.device),
-                           itertools.islice(loader, options.calibration))  # fmt: skip
+        rating = error_rate(options, images, net)
         errors = rating.many([net.space.parse(text) for text in cells.architectures], said(name))
         similarity = path_similarity(net, rating.batches, last_layer_paths(net.space, np.random.default_rng(seed)))
         seconds = np.array([trained - start, time.monotonic() - trained])
@@ -125,12 +138,43 @@ def one(
     return found
 
 
-def train(options: argparse.Namespace, images: data.ImageData, name: str, seed: int, folder: Path) -> Any:
-    """A supernet with its classifier, on --device; a training that was stopped goes on."""
+def report_alone(options: argparse.Namespace, images: data.ImageData, cells: tabular.Benchmark) -> None:
+    """alone.json: cells evenly spaced by accuracy, each trained alone: what a rating at these sizes can hope to reach."""
+    path = options.out / "alone.json"
+    if not path.exists():
+        mask = np.zeros(len(cells), bool)
+        mask[np.argsort(cells.accuracy)[:: max(1, len(cells) // options.alone)][: options.alone]] = True
+        some, errors = cells.where(mask), []
+        for text in some.architectures:
+            net = fresh(options, images, 0)
+            cell = net.space.parse(text)
+            loader = images.loader("train", options.batch, "standard", seed=0, device=options.device)
+            pynas.fit(Alone(net, cell), loader, options.alone_epochs, seed=0)
+            errors.append(float(error_rate(options, images, net)(cell)))
+            say(f"{text} alone: {errors[-1]:.3f}")
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**ranked(np.array(errors), some), "cells": list(some.architectures), "errors": errors})
+    say(f"trained alone: {path.read_text()[:200]}")
+
+
+def fresh(options: argparse.Namespace, images: data.ImageData, seed: int) -> Any:
+    """A supernet with the seed's weights, on --device."""
     ops = NASBENCH201_OPS[-options.ops :]
     space = spaces.nasbench201(n=options.n, channels=options.channels, ops=ops, image_size=options.image_size)
     torch.manual_seed(seed)
-    net = pynas.supernet(space, images.num_classes).to(options.device, memory_format=torch.channels_last)
+    return pynas.supernet(space, images.num_classes).to(options.device, memory_format=torch.channels_last)
+
+
+def error_rate(options: argparse.Namespace, images: data.ImageData, net: Any) -> ErrorRate:
+    """The error of paths on the validation images."""
+    calibration = images.loader("train", min(128, len(images.train)), device=options.device)
+    return ErrorRate(net, images.loader("val", 250, device=options.device),
+                     itertools.islice(calibration, options.calibration))  # fmt: skip
+
+
+def train(options: argparse.Namespace, images: data.ImageData, name: str, seed: int, folder: Path) -> Any:
+    """A supernet with its classifier, on --device; a training that was stopped goes on."""
+    net = fresh(options, images, seed)
     build, views = METHODS[name]
     sizes = {"batch_size": options.batch, "seed": seed, "device": options.device}
     settings: dict[str, Any] = {}

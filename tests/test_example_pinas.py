@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "pinas_nasbench201.p
 def test_the_table_says_what_was_rated(half_images_8, tmp_path, monkeypatch):
     words = [str(SCRIPT), str(half_images_8), "--out", str(tmp_path), "--methods", "Pi-NAS", "SPOS", "--channels", "4", "6",
              "--image-size", "8", "--batch", "16", "--epochs", "1", "--linear-epochs", "1", "--queue", "16",
-             "--cells", "6", "--seeds", "2"]  # fmt: skip
+             "--cells", "6", "--seeds", "2", "--alone", "3", "--alone-epochs", "1"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", words)
     runpy.run_path(str(SCRIPT), run_name="__main__")
     content = json.loads((tmp_path / "results.json").read_text())
@@ -32,6 +32,10 @@ def test_the_table_says_what_was_rated(half_images_8, tmp_path, monkeypatch):
             found, _ = read_arrays(tmp_path / f"{name}-{seed}" / "rated.npz", "pynas.example.rated")
             expected = kendalltau(-found["errors"], whole.accuracy[rng])[0]
             assert rows[name]["tau"][seed] == pytest.approx(expected, nan_ok=True)
+    alone = json.loads((tmp_path / "alone.json").read_text())
+    accuracies = [whole.accuracy[whole.index(text)] for text in alone["cells"]]
+    assert len(accuracies) == 3
+    assert alone["tau"] == pytest.approx(kendalltau([-e for e in alone["errors"]], accuracies)[0], nan_ok=True)
     assert (tmp_path / "consistency.png").is_file() and "| SPOS |" in (tmp_path / "results.md").read_text()
     before = (tmp_path / "SPOS-1" / "rated.npz").stat().st_mtime_ns
     runpy.run_path(str(SCRIPT), run_name="__main__")

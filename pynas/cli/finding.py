@@ -116,9 +116,17 @@ def find(run: Run, wishes: Wishes) -> dict[str, Any]:
     found = search.best(tables, table, limits=limits, top_k=wishes.top_k, at_least=wishes.at_least, **how)
     certificate = found.certificate
     content = search_content(
-        run, wishes, limits, entries(run.space, found), exhausted=found.exhausted,
-        space_size=certificate.space_size, visited=certificate.visited, pruned=certificate.pruned, lower_bound=certificate.lower_bound, **latency_note(table),
-    )  # fmt: skip
+        run,
+        wishes,
+        limits,
+        entries(run.space, found),
+        exhausted=found.exhausted,
+        space_size=certificate.space_size,
+        visited=certificate.visited,
+        pruned=certificate.pruned,
+        lower_bound=certificate.lower_bound,
+        **latency_note(table),
+    )
     if wishes.front is not None:
         content |= _front(run, search.front(tables, table, wishes.front, **how), content)
     write_json(run.folder / "search.json", content)
