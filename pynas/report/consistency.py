@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,6 +12,9 @@ from matplotlib.figure import Figure
 from pynas.errors import InputError
 from pynas.rating.consistency import consistency
 from pynas.report.figures import save_figure
+
+# Matrices side by side.
+_COLUMNS = 3
 
 
 def draw_consistency(
@@ -27,10 +31,20 @@ def draw_consistency(
     if not similarities or (taus is not None and set(taus) != set(similarities)):
         raise InputError(f"[consistency] expected a tau for each of {', '.join(similarities) or 'no supernet'}, "
                          f"got {', '.join(taus or ()) or 'none'}")  # fmt: skip
-    panels = len(similarities) + (taus is not None)
-    figure = Figure(figsize=(2.6 * panels + 1.2, 3.2), layout="constrained")
+    columns = min(_COLUMNS, len(similarities))
+    rows = -(-len(similarities) // columns)
+    sizes = [2.6 * columns + 1.2, *([4.0] if taus is not None else [])]
+    figure = Figure(figsize=(sum(sizes), 2.6 * rows + 0.6), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(1, panels, squeeze=False)[0]
+    parts = figure.subfigures(1, len(sizes), squeeze=False, width_ratios=sizes)[0]
+    _draw_matrices(parts[0], similarities, rows, columns)
+    if taus is not None:
+        _draw_taus(parts[1], {name: (consistency(matrix), taus[name]) for name, matrix in similarities.items()})
+    return save_figure(figure, stem)
+
+
+def _draw_matrices(part: Any, similarities: Mapping[str, np.ndarray], rows: int, columns: int) -> None:
+    axes = part.subplots(rows, columns, squeeze=False).ravel()
     least = min(0.0, *(float(matrix.min()) for matrix in similarities.values()))
     for plot, (name, matrix) in zip(axes, similarities.items()):
         drawn = plot.imshow(matrix, vmin=least, vmax=1, cmap="viridis")
@@ -40,14 +54,17 @@ def draw_consistency(
         plot.set_title(f"{name} ({consistency(matrix):.2f})", fontsize="medium")
         plot.set_xticks(range(len(matrix)), [f"path {n}" for n in range(len(matrix))], fontsize="small")
         plot.set_yticks(range(len(matrix)), [f"path {n}" for n in range(len(matrix))], fontsize="small")
-    figure.colorbar(drawn, ax=list(axes[: len(similarities)]), label="cosine similarity", shrink=0.8)
-    if taus is not None:
-        for name, matrix in similarities.items():
-            axes[-1].scatter(consistency(matrix), taus[name], s=30, color="tab:blue")
-            axes[-1].annotate(name, (consistency(matrix), taus[name]), textcoords="offset points", xytext=(5, 4),
-                              fontsize="small")  # fmt: skip
-        axes[-1].set_xlabel("mean similarity of paths")
-        axes[-1].set_ylabel("Kendall's tau of the ranking")
-        axes[-1].grid(alpha=0.3)
-        axes[-1].margins(0.25)
-    return save_figure(figure, stem)
+    for plot in axes[len(similarities) :]:
+        plot.set_axis_off()
+    part.colorbar(drawn, ax=list(axes), label="cosine similarity", shrink=0.8)
+
+
+def _draw_taus(part: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    axes = part.subplots()
+    for name, (similarity, tau) in points.items():
+        axes.scatter(similarity, tau, s=30, label=name)
+    axes.set_xlabel("mean similarity of paths")
+    axes.set_ylabel("Kendall's tau of the ranking")
+    axes.grid(alpha=0.3)
+    axes.margins(0.25)
+    axes.legend(fontsize="small")
