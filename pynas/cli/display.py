@@ -147,7 +147,8 @@ def print_preferred(content: Mapping[str, Any]) -> None:
     words = keys[keys.index("architecture") + 1 : keys.index("interval")] or ["architecture"]
     for heading in ("from", "to", *(UNITS.get(name, name) for name in names), *words, "SNIP"):
         left = isinstance(content["architectures"][0].get(heading), list | str)
-        table.add_column({"ratios": "MLP ratios"}.get(heading, heading), justify="left" if left else "right")
+        name = {"ratios": "MLP ratios"}.get(heading, heading)
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
     for entry in content["architectures"]:
         bounds = [show_cost(cost, bound) for bound in entry["interval"]]
         costs = (show_cost(name, entry[name]) for name in names)
