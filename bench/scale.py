@@ -25,6 +25,7 @@ import pynas
 from bench._timer import machine
 from pynas.methods import DNA
 from pynas.rating import rate
+from pynas.train.team import block_groups
 
 TRAIN_IMAGES, VAL_IMAGES = 1_231_167, 50_000  # ImageNet's training images less 50,000 of them to rate on
 
@@ -134,15 +135,14 @@ def timed(function: Callable[[], object], device: torch.device) -> float:
 
 
 def estimates(parts: Parts, devices: int, options: argparse.Namespace) -> list[dict[str, float | int | str]]:
-    """For one number of devices, a row for each spread (`pynas.train.team.Team` forms the groups)."""
+    """For one number of devices, a row for each spread (see `pynas.train.Team`)."""
     rows: list[dict[str, float | int | str]] = []
     # Every process runs the teacher once per block; the paths are shared.
     rating = VAL_IMAGES * (len(parts.blocks) * parts.teacher + sum(parts.rating) / devices)
     for spread in ("data",) if devices == 1 else ("data", "blocks"):
-        most = 1 if spread == "data" else len(parts.blocks)
-        groups = max(n for n in range(1, most + 1) if devices % n == 0)
-        size = devices // groups
-        shares = [range(g, len(parts.blocks), groups) for g in range(groups)]
+        blocks = len(parts.blocks)
+        shares = [range(blocks)] if spread == "data" else block_groups(devices, blocks)
+        groups, size = len(shares), devices // len(shares)
         busy = [parts.teacher + sum(parts.blocks[b] for b in share) for share in shares]
         moved = max(sum(parts.gradient_bytes[b] for b in share) for share in shares)
         compute = options.step_images * max(busy)

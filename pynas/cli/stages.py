@@ -54,7 +54,8 @@ class Run:
     @property
     def method_options(self) -> dict[str, Any]:
         """Those among them that the method's constructor takes."""
-        return {name: self.options[name] for name in self.flow.method_options}
+        options = self.options
+        return {name: options[name] for name in self.flow.method_options}
 
     @cached_property
     def data(self) -> ImageData:

@@ -90,7 +90,7 @@ class PreNAS(nn.Module):
         self.preferred = tuple(preferred or ())
         self.sampler = known[sampling](net.space, self.preferred)
         whole = sampling in subnets.WHOLE
-        self.ends = subnets.ends(net.space) if whole else (self.preferred[0], self.preferred[-1])
+        self.ends = subnets.ends(net) if whole else (self.preferred[0], self.preferred[-1])
         classes = net.classifier.out_features
         self.mixup = (
             Mixup(mixup, cutmix, switch_prob=0.5, mode="elem", label_smoothing=label_smoothing, num_classes=classes)

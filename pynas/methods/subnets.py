@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
 from pynas.errors import InputError
 from pynas.methods.sampling import uniform_path
 from pynas.spaces import Architecture, Space
+from pynas.zero_cost.saliency import largest
 
 Sampler = Callable[[np.random.Generator], list[Architecture]]
 
@@ -108,7 +110,7 @@ WHOLE = {"autoformer": autoformer, "spos": spos, "fairnas": fairnas}
 OF_BLOCKS = {"balanced", "uniform", "spos"}
 
 
-def ends(space: Space) -> tuple[Architecture, Architecture]:
-    """The smallest and the largest architecture of a space: first cells and candidates, last cells and candidates."""
-    smallest = Architecture.of((0, [0] * len(cells[0].layers)) for cells in space.blocks)
-    return smallest, Architecture.of((len(cells) - 1, [n - 1 for n in cells[-1].counts]) for cells in space.blocks)
+def ends(net: Any) -> tuple[Architecture, Architecture]:
+    """The smallest and the largest architecture of a supernet: first cells and candidates, last cells and candidates."""
+    smallest = Architecture.of((0, [0] * len(cells[0].layers)) for cells in net.space.blocks)
+    return smallest, largest(net)

@@ -21,6 +21,12 @@ def is_first_process() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
+def block_groups(processes: int, blocks: int) -> list[range]:
+    """The blocks of each group: as many groups as divide the processes evenly, at most one per block."""
+    groups = max(n for n in range(1, blocks + 1) if processes % n == 0)
+    return [range(g, blocks, groups) for g in range(groups)]
+
+
 class Team:
     """What the processes of a training do together; for one process alone, nothing.
 
@@ -54,12 +60,13 @@ class Team:
         self.group_size = self.size // self.groups
 
     def _form_groups(self, blocks: int) -> None:
-        self.groups = max(n for n in range(1, blocks + 1) if self.size % n == 0)
+        shares = block_groups(self.size, blocks)
+        self.groups = len(shares)
         share = self.size // self.groups
         groups = [dist.new_group(list(range(g * share, (g + 1) * share))) for g in range(self.groups)]
         own = self.rank // share
         self.group = groups[own]
-        self.method.trained_blocks = range(own, blocks, self.groups)
+        self.method.trained_blocks = shares[own]
 
     def share(self, loader: Any) -> Any:
         """A loader of this process's part of each batch.
