@@ -34,8 +34,8 @@ class Grid:
         return np.rint(np.ldexp(values, -self.exponent)).astype(np.int64)
 
     def total(self, whole: np.ndarray | int) -> np.ndarray:
-        """Totals as float64, rounded once."""
-        return np.ldexp(np.asarray(whole, dtype=np.int64).astype(np.float64), self.exponent)
+        """Totals as float64, rounded once. A single number may be beyond 64 bits, as a loose bound can be."""
+        return np.ldexp(np.asarray(whole).astype(np.float64), self.exponent)
 
     def most(self, limit: float) -> int:
         """The greatest whole total that, rounded to float64, is `limit` or less."""

@@ -1,5 +1,7 @@
 """traverse against brute force, and its manners with bad input."""
 
+import math
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 
 from pynas.errors import InfeasibleError, InputError
 from pynas.search import traverse
+from pynas.search.grid import Grid
 
 from .brute_force import brute_force
 
@@ -198,3 +201,15 @@ def test_infeasible_says_what_clashes():
         traverse([np.zeros(2)] * 2, costs, [4, 4, 9])
     with pytest.raises(InfeasibleError, match=r"cost 2 >= 3: the most that can be reached is 2.*kept: cost 2$"):
         traverse([np.zeros(2)] * 2, costs, [9, 9, 9], at_least=[None, None, 3])
+
+
+def test_a_bound_beyond_64_bits():
+    """A tiny cost at a limit of 0 drives a multiplier, and with it the bound of the relaxation, to such numbers."""
+    losses = [np.array([0.0, 0, 1, 0]), np.array([1, 0, -0.1, 0])]
+    costs = [np.zeros((4, 2)), np.array([[0.0, 0], [0.1, 0], [0, 0], [2.65981078e-18, 0]])]
+    state_in = [np.array([0, 0, 0, 0]), np.array([0, 2, 2, 0])]
+    state_out = [np.array([0, 0, 2, 0]), np.array([0, 0, 0, 0])]
+    found = traverse(losses, costs, [0.0, None], 2, state_in=state_in, state_out=state_out)
+    assert found.indices.tolist() == [[2, 2], [0, 0]] and found.losses.tolist() == [0.9, 1.0]
+    assert found.certificate.relaxation <= 0.9
+    assert Grid(-58).total(-50742150676455638632) == math.ldexp(-50742150676455638632, -58)
