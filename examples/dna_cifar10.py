@@ -26,7 +26,7 @@ import pynas
 from pynas import costs, data, export, search, teachers
 from pynas.files import write_json, write_text
 from pynas.rating import ScoreTable
-from pynas.rating.store import load_block, save_block
+from pynas.rating.scores import load_block, save_block
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT, load_weights
 
@@ -43,7 +43,7 @@ def main() -> None:
     torch.manual_seed(0)
     net = pynas.supernet(space, images.num_classes)
     teacher = make_teacher(options, images, net)
-    say(f"teacher: {teacher.made_from['test_accuracy']:.2%} on the test images")
+    say(f"teacher: {teacher.metadata['test_accuracy']:.2%} on the test images")
     method = train_supernet(options, images, net, teacher)
     table = costs.count(net, images.image_shape)
     tables = {loss: rate(options, images, method, loss) for loss in RATINGS}
@@ -177,7 +177,7 @@ def report(
         rows.append({"net": name, "architecture": architecture, **table.of(chosen), "scores": scores,
                      "test_accuracies": results[name], "mean": float(np.mean(results[name])),
                      "deviation": float(np.std(results[name], ddof=1)) if options.seeds > 1 else None})  # fmt: skip
-    content = {"sizes": {name: str(value) for name, value in vars(options).items()}, "teacher": teacher.made_from,
+    content = {"sizes": {name: str(value) for name, value in vars(options).items()}, "teacher": teacher.metadata,
                "tau": agreement(tables, table), "nets": rows}  # fmt: skip
     write_json(options.out / "results.json", content)
     heads = "| net | architecture | MAdds | parameters | relative L1 | KL | test accuracy, mean of the seeds | each |"

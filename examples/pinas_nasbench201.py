@@ -24,10 +24,10 @@ import torch
 
 import pynas
 from pynas import data, methods, spaces, tabular
+from pynas.evaluation.consistency import consistency, last_layer_paths, path_similarity
+from pynas.evaluation.error_rate import ErrorRate
 from pynas.files import read_arrays, write_arrays, write_json, write_text
 from pynas.methods import LinearEvaluation, PiNAS
-from pynas.rating.consistency import consistency, last_layer_paths, path_similarity
-from pynas.rating.whole import ErrorRate
 from pynas.report import draw_consistency
 from pynas.spaces.nasbench201 import NASBENCH201_OPS
 

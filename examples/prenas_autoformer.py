@@ -23,7 +23,8 @@ import pynas
 from pynas import data, spaces, zero_cost
 from pynas.costs import count_layers
 from pynas.files import write_json
-from pynas.methods import PreNAS, subnets
+from pynas.methods import PreNAS
+from pynas.methods.whole import subnets
 from pynas.report import draw_accuracies
 
 SAMPLINGS = tuple(subnets.PREFERRED | subnets.WHOLE)

@@ -16,8 +16,8 @@ import torch
 import yaml
 
 from pynas import data, export, spaces, teachers
-from pynas.cli.flow_dna_plus import GENERATIONS
 from pynas.files import read_json, write_json
+from pynas.runs.recipes.dna_plus import GENERATIONS
 
 
 def main() -> None:

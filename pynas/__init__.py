@@ -17,11 +17,11 @@ from pynas.errors import InfeasibleError, InputError
 
 # Loaded when first used, so that `pynas --help` and `pynas doctor` do not need torch.
 _MODULES = (
-    "costs", "data", "export", "methods", "nn", "ops", "rating", "report", "search", "spaces", "supernets",
+    "costs", "data", "evaluation", "export", "methods", "nn", "ops", "rating", "report", "runs", "search", "spaces", "supernets",
     "tabular", "teachers", "train", "zero_cost"
 )  # fmt: skip
-_NAMES = {"Supernet": "supernets", "supernet": "supernets", "fit": "train", "rate": "rating", "ScoreTable": "rating",
-          "Architecture": "spaces"}  # fmt: skip
+_NAMES = {"Supernet": "supernets", "supernet": "supernets", "fit": "train", "rate": "rating", "Scores": "rating",
+          "ScoreTable": "rating", "Architecture": "spaces"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pynas.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # How the names of files begin that are being written; a killed process may leave one.
 TEMPORARY = ".writing-"
 
@@ -64,9 +64,9 @@ def read_json(path: str | Path, kind: str) -> dict[str, Any]:
     return content
 
 
-def header(kind: str, **made_from: Any) -> dict[str, Any]:
+def header(kind: str, **metadata: Any) -> dict[str, Any]:
     """What every file of a run says first: its kind, the format's version, and what it was made from."""
-    return {"format": kind, "version": FORMAT_VERSION, "made_from": made_from}
+    return {"format": kind, "version": FORMAT_VERSION, "metadata": metadata}
 
 
 def check_header(content: Any, kind: str, path: str | Path) -> None:
@@ -81,16 +81,16 @@ def check_header(content: Any, kind: str, path: str | Path) -> None:
         )
 
 
-def write_arrays(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], **made_from: Any) -> None:
+def write_arrays(path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], **metadata: Any) -> None:
     """Write named arrays as a compressed .npz with a header, atomically."""
     with atomic(path) as temporary:
-        meta = np.frombuffer(json.dumps(header(kind, **made_from)).encode(), dtype=np.uint8)
+        meta = np.frombuffer(json.dumps(header(kind, **metadata)).encode(), dtype=np.uint8)
         with temporary.open("wb") as file:
             np.savez_compressed(file, **{"__header__": meta, **arrays})  # type: ignore[arg-type]
 
 
 def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what `write_arrays` wrote: the arrays and `made_from`. Every byte is checked (zip CRC).
+    """Read what `write_arrays` wrote: the arrays and `metadata`. Every byte is checked (zip CRC).
 
     Raises:
         InputError: missing, truncated, damaged, of another kind or version.
@@ -104,4 +104,4 @@ def read_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dic
     except Exception as error:  # numpy, zipfile and zlib each raise their own
         raise InputError(f"[{kind}] expected a whole .npz file, got a damaged one: {path} ({error})") from None
     check_header(content, kind, path)
-    return arrays, content["made_from"]
+    return arrays, content["metadata"]

@@ -22,7 +22,7 @@ class TensorFile:
     """Tensors by name, what they were made from, and the digest of their bytes."""
 
     tensors: Mapping[str, torch.Tensor]
-    made_from: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     digest: str
 
     def with_prefix(self, prefix: str) -> dict[str, torch.Tensor]:
@@ -30,10 +30,10 @@ class TensorFile:
         return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
 
 
-def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, torch.Tensor], **made_from: Any) -> None:
-    """Write tensors atomically; `made_from` holds plain JSON values."""
+def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, torch.Tensor], **metadata: Any) -> None:
+    """Write tensors atomically; `metadata` holds plain JSON values."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = header(kind, **made_from) | {"digest": digest(tensors)}
+    content = header(kind, **metadata) | {"digest": digest(tensors)}
     content["check"] = _check(content)
     with atomic(path) as temporary:
         try:
@@ -59,7 +59,7 @@ def read_tensors(path: str | Path, kind: str) -> TensorFile:
     check_header(content, kind, path)
     if content.get("digest") != digest(tensors) or content.pop("check", None) not in (None, _check(content)):
         raise InputError(f"[{kind}] expected the bytes that were written, got others: {path} is damaged")
-    return TensorFile(tensors, content["made_from"], content["digest"])
+    return TensorFile(tensors, content["metadata"], content["digest"])
 
 
 def _check(content: Mapping[str, Any]) -> str:

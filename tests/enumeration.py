@@ -8,7 +8,7 @@ def enumerated(space):
     grown = [((), None)]
     for b, cells in enumerate(space.blocks):
         grown = [
-            ((*choices, choice), (end := cells[choice.cell].end) and end(choice.path))
+            ((*choices, choice), cells[choice.cell].end(choice.path))
             for choices, state in grown for choice in space.paths(b) if cells[choice.cell].start == state
         ]  # fmt: skip
     return [Architecture(choices) for choices, _ in grown]

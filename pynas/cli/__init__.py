@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _how_to_go_on() -> str:
-    from pynas.cli.lock import held
+    from pynas.runs.lock import held
 
     folder = held()
     return f"stopped; all files are whole, and the same command with --run {folder} goes on" if folder else "stopped"

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pynas.cli.quantities import show
 from pynas.costs import UNITS
+from pynas.runs.quantities import show
 from pynas.train import Step
 
 out, err = Console(), Console(stderr=True)
@@ -139,7 +139,7 @@ def print_preferred(content: Mapping[str, Any]) -> None:
     """The preferred architectures of a space."""
     cost = content["cost"]
     table = Table(
-        title=f"Preferred architectures of {content['space_size']:,}, {content['made_from']['top']} per interval"
+        title=f"Preferred architectures of {content['space_size']:,}, {content['metadata']['top']} per interval"
     )
     names = dict.fromkeys([cost, "params", "madds"])
     keys = list(content["architectures"][0])

@@ -47,9 +47,12 @@ def command(
 
     Example: `pynas export --run runs/digits --python digits_net --onnx digits.onnx`
     """
-    from pynas.cli import display, exporting, finding, flows
+    from pynas.cli import display
     from pynas.cli.search import counted_limits
     from pynas.errors import InputError
+    from pynas.runs import export as exporting
+    from pynas.runs import search as finding
+    from pynas.runs.recipes import registry as flows
 
     if subnet is not None and architecture is not None:
         raise InputError("[export] expected one of --subnet and --architecture, got both")

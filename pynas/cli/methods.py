@@ -16,7 +16,7 @@ def command(json: options.Json = False) -> None:
     from rich.table import Table
 
     from pynas.cli import display
-    from pynas.cli.flows import FLOWS
+    from pynas.runs.recipes.registry import FLOWS
 
     content: dict[str, dict[str, Any]] = {}
     for name, flow in FLOWS.items():

@@ -16,7 +16,9 @@ def command(
 
     Example: `pynas rate --run runs/digits`, shared: `torchrun --nproc-per-node 2 -m -- pynas rate --run runs/digits`
     """
-    from pynas.cli import display, flows, stages
+    from pynas.cli import display
+    from pynas.runs import stages
+    from pynas.runs.recipes import registry as flows
 
     this = flows.old_run(run, device)
     with stages.processes(this.device, run), display.progress_bar(stages.is_first_process()) as progress:

@@ -30,8 +30,9 @@ def command(
 
     Example: `pynas report runs/digits`
     """
-    from pynas.cli import display, reporting
+    from pynas.cli import display
     from pynas.files import write_text
+    from pynas.runs import report as reporting
 
     title, html, sections = reporting.run_page(run, truth)
     path = output or run / "report.html"

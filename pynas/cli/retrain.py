@@ -41,7 +41,10 @@ def command(
 
     Example: `pynas retrain --run runs/digits --recipe efficientnet --epochs 30 --batch-size 128 --distill 0.5`
     """
-    from pynas.cli import display, flows, retraining, stages
+    from pynas.cli import display
+    from pynas.runs import retrain as retraining
+    from pynas.runs import stages
+    from pynas.runs.recipes import registry as flows
 
     wishes = retraining.Wishes(recipe, architecture, start, epochs, batch_size, distill, kind, temperature, amp)
     this = flows.old_run(run, device)

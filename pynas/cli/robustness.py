@@ -41,17 +41,18 @@ def command(
 
     Example: `pynas robustness --space mbconv-mini --data digits --seeds 3 --fractions 0.25,0.5,1`
     """
-    from pynas.cli import display, flows
-    from pynas.cli.finding import half_way
-    from pynas.cli.quantities import numbers
-    from pynas.cli.reporting import read_truth
+    from pynas.cli import display
     from pynas.cli.search import counted_limits
-    from pynas.cli.settings import method_options
-    from pynas.cli.stages import costs
-    from pynas.cli.variants import rated_variant, variants
     from pynas.files import header, write_json
     from pynas.report.figures import save_figure
     from pynas.report.robustness import robustness_figure
+    from pynas.runs.quantities import numbers
+    from pynas.runs.recipes import registry as flows
+    from pynas.runs.report import read_truth
+    from pynas.runs.robustness import rated_variant, variants
+    from pynas.runs.search import half_way
+    from pynas.runs.settings import method_options
+    from pynas.runs.stages import costs
     from pynas.tabular.robustness import compare_runs
 
     given = {"method": "dna", "space": space, "data": data, "teacher": teacher, "epochs": epochs,

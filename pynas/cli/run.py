@@ -37,13 +37,16 @@ def command(
     Example: `pynas run --data cifar10.npz --space mbconv-mini --max-madds 15M --epochs 20`
     """
     named = dict(locals())
-    from pynas.cli import display, finding, flows, stages
+    from pynas.cli import display
     from pynas.cli.search import counted_limits
-    from pynas.cli.settings import named_settings
-    from pynas.cli.tensorboard import TensorBoard
+    from pynas.runs import search as finding
+    from pynas.runs import stages
+    from pynas.runs.recipes import registry as flows
+    from pynas.runs.settings import named_settings
+    from pynas.runs.tensorboard import TensorBoard
 
     if dry_run:
-        from pynas.cli.dry_run import dry_run as estimate
+        from pynas.runs.estimate import dry_run as estimate
 
         content = estimate(run, named_settings(named), device)
         (display.print_json if json else display.print_estimate)(content)

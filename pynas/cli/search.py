@@ -55,8 +55,10 @@ def command(
 
     Example: `pynas search runs/digits --max-madds 15M --max-params 400k --max-latency 12ms --top-k 10 --front madds`
     """
-    from pynas.cli import display, finding, flows
-    from pynas.cli.quantities import assignments, milliseconds, numbers
+    from pynas.cli import display
+    from pynas.runs import search as finding
+    from pynas.runs.quantities import assignments, milliseconds, numbers
+    from pynas.runs.recipes import registry as flows
 
     limits = counted_limits(max_madds, max_params, max_memory) | assignments(limit)
     if max_latency is not None:
@@ -84,7 +86,7 @@ def command(
 
 def counted_limits(madds: str | None, params: str | None, memory: str | None = None) -> dict[str, float]:
     """The limits that were given, by the name of the cost."""
-    from pynas.cli.quantities import quantity
+    from pynas.runs.quantities import quantity
 
     given = {"madds": madds, "params": params, "memory": memory}
     return {name: quantity(value) for name, value in given.items() if value is not None}

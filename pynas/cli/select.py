@@ -58,9 +58,10 @@ def command(
 
     Example: `pynas select --space autoformer-tiny --interval 1M --top 1`
     """
-    from pynas.cli import display, selecting
-    from pynas.cli.quantities import milliseconds, quantity
-    from pynas.cli.stages import choose_device
+    from pynas.cli import display
+    from pynas.runs import select as selecting
+    from pynas.runs.quantities import milliseconds, quantity
+    from pynas.runs.stages import choose_device
     from pynas.spaces import get
 
     read = milliseconds if cost == "latency" else quantity

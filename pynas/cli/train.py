@@ -32,9 +32,11 @@ def command(
     `torchrun --nproc-per-node 2 -m -- pynas train --space mbconv-mini --data digits --run runs/digits`
     """
     named = dict(locals())
-    from pynas.cli import display, flows, stages
-    from pynas.cli.settings import named_settings
-    from pynas.cli.tensorboard import TensorBoard
+    from pynas.cli import display
+    from pynas.runs import stages
+    from pynas.runs.recipes import registry as flows
+    from pynas.runs.settings import named_settings
+    from pynas.runs.tensorboard import TensorBoard
 
     with (
         stages.processes(stages.choose_device(device), run),

@@ -76,7 +76,7 @@ def latency(
     """The cost table `latency`: ms for one batch, measured candidate by candidate in evaluation mode.
 
     Candidates of one description and input are measured once. The table adds medians along a path; the fixed part is
-    the stem and the head. `made_from` names the device, the batch size and the median and largest spread. The net moves
+    the stem and the head. `metadata` names the device, the batch size and the median and largest spread. The net moves
     to the device and back, and its mode is restored.
 
     Raises:
@@ -94,10 +94,10 @@ def latency(
     medians = [timing.median for timing in timings]
     blocks, fixed = walked.tables(medians.__getitem__), walked.fixed(medians.__getitem__)
     spreads = [timing.spread for timing in timings]
-    made_from = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
+    metadata = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
                  "median_spread": float(np.median(spreads)), "largest_spread": max(spreads),
                  "image_shape": list(image_shape), "space": net.space.name}  # fmt: skip
-    return Costs({NAME: blocks}, {NAME: fixed}, made_from)
+    return Costs({NAME: blocks}, {NAME: fixed}, metadata)
 
 
 def _call(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
@@ -163,7 +163,7 @@ def check_latency(
 ) -> LatencyCheck:  # fmt: skip
     """Measure whole networks, side by side, against what the table says of them."""
     device = torch.device(device)
-    x = torch.randn(table.made_from["batch_size"], *table.made_from["image_shape"], device=device)
+    x = torch.randn(table.metadata["batch_size"], *table.metadata["image_shape"], device=device)
     with evaluating(net, device):
         calls = [(lambda a=a: net(x, a)) for a in architectures]
         measured = [timing.median for timing in time_calls(calls, device, repeats, warm_up)]

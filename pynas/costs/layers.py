@@ -55,7 +55,7 @@ class LayerCosts:
     """Costs by name (`params`, `madds`, `memory`, `latency` in ms), each a `LayerTable`."""
 
     tables: Mapping[str, LayerTable]
-    made_from: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class LayerCosts:
 
     def __or__(self, other: LayerCosts) -> LayerCosts:
         """Both, of other names."""
-        return LayerCosts({**self.tables, **other.tables}, {**self.made_from, **other.made_from})
+        return LayerCosts({**self.tables, **other.tables}, {**self.metadata, **other.metadata})
 
     def of(self, architecture: Architecture) -> dict[str, float]:
         """What an architecture costs, by name."""
@@ -81,7 +81,7 @@ class LayerCosts:
         for name, table in self.tables.items():
             arrays[f"{name}/fixed"] = np.array(table.fixed)
             arrays |= {f"{name}/{cell}": layers for cell, layers in enumerate(table.layers)}
-        write_arrays(path, _KIND, arrays, **self.made_from)
+        write_arrays(path, _KIND, arrays, **self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> LayerCosts:
@@ -90,12 +90,12 @@ class LayerCosts:
         Raises:
             InputError: missing, damaged, or of another version.
         """
-        arrays, made_from = read_arrays(path, _KIND)
+        arrays, metadata = read_arrays(path, _KIND)
         tables = {}
         for name in dict.fromkeys(key.split("/")[0] for key in arrays):
             fixed = arrays[f"{name}/fixed"].tolist()
             tables[name] = LayerTable(fixed, [arrays[f"{name}/{cell}"] for cell in range(len(fixed))])
-        return cls(tables, made_from)
+        return cls(tables, metadata)
 
 
 def count_layers(net: Any, image_shape: tuple[int, int, int]) -> LayerCosts:
@@ -136,7 +136,7 @@ def layer_latency(
     costs = _tables(net, image_shape, measure, (LATENCY,))
     said = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
             "median_spread": float(np.median(spreads))}  # fmt: skip
-    return LayerCosts(costs.tables, {**costs.made_from, **said})
+    return LayerCosts(costs.tables, {**costs.metadata, **said})
 
 
 @dataclass(frozen=True)

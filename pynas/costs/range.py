@@ -46,14 +46,14 @@ def cost_range(
 
 def _ranges(cell: Cell, table: np.ndarray, rated: np.ndarray | None) -> Iterator[tuple[Hashable, float, float]]:
     """(state, least, greatest) of a cell's paths, or of some of them with the same state."""
-    if cell.allowed is None and cell.end is None:
+    if cell.allowed is None and cell.leaves is None:
         values = table if rated is None else table[rated]
         if values.size:
             yield None, values.min().item(), values.max().item()
         return
     for path in cell.paths():
         if rated is None or rated[path]:
-            yield cell.end and cell.end(path), table[path].item(), table[path].item()
+            yield cell.end(path), table[path].item(), table[path].item()
 
 
 def _whole(ranges: dict[Hashable, Range]) -> Range:

@@ -30,7 +30,7 @@ class Costs:
 
     tables: Mapping[str, Sequence[Sequence[np.ndarray]]]
     fixed: Mapping[str, float]
-    made_from: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Costs:
         if shapes[0] != shapes[1]:
             raise InputError(f"[costs] expected tables of the shapes {shapes[0]}, got {shapes[1]}")
         return Costs(
-            {**self.tables, **other.tables}, {**self.fixed, **other.fixed}, {**self.made_from, **other.made_from}
+            {**self.tables, **other.tables}, {**self.fixed, **other.fixed}, {**self.metadata, **other.metadata}
         )
 
     def of(self, architecture: Architecture) -> dict[str, float]:
@@ -71,7 +71,7 @@ class Costs:
         arrays = {f"{name}/{b}/{c}": cell for name, blocks in self.tables.items() for b, cells in enumerate(blocks)
                   for c, cell in enumerate(cells)}  # fmt: skip
         fixed = {f"fixed/{name}": np.asarray(value) for name, value in self.fixed.items()}
-        write_arrays(path, _KIND, arrays | fixed, **self.made_from)
+        write_arrays(path, _KIND, arrays | fixed, **self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Costs:
@@ -80,7 +80,7 @@ class Costs:
         Raises:
             InputError: missing, damaged, or of another version.
         """
-        arrays, made_from = read_arrays(path, _KIND)
+        arrays, metadata = read_arrays(path, _KIND)
         fixed = {key.split("/")[1]: value.item() for key, value in arrays.items() if key.startswith("fixed/")}
         tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in fixed}
         for key, value in arrays.items():
@@ -92,4 +92,4 @@ class Costs:
             blocks.extend([] for _ in range(block + 1 - len(blocks)))
             blocks[block].append(value)
             assert len(blocks[block]) == cell + 1
-        return cls(tables, fixed, made_from)
+        return cls(tables, fixed, metadata)

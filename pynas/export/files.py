@@ -18,11 +18,11 @@ SUBNET = "pynas.subnet"
 
 
 def save_subnet(
-    path: str | Path, model: nn.Module, space: Space, architecture: Architecture, num_classes: int, **made_from: Any
+    path: str | Path, model: nn.Module, space: Space, architecture: Architecture, num_classes: int, **metadata: Any
 ) -> None:
     """Write a network that `subnet` gave, atomically, with a digest of its weights."""
     described = {"space": space.name, "architecture": str(architecture), "num_classes": num_classes}
-    write_tensors(path, SUBNET, model.state_dict(), **described, **made_from)
+    write_tensors(path, SUBNET, model.state_dict(), **described, **metadata)
 
 
 def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module, Mapping[str, Any]]:
@@ -34,17 +34,17 @@ def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module
         InputError: missing, damaged, of another version, or of an unknown space.
     """
     checkpoint = read_tensors(path, SUBNET)
-    made_from = checkpoint.made_from
-    shape = tuple(made_from["image_shape"]) if "image_shape" in made_from else None
-    model = standalone(space or get(made_from["space"]), made_from["architecture"], made_from["num_classes"], shape)
+    metadata = checkpoint.metadata
+    shape = tuple(metadata["image_shape"]) if "image_shape" in metadata else None
+    model = standalone(space or get(metadata["space"]), metadata["architecture"], metadata["num_classes"], shape)
     try:
         model.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise InputError(
-            f"[export] expected the weights of {made_from['architecture']!r}, got others in {path}: {first}"
+            f"[export] expected the weights of {metadata['architecture']!r}, got others in {path}: {first}"
         ) from None
-    return model.eval(), made_from
+    return model.eval(), metadata
 
 
 def from_pretrained(path: str | Path, *, features_only: bool = False, space: Space | None = None) -> nn.Module:
@@ -56,5 +56,5 @@ def from_pretrained(path: str | Path, *, features_only: bool = False, space: Spa
         InputError: nothing there, or as `load_subnet`.
     """
     path = Path(path)
-    model, made_from = load_subnet(path / "subnet.safetensors" if path.is_dir() else path, space)
-    return features(model, tuple(made_from["image_shape"])) if features_only else model
+    model, metadata = load_subnet(path / "subnet.safetensors" if path.is_dir() else path, space)
+    return features(model, tuple(metadata["image_shape"])) if features_only else model

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-from pynas.methods.block_weights import BlockWeights, fit_block_weights
-from pynas.methods.bossnas import BossNAS
-from pynas.methods.dna import DNA
-from pynas.methods.dna_plus import DNAPlus
-from pynas.methods.dna_pp import DNAPlusPlus
-from pynas.methods.linear_evaluation import LinearEvaluation
-from pynas.methods.method import Method
-from pynas.methods.one_shot import OneShot, fairnas, spos
-from pynas.methods.path_rating import PathRating
-from pynas.methods.pinas import PiNAS
-from pynas.methods.prenas import PreNAS
+from pynas.methods.bossnas.bossnas import BossNAS
+from pynas.methods.bossnas.fit_blocks import BlockStep, fit_blocks
+from pynas.methods.bossnas.rating import PathRating
+from pynas.methods.dna.block_weights import BlockWeights, fit_block_weights
+from pynas.methods.dna.dna import DNA
+from pynas.methods.dna.plus import DNAPlus
+from pynas.methods.dna.plus_plus import DNAPlusPlus
+from pynas.methods.whole.linear_evaluation import LinearEvaluation
+from pynas.methods.whole.one_shot import OneShot, fairnas, spos
+from pynas.methods.whole.pinas import PiNAS
+from pynas.methods.whole.prenas import PreNAS
 
 METHODS: dict[str, Callable[..., Any]] = {
     "dna": DNA,
@@ -29,17 +29,18 @@ METHODS: dict[str, Callable[..., Any]] = {
 __all__ = [
     "DNA",
     "METHODS",
+    "BlockStep",
     "BlockWeights",
     "BossNAS",
     "DNAPlus",
     "DNAPlusPlus",
     "LinearEvaluation",
-    "Method",
     "OneShot",
     "PathRating",
     "PiNAS",
     "PreNAS",
     "fairnas",
     "fit_block_weights",
+    "fit_blocks",
     "spos",
 ]

@@ -74,7 +74,7 @@ class BlockSampler:
 
 def start_fits(cell: Cell, state: object) -> bool:
     """Whether a cell can continue from a boundary state."""
-    return state is None or cell.start is None or cell.start == state
+    return cell.follows(state)
 
 
 def differing_pair(space: Space, rng: np.random.Generator) -> tuple[Architecture, Architecture]:

@@ -43,15 +43,15 @@ class Partial:
         return cls(f"{path}.{rank}of{size}" if size > 1 else path, digest(*depends, rank, size), paths)
 
     def _read(self) -> None:
-        arrays, made_from = read_arrays(self._path, _KIND)  # type: ignore[arg-type]
-        if made_from.get("key") != self._key:
+        arrays, metadata = read_arrays(self._path, _KIND)  # type: ignore[arg-type]
+        if metadata.get("key") != self._key:
             raise InputError(
                 f"[rate] expected a partial rating of these weights, paths and settings, got another one in "
                 f"{self._path}; remove it, or resume with what it was made from"
             )
-        self.sums, self.data = arrays["sums"], made_from["data"]
+        self.sums, self.data = arrays["sums"], metadata["data"]
         self.centre = [torch.from_numpy(arrays[f"centre_{k}"]) for k in range(len(arrays) - 1)]
-        self.samples, self.group, self.unit = (int(made_from[name]) for name in ("samples", "group", "unit"))
+        self.samples, self.group, self.unit = (int(metadata[name]) for name in ("samples", "group", "unit"))
 
     @property
     def keeps(self) -> bool:
@@ -73,9 +73,9 @@ class Partial:
         """The next thing to do is this unit of this group; saved from time to time, or `now`."""
         self.group, self.unit, self.samples = group, unit, samples
         if self._path is not None and (now or time.monotonic() - self._saved >= self._interval):
-            made_from = {"key": self._key, "data": self.data, "samples": samples, "group": group, "unit": unit}
+            metadata = {"key": self._key, "data": self.data, "samples": samples, "group": group, "unit": unit}
             centre = {f"centre_{k}": total.cpu().numpy() for k, total in enumerate(self.centre if unit else ())}
-            write_arrays(self._path, _KIND, {"sums": self.sums, **centre}, **made_from)
+            write_arrays(self._path, _KIND, {"sums": self.sums, **centre}, **metadata)
             self._saved = time.monotonic()
 
     def remove(self) -> None:

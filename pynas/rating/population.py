@@ -68,13 +68,13 @@ def rate_population(
     if target_layers is not None and [len(layer) for layer in target_layers] != [len(layer) for layer in layers]:
         raise InputError("[rate] expected target_layers with as many candidates as layers, layer by layer")
 
-    made_from: dict[str, Any] = {"loss": "population", "norm": norm, "calibration": len(calibrating)}
-    made_from |= {"normalize": normalize, "renormalize": renormalize, "both_views": both_views}
-    made_from |= {"dtype": str(settings.get("dtype") or "as given")}
-    made_from |= {"targets": "own" if target_layers is None else "another net"}
+    metadata: dict[str, Any] = {"loss": "population", "norm": norm, "calibration": len(calibrating)}
+    metadata |= {"normalize": normalize, "renormalize": renormalize, "both_views": both_views}
+    metadata |= {"dtype": str(settings.get("dtype") or "as given")}
+    metadata |= {"targets": "own" if target_layers is None else "another net"}
     rank, size = processes.rank_and_size(distributed)
     nets = [*layers, tail, *(target_layers or ()), target_tail]
-    partial = Partial.of(resume, rank, size, len(tree.paths), nets, norm, tree.paths, calibrating, made_from)
+    partial = Partial.of(resume, rank, size, len(tree.paths), nets, norm, tree.paths, calibrating, metadata)
     chosen = Settings(**settings)
     budget = chosen.max_bytes or default_max_bytes(device_of(layers))
     chosen = replace(chosen, max_bytes=max(1, budget - budget // 4))
@@ -96,4 +96,4 @@ def rate_population(
     table = np.full([len(layer) for layer in layers], np.nan)
     table[tuple(tree.paths.T)] = sums.cpu().numpy() / partial.samples
     partial.remove()
-    return ScoreTable(table, {**made_from, "samples": partial.samples})
+    return ScoreTable(table, {**metadata, "samples": partial.samples})

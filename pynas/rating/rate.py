@@ -87,9 +87,9 @@ def rate(
     if tail is not None:
         modes.append(tail_norm)
     rank, size = processes.rank_and_size(distributed)
-    made_from: dict[str, Any] = {"loss": _name(loss), "norm": norm, "calibration": len(calibrating)}
-    made_from |= {"tail": tail is not None, "dtype": str(dtype or "as given")}
-    partial = Partial.of(resume, rank, size, len(tree.paths), *grown, *modes, tree.paths, calibrating, made_from)
+    metadata: dict[str, Any] = {"loss": _name(loss), "norm": norm, "calibration": len(calibrating)}
+    metadata |= {"tail": tail is not None, "dtype": str(dtype or "as given")}
+    partial = Partial.of(resume, rank, size, len(tree.paths), *grown, *modes, tree.paths, calibrating, metadata)
     with Engine(grown, walked, modes, settings, len(calibrating)) as engine:
         units = tree.units(tree.share(rank, size), resume is not None)
         run = _Run(engine, tree, loss, calibrating, partial, units)
@@ -99,7 +99,7 @@ def rate(
     scores = np.full([len(layer) for layer in layers], np.nan)
     scores[tuple(tree.paths.T)] = sums.cpu().numpy() / partial.samples
     partial.remove()
-    return ScoreTable(scores, {**made_from, "samples": partial.samples})
+    return ScoreTable(scores, {**metadata, "samples": partial.samples})
 
 
 class _Run:

@@ -20,11 +20,11 @@ class ScoreTable:
     """Scores of all paths of one cell; lower is better.
 
     scores: float64 `[c_1, ..., c_L]`, one axis per layer, NaN where a path is not allowed or was not rated.
-    made_from: what the table was computed from (loss, norm mode, number of samples, ...), kept in the file.
+    metadata: what the table was computed from (loss, norm mode, number of samples, ...), kept in the file.
     """
 
     scores: np.ndarray
-    made_from: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scores = np.asarray(self.scores, dtype=np.float64)
@@ -55,7 +55,7 @@ class ScoreTable:
 
     def save(self, path: str | Path) -> None:
         """Write a versioned .npz, atomically."""
-        write_arrays(path, _KIND, {"scores": self.scores}, **self.made_from)
+        write_arrays(path, _KIND, {"scores": self.scores}, **self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreTable:
@@ -64,5 +64,5 @@ class ScoreTable:
         Raises:
             InputError: missing, damaged, or of another version.
         """
-        arrays, made_from = read_arrays(path, _KIND)
-        return cls(arrays["scores"], made_from)
+        arrays, metadata = read_arrays(path, _KIND)
+        return cls(arrays["scores"], metadata)

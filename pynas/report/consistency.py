@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pynas.errors import InputError
-from pynas.rating.consistency import consistency
+from pynas.evaluation.consistency import consistency
 from pynas.report.figures import save_figure
 
 # Matrices side by side.

@@ -56,7 +56,7 @@ def states_of(space: Space) -> States | None:
     for cells, arrays in zip(space.blocks, ends):
         for cell, array in zip(cells, arrays):
             for path in cell.paths():
-                array[path] = numbers.setdefault(None if cell.end is None else cell.end(path), len(numbers))
+                array[path] = numbers.setdefault(cell.end(path), len(numbers))
     return States(starts, ends)
 
 

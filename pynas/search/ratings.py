@@ -60,7 +60,7 @@ class Ratings:
     file: where the ratings are kept. A search whose choices depend on its seed and on earlier ratings alone resumes by
     running again: the ratings that the file holds are not made anew.
 
-    made_from: what the search is; a file of another search is refused.
+    metadata: what the search is; a file of another search is refused.
 
     Raises:
         InputError: limits without costs or on unknown costs, a budget below 1, or a file of another search.
@@ -74,7 +74,7 @@ class Ratings:
         costs: Costs | None = None,
         limits: Mapping[str, float] | None = None,
         file: str | Path | None = None,
-        **made_from: Any,
+        **metadata: Any,
     ) -> None:
         if budget < 1:
             raise InputError(f"[search] expected a budget of at least 1 rating, got {budget}")
@@ -88,7 +88,7 @@ class Ratings:
         self._rate, self._budget, self._costs, self._limits = rate, budget, costs, dict(limits or {})
         self._file, self._saved = file, time.monotonic()
         self._seen: set[Architecture] = set()
-        self._made_from = {"space": space.name, "limits": self._limits, **made_from}
+        self._metadata = {"space": space.name, "limits": self._limits, **metadata}
         self._recorded = self._read()
         self._exhausted = False
 
@@ -161,9 +161,9 @@ class Ratings:
         if self._file is None or not Path(self._file).exists():
             return []
         content = read_json(self._file, RATINGS)
-        if content["made_from"] != self._made_from:
-            raise InputError(f"[search] expected a file of this search, {self._made_from}, "
-                             f"got one of {content['made_from']} in {self._file}")  # fmt: skip
+        if content["metadata"] != self._metadata:
+            raise InputError(f"[search] expected a file of this search, {self._metadata}, "
+                             f"got one of {content['metadata']} in {self._file}")  # fmt: skip
         texts, scores = content.get("architectures"), content.get("scores")
         if not (isinstance(texts, list) and isinstance(scores, list) and len(texts) == len(scores)):
             raise InputError(f"[search] expected as many scores as architectures in {self._file}, got a damaged file")
@@ -173,6 +173,6 @@ class Ratings:
         if self._file is None or len(self.scores) <= len(self._recorded):
             return
         texts = [str(architecture) for architecture in self.architectures]
-        write_json(self._file, header(RATINGS, **self._made_from) | {"architectures": texts, "scores": self.scores})
+        write_json(self._file, header(RATINGS, **self._metadata) | {"architectures": texts, "scores": self.scores})
         self._recorded = list(zip(texts, self.scores))
         self._saved = time.monotonic()

@@ -41,7 +41,7 @@ def _built(space: Space, wishes: Sequence[Wish], rng: np.random.Generator) -> Ar
     choices: list[tuple[int, tuple[int, ...]]] = []
     state: Hashable = None
     for cells, (wanted, path) in zip(space.blocks, wishes):
-        possible = [c for c, cell in enumerate(cells) if cell.start is None or cell.start == state]
+        possible = [c for c, cell in enumerate(cells) if cell.follows(state)]
         if not possible:
             return None
         c = wanted if wanted in possible else possible[int(rng.integers(len(possible)))]
@@ -49,8 +49,7 @@ def _built(space: Space, wishes: Sequence[Wish], rng: np.random.Generator) -> Ar
         if grown is None:
             return None
         choices.append((c, grown))
-        end = cells[c].end
-        state = None if end is None else end(grown)
+        state = cells[c].end(grown)
     return Architecture.of(choices)
 
 

@@ -74,7 +74,8 @@ def autoformer(
     for dim in dims:
         layer = tuple(TransformerSpec(dim, h, head_dim, float(r)) for h in heads for r in ratios)
         cells += [Cell((layer,) * depth) for depth in depths]
-    return Space(name, (tuple(cells),), PatchSpec(patch, max_distance), None, image_size, describe=describe)
+    return Space(name, (tuple(cells),), PatchSpec(patch, max_distance), None, image_size, describe=describe,
+                 kind="autoformer")  # fmt: skip
 
 
 def architecture_of(space: Space, dim: int, heads: Sequence[int], ratios: Sequence[float]) -> Architecture:

@@ -79,7 +79,7 @@ def bignas(
     _check(name, sides, stem, stages, head)
     widths: Sequence[int] = stem
     blocks = [
-        (Cell((tuple(ResolutionSpec(side) for side in sides),), end=partial(_with, (), tuple(sides))),),
+        (Cell((tuple(ResolutionSpec(side) for side in sides),), leaves=partial(_with, (), tuple(sides))),),
         tuple(Cell((tuple(ElasticStemSpec(width) for width in stem),), None, (side,), partial(_with, (side,), tuple(stem)))
               for side in sides),
     ]  # fmt: skip
@@ -91,7 +91,7 @@ def bignas(
     last = (tuple(ElasticHeadSpec(width) for width in head),)
     blocks.append(tuple(Cell(last, start=(side, width)) for side in sides for width in widths))
     notation = Notation(partial(_write, tuple(blocks)), partial(_read, name, tuple(blocks)))
-    return Space(name, tuple(blocks), image_size=max(sides), notation=notation)
+    return Space(name, tuple(blocks), image_size=max(sides), notation=notation, kind="bignas")
 
 
 def _check(name: str, sides: Sequence[int], stem: Sequence[int], stages: Sequence[Stage], head: Sequence[int]) -> None:
@@ -154,13 +154,12 @@ def _read(name: str, blocks: Sequence[Sequence[Cell]], text: str) -> Architectur
     choices: list[tuple[int, tuple[int, ...]]] = []
     state = None
     for cells, part in zip(blocks, parts):
-        paths = [(c, _path(cell, part)) for c, cell in enumerate(cells) if cell.start == state]
+        paths = [(c, _path(cell, part)) for c, cell in enumerate(cells) if cell.follows(state)]
         c, path = next((pair for pair in paths if pair[1] is not None), (0, None))
         if path is None:
             raise InputError(f"[{name}] expected resolution, widths and kernels of the space, got {part!r} in {text!r}")
         choices.append((c, path))
-        end = cells[c].end
-        state = end and end(path)
+        state = cells[c].end(path)
     return Architecture.of(choices)
 
 

@@ -149,7 +149,7 @@ def _space(
         blocks.append(tuple(Cell(layers, partial(allowed, start=start), start, end) for start in starts))
         number += count
     notation = Notation(write, partial(read, layers=trellis.layers, names=names or {}))
-    return Space(name, tuple(blocks), stem, HeadSpec(trellis.channels[-1]), image_size, notation)
+    return Space(name, tuple(blocks), stem, HeadSpec(trellis.channels[-1]), image_size, notation, kind="hytra")
 
 
 def write(architecture: Architecture) -> str:

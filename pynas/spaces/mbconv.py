@@ -79,7 +79,7 @@ def mbconv(
         built.append(tuple(_cell(width, layers, channels, stride, ops, out) for layers, channels in cells))
         width = out
     head = HeadSpec(width, head_channels, mb6_channels)
-    return Space(name, tuple(built), stem, head, image_size)
+    return Space(name, tuple(built), stem, head, image_size, kind="mbconv")
 
 
 def _cell(width: int, layers: int, channels: int, stride: int, ops: Sequence[tuple[int, int]], out: int) -> Cell:

@@ -58,7 +58,8 @@ def nasbench201(
         )
     edges = tuple(tuple(EdgeSpec(op, source, target) for op in ops) for source, target in EDGES)
     notation = Notation(lambda architecture: _write(architecture, ops), lambda text: _read(text, ops))
-    return Space(name, ((Cell(edges),),), CellNetSpec(tuple(channels), n), None, image_size, notation)
+    return Space(name, ((Cell(edges),),), CellNetSpec(tuple(channels), n), None, image_size, notation,
+                 kind="nasbench201")  # fmt: skip
 
 
 def nasbench201_3() -> Space:

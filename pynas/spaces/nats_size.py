@@ -42,10 +42,10 @@ def nats_size(name: str = "nats-size", blocks: Sequence[int] = (2, 2, 1), widths
     for count in blocks:
         layers = tuple(tuple(WidthSpec(n, width) for width in widths) for n in range(first, first + count))
         starts = widths if first else (None,)
-        built.append(tuple(Cell(layers, start=start, end=partial(_last_width, widths)) for start in starts))
+        built.append(tuple(Cell(layers, start=start, leaves=partial(_last_width, widths)) for start in starts))
         first += count
     notation = Notation(partial(_write, widths), partial(_read, name, blocks, widths))
-    return Space(name, tuple(built), image_size=32, notation=notation)
+    return Space(name, tuple(built), image_size=32, notation=notation, kind="nats-size")
 
 
 def nats_size_cifar100() -> Space:

@@ -21,15 +21,18 @@ Path = tuple[int, ...]
 class Cell:
     """Layers in sequence; `layers[l]` holds the candidates of layer l, each a plain description of a module.
 
-    allowed: asked for every prefix of a path and for whole paths; False forbids all that begins so. None: all are allowed.
-    start: the boundary state that this cell continues from, None for any; end: the state that a path leaves for the
-        next block. A block of a space that is no product has a cell for each state it can start from.
+    allowed: called with every prefix of a path and with whole paths; False forbids every path that begins with the prefix.
+        None allows all paths.
+    start: the boundary state that the cell continues from; None continues from any.
+    leaves: called with a path, returns the boundary state that the path leaves for the next block; None leaves none.
+
+    A space whose blocks depend on each other has, in each block, a cell for every state that the block can start from.
     """
 
     layers: tuple[tuple[Any, ...], ...]
     allowed: Callable[[Path], bool] | None = None
     start: Hashable = None
-    end: Callable[[Path], Hashable] | None = None
+    leaves: Callable[[Path], Hashable] | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -43,25 +46,33 @@ class Cell:
 
     @cached_property
     def ends(self) -> Counter[Hashable]:
-        """The number of paths by the state they leave."""
-        return Counter({None: self.size}) if self.end is None else Counter(map(self.end, self.paths()))
+        """Number of paths by the boundary state that they leave."""
+        return Counter({None: self.size}) if self.leaves is None else Counter(map(self.leaves, self.paths()))
+
+    def end(self, path: Path) -> Hashable:
+        """Boundary state that a path leaves for the next block; None where the space has no states."""
+        return None if self.leaves is None else self.leaves(path)
+
+    def follows(self, state: Hashable) -> bool:
+        """Whether the cell can continue from a boundary state; None stands for any state."""
+        return state is None or self.start is None or self.start == state
 
     def paths(self) -> Iterator[Path]:
-        """All paths, lexicographically."""
-        yield from np.ndindex(*self.counts) if self.allowed is None else self._grown(())
+        """All allowed paths in lexicographic order."""
+        yield from np.ndindex(*self.counts) if self.allowed is None else self._extended(())
 
     def allows(self, path: Path) -> bool:
         """Whether the rule allows a path and all its prefixes."""
         return self.allowed is None or all(self.allowed(path[:depth]) for depth in range(1, len(path) + 1))
 
-    def _grown(self, prefix: Path) -> Iterator[Path]:
+    def _extended(self, prefix: Path) -> Iterator[Path]:
         if len(prefix) == len(self.layers):
             yield prefix
             return
         for candidate in range(len(self.layers[len(prefix)])):
-            grown = (*prefix, candidate)
-            if self.allowed is None or self.allowed(grown):
-                yield from self._grown(grown)
+            longer = (*prefix, candidate)
+            if self.allowed is None or self.allowed(longer):
+                yield from self._extended(longer)
 
 
 @dataclass(frozen=True)
@@ -77,14 +88,16 @@ class Notation:
 
 @dataclass(frozen=True)
 class Space:
-    """Every architecture is a (cell, path) per block, each cell starting from the state that the block before it left.
+    """A search space: an architecture is a (cell, path) per block, where each cell starts from the state the last block left.
 
     blocks: `blocks[b]` holds the alternative cells of block b.
     stem, head: descriptions of the parts around the blocks that no choice changes, None where there are none.
     image_size: side in pixels of the square images that the space is meant for.
     notation: how architectures are written; None for blocks of digits (`Architecture`).
-    describe: called with the space and an architecture, says it in the field's words, for JSON; None where the notation
-        does.
+    describe: called with the space and an architecture, returns its choices in the field's words, for JSON; None where the
+        notation already does.
+    kind: the family of the space ("mbconv", "hytra", "autoformer", ...), which decides how its supernet is built and
+        counted; "own" for a space of the user's modules.
 
     Raises:
         InputError: a block where some cells start from a state and others from any.
@@ -97,6 +110,7 @@ class Space:
     image_size: int = 224
     notation: Notation | None = None
     describe: Callable[[Space, Architecture], dict[str, Any]] | None = None
+    kind: str = "own"
 
     def __post_init__(self) -> None:
         if any(cell.start is not None for cell in self.blocks[0]):
@@ -142,6 +156,27 @@ class Space:
             for path in cell.paths():
                 yield Choice(c, path)
 
+    def cells_after(self, block: int, state: Hashable) -> dict[int, Cell]:
+        """Cells of a block, by number, that can continue from a boundary state (None: from any)."""
+        return {c: cell for c, cell in enumerate(self.blocks[block]) if cell.follows(state)}
+
+    def end(self, block: int, choice: Choice) -> Hashable:
+        """Boundary state that a choice of a block leaves; None where the space has no states."""
+        return self.blocks[block][choice.cell].end(choice.path)
+
+    def architectures(self) -> Iterator[Architecture]:
+        """All architectures, block after block in the order of `paths`; check `size` before you list them."""
+        yield from map(Architecture, self._choices(0, None))
+
+    def _choices(self, block: int, state: Hashable) -> Iterator[tuple[Choice, ...]]:
+        if block == len(self.blocks):
+            yield ()
+            return
+        for c, cell in self.cells_after(block, state).items():
+            for path in cell.paths():
+                for rest in self._choices(block + 1, cell.end(path)):
+                    yield (Choice(c, path), *rest)
+
     def sample(self, rng: np.random.Generator) -> Architecture:
         """An architecture drawn uniformly from the whole space."""
         choices: list[tuple[int, Path]] = []
@@ -149,8 +184,7 @@ class Space:
         for b, cells in enumerate(self.blocks):
             ways = {
                 (c, end): count * self._completions[b + 1].get(self._key(end), 0)
-                for c, cell in enumerate(cells)
-                if cell.start is None or cell.start == state
+                for c, cell in self.cells_after(b, state).items()
                 for end, count in cell.ends.items()
             }
             weights = np.array(list(ways.values()), dtype=np.float64)
@@ -222,8 +256,7 @@ class Space:
                              f"got {path} in {str(architecture)!r}")  # fmt: skip
         if b == 0 or not self.has_states:
             return
-        before = self.blocks[b - 1][architecture[b - 1].cell]
-        state = None if before.end is None else before.end(architecture[b - 1].path)
+        state = self.end(b - 1, architecture[b - 1])
         if cell.start != state:
             raise InputError(f"[{self.name}] expected a cell of block {b} that starts from {state!r}, as block {b - 1} "
                              f"ends, got one from {cell.start!r} in {str(architecture)!r}")  # fmt: skip
@@ -234,7 +267,7 @@ class Space:
 
 def _sampled(cell: Cell, end: Hashable, rng: np.random.Generator) -> Path:
     """A path drawn uniformly from those that leave a state."""
-    if cell.allowed is None and cell.end is None:
+    if cell.allowed is None and cell.leaves is None:
         return tuple(rng.integers(0, cell.counts).tolist())
-    paths = [path for path in cell.paths() if cell.end is None or cell.end(path) == end]
+    paths = [path for path in cell.paths() if cell.leaves is None or cell.leaves(path) == end]
     return paths[int(rng.integers(len(paths)))]

@@ -84,7 +84,7 @@ def splitattention(
                                for op in SPLIT_ATTENTION_OPS))  # fmt: skip
             width = EXPANSION * planes
         blocks.append((Cell(tuple(built)),))
-    return Space(name, tuple(blocks), stem, PooledHeadSpec(width), image_size)
+    return Space(name, tuple(blocks), stem, PooledHeadSpec(width), image_size, kind="splitattention")
 
 
 def splitattention_unshared() -> Space:

@@ -63,7 +63,7 @@ def vit(
                       for dim, ratio, depth in itertools.product(dims, mlp_ratios, depths)]  # fmt: skip
         blocks.append((Cell((tuple(candidates),)),))
         before = after
-    return Space(name, tuple(blocks), None, ViTHeadSpec(before[0]), image_size, _notation(candidates))
+    return Space(name, tuple(blocks), None, ViTHeadSpec(before[0]), image_size, _notation(candidates), kind="vit")
 
 
 def _notation(candidates: Sequence[ViTSpec]) -> Notation:

@@ -57,7 +57,7 @@ class WalkedCell(Generic[T]):
 
     def ends(self) -> Iterator[tuple[Hashable, Shape]]:
         """The states that paths leave, with the shapes they put out."""
-        if self.cell.end is None:
+        if self.cell.leaves is None:
             yield from ((None, shape) for shape in self.shapes[-1])
             return
         pairs = {(self.cell.end(path), int(self.after[-1][path])) for path in self.cell.paths()}

@@ -21,7 +21,7 @@ def as_teacher(teacher: Teacher | nn.Module | str, taps: Sequence[str] | None = 
     if isinstance(teacher, str):
         return timm_teacher(teacher, taps=taps)
     if isinstance(teacher, Teacher):
-        return teacher if taps is None else Teacher(teacher.module, taps, teacher.norm, teacher.made_from)
+        return teacher if taps is None else Teacher(teacher.module, taps, teacher.norm, teacher.metadata)
     if taps is None:
         names = [name for name, _ in teacher.named_children()]
         raise InputError(f"[teacher] expected taps, one submodule name per block, got none; say, of {', '.join(names)}")
@@ -37,7 +37,7 @@ def timm_teacher(
 ) -> Teacher:
     """A timm model by name. Without `taps`: the six blocks of an EfficientNet (as DNA cuts it), else timm's own stages.
 
-    Where weights are pretrained, `made_from` holds the mean and std that they expect of the images; a `num_classes` other
+    Where weights are pretrained, `metadata` holds the mean and std that they expect of the images; a `num_classes` other
     than theirs gives a new, untrained classifier, whose logits teach nothing.
 
     Raises:
@@ -58,11 +58,11 @@ def timm_teacher(
             f"[teacher] expected to load {name!r} with pretrained={pretrained}, got {reason}; pretrained weights come "
             "from the model hub: without a network, put them into its cache, or use pretrained=False"
         ) from None
-    made_from: dict[str, Any] = {"timm": name, "pretrained": pretrained, "num_classes": num_classes}
+    metadata: dict[str, Any] = {"timm": name, "pretrained": pretrained, "num_classes": num_classes}
     if pretrained:
         expected = timm.data.resolve_model_data_config(module)
-        made_from |= {"mean": list(expected["mean"]), "std": list(expected["std"])}
-    return Teacher(module, _default_taps(name, module) if taps is None else taps, norm, made_from)
+        metadata |= {"mean": list(expected["mean"]), "std": list(expected["std"])}
+    return Teacher(module, _default_taps(name, module) if taps is None else taps, norm, metadata)
 
 
 def _default_taps(name: str, module: nn.Module) -> list[str]:

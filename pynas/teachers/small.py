@@ -74,7 +74,7 @@ def fit_small(
 ) -> Teacher:
     """Train a `small` teacher on `data.train` by AdamW under one cycle, with its taps at the blocks.
 
-    progress: called after each epoch with (epochs done, epochs, mean training loss). The teacher's `made_from` says how
+    progress: called after each epoch with (epochs done, epochs, mean training loss). The teacher's `metadata` says how
     it was made and its top-1 accuracy on `data.test`, in [0, 1]. One seed gives the same weights each time on the CPU.
     """
     with torch.random.fork_rng(devices=[]):
@@ -82,7 +82,7 @@ def fit_small(
         module = small(data.num_classes, blocks, stem)
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     reached = train_classifier(module, data, **options, device=device, progress=progress)
-    made_from = {
+    metadata = {
         "data": data.name,
         "fingerprint": data.fingerprint,
         "num_classes": data.num_classes,
@@ -91,7 +91,7 @@ def fit_small(
         **options,
         "test_accuracy": reached,
     }
-    return Teacher(module, _small_taps(blocks), made_from=made_from)
+    return Teacher(module, _small_taps(blocks), metadata=metadata)
 
 
 def train_classifier(
@@ -153,7 +153,7 @@ def accuracy(
 
 def save_small(path: str | Path, teacher: Teacher) -> None:
     """Write a teacher that `fit_small` made, atomically, with what it was made from and a digest of its weights."""
-    write_tensors(path, _KIND, teacher.module.state_dict(), **teacher.made_from)
+    write_tensors(path, _KIND, teacher.module.state_dict(), **teacher.metadata)
 
 
 def load_small(path: str | Path, norm: str = "running") -> Teacher:
@@ -163,7 +163,7 @@ def load_small(path: str | Path, norm: str = "running") -> Teacher:
         InputError: missing, damaged, of another kind or version.
     """
     content = read_tensors(path, _KIND)
-    made_from = dict(content.made_from)
-    module = small(made_from["num_classes"], made_from["blocks"], made_from["stem"])
+    metadata = dict(content.metadata)
+    module = small(metadata["num_classes"], metadata["blocks"], metadata["stem"])
     module.load_state_dict(dict(content.tensors))
-    return Teacher(module, _small_taps(made_from["blocks"]), norm, made_from)
+    return Teacher(module, _small_taps(metadata["blocks"]), norm, metadata)

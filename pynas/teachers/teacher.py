@@ -21,14 +21,14 @@ class Teacher(nn.Module):
 
     taps: names as in `module.named_modules()`, in order, one per block. norm: "running" uses batch norm's stored
     statistics, "batch" those of each batch (as DNA's released code rates); the stored ones never change.
-    made_from: what it is, in words for files.
+    metadata: what it is, in words for files.
 
     Raises:
         InputError: an unknown or repeated tap, an unknown norm.
     """
 
     def __init__(
-        self, module: nn.Module, taps: Sequence[str], norm: str = "running", made_from: dict[str, Any] | None = None
+        self, module: nn.Module, taps: Sequence[str], norm: str = "running", metadata: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
         names = [name for name, _ in module.named_modules() if name]
@@ -43,7 +43,7 @@ class Teacher(nn.Module):
         if norm not in NORMS:
             raise InputError(f"[teacher] expected a norm of {', '.join(NORMS)}, got {norm!r}")
         self.module = module.eval().requires_grad_(False)
-        self.taps, self.norm, self.made_from = tuple(taps), norm, {} if made_from is None else made_from
+        self.taps, self.norm, self.metadata = tuple(taps), norm, {} if metadata is None else metadata
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode: a method that holds a teacher may be switched to training."""

@@ -1,8 +1,8 @@
-"""Training: the loop, checkpoints, exact resume; block after block."""
+"""Training: the loop, checkpoints, exact resume, several processes."""
 
-from pynas.train.blocks import BlockStep, fit_blocks
 from pynas.train.head import fit_head
 from pynas.train.loop import Step, fit
+from pynas.train.method import Method
 from pynas.train.team import Team
 
-__all__ = ["BlockStep", "Step", "Team", "fit", "fit_blocks", "fit_head"]
+__all__ = ["Method", "Step", "Team", "fit", "fit_head"]

@@ -125,15 +125,15 @@ class _Trainer:
             checkpoint = read_tensors(self.run / LAST, CHECKPOINT)
             wanted = self.description()
             for name in ("seed", "epochs", "batches", "accumulate"):
-                if checkpoint.made_from.get(name) != wanted[name]:
+                if checkpoint.metadata.get(name) != wanted[name]:
                     raise InputError(
-                        f"[fit] expected a checkpoint with {name} = {wanted[name]}, got {checkpoint.made_from.get(name)} "
+                        f"[fit] expected a checkpoint with {name} = {wanted[name]}, got {checkpoint.metadata.get(name)} "
                         f"in {self.run / LAST}; use the same setting or another run folder"
                     )
             restore_training(checkpoint, self.method, self.optimizer)
-            self.step = int(checkpoint.made_from["step"])
+            self.step = int(checkpoint.metadata["step"])
             if self.scaler is not None:
-                self.scaler.load_state_dict(checkpoint.made_from["scaler"])
+                self.scaler.load_state_dict(checkpoint.metadata["scaler"])
         else:
             torch.manual_seed(self.seed)
             self.method.prepare(epoch_batches(loader, 0))

@@ -42,7 +42,7 @@ class PreferredSpace:
     cost: str
     interval: float
     members: tuple[Preferred, ...]
-    made_from: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -67,7 +67,7 @@ class PreferredSpace:
 
 def save_preferred(path: str | Path, preferred: PreferredSpace) -> dict[str, Any]:
     """Write a versioned JSON document, atomically; gives its content."""
-    content = header(_KIND, space=preferred.space.name, **preferred.made_from) | {
+    content = header(_KIND, space=preferred.space.name, **preferred.metadata) | {
         "cost": preferred.cost,
         "interval": preferred.interval,
         "space_size": preferred.space.size,
@@ -84,10 +84,10 @@ def load_preferred(path: str | Path, space: Space) -> PreferredSpace:
         InputError: missing, malformed, of another version or another space.
     """
     content = read_json(path, _KIND)
-    made_from = dict(content["made_from"])
-    if made_from.pop("space") != space.name:
+    metadata = dict(content["metadata"])
+    if metadata.pop("space") != space.name:
         raise InputError(f"[preferred] expected architectures of {space.name}, got those of "
-                         f"{content['made_from']['space']} in {path}")  # fmt: skip
+                         f"{content['metadata']['space']} in {path}")  # fmt: skip
     members = []
     for entry in content["architectures"]:
         low, high = entry["interval"]
@@ -95,4 +95,4 @@ def load_preferred(path: str | Path, space: Space) -> PreferredSpace:
         # What else an entry says are its costs.
         costs = {name: value for name, value in entry.items() if name not in one.as_dict(space)}
         members.append(replace(one, costs=costs))
-    return PreferredSpace(space, content["cost"], content["interval"], tuple(members), made_from)
+    return PreferredSpace(space, content["cost"], content["interval"], tuple(members), metadata)

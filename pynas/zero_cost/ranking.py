@@ -29,10 +29,10 @@ class Ranked(NamedTuple):
 
 
 class Ranking(Protocol):
-    """range: the least and the greatest cost; made_from: how the architectures are chosen."""
+    """range: the least and the greatest cost; metadata: how the architectures are chosen."""
 
     range: tuple[float, float]
-    made_from: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
     def top(self, low: float, high: float, count: int) -> list[Ranked]:
         """The best with costs in [low, high), by falling SNIP; none where there is none."""
@@ -61,7 +61,7 @@ class IsomerRanking:
         self._places = np.concatenate([np.arange(len(some)) for some in self._paths])
         self._spent, self._snip = (_along(one, self._paths) for one in (table, scores.snip))
         self.range = float(self._spent.min()), float(self._spent.max())
-        self.made_from = {"normaliser": normaliser, "allocation": allocation}
+        self.metadata = {"normaliser": normaliser, "allocation": allocation}
 
     def top(self, low: float, high: float, count: int) -> list[Ranked]:
         """Equal scores: the cheaper one first."""
@@ -99,7 +99,7 @@ class SearchRanking:
             rated = [[~np.isnan(table.scores) for table in cells] for cells in tables]
             self._parts.append((tables, cost_range(space, self._costs, cost, rated)))
         self.range = min(low for _, (low, _) in self._parts), max(high for _, (_, high) in self._parts)
-        self.made_from = {"normaliser": None, "allocation": None}
+        self.metadata = {"normaliser": None, "allocation": None}
 
     @staticmethod
     def _resolutions(space: Space, scores: Costs) -> Iterator[ScoreTable]:

@@ -50,7 +50,7 @@ def select(
                              f"{ranked.range[0]:g} to {ranked.range[1]:g}")  # fmt: skip
         members += [Preferred(a, (low, high), snip, normalised, costs.of(a)) for a, snip, normalised in found]
     members.sort(key=lambda member: member.costs[cost])
-    return PreferredSpace(space, cost, interval, tuple(members), {**ranked.made_from, "top": top})
+    return PreferredSpace(space, cost, interval, tuple(members), {**ranked.metadata, "top": top})
 
 
 def _wanted(

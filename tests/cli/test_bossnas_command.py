@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pynas import spaces, tabular
-from pynas.cli import main, ranking
-from pynas.rating.store import load_block
+from pynas.cli import main
+from pynas.rating.scores import load_block
+from pynas.runs import correlate as ranking
 from pynas.spaces import Architecture, Cell, Space
 
 pytestmark = pytest.mark.integration
@@ -143,8 +144,8 @@ def test_bad_input(finished, half_images, tmp_path, monkeypatch, capsys):
 
 def test_all_architectures_of_a_space_with_states_and_without():
     space = Space("small", (
-        (Cell(((0, 1, 2),), allowed=lambda path: path[0] < 2, end=lambda path: path[0]),),
-        (Cell(((0, 1),), start=0, end=lambda path: 0), Cell(((0, 1, 2),), start=1, end=lambda path: 0)),
+        (Cell(((0, 1, 2),), allowed=lambda path: path[0] < 2, leaves=lambda path: path[0]),),
+        (Cell(((0, 1),), start=0, leaves=lambda path: 0), Cell(((0, 1, 2),), start=1, leaves=lambda path: 0)),
     ))  # fmt: skip
     found = [str(architecture) for architecture in ranking.architectures(space)]
     assert found == ["0|0", "0|1", "1|1:0", "1|1:1", "1|1:2"] and len(found) == space.size

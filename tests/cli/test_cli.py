@@ -14,8 +14,8 @@ import yaml
 from typer.testing import CliRunner
 
 from pynas.cli import app, main
-from pynas.cli.quantities import quantity
 from pynas.errors import InputError
+from pynas.runs.quantities import quantity
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT
 from pynas.train.loop import LAST
@@ -56,9 +56,9 @@ def test_the_exported_network_loads_and_has_the_accuracy_said(finished, images):
     from pynas import data, export, teachers
 
     folder, report = finished
-    model, made_from = export.load_subnet(folder / "subnet.safetensors")
+    model, metadata = export.load_subnet(folder / "subnet.safetensors")
     accuracy = teachers.accuracy(model, data.load(images, 32))
-    assert accuracy == made_from["test_accuracy"] == report["exported"]["test_accuracy"]
+    assert accuracy == metadata["test_accuracy"] == report["exported"]["test_accuracy"]
     assert sum(p.numel() for p in model.parameters()) == report["exported"]["params"]
 
 
@@ -216,15 +216,15 @@ def test_several_processes_need_a_folder_and_a_command_that_shares(monkeypatch, 
 def test_two_processes_rate_as_one(finished, tmp_path):
     import shutil
 
-    from pynas.rating.store import load_block
+    from pynas.rating.scores import load_block
 
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     shutil.rmtree(folder / "scores")
     subprocess.run([*TORCHRUN, "rate", "--run", folder], check=True, timeout=300)
     for b in range(1, 5):
-        (ours, made_from), (alone, before) = (load_block(f / f"scores/block_{b}.npz") for f in (folder, finished[0]))
-        assert made_from == before
+        (ours, metadata), (alone, before) = (load_block(f / f"scores/block_{b}.npz") for f in (folder, finished[0]))
+        assert metadata == before
         for one, other in zip(ours, alone):
             np.testing.assert_allclose(one.scores, other.scores, rtol=1e-6)
     assert sorted(path.name for path in (folder / "scores").iterdir()) == [f"block_{b}.npz" for b in range(1, 5)]
@@ -292,7 +292,7 @@ def test_a_folder_of_another_version_is_refused(finished, tmp_path, monkeypatch,
     shutil.copytree(finished[0], folder)
     config = yaml.safe_load((folder / "config.yaml").read_text()) | {"version": 99}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "version 1, got 99" in refused(monkeypatch, capsys, "run", "--run", folder)
+    assert "version 2, got 99" in refused(monkeypatch, capsys, "run", "--run", folder)
 
 
 def test_empty_data_and_foreign_folders(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pynas.cli import app
 from pynas.methods import fit_block_weights
-from pynas.rating.store import load_block
+from pynas.rating.scores import load_block
 from pynas.spaces import get
 from pynas.tensor_files import read_tensors
 
@@ -47,8 +47,8 @@ def test_options_accumulation_and_functional_ratings(half_images, tmp_path, pyna
     (features,) = cache.glob("*/index.bin")
     assert features.stat().st_size == 16 * 40
     pynas("rate", "--run", folder, "--loss", "error")
-    tables, made_from = load_block(folder / "scores" / "block_4.npz")
-    assert made_from["loss"] == "error" and len(tables[0]) == 16
+    tables, metadata = load_block(folder / "scores" / "block_4.npz")
+    assert metadata["loss"] == "error" and len(tables[0]) == 16
     scores = tables[0].scores
     assert np.all((scores >= 0) & (scores <= 1)) and np.allclose(scores * 8, np.round(scores * 8))
     assert pynas("search", folder, "--json")["found"]
@@ -73,7 +73,7 @@ def test_dna_plus_goes_on_at_every_generation(half_images, tmp_path, pynas):
     found = report["search"]["generations"]
     assert [each["folder"] for each in found] == ["generation_1", "generation_2"]
     assert report["search"]["stopped"] == "2 generations" and found[0]["tau_to_last"] is None
-    teacher = read_tensors(whole / "generation_2" / "teacher.safetensors", "pynas.scaled_teacher").made_from
+    teacher = read_tensors(whole / "generation_2" / "teacher.safetensors", "pynas.scaled_teacher").metadata
     assert teacher["architecture"] == found[0]["architecture"] and teacher["phi"] == 1
     assert report["exported"]["architecture"] == found[1]["architecture"]
     for number in (1, 2):  # each generation is a run of its own
@@ -85,7 +85,7 @@ def test_dna_plus_goes_on_at_every_generation(half_images, tmp_path, pynas):
     pynas("train", *words, "--run", parts)
     pynas("rate", "--run", parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pynas.methods.dna.DNA.rate_block", stopped)
+        patch.setattr("pynas.methods.dna.dna.DNA.rate_block", stopped)
         with pytest.raises(RuntimeError, match="stopped here"):
             pynas("search", parts)
     before = (parts / "generation_2" / "checkpoints" / "last.safetensors").stat().st_mtime_ns

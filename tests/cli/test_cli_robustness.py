@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from pynas import data
 from pynas.cli import app
-from pynas.cli.flows import FLOWS
-from pynas.cli.settings import Settings
-from pynas.cli.variants import Variant, _settings, part_of, variants
 from pynas.errors import InputError
+from pynas.runs.recipes.registry import FLOWS
+from pynas.runs.robustness import Variant, _settings, part_of, variants
+from pynas.runs.settings import Settings
 from pynas.tensor_files import read_tensors
 
 
@@ -61,7 +61,7 @@ def test_the_command(tmp_path):
     assert content["tau"][0][0] == 1 and all(-1 <= each["tau"] < 1 for each in content["runs"][1:])
     assert (folder / "robustness.png").stat().st_size > 5000
     steps = [
-        read_tensors(folder / name / "checkpoints/last.safetensors", "pynas.checkpoint").made_from for name in names
+        read_tensors(folder / name / "checkpoints/last.safetensors", "pynas.checkpoint").metadata for name in names
     ]
     assert [(each["seed"], each["epochs"], each["steps"]) for each in steps] == [(0, 1, 6), (1, 1, 6), (0, 2, 6)]
     assert len(list(folder.rglob("teacher.safetensors"))) == 1

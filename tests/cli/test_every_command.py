@@ -84,8 +84,8 @@ def test_tensorboard_holds_the_metrics(half_images, tmp_path, pynas, monkeypatch
 
 
 def test_without_tensorboard_it_says_what_to_install(monkeypatch):
-    from pynas.cli.tensorboard import TensorBoard
     from pynas.errors import InputError
+    from pynas.runs.tensorboard import TensorBoard
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install pynas\[tensorboard\]"):

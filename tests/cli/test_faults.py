@@ -19,9 +19,9 @@ import pytest
 
 import pynas as package
 from pynas.cli import main
-from pynas.cli.lock import hold
 from pynas.errors import InputError
 from pynas.files import TEMPORARY, read_arrays
+from pynas.runs.lock import hold
 from pynas.tensor_files import read_tensors
 
 pytestmark = pytest.mark.integration
@@ -120,7 +120,7 @@ def test_damage_is_found_wherever_it_is(whole_run, tmp_path, name, damage):
         if file.suffix == ".npz":
             return read_arrays(file, kind)
         got = read_tensors(file, kind)
-        return {key: value.numpy() for key, value in got.tensors.items()}, got.made_from
+        return {key: value.numpy() for key, value in got.tensors.items()}, got.metadata
 
     wanted, said = read(whole_run / name)
     rng, refused = random.Random(0), 0
@@ -136,12 +136,12 @@ def test_damage_is_found_wherever_it_is(whole_run, tmp_path, name, damage):
             damaged = damaged[: place % len(content)]
         path.write_bytes(damaged)
         try:
-            got, made_from = read(path)
+            got, metadata = read(path)
         except InputError as error:
             assert path.name in str(error)
             refused += 1
         else:
-            assert damage == "flip" and made_from == said and got.keys() == wanted.keys()
+            assert damage == "flip" and metadata == said and got.keys() == wanted.keys()
             assert all(np.array_equal(got[key], wanted[key]) for key in wanted)
     assert refused >= 16
 
@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite(half_images, finished, tmp_path, monkeypatch,
         and "inf for block_2 in step 5 (epoch 2)" in line
         and str(folder / "checkpoints/last.safetensors") in line
     )
-    assert read_tensors(folder / "checkpoints/last.safetensors", "pynas.checkpoint").made_from["step"] == 3
+    assert read_tensors(folder / "checkpoints/last.safetensors", "pynas.checkpoint").metadata["step"] == 3
     pynas("run", "--run", folder)
     same_results(folder, finished[0])
 
@@ -220,7 +220,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path):
     ):
         fit(Overflows(), batches, 3, tmp_path)
     kept = read_tensors(tmp_path / "checkpoints/last.safetensors", "pynas.checkpoint")
-    assert kept.made_from["step"] == 2 and kept.tensors["model.weight"] == -2
+    assert kept.metadata["step"] == 2 and kept.tensors["model.weight"] == -2
 
 
 def test_an_image_that_cannot_be_read(tmp_path, monkeypatch, capsys):
@@ -262,7 +262,7 @@ def test_stopped_by_a_signal(half_images, finished, tmp_path, monkeypatch, capsy
 
 def test_two_processes_in_one_folder(run_copy, monkeypatch, capsys):
     """Another process holds the folder until it is killed."""
-    code = f"import time, pathlib, pynas.cli.lock as lock; lock.hold(pathlib.Path({str(run_copy)!r})); print('held', flush=True)"
+    code = f"import time, pathlib, pynas.runs.lock as lock; lock.hold(pathlib.Path({str(run_copy)!r})); print('held', flush=True)"
     other = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(300)"], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
@@ -315,7 +315,7 @@ def test_killed_at_twenty_random_moments(half_images, finished, tmp_path):
     """Each time it goes on, and every run that gets through ends like one that was left alone."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["pynas.cli.flows", "pynas.cli.finding", "timm", "sklearn.model_selection", "matplotlib.figure"]
+        ["pynas.runs.recipes.registry", "pynas.runs.search", "timm", "sklearn.model_selection", "matplotlib.figure"]
     )
     log, rng, kills, runs = tmp_path / "log", random.Random(0), 0, 0
 

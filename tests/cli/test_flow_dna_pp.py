@@ -53,6 +53,6 @@ def test_run_searches_vits_beside_a_convolutional_teacher(images, tmp_path):
 
 def test_dna_distills_vits_from_a_convolutional_teacher(images, tmp_path):
     content = json.loads(invoke("run", "--space", "vit-mini", *arguments(images, tmp_path / "run")))
-    model, made_from = export.load_subnet(content["exported"]["file"])
-    assert teachers.accuracy(model, data.load(images, 32)) == made_from["test_accuracy"]
+    model, metadata = export.load_subnet(content["exported"]["file"])
+    assert teachers.accuracy(model, data.load(images, 32)) == metadata["test_accuracy"]
     assert sum(p.numel() for p in model.parameters()) == content["exported"]["params"]

@@ -77,9 +77,9 @@ def test_every_stage_leaves_its_file(finished):
     assert report["search"]["rated"] == len(json.loads((folder / "preferred.json").read_text())["architectures"])
     assert [entry["score"] for entry in found] == sorted(entry["score"] for entry in found)
     assert all(entry["params"] <= 500e3 for entry in found)
-    model, made_from = load_subnet(exported["file"])
+    model, metadata = load_subnet(exported["file"])
     assert sum(p.numel() for p in model.parameters()) == exported["params"] == found[0]["params"]
-    assert made_from["architecture"] == found[0]["architecture"]
+    assert metadata["architecture"] == found[0]["architecture"]
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
     invoke("report", folder)
     assert "preferred" in (folder / "report.html").read_text()
@@ -87,7 +87,7 @@ def test_every_stage_leaves_its_file(finished):
 
 def test_limits_choose_among_the_preferred(finished):
     folder, _ = finished
-    from pynas.cli.flows import old_run
+    from pynas.runs.recipes.registry import old_run
 
     members = load_preferred(folder / "preferred.json", old_run(folder).space).members
     least = min(one.costs["params"] for one in members)

@@ -9,11 +9,11 @@ import yaml
 
 import pynas as package
 from pynas import export, spaces, tabular
-from pynas.cli.flow_whole import rate_all
 from pynas.data import load
 from pynas.errors import InputError
+from pynas.evaluation.error_rate import ErrorRate
 from pynas.files import read_json
-from pynas.rating.whole import ErrorRate
+from pynas.runs.recipes.whole import rate_all
 from pynas.search.ratings import RATINGS
 
 pytestmark = pytest.mark.integration
@@ -36,11 +36,11 @@ def test_a_run_finds_and_exports(pynas, half_images, tmp_path, method):
     assert report["search"]["best_so_far"][-1] == found[0]["score"]
     assert all(entry["madds"] <= report["search"]["limits"]["madds"] for entry in found)
     assert report["exported"]["architecture"] == found[0]["architecture"]
-    model, made_from = export.load_subnet(folder / "subnet.safetensors", space)
+    model, metadata = export.load_subnet(folder / "subnet.safetensors", space)
     test = load(half_images, space.image_size).loader("test", 32)
     with torch.no_grad():
         right = [int((model(images).argmax(1) == labels).sum()) for images, labels in test]
-    assert made_from["test_accuracy"] == report["exported"]["test_accuracy"] == sum(right) / 32
+    assert metadata["test_accuracy"] == report["exported"]["test_accuracy"] == sum(right) / 32
     assert (folder / "search.png").is_file() and (folder / "consistency.png").is_file()
     rows = tabular.read_scores(folder / "ratings.csv", tabular.load("nasbench201"))
     assert sorted(rows[~np.isnan(rows)]) == sorted(ratings["scores"])

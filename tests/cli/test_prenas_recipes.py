@@ -8,10 +8,10 @@ import yaml
 
 import pynas as package
 from pynas import spaces
-from pynas.cli import flow_prenas
-from pynas.cli.flows import flow_of, old_run
 from pynas.errors import InputError
 from pynas.files import read_json
+from pynas.runs.recipes import prenas as flow_prenas
+from pynas.runs.recipes.registry import flow_of, old_run
 
 TINY = ("--epochs", 1, "--batch-size", 16, "--limit-images", 40, "--option", "images=2", "--option", "interval=150k")
 # Table 9 as printed: weight decay, label smoothing, mixup, CutMix, policy, erasing probability and count.

@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from pynas.cli import commands
-from pynas.cli.reporting import read_truth
-from pynas.cli.settings import Settings
 from pynas.errors import InputError
+from pynas.runs import commands
+from pynas.runs.report import read_truth
+from pynas.runs.settings import Settings
 from pynas.spaces import get
 
 pytestmark = pytest.mark.integration

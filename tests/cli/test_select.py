@@ -39,7 +39,7 @@ def test_latency_and_labelled_images(tmp_path):
     words = ["--space", "autoformer-mini", "--images", 2, "--classes", 10, "--run", tmp_path, "--json"]
     content = json.loads(invoke(*words, "--cost", "latency", "--interval", "1000ms", "--data", "digits"))
     (entry,) = content["architectures"]
-    assert content["made_from"]["data"] == "digits" and 0 < entry["latency"] < 1000
+    assert content["metadata"]["data"] == "digits" and 0 < entry["latency"] < 1000
 
 
 def test_convolutional_networks(tmp_path):
@@ -51,7 +51,7 @@ def test_convolutional_networks(tmp_path):
     ]
     assert all(low <= one.costs["madds"] < low + 1e6 for one in members for low in [one.interval[0]])
     assert members[-1].interval[1] > 2 * members[0].interval[1]
-    assert content["made_from"]["normaliser"] is None and content["architectures"][0]["normalised"] is None
+    assert content["metadata"]["normaliser"] is None and content["architectures"][0]["normalised"] is None
     assert content["architectures"][0]["architecture"] in invoke(*words, "--run", tmp_path)
 
 

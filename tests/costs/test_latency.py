@@ -37,7 +37,7 @@ def test_tables_add_up_the_candidates_times():
     assert (table["latency"][0][0] >= expected).all()
     assert (np.diff(table["latency"][0][0].ravel()[[0, 1, 2, 3]]) > 0).all()
     assert table.fixed["latency"] >= 7
-    assert table.made_from["batch_size"] == 1 and table.made_from["largest_spread"] >= 0
+    assert table.metadata["batch_size"] == 1 and table.metadata["largest_spread"] >= 0
     check = costs.check_latency(net, table, [Architecture.parse("00|0"), Architecture.parse("11|0")], repeats=5)
     assert (check.measured >= [25, 70]).all() and check.scaled_error < 0.5
 

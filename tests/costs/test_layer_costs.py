@@ -40,7 +40,7 @@ def test_latency_is_a_table_too_and_files_come_back(net, tmp_path):
     costs = count_layers(net, (3, 8, 8)) | layer_latency(net, (3, 8, 8), repeats=2, warm_up=0)
     costs.save(tmp_path / "costs.npz")
     read = LayerCosts.load(tmp_path / "costs.npz")
-    assert read.names == ("params", "madds", "memory", "latency") and read.made_from == costs.made_from
+    assert read.names == ("params", "madds", "memory", "latency") and read.metadata == costs.metadata
     architecture = net.space.parse("3:031")
     assert read.of(architecture) == costs.of(architecture) and read.of(architecture)["latency"] > 0
     assert isinstance(read.of(architecture)["params"], int)

@@ -20,7 +20,7 @@ from pynas import data
 from pynas.data import Arrays, CropFlip
 from pynas.data.loaders import seeded
 from pynas.errors import InputError
-from pynas.methods.prenas import LOADERS
+from pynas.methods.whole.prenas import LOADERS
 
 # From Python 3.12 on, forking workers beside torch's threads is warned about; the workers here only index and crop.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

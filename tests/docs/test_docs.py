@@ -28,7 +28,7 @@ def lines_of_code(source):
 @pytest.fixture
 def registries():
     """Tutorials register what they define; other tests must not see it."""
-    from pynas.cli.flows import FLOWS
+    from pynas.runs.recipes.registry import FLOWS
     from pynas.spaces import SPACES
     from pynas.supernets.build import BUILDERS
 
@@ -85,13 +85,13 @@ def test_the_method_tutorial(registries, tmp_path):
     import torch
     from torch.nn import functional
 
-    from pynas.cli import flows
     from pynas.cli.display import Show
+    from pynas.runs.recipes import registry as flows
 
     names = run(ROOT / "docs/tutorials/method.md")
     given = {"method": "cosine-dna", "data": "digits", "limit_images": 200, "epochs": 1}
     this = flows.new_run(tmp_path / "run", given, "cpu")
-    from pynas.cli.dry_run import untrained_teacher
+    from pynas.runs.estimate import untrained_teacher
 
     untrained_teacher(this)
     this.flow.train(this, Show(None))

@@ -53,8 +53,8 @@ def test_file_comes_back(net, tmp_path):
     architecture = net.space.sample(np.random.default_rng(2))
     model = export.subnet(net, architecture)
     export.save_subnet(tmp_path / "net.safetensors", model, net.space, architecture, 10, note="x")
-    again, made_from = export.load_subnet(tmp_path / "net.safetensors")
-    assert Architecture.parse(made_from["architecture"]) == architecture and made_from["note"] == "x"
+    again, metadata = export.load_subnet(tmp_path / "net.safetensors")
+    assert Architecture.parse(metadata["architecture"]) == architecture and metadata["note"] == "x"
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(again(images), model(images))
 

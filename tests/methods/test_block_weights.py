@@ -8,7 +8,7 @@ from scipy import optimize, stats
 
 from pynas.errors import InputError
 from pynas.methods import fit_block_weights
-from pynas.methods.block_weights import _PULL
+from pynas.methods.dna.block_weights import _PULL
 from pynas.rating import ScoreTable
 from pynas.spaces import Architecture
 

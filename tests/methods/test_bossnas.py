@@ -13,7 +13,7 @@ from torch.nn import functional
 import pynas
 from pynas.errors import CollapseWarning, InputError
 from pynas.methods import BossNAS, PathRating
-from pynas.methods.evolve import evolve
+from pynas.methods.bossnas.population import evolve
 from pynas.spaces import Cell, Choice, Space
 from pynas.teachers import Teacher
 
@@ -30,7 +30,7 @@ def small_net():
     deep = [[conv(4, 5, 2, k) for k in (1, 3)], [conv(5, 6, 1, k) for k in (1, 3, 5)]]
     second = [[conv(6, 8, 2, k) for k in (1, 3, 5)], [conv(8, w, 1, 3) for w in (7, 9)]]
     first = (Cell(((0, 1),)), Cell(((0, 1), (0, 1, 2))))
-    space = Space("small", (first, (Cell(((0, 1, 2), (0, 1)), end=lambda path: path[-1]),)))
+    space = Space("small", (first, (Cell(((0, 1, 2), (0, 1)), leaves=lambda path: path[-1]),)))
     return pynas.Supernet([[shallow, deep], [second]], stem=conv(3, 4), space=space)
 
 
@@ -371,8 +371,8 @@ def test_boundary_states_restrict_what_may_follow():
 
     last = [Wide(5), Wide(7), Wide(8)]
     space = Space("widths", (
-        (Cell((("a", "b", "c"),), end=lambda path: path[0] > 0),),
-        tuple(Cell(((1, 2, 3),), start=state, end=max) for state in (False, True)),
+        (Cell((("a", "b", "c"),), leaves=lambda path: path[0] > 0),),
+        tuple(Cell(((1, 2, 3),), start=state, leaves=max) for state in (False, True)),
     ))  # fmt: skip
     net = pynas.Supernet([[[[conv(3, 4), conv(3, 6), conv(3, 6, kernel=1)]]], [[last], [last]]], space=space)
     method = small_method(net)

@@ -10,7 +10,7 @@ from torch.nn import functional
 import pynas
 from pynas.errors import InputError
 from pynas.methods import DNA
-from pynas.methods.projection import Projection
+from pynas.methods.dna.projection import Projection
 from pynas.methods.sampling import uniform_path
 from pynas.spaces import Choice
 

@@ -7,7 +7,7 @@ from scipy import stats
 from pynas import spaces, supernet, teachers
 from pynas.errors import InputError
 from pynas.methods import DNA, DNAPlus
-from pynas.methods.dna_plus import Generation
+from pynas.methods.dna.plus import Generation
 from pynas.rating import ScoreTable
 
 SPACE = spaces.get("mbconv-mini")
@@ -63,7 +63,7 @@ def test_a_generation_is_a_dna_under_the_scaled_teacher():
     plus = DNAPlus(SPACE, phi=1.5, dna={"loss_weights": [1, 2, 3, 4], "decay": 0.5})
     (found,) = architectures(1)
     teacher = plus.next_teacher(found, 10)
-    assert teacher.made_from == {"space": "mbconv-mini", "architecture": str(found), "phi": 1.5, "num_classes": 10}
+    assert teacher.metadata == {"space": "mbconv-mini", "architecture": str(found), "phi": 1.5, "num_classes": 10}
     method = plus.begin(supernet(SPACE, 10), teacher, image_shape=(3, 32, 32))
     assert plus.dna is method and isinstance(method, DNA)
     assert method.teacher is teacher and method.loss_weights == [1, 2, 3, 4] and method.decay == 0.5

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 import pynas
 from pynas.errors import InputError
 from pynas.methods import DNAPlusPlus
-from pynas.methods.dna_pp import BlockBatches
+from pynas.methods.dna.plus_plus import BlockBatches
+from pynas.methods.dna.self_supervised_loss import SelfSupervisedLoss
 from pynas.methods.sampling import uniform_path
-from pynas.methods.self_supervised_loss import SelfSupervisedLoss
 from pynas.spaces import Choice
 from pynas.supernets.modes import batch_statistics
 from pynas.teachers import Teacher

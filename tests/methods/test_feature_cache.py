@@ -11,7 +11,7 @@ import torch
 import pynas
 from pynas.errors import InputError
 from pynas.methods import DNA
-from pynas.methods.feature_cache import FeatureCache
+from pynas.methods.dna.feature_cache import FeatureCache
 
 from .nets import small_net, small_teacher
 
@@ -83,7 +83,7 @@ def test_a_killed_process_leaves_whole_rows(tmp_path, teacher):
     """Killed at random moments, from outside."""
     program = (
         f"import torch, sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from methods.nets import small_teacher\nfrom pynas.methods.feature_cache import FeatureCache\n"
+        "from methods.nets import small_teacher\nfrom pynas.methods.dna.feature_cache import FeatureCache\n"
         "torch.manual_seed(0); cache = FeatureCache(sys.argv[1], small_teacher(), 10**8); print('ready', flush=True)\n"
         "generator = torch.Generator().manual_seed(1)\n"
         "while True: cache(torch.randn(3, 3, 8, 8, generator=generator)); print(len(cache), flush=True)\n"

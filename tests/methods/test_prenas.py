@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 import pynas
 from pynas.errors import InputError
-from pynas.methods import PreNAS, subnets
-from pynas.methods.prenas import LOADERS, RECIPES
+from pynas.methods import PreNAS
+from pynas.methods.whole import subnets
+from pynas.methods.whole.prenas import LOADERS, RECIPES
 from pynas.spaces import Architecture, autoformer
 
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 import pynas
 from pynas.errors import InputError
-from pynas.methods import PreNAS, subnets
+from pynas.methods import PreNAS
+from pynas.methods.whole import subnets
 from pynas.spaces import bignas
 from pynas.spaces.bignas import Stage
 

@@ -11,7 +11,7 @@ from pynas import spaces, supernet
 from pynas.errors import InputError
 from pynas.export import standalone
 from pynas.methods import DNA
-from pynas.methods.scaling import compound_scaling, load_scaled, save_scaled, scaled_space, scaled_teacher
+from pynas.methods.dna.scaling import compound_scaling, load_scaled, save_scaled, scaled_space, scaled_teacher
 from pynas.spaces import Architecture
 
 
@@ -79,7 +79,7 @@ def test_it_teaches_and_comes_back_from_its_file(tmp_path):
     for ours, theirs in zip(teacher(images), loaded(images), strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(teacher.logits(images), loaded.logits(images))
-    assert loaded.made_from["test_accuracy"] == 0.5 and loaded.taps == teacher.taps
+    assert loaded.metadata["test_accuracy"] == 0.5 and loaded.taps == teacher.taps
     method = DNA(supernet(space, 7), loaded)
     assert [len(projection.weight) for projection in method.projections] == [24, 40, 64, 96]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pynas.errors import InputError
-from pynas.methods.self_supervised_loss import SelfSupervisedLoss
+from pynas.methods.dna.self_supervised_loss import SelfSupervisedLoss
 from pynas.rating import rate
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from pynas.methods.shuffle import shuffled, unshuffled
+from pynas.methods.whole.shuffle import shuffled, unshuffled
 
 
 def test_one_process_keeps_its_images():

@@ -44,7 +44,7 @@ def test_a_killed_rating_goes_on(tmp_path, monkeypatch, after):
     reports = []
     table = rate(layers, batches, loss, resume=tmp_path / "p.npz", progress=reports.append)
     np.testing.assert_allclose(table.scores, whole.scores, rtol=1e-6)
-    assert table.made_from["samples"] == whole.made_from["samples"]
+    assert table.metadata["samples"] == whole.metadata["samples"]
     assert count[0] <= 3 * 64 - (after // 4) * 4 + 8  # four paths to a subtree; two of them were under way
     assert reports[-1].done == reports[-1].total == 3 * 64 and reports[-1].fresh == count[0]
     assert not (tmp_path / "p.npz").exists()
@@ -115,7 +115,7 @@ def test_a_killed_population_rating_goes_on(tmp_path, monkeypatch, max_bytes, af
     reports = []
     table = rate_population(layers, pairs, **arguments, resume=tmp_path / "p.npz", progress=reports.append)
     np.testing.assert_allclose(table.scores, whole.scores, rtol=1e-9)
-    assert table.made_from == whole.made_from
+    assert table.metadata == whole.metadata
     again = after % 32 if max_bytes > 4000 else 0  # held outputs are gone with the process that held them
     assert count[0] <= total[0] - after + again + 2
     assert reports[-1].done == reports[-1].total == 2 * 16

@@ -181,5 +181,5 @@ def test_a_saved_table_says_what_it_was_made_from(tmp_path):
     table.save(tmp_path / "block.npz")
     loaded = type(table).load(tmp_path / "block.npz")
     np.testing.assert_array_equal(loaded.scores, table.scores)
-    assert loaded.made_from["loss"] == "relative_l1" and loaded.made_from["samples"] == 10
-    assert copy.deepcopy(loaded.made_from) == loaded.made_from
+    assert loaded.metadata["loss"] == "relative_l1" and loaded.metadata["samples"] == 10
+    assert copy.deepcopy(loaded.metadata) == loaded.metadata

@@ -7,7 +7,7 @@ import torch
 import pynas
 from pynas.costs import cost_range, count, count_module, latency
 from pynas.errors import InputError
-from pynas.rating.whole import ErrorRate
+from pynas.evaluation.error_rate import ErrorRate
 from pynas.spaces import Architecture, bignas
 from pynas.spaces.bignas import Stage
 from tests.enumeration import enumerated

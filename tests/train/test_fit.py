@@ -120,7 +120,7 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path):
 
     with pytest.raises(FloatingPointError, match=r"nan for loss in step 7 \(epoch 2\)"):
         pynas.fit(Poison(), poisoned, 3, tmp_path / "bad", seed=5)
-    assert read_tensors(tmp_path / "bad" / LAST, CHECKPOINT).made_from["step"] == 5
+    assert read_tensors(tmp_path / "bad" / LAST, CHECKPOINT).metadata["step"] == 5
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 4}, {"loader": 4}])

@@ -1,0 +1,84 @@
+"""All paths of a block as one tree: cells of different depth side by side, so that one rating covers the block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from pynas.methods.sampling import start_fits
+from pynas.rating import ScoreTable
+from pynas.spaces import Cell, Choice, Space
+from pynas.supernets import Supernet
+from pynas.supernets.shapes import output_shape
+from pynas.supernets.walk import Walked
+
+Layers = list[list[nn.Module]]
+
+
+@dataclass(frozen=True)
+class BlockTree:
+    """`layers` as the rating engine takes them, and each choice's path through them."""
+
+    layers: Layers
+    paths: Mapping[Choice, tuple[int, ...]]
+
+    def scores(self, table: ScoreTable) -> dict[Choice, float]:
+        """Scores by choice, of a table of this tree."""
+        return {choice: table[path] for choice, path in self.paths.items()}
+
+
+def block_tree(net: Supernet, block: int, choices: Sequence[Choice]) -> BlockTree:
+    """The tree of these choices of a block. Layer l holds the candidates of layer l of every cell, one after the other;
+    a shorter cell goes on with an identity. The stem is a layer before those of the first block."""
+    cells = {choice.cell: net.layers(block, choice.cell) for choice in choices}
+    depth = max(len(layers) for layers in cells.values())
+    layers: Layers = [[] for _ in range(depth)]
+    offsets: dict[int, list[int]] = {}
+    for c, own in sorted(cells.items()):
+        offsets[c] = [len(layer) for layer in layers]
+        for level, layer in enumerate(layers):
+            layer.extend(own[level] if level < len(own) else [nn.Identity()])
+    paths = {}
+    for choice in choices:
+        path = [*choice.path, *[0] * (depth - len(choice.path))]
+        paths[choice] = tuple(offset + candidate for offset, candidate in zip(offsets[choice.cell], path))
+    if block == 0 and net.stem is not None:
+        layers = [[net.stem], *layers]
+        paths = {choice: (0, *path) for choice, path in paths.items()}
+    return BlockTree(layers, paths)
+
+
+def block_choices(cells: Sequence[Cell], start: object = None) -> list[Choice]:
+    """All allowed paths of the cells that can continue from a boundary state (None: from any)."""
+    return [Choice(c, path) for c, cell in enumerate(cells) if start_fits(cell, start) for path in cell.paths()]
+
+
+def split_scores(cells: Sequence[Cell], scores: Mapping[Choice, float], **metadata: object) -> list[ScoreTable]:
+    """Scores by choice as a table per cell, NaN where there is none.
+
+    A cell without any score that consists of the same candidates as a rated one takes its scores: the cells of a space
+    of slimmable layers differ only in the width they start from, and one of the widths was rated (as BossNAS does).
+    """
+    tables = [np.full(cell.counts, np.nan) for cell in cells]
+    for choice, score in scores.items():
+        tables[choice.cell][choice.path] = score
+    rated = [c for c, table in enumerate(tables) if not np.isnan(table).all()]
+    for c, cell in enumerate(cells):
+        twin = next((r for r in rated if cells[r].layers == cell.layers and not cell.allowed), None)
+        if c not in rated and twin is not None:
+            tables[c] = tables[twin].copy()
+    return [ScoreTable(table, dict(metadata)) for table in tables]
+
+
+def end_state(space: Space, block: int, choice: Choice) -> object:
+    """The boundary state that a choice leaves behind; None where the space has none."""
+    return space.end(block, choice)
+
+
+def block_widths(net: Supernet, image_shape: tuple[int, int, int]) -> list[list[int]]:
+    """Per block, the numbers of channels that its paths can end with, ascending."""
+    walked = Walked(net, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
+    return [sorted({shape[0] for cell in cells for shape in cell.shapes[-1]}) for cells in walked.blocks]

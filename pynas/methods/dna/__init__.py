@@ -1,0 +1,1 @@
+"""The DNA family: blocks learn from a teacher's features (DNA, DNA+) or together with a teacher (DNA++)."""

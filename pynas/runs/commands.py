@@ -1,0 +1,61 @@
+"""The command lines that give a run's results again, from what its files say."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pynas.runs.settings import Settings
+from pynas.costs.count import NAMES
+
+# Costs that need no file of the user's.
+_KNOWN = {*NAMES, "latency"}
+
+
+def train_command(settings: Settings, folder: str) -> str:
+    """`pynas train` with every setting, defaults too: they may change between versions."""
+    words = ["pynas", "train", "--run", folder]
+    for name, value in asdict(settings).items():
+        option = f"--{name.replace('_', '-')}"
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        elif isinstance(value, Mapping):
+            for key, setting in value.items():
+                words += [f"--{name.removesuffix('s')}", f"{key}={json.dumps(setting)}"]
+        else:
+            words += [option, ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
+    return shlex.join(words)
+
+
+def rate_command(metadata: Mapping[str, Any], folder: str) -> str:
+    """`pynas rate` from what a block's scores were made from."""
+    words = ["pynas", "rate", "--run", folder]
+    for name in ("loss", "norm"):
+        if name in metadata:
+            words += [f"--{name}", str(metadata[name])]
+    return shlex.join(words)
+
+
+def search_command(content: Mapping[str, Any], folder: str) -> str:
+    """`pynas search` from search.json."""
+    words = ["pynas", "search", folder]
+    for option, name in (("--limit", "limits"), ("--at-least", "at_least")):
+        for cost, value in content[name].items():
+            words += [option, f"{cost}={value}"]
+    words += ["--top-k", str(content["top_k"]), "--join", content["join"]]
+    if content["weights"] is not None:
+        words += ["--weights", ",".join(map(str, content["weights"]))]
+    if "front" in content:
+        words += ["--front", content["front"]["cost"]]
+    own = sorted({*content["limits"], *content["at_least"]} - _KNOWN)
+    return shlex.join(words) + (f" --costs THE-FILE-WITH-{'-'.join(own)}.csv" if own else "")
+
+
+def export_command(architecture: str, folder: str) -> str:
+    """`pynas export` of one architecture."""
+    return shlex.join(["pynas", "export", "--run", folder, "--architecture", architecture])

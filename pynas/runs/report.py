@@ -1,0 +1,211 @@
+"""From a run's folder to its page; a stage that has not run yet leaves its section out, and the page says so."""
+
+from __future__ import annotations
+
+import csv
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pynas import search, spaces, tabular
+from pynas._version import __version__
+from pynas.runs import commands
+from pynas.runs import correlate as ranking
+from pynas.cli.display import show_cost
+from pynas.runs.retrain import RETRAINING
+from pynas.runs.settings import Settings, read_settings
+from pynas.runs.stages import SEARCH
+from pynas.costs import Costs
+from pynas.errors import InputError
+from pynas.export import load_subnet
+from pynas.files import read_json
+from pynas.rating import ScoreTable
+from pynas.rating.scores import load_block
+from pynas.report import sections
+from pynas.report.network import chosen_layers, measured_layers
+from pynas.report.page import Section, page, paragraph
+from pynas.report.training import joined_metrics, read_metrics
+from pynas.spaces import Architecture, Space
+
+
+def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[str]]:
+    """Title, HTML and section titles of a run's page.
+
+    Raises:
+        InputError: no run, or a damaged file; the message names it.
+    """
+    results = Results(folder)
+    settings = results.settings
+    parts = [part for part in (
+        results.network(), results.found(), results.front(), results.scores(), results.ranking(truth),
+        results.training(), results.retraining(), results.repeat()) if part is not None]  # fmt: skip
+    title = f"{settings.method} on {settings.space}, {settings.data}"
+    lead = paragraph(results.summary())
+    if results.missing:
+        lead += paragraph("Not there yet: " + "; ".join(results.missing) + ".", quiet=True)
+    return title, page(title, lead, parts), [part.title for part in parts]
+
+
+class Results:
+    """The files of a run, each read once, None where a stage has not run."""
+
+    def __init__(self, folder: Path):
+        self.folder: Path = folder
+        self.settings: Settings = read_settings(folder)
+        self.space: Space = spaces.get(self.settings.space)
+        self.missing: list[str] = []
+        self.tables, self.rating = self._tables()
+        self.costs = Costs.load(path) if (path := folder / "costs.npz").exists() else None
+        self.search = read_json(path, SEARCH) if (path := folder / "search.json").exists() else None
+        self.exported: dict[str, Any] = {}
+        if (path := folder / "subnet.safetensors").exists():
+            self.model, metadata = load_subnet(path, self.space)
+            self.exported = dict(metadata)
+        # A search by trial rates whole networks: it leaves no scores of paths.
+        for there, what, stage in ((self.tables or self.search, "scores", "rate --run"), (self.search, "a search", "search"),
+                                   (self.exported, "an exported network", "export --run")):  # fmt: skip
+            if not there:
+                self.missing.append(f"{what} (pynas {stage} {folder})")
+
+    def _tables(self) -> tuple[list[list[ScoreTable]] | None, dict[str, Any]]:
+        paths = [self.folder / "scores" / f"block_{b + 1}.npz" for b in range(len(self.space))]
+        if not all(path.exists() for path in paths):
+            return None, {}
+        blocks = [load_block(path) for path in paths]
+        return [tables for tables, _ in blocks], blocks[0][1]
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The exported one, else the best found."""
+        if self.exported:
+            return self.space.parse(self.exported["architecture"])
+        return self.space.parse(self.search["found"][0]["architecture"]) if self.search else None
+
+    def summary(self) -> str:
+        """The result in a sentence or two."""
+        text = f"The space {self.space.name} holds {self.space.size:,} architectures."
+        if self.exported:
+            name = self.space.format(self.space.parse(self.exported["architecture"]))
+            text += (f" {name} reaches {self.exported['test_accuracy']:.2%} top-1 on the test images with the "
+                     "supernet's weights.")  # fmt: skip
+        return text
+
+    def network(self) -> Section | None:
+        """The exported network, or what the best found one chose."""
+        architecture = self.architecture
+        if architecture is None:
+            return None
+        if self.exported:
+            layers = measured_layers(self.space, architecture, self.model, tuple(self.exported["image_shape"]))
+        else:
+            layers = chosen_layers(self.space, architecture)
+        return sections.network_section(layers, self.space.format(architecture), show_cost)
+
+    def found(self) -> Section | None:
+        """The table of architectures and costs."""
+        if self.search is None:
+            return None
+        names = [name for name in self.search["found"][0] if name not in ("architecture", "score")]
+        return sections.found_section(self.search, names, show_cost)
+
+    def front(self) -> Section | None:
+        """The front that was searched for, else that of score and the first limit's cost."""
+        if self.search is None or self.tables is None or self.costs is None:
+            return None
+        if "front" in self.search:
+            name = self.search["front"]["cost"]
+            points = [(entry[name], entry["score"]) for entry in self.search["front"]["architectures"]]
+        else:
+            name = next((name for name in self.search["limits"] if name in self.costs.names), "madds")
+            how = {"weights": self.search["weights"], "join": self.search["join"]}
+            found = search.front(self.tables, self.costs, name, **how, states=search.states_of(self.space))
+            points = [(entry.costs[name], entry.score) for entry in found]
+        chosen = [(entry[name], entry["score"]) for entry in self.search["found"]]
+        return sections.front_section(name, points, chosen, self.search["limits"].get(name))
+
+    def scores(self) -> Section | None:
+        """Histograms of the blocks."""
+        return None if self.tables is None else sections.scores_section(self.tables, self.architecture)
+
+    def ranking(self, truth: Path | None) -> Section | None:
+        """Against the user's accuracies, or against the published ones of the space."""
+        if self.tables is None:
+            return None
+        if truth is not None:
+            return self._own_ranking(truth)
+        bench = ranking.bench_of(self.space)
+        if bench is None:
+            return None
+        scores = ranking.bench_scores(self.space, self.tables, bench)
+        rated = ~np.isnan(scores)
+        if rated.sum() < 3:
+            return None
+        bench = bench.where(rated)
+        baselines = {tabular.LABELS[key]: values for key, values in tabular.baselines(bench).items()}
+        return sections.ranking_section(scores[rated], bench.accuracy, bench.source, baselines)
+
+    def _own_ranking(self, path: Path) -> Section:
+        truth = read_truth(path, self.space)
+        assert self.tables is not None
+        scores = [sum(self.tables[b][choice.cell][choice.path] for b, choice in enumerate(net)) for net in truth]
+        baselines = {}
+        if self.costs is not None:
+            listed = [self.costs.of(net) for net in truth]
+            baselines = {name: np.array([cost[name] for cost in listed]) for name in ("params", "madds")}
+        return sections.ranking_section(np.array(scores), np.array(list(truth.values())), path.name, baselines)
+
+    def training(self) -> Section | None:
+        """Curves, as far as the training has got."""
+        # Of a training block by block, each block has its own.
+        paths = [self.folder / "metrics.jsonl", *sorted((self.folder / "training").glob("*/metrics.jsonl"))]
+        metrics = joined_metrics([read_metrics(path) for path in paths if path.exists()])
+        if not metrics:
+            self.missing.append(f"training steps (pynas train --run {self.folder})")
+            return None
+        return sections.training_section(metrics)
+
+    def retraining(self) -> Section | None:
+        """Every retraining that has finished."""
+        done = sorted((self.folder / "retraining").glob("*/report.json"))
+        trainings = [(read_json(path, RETRAINING), read_metrics(path.with_name("metrics.jsonl"))) for path in done]
+        return sections.retraining_section(trainings) if trainings else None
+
+    def repeat(self) -> Section:
+        """The commands and versions."""
+        folder = f"{self.folder.name}-again"
+        lines = [commands.train_command(self.settings, folder)]
+        if self.tables is not None:
+            lines.append(commands.rate_command(self.rating, folder))
+        if self.search is not None:
+            lines.append(commands.search_command(self.search, folder))
+        if self.exported:
+            lines.append(commands.export_command(self.exported["architecture"], folder))
+        notes = [f"This page: pynas {__version__}, torch {torch.__version__}, Python {platform.python_version()}."]
+        notes += [f"{name}: {self.exported[key]}" for name, key in (("Data", "data"), ("Checkpoint", "checkpoint"))
+                  if key in self.exported]  # fmt: skip
+        return sections.repeat_section(lines, notes)
+
+
+def read_truth(path: Path, space: Space) -> dict[Architecture, float]:
+    """Accuracies by architecture from a CSV file with the columns `architecture` and `accuracy`.
+
+    Raises:
+        InputError: missing, malformed, an architecture outside the space, or fewer than three.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        truth = {space.parse(row["architecture"]): float(row["accuracy"]) for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError) as error:
+        raise InputError(f"[report] expected a CSV file with the columns architecture and accuracy, got {error!r} in "
+                         f"{path}") from None  # fmt: skip
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"[report] expected numbers as accuracy, got {error} in {path}") from None
+    if len(truth) < 3:
+        raise InputError(f"[report] expected at least three architectures, got {len(truth)} in {path}")
+    return truth
