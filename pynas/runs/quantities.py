@@ -1,4 +1,4 @@
-"""Numbers with suffixes, as people write them: 400M multiply-adds, 5.3M parameters."""
+"""Numbers with suffixes, as people write them: 400M multiply-adds, 5.3M parameters, 12ms."""
 
 from __future__ import annotations
 
@@ -7,46 +7,57 @@ from collections.abc import Sequence
 
 from pynas.errors import InputError
 
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "": 1.0, "s": 1e3}
 
 
 def quantity(text: str | float) -> float:
-    """Read `400M`, `5.3M`, `1.5G`, `800k` or a plain number.
+    """Read `400M`, `5.3M`, `1.5G`, `800k`, `5e-05` or a plain number.
 
     Raises:
         InputError: not a non-negative number with an optional suffix k, M or G.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?|\.\d+)\s*([kKmMgG]?)\s*", str(text))
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([kKmMgG]?)\s*", str(text))
     if match is None:
         raise InputError(f"[quantity] expected a number with an optional suffix k, M or G, got {text!r}")
     return float(match[1]) * _FACTORS[match[2].lower()]
 
 
-def milliseconds(text: str) -> float:
+def milliseconds(text: str | float) -> float:
     """Read `12ms`, `0.5s`, `800us`, or a plain number of ms.
 
     Raises:
         InputError: another form.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(us|ms|s|)\s*", text)
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*(us|ms|s|)\s*", str(text))
     if match is None:
         raise InputError(f"[quantity] expected a time like 12ms, 0.5s or 800us, got {text!r}")
-    return float(match[1]) * {"us": 1e-3, "ms": 1.0, "": 1.0, "s": 1e3}[match[2]]
+    return float(match[1]) * _MILLISECONDS[match[2]]
 
 
-def assignments(texts: Sequence[str] | None) -> dict[str, float]:
-    """Read `NAME=VALUE` options.
+def cost(name: str, text: str | float) -> float:
+    """Read a cost by its name: a time where it is the latency, else a quantity.
 
     Raises:
         InputError: another form.
     """
-    read = {}
+    return milliseconds(text) if name == "latency" else quantity(text)
+
+
+def assignments(texts: Sequence[str] | None) -> dict[str, float]:
+    """Read `NAME=VALUE` costs.
+
+    Raises:
+        InputError: another form.
+    """
+    values = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise InputError(f"[quantity] expected NAME=VALUE, got {text!r}")
-        read[name] = quantity(value)
-    return read
+        values[name] = cost(name, value)
+    return values
 
 
 def numbers(text: str | None) -> list[float] | None:
@@ -62,9 +73,12 @@ def numbers(text: str | None) -> list[float] | None:
 
 
 def show(value: float) -> str:
-    """Three significant digits and a suffix: 18.4M."""
-    for suffix in ("G", "M", "k"):
-        factor = _FACTORS[suffix.lower()]
-        if abs(value) >= factor:
-            return f"{value / factor:#.4g}{suffix}"
-    return f"{value:g}"
+    """Write a number with two decimals and an SI prefix from a thousand on: 18.41M."""
+    from matplotlib.ticker import EngFormatter
+
+    return f"{value:g}" if abs(value) < 1000 else EngFormatter(places=2, sep="")(value)
+
+
+def show_cost(name: str, value: float) -> str:
+    """Write a cost with its prefix, a latency in ms."""
+    return f"{value:.3f} ms" if name == "latency" else show(value)
