@@ -60,7 +60,9 @@ def load(
     if path.is_file():
         raw = _limited(_npz(path), limit, seed)
         return _in_memory(path.stem, raw, image_size, val_fraction, seed, mirrored)
-    raise InputError(f"[data] expected {', '.join(NAMES)}, a .npz file or a folder, got {str(name)!r}: nothing there")
+    raise InputError(
+        f"[data] expected {', '.join(NAMES)}, a .npz file or a folder, got {str(name)!r}, which does not exist"
+    )
 
 
 def _digits() -> Raw:
