@@ -211,7 +211,7 @@ def retrain(
     epochs = recipe.epochs if epochs is None else epochs
     batch_size = min(recipe.batch_size if batch_size is None else batch_size, len(data.train))
     loader = training_loader(data, recipe, batch_size, seed=seed, workers=workers, device=device)
-    method = Retraining(
+    method = Retraining(  # type: ignore[abstract]  # the hooks of Method that it does not define do nothing
         model, recipe, num_classes=data.num_classes, batch_size=batch_size, batches=len(loader), **options
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fit(method, loader, epochs, run, seed=seed, on_step=on_step)
