@@ -68,10 +68,7 @@ def front_section(
 
 
 def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) -> Section:
-    """Section of a search: the architectures of search.json, their costs, and the bound that is proved.
-
-    content: of search.json. names: of the costs to show.
-    """
+    """Section of a search from the content of search.json: the architectures, the named costs, and the proven bound."""
     limits = [f"{UNITS.get(name, name)} at most {show(name, value)}" for name, value in content["limits"].items()]
     limits += [f"{UNITS.get(name, name)} at least {show(name, value)}" for name, value in content["at_least"].items()]
     rows = [(entry["architecture"], f"{entry['score']:.6f}", *(show(name, entry[name]) for name in names))
@@ -92,10 +89,7 @@ def training_section(metrics: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def retraining_section(trainings: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> Section:
-    """Section of the finished retrainings: accuracies and curves.
-
-    trainings: of each retraining, its report.json and its metrics.
-    """
+    """Section of the finished retrainings, from (report.json, metrics) of each: accuracies and curves."""
     rows = [(f"{report['recipe']} from {report['from']}", report["architecture"], report["epochs"],
              f"{report['top1']:.2%}", f"{report['top5']:.2%}") for report, _ in trainings]  # fmt: skip
     body = page.table(("recipe", "architecture", "epochs", "top-1", "top-5"), rows)

@@ -33,7 +33,7 @@ def method(recipe, **options):
 
 
 def test_schedule_of_deit():
-    """5 of 300 epochs up in a line from a thousandth, then a cosine down to a hundredth (1e-5 of 1e-3)."""
+    """For 5 of 300 epochs linear from a thousandth up, then a cosine down to a hundredth (1e-5 of 1e-3)."""
     trained = method(DEIT)
     for step in (0, 10, 49, 50, 100, 1500, 2999):
         if step < 50:
@@ -74,12 +74,12 @@ def test_distillation_against_the_formula(kind):
     trained = method(replace(EFFICIENTNET, drop=0.0), teacher=teacher, distill=0.25, kind=kind, temperature=2.0).eval()
     images, labels = torch.randn(8, 3, 8, 8), torch.arange(8) % 3
     losses = trained.training_step(images, labels, np.random.default_rng(0))
-    student, taught = trained.model(images), teacher.module(images)
+    student, teacher_logits = trained.model(images), teacher.module(images)
     if kind == "soft":
-        p = torch.softmax(taught / 2, 1)
+        p = torch.softmax(teacher_logits / 2, 1)
         expected = (p * (p.log() - torch.log_softmax(student / 2, 1))).sum(1).mean() * 4
     else:
-        expected = functional.cross_entropy(student, taught.argmax(1))
+        expected = functional.cross_entropy(student, teacher_logits.argmax(1))
     torch.testing.assert_close(losses["distillation"], expected.detach())
     gradient = trained.model[0].weight.grad.clone()
     whole = 0.75 * functional.cross_entropy(student, labels, label_smoothing=0.1) + 0.25 * expected

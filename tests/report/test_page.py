@@ -18,7 +18,7 @@ VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 class Reader(html.parser.HTMLParser):
-    """Every element closed in order, every id once, every reference written down."""
+    """HTML parser that checks that elements close in order, and collects tags, ids, references and text."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def read(document):
-    """The document, checked: well-formed, self-contained, without scripts."""
+    """Parse a document; check that it is well-formed, self-contained and without scripts."""
     reader = Reader()
     reader.feed(document)
     reader.close()
