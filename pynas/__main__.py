@@ -1,4 +1,4 @@
-"""`python -m pynas`: the command line."""
+"""Run the command line: `python -m pynas`."""
 
 from pynas.cli import main
 

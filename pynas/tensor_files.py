@@ -1,4 +1,4 @@
-"""Tensors of a run in safetensors files, with a header and a digest of every byte; nothing read is ever executed."""
+"""Write and read tensors as safetensors files with a header and a digest of every byte; reading executes no code."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from pynas.files import atomic, check_header, header
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Tensors by name, what they were made from, and the digest of their bytes."""
+    """Content of a file: tensors by name, metadata of their origin, and the digest of their bytes."""
 
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, Any]
     digest: str
 
     def with_prefix(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors whose names begin with `prefix`, without it."""
+        """Tensors whose names begin with `prefix`, by the rest of the name."""
         return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
 
 
 def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, torch.Tensor], **metadata: Any) -> None:
-    """Write tensors atomically; `metadata` holds plain JSON values."""
+    """Write tensors and metadata (plain JSON values) atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = header(kind, **metadata) | {"digest": digest(tensors)}
     content["check"] = _check(content)
     with atomic(path) as temporary:
         try:
             save_file(tensors, temporary, {"pynas": json.dumps(content)})
-        except SafetensorError as error:  # how it reports a full disk
+        except SafetensorError as error:  # so safetensors reports a full disk
             raise OSError(f"{path} cannot be written: {error}") from None
 
 
@@ -46,10 +46,10 @@ def read_tensors(path: str | Path, kind: str) -> TensorFile:
     """Read and check a file that `write_tensors` wrote.
 
     Raises:
-        InputError: missing, truncated or changed since it was written, of another kind or version.
+        InputError: a file that is missing, truncated, changed since it was written, of another kind or version.
     """
     if not Path(path).is_file():
-        raise InputError(f"[{kind}] expected the file {path}, got nothing there")
+        raise InputError(f"[{kind}] expected the file {path}, got none; check the path")
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads((file.metadata() or {}).get("pynas", "null"))
@@ -63,12 +63,12 @@ def read_tensors(path: str | Path, kind: str) -> TensorFile:
 
 
 def _check(content: Mapping[str, Any]) -> str:
-    """A digest of the header, which that of the tensors does not cover."""
+    """Digest of the header, which the digest of the tensors does not cover."""
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """BLAKE2b over names, types, shapes and bytes, in name order."""
+    """BLAKE2b digest of the names, types, shapes and bytes of tensors, in the order of their names."""
     state = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

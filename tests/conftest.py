@@ -1,4 +1,4 @@
-"""Shared by all tests: where and in which dtypes to run, and tensors to run on."""
+"""Fixtures of all tests: devices, dtypes with their tolerances, and CUDA kernels compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _build_cuda_host(sanitize: bool = False) -> ModuleType:
     return build.load(build.build(sanitize))
 
 
-# tests/cuda_host/sanitize.py: everything native runs under the sanitizers, in the place of pynas._C.
+# Set by tests/cuda_host/sanitize.py: pynas._C is replaced by a build of the same sources with sanitizers.
 SANITIZE = os.environ.get("PYNAS_SANITIZE") == "1"
 if SANITIZE:
     sys.modules["pynas._C"] = _build_cuda_host(sanitize=True)
@@ -28,13 +28,13 @@ if SANITIZE:
 devices = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 dtypes = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
-# Relative error that one rounding of a result to the dtype, and float32 (float64) sums before it, may leave.
+# Relative error of one rounding of a result to the dtype, after sums in float32 (float64).
 TOLERANCES = {torch.float32: 2e-6, torch.float64: 1e-13, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
 @pytest.fixture(params=devices)
 def device(request: pytest.FixtureRequest) -> str:
-    """Each device in turn; CUDA with `-m cuda`."""
+    """Each device in turn; CUDA needs `-m cuda`."""
     return request.param
 
 
@@ -52,5 +52,5 @@ def tolerance(dtype: torch.dtype) -> float:
 
 @pytest.fixture(scope="session")
 def cuda_host() -> ModuleType:
-    """The native module with the CUDA kernels compiled for the CPU; a stream of 0 runs them."""
+    """The native module with the CUDA kernels compiled for the CPU; they run on stream 0."""
     return sys.modules["pynas._C"] if SANITIZE else _build_cuda_host()

@@ -1,12 +1,12 @@
-"""A training that is killed at a step."""
+"""Kill a training at a step."""
 
 
 class Killed(Exception):
-    pass
+    """Raised in place of a kill."""
 
 
 def killer(at):
-    """For `on_step`: kills after step `at`."""
+    """Return an `on_step` callback that raises `Killed` after step `at`."""
 
     def on_step(step):
         if step.step == at:

@@ -1,4 +1,4 @@
-"""The README's commands and its Python run as they stand (with fewer epochs)."""
+"""The commands of the README parse, and its Python runs, with fewer epochs."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ def test_the_two_commands_come_first():
 
 @pytest.mark.parametrize("line", [line for block in blocks("sh")[2:] for line in block.splitlines()])
 def test_every_command_line_parses(line):
-    """Subcommands and options exist; nothing is run."""
+    """Subcommands and options exist; no command runs."""
     from pynas.cli import app
 
     for command in re.findall(r"\bpynas (?!.*\$\()([^;#|]+)", line):

@@ -1,4 +1,4 @@
-"""Teachers: features as in a plain forward pass, a module that stays as it was, files that repeat, clear errors."""
+"""Teachers: features as in a plain forward pass, a module that does not change, files, training, and errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def net(seed: int = 0) -> nn.Sequential:
 
 
 def naive(module: nn.Sequential, x: Tensor, norm: str, start: int = 0) -> list[Tensor]:
-    """Layer by layer: dropout off, batch norm from its formula; the blocks' outputs from `start` on, and the logits."""
+    """Outputs of the blocks from `start` on, and the logits: without dropout, batch norm from its formula."""
     outputs = []
     for block in module[start:3]:
         convolution, norm_layer = block[0], block[1]
@@ -209,7 +209,7 @@ def test_timm_loading(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def few() -> data.ImageData:
-    """The digits at their own size, with fewer of them to train on."""
+    """The digits at 8x8 pixels, with fewer training images."""
     images = data.load("digits", 8)
     return dataclasses.replace(images, train=data.Arrays(images.train.images[:384], images.train.labels[:384]))
 
@@ -220,13 +220,13 @@ BLOCKS = [(8, 2, 1), (12, 1, 2)]
 def test_small_teacher_trains_repeats_and_comes_back_from_its_file(few: data.ImageData, tmp_path: Path) -> None:
     calls = []
     state = torch.get_rng_state()
-    teacher = teachers.fit_small(few, BLOCKS, batch_size=16, epochs=3, progress=lambda *told: calls.append(told))
+    teacher = teachers.fit_small(few, BLOCKS, batch_size=16, epochs=3, progress=lambda *call: calls.append(call))
     assert torch.equal(state, torch.get_rng_state())
-    assert [told[:2] for told in calls] == [(1, 3), (2, 3), (3, 3)] and calls[2][2] < calls[0][2] < 3
+    assert [call[:2] for call in calls] == [(1, 3), (2, 3), (3, 3)] and calls[2][2] < calls[0][2] < 3
     assert teacher.feature_shapes((3, 8, 8)) == [(8, 4, 4), (12, 4, 4)]
 
-    guessed = teacher.logits((few.test.images / 255 - few.mean[0]) / few.std[0]).argmax(1)
-    assert teacher.metadata["test_accuracy"] == np.mean((guessed == few.test.labels).numpy()) > 0.3
+    predicted = teacher.logits((few.test.images / 255 - few.mean[0]) / few.std[0]).argmax(1)
+    assert teacher.metadata["test_accuracy"] == np.mean((predicted == few.test.labels).numpy()) > 0.3
 
     again = teachers.fit_small(few, BLOCKS, batch_size=16, epochs=3)
     assert all(torch.equal(v, again.module.state_dict()[k]) for k, v in teacher.module.state_dict().items())
@@ -251,12 +251,12 @@ def test_small_teacher_files_that_are_not_whole(tmp_path: Path) -> None:
         bad.write_bytes(spoiled)
         with pytest.raises(InputError, match="damaged"):
             teachers.load_small(bad)
-    with pytest.raises(InputError, match="nothing there"):
+    with pytest.raises(InputError, match="got none"):
         teachers.load_small(tmp_path / "none.safetensors")
     save_file(load_file(path), bad)
     with pytest.raises(InputError, match=r"format 'pynas\.teacher'"):
         teachers.load_small(bad)
-    bad.write_bytes(content.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
+    bad.write_bytes(content.replace(b'\\"version\\": 2', b'\\"version\\": 9'))
     with pytest.raises(InputError, match="format version 2, got 9"):
         teachers.load_small(bad)
 

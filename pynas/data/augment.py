@@ -1,7 +1,7 @@
-"""Augmentation: torchvision's transforms, and what they lack: per-image draws for a whole batch, and views.
+"""Augmentation by torchvision and timm, extended to whole batches with a draw per image, and to several views.
 
-In memory a transform gets a whole uint8 batch `[B, 3, H, W]`; read from files it gets one image. The loader seeds the
-global random states before each call (see `loaders.py`), so any transform of torchvision or timm repeats exactly.
+A transform of images in memory gets a whole uint8 batch `[B, 3, H, W]`; a transform of files gets one image. The loader
+seeds the global generators before each call (see `loaders.py`), so any transform of torchvision or timm repeats exactly.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from pynas.errors import InputError
 
 Transform = Callable[[Any], Any]
 AUGMENTATIONS = ("none", "standard", "strong")
-# What the first word of timm's policies may be: RandAugment, AugMix, AutoAugment in its versions.
+# First words of the names of timm's policies: RandAugment, AugMix, and the versions of AutoAugment.
 _POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r")
 
 
 class CropFlip:
     """Zero-pad, crop back at an offset drawn per image, flip half of the images: `[B, C, H, W] -> [B, C, H, W]`.
 
-    What `v2.RandomCrop(size, padding)` and `v2.RandomHorizontalFlip()` do to one image; those draw once per batch.
+    Each image is changed as by `v2.RandomCrop(size, padding)` and `v2.RandomHorizontalFlip()`, which would draw only once
+    for the whole batch.
     """
 
     def __init__(self, padding: int = 4, flip: bool = True) -> None:
@@ -48,7 +49,7 @@ class CropFlip:
 
 
 class PerImage:
-    """Apply a transform that draws once per call to each image of a batch apart."""
+    """Apply a transform to each image of a batch by itself, so that it draws for each."""
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
@@ -58,7 +59,7 @@ class PerImage:
 
 
 class Views:
-    """`n` independent draws of a transform, as a list: the views of self-supervised methods."""
+    """Apply a transform `n` times and return the list of results: the views of self-supervised methods."""
 
     def __init__(self, transform: Transform, n: int = 2) -> None:
         self.transform, self.n = transform, n
@@ -78,27 +79,30 @@ class OfPIL:
 
 
 def check(augmentation: str) -> None:
-    """Raise InputError unless it is one of `AUGMENTATIONS` or begins like a policy of timm."""
+    """Raise InputError unless an augmentation is one of `AUGMENTATIONS` or begins like the name of a policy of timm."""
     if augmentation not in AUGMENTATIONS and str(augmentation).split("-")[0] not in _POLICIES:
         raise InputError(f"[data] expected an augmentation of {', '.join(AUGMENTATIONS)}, or a policy of timm as "
                          f"rand-m9-mstd0.5-inc1 or v0r-mstd0.5, got {augmentation!r}")  # fmt: skip
 
 
 def in_memory(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float]) -> Transform:
-    """The augmentation of batches in memory: "none", "standard" (crop, flip), "strong" (BYOL's), or standard and a policy."""
+    """Return the transform of batches in memory: "none", "standard" (crop and flip), "strong" (BYOL's), or a policy of timm.
+
+    A policy follows crop and flip.
+    """
     if kind == "none":
         return v2.Identity()
     if kind == "strong":
-        # An eighth of a small image may hold nothing of the object, so the crop keeps a fifth.
+        # An eighth of a small image, BYOL's smallest crop, may miss the object; a fifth rarely does.
         return Strong((0.2, 1.0), flip)
     crop = CropFlip(max(1, size[0] // 8), flip)
     return crop if kind == "standard" else v2.Compose([crop, OfPIL(_timm(kind, size, flip, mean)[1])])
 
 
 def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float]) -> Transform:
-    """The same for PIL images of any size: "none" crops the centre, "standard" is ImageNet's random resized crop.
+    """Return the transform of PIL images of any size: "none" crops the centre, "standard" is ImageNet's random resized crop.
 
-    A policy comes with timm's crop, as DeiT's and AutoFormer's recipes have it.
+    A policy follows timm's crop, as in the recipes of DeiT and AutoFormer.
     """
     if kind == "none":
         return v2.Compose([v2.Resize(round(min(size) / 0.875)), v2.CenterCrop(size), v2.PILToTensor()])
@@ -110,26 +114,26 @@ def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[floa
 
 
 def normalised(mean: Sequence[float], std: Sequence[float]) -> v2.Transform:
-    """Bytes to float32 of this mean and standard deviation per channel, one image or a batch."""
+    """Return a transform from bytes to float32, normalised by a mean and deviation per channel; for an image or a batch."""
     return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
 
 
 def erasing(share: float, count: int) -> Transform:
-    """timm's random erasing of normalised images: a `share` of them loses 1 to `count` rectangles to noise, in place.
+    """Return timm's random erasing: noise replaces 1 to `count` rectangles in a `share` of normalised images, in place.
 
     Raises:
-        InputError: a share outside [0, 1], or no rectangle.
+        InputError: a share outside [0, 1], or a count below 1.
     """
     if not (isinstance(share, (int, float)) and 0 <= share <= 1 and isinstance(count, int) and count >= 1):
         raise InputError(
             f"[data] expected erasing in [0, 1] and erasing_count of at least 1, got {share!r} and {count!r}"
         )
-    # The noise comes from the CPU's generator, which the loader seeds, wherever the images are.
+    # The loader seeds the CPU's generator, so the noise is drawn there, wherever the images are.
     return RandomErasing(share, mode="pixel", max_count=count, device="cpu")
 
 
 def _timm(policy: str, size: tuple[int, int], flip: bool, mean: Sequence[float]) -> list[Transform]:
-    """timm's crop and mirror, and the policy, of PIL images."""
+    """Return timm's transforms of PIL images: crop and mirror, then a policy."""
     try:
         crop, change, _ = transforms_imagenet_train(
             size, hflip=0.5 * flip, auto_augment=policy, color_jitter=0.0, interpolation="bicubic", mean=tuple(mean),
@@ -137,15 +141,15 @@ def _timm(policy: str, size: tuple[int, int], flip: bool, mean: Sequence[float])
         )  # type: ignore[misc]  # fmt: skip
     except (AssertionError, ValueError) as error:
         raise InputError(f"[data] expected a policy that timm knows, got {policy!r}: {error}") from None
-    (chosen,) = change.transforms
-    for op in chosen.ops if hasattr(chosen, "ops") else [op for pair in chosen.policy for op in pair]:
+    (augment,) = change.transforms
+    for op in augment.ops if hasattr(augment, "ops") else [op for pair in augment.policy for op in pair]:
         if op.aug_fn is posterize:
             op.aug_fn = _posterize
     return [crop, change]
 
 
 def _posterize(image: Image.Image, bits: int, **settings: Any) -> Image.Image:
-    """timm's, and black where no bit is left, as older Pillow had it; Pillow 13 raises an error there."""
+    """Posterize as timm does; give black for 0 bits, as older Pillow did (Pillow 13 raises an error)."""
     return posterize(image, bits, **settings) if bits >= 1 else Image.new(image.mode, image.size)
 
 
@@ -154,7 +158,7 @@ def _mirror(flip: bool) -> list[v2.Transform]:
 
 
 def _byol(size: tuple[int, int], flip: bool) -> list[v2.Transform]:
-    """BYOL's list after its crop (arXiv:2006.07733, table 6); blur and solarisation at the mean of its two views."""
+    """BYOL's transforms after its crop (arXiv:2006.07733, table 6), with the mean probabilities of its two views."""
     return [
         *_mirror(flip),
         v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),

@@ -1,4 +1,4 @@
-"""Loaders that resume exactly: a batch is a function of (seed, epoch, step), whichever step the run starts from."""
+"""Datasets in memory and on disk, and a loader of them that resumes exactly: (seed, epoch, step) decide a batch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,53 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pynas.data.augment import Transform, normalised
-from pynas.data.images import Arrays, Folder
 from pynas.errors import InputError
+
+
+class Arrays(Dataset):
+    """Images in memory: uint8 `[N, 3, H, W]` and labels int64 `[N]`."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Images and labels at several indices."""
+        rows = torch.from_numpy(indices).to(self.images.device)
+        return self.images[rows], self.labels[rows]
+
+    def to(self, device: torch.device) -> Arrays:
+        """Return a copy on a device."""
+        return Arrays(self.images.to(device), self.labels.to(device))
+
+
+class Folder(Dataset):
+    """Images on disk: (path, label) samples, each decoded to a PIL image when it is read."""
+
+    def __init__(self, samples: Sequence[tuple[str, int]]) -> None:
+        self.samples = list(samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        from torchvision.datasets.folder import pil_loader
+
+        path, label = self.samples[index]
+        try:
+            return pil_loader(path), label
+        except OSError as error:  # PIL's own errors are OSErrors
+            raise InputError(f"[data] expected an image, got {path}: {error}") from None
 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed torch (CPU), numpy and `random` by a key of integers, and put their states back afterwards."""
+    """Seed torch (CPU), numpy and `random` with a key of integers for a while, then restore their states."""
     first, second = np.random.SeedSequence(key).generate_state(2, np.uint64).tolist()
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 (timm draws from it)
     torch.random.default_generator.manual_seed(first)
@@ -38,12 +78,12 @@ def seeded(*key: int) -> Iterator[None]:
 class Loader:
     """Batches `(images, labels)` of one epoch: float32 `[B, 3, H, W]` (a list of them for views), int64 `[B]`.
 
-    The order comes from (seed, epoch); the randomness of the transform from (seed, epoch, step) for images in memory,
-    which it gets as one batch, and from (seed, epoch, index, turn) for images on disk, which it gets one by one. So every
-    batch is the same with any number of workers and wherever a run resumes: `set_epoch(epoch, start)`, then iterate.
+    The seed and the epoch decide the order. The transform gets images in memory as one batch, seeded by (seed, epoch,
+    step), and images on disk one by one, seeded by (seed, epoch, index, repeat). So a batch does not depend on the number
+    of workers, nor on the step that a run resumes from: call `set_epoch(epoch, start)`, then iterate.
 
-    repeats: repeated augmentation (Hoffer et al., 2020; timm's RepeatAugSampler): an epoch has as many batches as ever,
-    of a `repeats`-th of the images, each that many times in a row with a draw of its own.
+    repeats: repeated augmentation (Hoffer et al., 2020; timm's RepeatAugSampler): each image comes `repeats` times in a
+        row, augmented anew each time. The number of batches stays, so an epoch sees only 1/`repeats` of the images.
 
     Raises:
         InputError: no images, fewer than one batch, or repeats without shuffling.
@@ -77,25 +117,24 @@ class Loader:
         self._finish = partial(_finish, normalise=normalised(mean, std), device=self.device)
 
     def __len__(self) -> int:
-        """Batches in a whole epoch; shuffled batches are all full, the rest waits for another epoch."""
+        """Batches in a whole epoch; where images are shuffled, an incomplete last batch is left out."""
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.shuffle)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose what the next iteration gives: this epoch, from batch `start` on."""
+        """Set the epoch of the next iteration, and the batch that it starts from."""
         self.epoch, self.start = epoch, start
 
     def share(self, own: int, size: int) -> Loader:
-        """Every size-th image of each batch, from `own` on: what process `own` of `size` trains on. Images and their
-        augmentation are those of the whole batch.
+        """Return the loader of process `own` of `size`: every `size`-th image of each batch, augmented as in the batch.
 
         Raises:
             InputError: batches that `size` processes cannot share equally.
         """
-        rest = 0 if self.shuffle else len(self.dataset) % self.batch_size
-        if self.batch_size % size or rest % size:
+        last = 0 if self.shuffle else len(self.dataset) % self.batch_size
+        if self.batch_size % size or last % size:
             raise InputError(f"[loader] expected batches that {size} processes share equally, got {self.batch_size} images"
-                             f"{f' and a last one of {rest}' if rest else ''}; use another batch size")  # fmt: skip
+                             f"{f' and a last one of {last}' if last else ''}; use another batch size")  # fmt: skip
         shared = copy.copy(self)
         shared._fetch = self._fetch.share(slice(own, None, size))
         return shared
@@ -104,11 +143,11 @@ class Loader:
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(len(order))
-        turns = np.arange(len(order)) % self.repeats
+        repeat = np.arange(len(order)) % self.repeats
         order = np.repeat(order, self.repeats)[: len(order)]
-        parts = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(len(self))]
-        keys = [(self.epoch, step, order[parts[step]], turns[parts[step]]) for step in range(self.start, len(self))]
-        # Without a generator of its own, a DataLoader draws from the global state and a resumed run would differ.
+        rows = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(len(self))]
+        keys = [(self.epoch, step, order[rows[step]], repeat[rows[step]]) for step in range(self.start, len(self))]
+        # Without its own generator, a DataLoader draws from the global one, and a resumed run would differ.
         loader = DataLoader(
             self._fetch,
             batch_size=None,
@@ -121,42 +160,45 @@ class Loader:
 
 
 class _Fetch(Dataset):
-    """Maps (epoch, step, indices, turns) to a batch of images and labels; turns: how often each index came before."""
+    """Maps (epoch, step, indices, repeats) to a batch of images and labels.
+
+    repeats: how often each index came before, in a row. part: the images of each batch that this process gets.
+    """
 
     def __init__(self, dataset: Arrays | Folder, transform: Transform, seed: int, part: slice = slice(None)) -> None:
         self.dataset, self.transform, self.seed, self.part = dataset, transform, seed, part
 
     def share(self, part: slice) -> _Fetch:
-        """The same for a part of each batch."""
+        """Return a copy that gives only a part of each batch."""
         return _Fetch(self.dataset, self.transform, self.seed, part)
 
     def __getitem__(self, key: tuple[int, int, np.ndarray, np.ndarray]) -> tuple[Any, Tensor] | InputError:
         try:
             return self._batch(*key)
-        except InputError as error:  # raised in a worker, it would come out with a traceback for a message
+        except InputError as error:  # raised in a worker, its message would contain the traceback
             return error
 
-    def _batch(self, epoch: int, step: int, indices: np.ndarray, turns: np.ndarray) -> tuple[Any, Tensor]:
+    def _batch(self, epoch: int, step: int, indices: np.ndarray, repeats: np.ndarray) -> tuple[Any, Tensor]:
         if isinstance(self.dataset, Arrays):
             images, labels = self.dataset.batch(indices)
             with seeded(self.seed, epoch, step):
-                images = self.transform(images)  # draws for the whole batch, so a part of it is what it is in the whole
+                images = self.transform(images)  # on the whole batch, so that a part of it does not depend on `part`
             views = [view[self.part] for view in images] if isinstance(images, list) else images[self.part]
             return views, labels[self.part]
-        samples = [self._sample(epoch, *which) for which in zip(indices[self.part].tolist(), turns[self.part].tolist())]
-        images, labels = torch.utils.data.default_collate(samples)
+        drawn = zip(indices[self.part].tolist(), repeats[self.part].tolist())
+        images, labels = torch.utils.data.default_collate([self._sample(epoch, *pair) for pair in drawn])
         return images, labels
 
-    def _sample(self, epoch: int, index: int, turn: int) -> tuple[Any, int]:
+    def _sample(self, epoch: int, index: int, repeat: int) -> tuple[Any, int]:
         image, label = self.dataset[index]
-        with seeded(self.seed, epoch, index, turn):
+        with seeded(self.seed, epoch, index, repeat):
             return self.transform(image), label
 
 
 def _finish(
     batch: tuple[Any, Tensor] | InputError, normalise: Callable[[Tensor], Tensor], device: torch.device
 ) -> tuple[Any, Tensor]:
-    """Normalise on the device, so that only bytes travel; raise what the fetching met."""
+    """Move a batch to the device as bytes and normalise it there; raise the error that its worker returned."""
     if isinstance(batch, InputError):
         raise batch
     images, labels = batch

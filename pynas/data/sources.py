@@ -1,4 +1,4 @@
-"""Where images come from: the digits of scikit-learn, .npz files, CIFAR, folders of images."""
+"""Load images: scikit-learn's digits, .npz files, CIFAR, folders of images."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def load(
     download: bool = False,
     flip: bool | None = None,
 ) -> ImageData:
-    """Load images by name or path, and split `val_fraction` of the training part off for rating (stratified, seeded).
+    """Load images by name or path, and split the share `val_fraction` off the training part for rating (stratified).
 
-    name: "digits" (8x8 handwritten digits, embedded; 32x32 by default); "cifar10" or "cifar100" (torchvision's copy
-    under `root`); a .npz with x_train, y_train, x_test, y_test (uint8 `[N, H, W]` or `[N, H, W, 1 or 3]`, labels
-    0..C-1); a folder with train/CLASS/* and val/CLASS/* (224x224 by default), whose val/ is the test part.
-    limit: use so many of the training part's images, classes in equal shares (stratified, seeded); None: all.
-    image_size: side of the images, resized bilinearly; flip: whether a mirrored image keeps its class (not for digits).
+    name: "digits" (scikit-learn's 8x8 handwritten digits, 32x32 by default); "cifar10" or "cifar100" (torchvision's
+        copy under `root`); a .npz file with x_train, y_train, x_test, y_test (uint8 `[N, H, W]` or `[N, H, W, 1 or 3]`,
+        labels 0..C-1); a folder with train/CLASS/* and val/CLASS/* (224x224 by default), whose val/ is the test part.
+    image_size: side that the images are resized to, bilinearly.
+    limit: number of training images to use, equally many of each class; None for all.
+    seed: of the split and of the images that `limit` keeps.
+    flip: whether a mirrored image keeps its class; None for yes, except for digits.
 
     Raises:
         InputError: an unknown name, missing or malformed data, one class only, a class too small to split.
@@ -58,11 +60,13 @@ def load(
     if path.is_file():
         raw = _limited(_npz(path), limit, seed)
         return _in_memory(path.stem, raw, image_size, val_fraction, seed, mirrored)
-    raise InputError(f"[data] expected {', '.join(NAMES)}, a .npz file or a folder, got {str(name)!r}: nothing there")
+    raise InputError(
+        f"[data] expected {', '.join(NAMES)}, a .npz file or a folder, got {str(name)!r}, which does not exist"
+    )
 
 
 def _digits() -> Raw:
-    """The 1,797 digits of scikit-learn, a fixed fifth for test; grey levels 0..16 become 0..255."""
+    """The 1,797 digits of scikit-learn, a fixed fifth of them for test, with grey levels scaled from 0..16 to 0..255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -100,7 +104,7 @@ def _npz(path: Path) -> Raw:
 
 
 def _limited(raw: Raw, limit: int | None, seed: int) -> Raw:
-    """With fewer training images; malformed ones stay as they are, to be complained about later."""
+    """Keep `limit` training images; malformed arrays pass unchanged, `_in_memory` reports them."""
     labels = np.asarray(raw[1]).reshape(-1)
     if limit is None or limit >= len(labels) or len(labels) != len(raw[0]):
         return raw
@@ -117,7 +121,7 @@ def _in_memory(name: str, raw: Raw, image_size: int | None, val_fraction: float,
     y_train, y_test = _check_labels(raw[1], len(x_train), "y_train"), _check_labels(raw[3], len(x_test), "y_test")
     num_classes = _count_classes(y_train, y_test)
     train, val = stratified_split(y_train, val_fraction, seed)
-    made = [x_train, y_train, x_test, y_test, np.asarray([image_size or 0]), train]
+    hashed = [x_train, y_train, x_test, y_test, np.asarray([image_size or 0]), train]
     images, test = _to_tensor(x_train, image_size), _to_tensor(x_test, image_size)
     mean, std = _statistics(images[train])
     return ImageData(
@@ -130,12 +134,12 @@ def _in_memory(name: str, raw: Raw, image_size: int | None, val_fraction: float,
         mean=mean,
         std=std,
         flip=flip,
-        fingerprint=_fingerprint(array.tobytes() for array in made),
+        fingerprint=_fingerprint(array.tobytes() for array in hashed),
     )
 
 
 def _check_images(images: np.ndarray, key: str) -> np.ndarray:
-    """As `[N, H, W, 1 or 3]`."""
+    """Return images as `[N, H, W, 1 or 3]`, checked."""
     if images.dtype != np.uint8:
         raise InputError(f"[data] expected uint8 images in {key}, got {images.dtype}")
     if images.ndim == 3:
@@ -148,7 +152,7 @@ def _check_images(images: np.ndarray, key: str) -> np.ndarray:
 
 
 def _check_labels(labels: np.ndarray, count: int, key: str) -> np.ndarray:
-    """As int64 `[N]`; a column `[N, 1]` will do."""
+    """Return labels `[N]` or `[N, 1]` as int64 `[N]`, checked."""
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((count,), (count, 1)):
         raise InputError(f"[data] expected {count} whole numbers in {key}, got {labels.dtype} of shape {labels.shape}")
     return labels.reshape(-1).astype(np.int64)
@@ -169,7 +173,7 @@ def _count_classes(train: np.ndarray, test: np.ndarray) -> int:
 
 
 def _to_tensor(images: np.ndarray, image_size: int | None) -> torch.Tensor:
-    """uint8 `[N, H, W, C]` to uint8 `[N, 3, H, W]`, resized in float32 so that every machine gets the same bytes."""
+    """Convert uint8 `[N, H, W, C]` to uint8 `[N, 3, H, W]`; resize in float32, so that every machine gets the same bytes."""
     tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     if image_size is not None and tensor.shape[2:] != (image_size, image_size):
         parts = [
@@ -181,12 +185,12 @@ def _to_tensor(images: np.ndarray, image_size: int | None) -> torch.Tensor:
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation per channel, exact from the counts of the 256 values."""
+    """Mean and standard deviation per channel, computed exactly from the histogram of the 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255
     weights = torch.stack([torch.bincount(images[:, c].flatten(), minlength=256) for c in range(3)]).double()
     weights /= weights.sum(1, keepdim=True)
     mean = weights @ values
-    # Images of one value have no deviation; any positive number normalises them to zero.
+    # Images of a single value have deviation 0; any positive number normalises them to zero.
     std = (weights @ values**2 - mean**2).clamp_min(255.0**-2).sqrt()
     return tuple(mean.tolist()), tuple(std.tolist())  # type: ignore[return-value]
 
@@ -207,7 +211,7 @@ def _folder(
         rows = some_of(labels, limit, seed).tolist()
         samples, labels = [samples[row] for row in rows], labels[rows]
     train, val = stratified_split(labels, val_fraction, seed)
-    files = [
+    listing = [
         (Path(name).relative_to(path).as_posix(), Path(name).stat().st_size, label) for name, label in samples + test
     ]
     return ImageData(
@@ -220,7 +224,7 @@ def _folder(
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
         flip=flip,
-        fingerprint=_fingerprint([repr(files).encode(), repr(image_size).encode(), train.tobytes()]),
+        fingerprint=_fingerprint([repr(listing).encode(), repr(image_size).encode(), train.tobytes()]),
     )
 
 
@@ -228,12 +232,12 @@ def _image_folder(path: Path) -> tuple[list[str], list[tuple[str, int]]]:
     from torchvision.datasets import ImageFolder
 
     try:
-        tree = ImageFolder(str(path))
+        images = ImageFolder(str(path))
     except OSError as error:
         raise InputError(
             f"[data] expected a folder with one subfolder of images per class, got {path}: {error}"
         ) from None
-    return tree.classes, tree.samples
+    return images.classes, images.samples
 
 
 def _fingerprint(parts: Iterable[bytes]) -> str:

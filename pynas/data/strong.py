@@ -1,7 +1,7 @@
 """BYOL's augmentation of a whole batch in memory: parameters are drawn per image, arithmetic is done for all at once.
 
-What torchvision's transforms do to one image at a time, an order of magnitude faster, on GPUs too. The order of the colour
-changes is drawn once per batch.
+This is an order of magnitude faster than torchvision's transforms image by image, and runs on GPUs. The order of the
+colour changes is drawn once per batch.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-# ColorJitter's ranges of brightness, contrast, saturation and hue, and what share of images is changed.
+# ColorJitter's ranges of brightness, contrast, saturation and hue; then the share of images that each change is applied to.
 JITTER, JITTERED, GREY, BLURRED, SOLARIZED = (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 0.55, 0.1
 
 
 class Strong:
-    """Crop and resize, mirror (where `flip`), colour jitter, grey, blur, solarise: uint8 `[B, 3, H, W]` to the same.
+    """Crop and resize, mirror (where `flip`), colour jitter, grey, blur, solarise: uint8 `[B, 3, H, W]` in and out.
 
-    scale: range of the crop's share of the area; its sides' ratio is within 3/4..4/3. Parameters come from torch's CPU
-    generator, whatever the device.
+    scale: range of the crop's share of the area; the ratio of its sides is within 3/4..4/3. All parameters are drawn by
+    torch's CPU generator, whatever the device.
     """
 
     def __init__(self, scale: tuple[float, float], flip: bool = True) -> None:
@@ -31,25 +31,27 @@ class Strong:
         batch, _, height, width = images.shape
         x = resized_crops(images.float() / 255, *draw_crops(batch, height, width, self.scale))
         if self.flip:
-            x = torch.where(_some(0.5, x), x.flip(-1), x)
-        x = torch.where(_some(JITTERED, x), jitter(x), x)
-        x = torch.where(_some(GREY, x), grey(x).expand_as(x), x)
-        x = torch.where(_some(BLURRED, x), blur(x, 0.1 + 1.9 * torch.rand(batch), max(3, height // 10 | 1)), x)
-        x = torch.where(_some(SOLARIZED, x) & (x >= 128 / 255), 1 - x, x)
+            x = torch.where(_draw_share(0.5, x), x.flip(-1), x)
+        x = torch.where(_draw_share(JITTERED, x), jitter(x), x)
+        x = torch.where(_draw_share(GREY, x), grey(x).expand_as(x), x)
+        x = torch.where(_draw_share(BLURRED, x), blur(x, 0.1 + 1.9 * torch.rand(batch), max(3, height // 10 | 1)), x)
+        x = torch.where(_draw_share(SOLARIZED, x) & (x >= 128 / 255), 1 - x, x)
         return (x * 255).round().to(torch.uint8)
 
 
-def _some(share: float, like: Tensor) -> Tensor:
-    """Which images are changed, `[B, 1, 1, 1]`."""
+def _draw_share(share: float, like: Tensor) -> Tensor:
+    """Mask `[B, 1, 1, 1]` that is true for each image with probability `share`."""
     return (torch.rand(len(like)) < share).to(like.device)[:, None, None, None]
 
 
 def draw_crops(batch: int, height: int, width: int, scale: tuple[float, float]) -> tuple[Tensor, ...]:
-    """Top, left, height and width of a crop per image, int64 `[B]`, as torchvision's RandomResizedCrop draws them:
-    the first of ten tries that fits, else the whole image."""
-    tries = 10
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * torch.rand(batch, tries))
-    ratio = torch.exp(math.log(3 / 4) + 2 * math.log(4 / 3) * torch.rand(batch, tries))
+    """Draw a crop per image as torchvision's RandomResizedCrop does: the first of ten that fits, else the whole image.
+
+    Returns top, left, height and width, int64 `[B]`.
+    """
+    attempts = 10
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * torch.rand(batch, attempts))
+    ratio = torch.exp(math.log(3 / 4) + 2 * math.log(4 / 3) * torch.rand(batch, attempts))
     widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
     first = fits.int().argmax(1)
@@ -62,7 +64,7 @@ def draw_crops(batch: int, height: int, width: int, scale: tuple[float, float]) 
 
 
 def resized_crops(x: Tensor, top: Tensor, left: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-    """Crop each image `[B, C, H, W]` and resize it back bilinearly; float."""
+    """Crop each image of a float batch `[B, C, H, W]`, and resize the crop to H x W bilinearly."""
     height, width = x.shape[2:]
     rows = _positions(top, heights, height, x)
     columns = _positions(left, widths, width, x)
@@ -71,7 +73,7 @@ def resized_crops(x: Tensor, top: Tensor, left: Tensor, heights: Tensor, widths:
 
 
 def _positions(start: Tensor, length: Tensor, size: int, like: Tensor) -> Tensor:
-    """Where the pixels of a line are sampled, `[B, size]` in grid_sample's units; never beyond the crop."""
+    """Positions `[B, size]` at which a row of pixels is sampled, within the crop, in grid_sample's units."""
     start, length = start.to(like)[:, None], length.to(like)[:, None]
     position = (torch.arange(size, device=like.device) + 0.5) * (length / size) - 0.5
     position = start + torch.minimum(position.clamp_min(0), length - 1)
@@ -79,7 +81,7 @@ def _positions(start: Tensor, length: Tensor, size: int, like: Tensor) -> Tensor
 
 
 def jitter(x: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue by factors drawn per image, in an order drawn for all."""
+    """Change brightness, contrast, saturation and hue by factors drawn per image, in an order drawn per batch."""
     factors = [((2 * torch.rand(len(x)) - 1) * most).to(x)[:, None, None, None] for most in JITTER]
     for change in torch.randperm(4).tolist():
         factor = 1 + factors[change]
@@ -95,7 +97,7 @@ def jitter(x: Tensor) -> Tensor:
 
 
 def grey(x: Tensor) -> Tensor:
-    """Luma `[B, 1, H, W]`."""
+    """Grey levels (luma) `[B, 1, H, W]`."""
     return tv.rgb_to_grayscale(x)
 
 
@@ -104,7 +106,7 @@ def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 
 def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of `[B, 3, H, W]` by a share of the circle, `[B, 1, 1, 1]`."""
+    """Rotate the hue of images `[B, 3, H, W]` by a share of the colour circle, `[B, 1, 1, 1]`."""
     most, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     spread = most - least
     red, green, blue = (x / spread.clamp_min(1e-12)).split(1, 1)
@@ -112,16 +114,16 @@ def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
         x[:, :1] == most, (green - blue) % 6, torch.where(x[:, 1:2] == most, blue - red + 2, red - green + 4)
     )
     hue = hue + 6 * turn
-    # Each channel is at its height for a third of the circle around its own place (0, 2 and 4 sixths for r, g and b).
-    places = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
-    k = (places + hue) % 6
+    # HSV to RGB: channel n is v - v s max(0, min(k, 4 - k, 1)) with k = (n + 6 hue) mod 6 and n = 5, 3, 1 for r, g, b.
+    offsets = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
+    k = (offsets + hue) % 6
     return most - spread * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
 def blur(x: Tensor, sigma: Tensor, size: int) -> Tensor:
-    """Gaussian blur with a deviation in pixels per image `[B]`, an odd size of the kernel for all, reflected borders."""
-    at = torch.arange(size, dtype=torch.float32) - size // 2
-    kernel = torch.exp(-0.5 * (at / sigma[:, None]) ** 2)
+    """Gaussian blur with reflected borders; sigma: in pixels, per image `[B]`; size: of the kernel, odd."""
+    distance = torch.arange(size, dtype=torch.float32) - size // 2
+    kernel = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(x).repeat_interleave(3, 0)
     pad = size // 2
     planes = F.pad(x, [pad] * 4, mode="reflect").flatten(0, 1)[None]

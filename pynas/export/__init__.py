@@ -1,4 +1,4 @@
-"""Export: the found architecture as a plain network, in others' formats too, and its retraining."""
+"""Export: extract an architecture as a plain network, write it to files of several formats, retrain it."""
 
 from pynas.export.features import feature_info, features
 from pynas.export.files import from_pretrained, load_subnet, save_subnet

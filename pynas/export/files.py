@@ -1,4 +1,4 @@
-"""A found network as a file: its weights, its architecture and its space in one safetensors file."""
+"""Save and load a network: its weights, architecture and space in one safetensors file."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SUBNET = "pynas.subnet"
 def save_subnet(
     path: str | Path, model: nn.Module, space: Space, architecture: Architecture, num_classes: int, **metadata: Any
 ) -> None:
-    """Write a network that `subnet` gave, atomically, with a digest of its weights."""
-    described = {"space": space.name, "architecture": str(architecture), "num_classes": num_classes}
-    write_tensors(path, SUBNET, model.state_dict(), **described, **metadata)
+    """Write a network of `subnet`, with a digest of its weights and further metadata, atomically."""
+    description = {"space": space.name, "architecture": str(architecture), "num_classes": num_classes}
+    write_tensors(path, SUBNET, model.state_dict(), **description, **metadata)
 
 
 def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Build the network that a file describes and load its weights; also gives what it was made from.
+    """Return the network of a file, in evaluation mode, and the file's metadata.
 
-    space: needed where the file's space is not one of pynas's own. The network comes in evaluation mode.
+    space: needed where the file's space is not one of pynas's own.
 
     Raises:
-        InputError: missing, damaged, of another version, or of an unknown space.
+        InputError: a file that is missing, damaged, of another version, or of an unknown space.
     """
     checkpoint = read_tensors(path, SUBNET)
     metadata = checkpoint.metadata
@@ -40,20 +40,20 @@ def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module
     try:
         model.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
+        reason = str(error).splitlines()[-1].strip()
         raise InputError(
-            f"[export] expected the weights of {metadata['architecture']!r}, got others in {path}: {first}"
+            f"[export] expected the weights of {metadata['architecture']!r}, got others in {path}: {reason}"
         ) from None
     return model.eval(), metadata
 
 
 def from_pretrained(path: str | Path, *, features_only: bool = False, space: Space | None = None) -> nn.Module:
-    """The network of a file, or of the folder of a run or a retraining, in evaluation mode.
+    """Return the network of a file, or of the folder of a run or a retraining, in evaluation mode.
 
-    features_only: its feature maps for detection and segmentation, see `features`.
+    features_only: return the network of its feature maps instead, for detection and segmentation; see `features`.
 
     Raises:
-        InputError: nothing there, or as `load_subnet`.
+        InputError: see `load_subnet`.
     """
     path = Path(path)
     model, metadata = load_subnet(path / "subnet.safetensors" if path.is_dir() else path, space)

@@ -1,4 +1,4 @@
-"""A network in the formats of others: torch.export and ONNX, each read back and compared."""
+"""Write a network as torch.export or ONNX; the file is read back and compared with the network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from pynas.files import atomic
 
 
 def write_torch_export(path: str | Path, model: nn.Module, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Write a `.pt2` for `torch.export.load`, any batch size; gives its largest difference from the model.
+    """Write a `.pt2` file for `torch.export.load`, for any batch size.
+
+    Returns `torch_export`, the path, and `torch_export_difference`, the largest difference of the outputs.
 
     Raises:
-        InputError: a network that torch.export refuses, or that comes back otherwise.
+        InputError: a network that torch.export refuses, or whose file gives other outputs.
     """
     model, example = _prepared(model, image_shape)
     try:
@@ -29,21 +31,21 @@ def write_torch_export(path: str | Path, model: nn.Module, image_shape: Sequence
         raise InputError(f"[export] expected a network that torch.export takes, got {_reason(error)}") from None
     with atomic(path) as temporary:
         torch.export.save(program, temporary)
-        again = torch.export.load(temporary).module()
-        difference = check_equal(model, again(example[:1]), example[:1], "the program")
+        loaded = torch.export.load(temporary).module()
+        difference = check_equal(model, loaded(example[:1]), example[:1], "the .pt2 file")
     return {"torch_export": str(path), "torch_export_difference": difference}
 
 
 def write_onnx(path: str | Path, model: nn.Module, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Write an ONNX file with input `images` and output `logits`, any batch size, weights inside.
+    """Write an ONNX file with its weights, from input `images` to output `logits`, for any batch size.
 
-    It is run by onnxruntime where that is installed; `onnx_difference` is the largest difference from the model, else None.
+    Returns `onnx`, the path, and `onnx_difference`, the largest difference of the outputs (None without onnxruntime).
 
     Raises:
-        InputError: no exporter installed, a network that it refuses, or that computes otherwise.
+        InputError: no exporter installed, a network that the exporter refuses, or whose file gives other outputs.
     """
     if importlib.util.find_spec("onnxscript") is None:
-        raise InputError("[export] expected the packages of pynas[onnx] for ONNX files, got no onnxscript")
+        raise InputError('[export] expected onnxscript for ONNX files, got no such package; pip install ".[onnx]"')
     model, example = _prepared(model, image_shape)
     try:
         program = torch.onnx.export(
@@ -69,7 +71,7 @@ def _run_onnx(path: Path, images: torch.Tensor) -> torch.Tensor:
 
 
 def _prepared(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, torch.Tensor]:
-    """A copy on the CPU in evaluation mode, and images to trace it with."""
+    """Return a copy of the model on the CPU in evaluation mode, and images to trace it with."""
     example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     return copy.deepcopy(model).cpu().eval(), example
 

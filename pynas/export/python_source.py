@@ -1,4 +1,4 @@
-"""A network as a Python file that needs torch alone, written from its traced graph."""
+"""Write a network as a Python file that imports only torch, from its traced graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pynas.files import write_text
 from pynas.tensor_files import write_tensors
 
 _KIND = "pynas.plain_weights"
-# What the file imports.
+# Names that the file imports.
 _NAMES = {"torch", "device", "inf", "nan", "NoneType", "operator", "math"}
 
 
@@ -31,13 +31,15 @@ def write_python(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Path:
-    """Write `model.py`, whose `load()` gives the network, and `weights.safetensors` beside it; gives model.py's path.
+    """Write `model.py`, whose `load()` returns the network, and `weights.safetensors` beside it; return the path of model.py.
 
-    The file is run and compared with the model before it is written. Layers of torch.nn stay layers, so the network can be
-    trained on; where a network cannot be traced that far, the file holds the operators of its evaluation.
+    The source is run and compared with the model before it is written. Layers of torch.nn stay layers, so that the network
+    can be trained further; where a model cannot be traced by layers, the file holds the operators of its evaluation mode.
+
+    title: first line of the file. mean, std: of the images, named in the file's docstring.
 
     Raises:
-        InputError: a network that cannot be traced, or whose file does not compute the same.
+        InputError: a network that cannot be traced, or whose file gives other outputs.
     """
     model = copy.deepcopy(model).cpu().eval()
     example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
@@ -55,16 +57,16 @@ def write_python(
 
 
 def traced(model: nn.Module, example: torch.Tensor) -> fx.GraphModule:
-    """The model's graph over torch.nn layers; over torch's operators where Python decides by values.
+    """Trace a model to a graph of torch.nn layers, or of torch's operators where its Python code depends on values.
 
     Raises:
-        InputError: neither works.
+        InputError: a model that can be traced in neither way.
     """
     try:
         graph = fx.GraphModule(model, _Tracer().trace(model))
         if _own_names(graph):
             return graph
-    except Exception:  # a tracer may raise anything that the traced code does
+    except Exception:  # tracing runs the model's code, which may raise any error
         pass
     try:
         batch = torch.export.Dim("batch")
@@ -76,33 +78,35 @@ def traced(model: nn.Module, example: torch.Tensor) -> fx.GraphModule:
 
 
 class _Tracer(fx.Tracer):
-    """Stops at layers of torch.nn that their own description builds again."""
+    """Tracer that keeps those layers of torch.nn whole that their `repr` rebuilds."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).__module__.startswith("torch.nn.modules") and not list(m.children()) and _rebuilds(m)
 
 
 def _rebuilds(layer: nn.Module) -> bool:
+    """Whether evaluating the `repr` of a layer gives a layer of the same options and shapes."""
     try:
-        again = eval(f"nn.{layer!r}", {"nn": nn})
+        rebuilt = eval(f"nn.{layer!r}", {"nn": nn})
     except Exception:
         return False
-    # A description may leave an option out, as that of AvgPool2d does count_include_pad.
-    shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (layer, again)]
+    # A repr may omit an option: that of AvgPool2d omits count_include_pad.
+    shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (layer, rebuilt)]
     options = [
-        {name: v for name, v in vars(part).items() if name[0] != "_" and name != "training"} for part in (layer, again)
+        {name: v for name, v in vars(part).items() if name[0] != "_" and name != "training"}
+        for part in (layer, rebuilt)
     ]
-    return repr(again) == repr(layer) and shapes[0] == shapes[1] and options[0] == options[1]
+    return repr(rebuilt) == repr(layer) and shapes[0] == shapes[1] and options[0] == options[1]
 
 
 def _own_names(graph: fx.GraphModule) -> bool:
-    """Whether the code needs nothing that the file does not import."""
+    """Whether the code of a graph uses only names that the file imports."""
     used = graph.graph.python_code("self").globals
     return {name for name in used if name not in ("fx_pytree", "pytree")} <= _NAMES
 
 
 def _plain(exported: fx.GraphModule) -> fx.GraphModule:
-    """An exported graph without what checks and packs its arguments."""
+    """Return an exported graph without the nodes that check its arguments and the code that packs them."""
     for node in list(exported.graph.nodes):
         if node.op == "call_module":
             exported.graph.erase_node(node)
@@ -118,7 +122,7 @@ def _plain(exported: fx.GraphModule) -> fx.GraphModule:
 
 
 def _layers(graph: fx.GraphModule) -> str:
-    """The lines that build what the graph uses, in its order."""
+    """Lines of source that build the layers, parameters and buffers that the graph uses, in its order."""
     lines, seen = [], set()
     for node in graph.graph.nodes:
         if node.op not in ("call_module", "get_attr") or node.target in seen:
@@ -141,34 +145,35 @@ def _get(root: Any, name: str) -> Any:
 
 
 def _forward(graph: fx.GraphModule) -> str:
+    """Source of the graph's `forward`, indented as a method."""
     source = graph.graph.python_code("self").src.strip()
     return "\n".join(f"    {line}" if line.strip() else "" for line in source.splitlines()) + "\n"
 
 
 def _checked_weights(source: str, model: nn.Module, graph: nn.Module, example: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Run the file, compare, and give the tensors that it needs."""
+    """Run the source, compare its outputs with the model's, and return the tensors that it needs."""
     names: dict[str, Any] = {"__file__": "model.py", "__name__": "model"}
     exec(compile(source, "model.py", "exec"), names)
-    written, have = names["Net"]().eval(), graph.state_dict()
-    weights = {name: have[name] for name in written.state_dict()}
-    written.load_state_dict(weights)
+    network, state = names["Net"]().eval(), graph.state_dict()
+    weights = {name: state[name] for name in network.state_dict()}
+    network.load_state_dict(weights)
     for images in (example, example[:1]):
-        check_equal(model, written(images), images, "the file")
+        check_equal(model, network(images), images, "the file")
     return weights
 
 
 @torch.no_grad()
-def check_equal(model: nn.Module, got: torch.Tensor, images: torch.Tensor, what: str) -> float:
-    """The largest difference from the model's output, absolute.
+def check_equal(model: nn.Module, output: torch.Tensor, images: torch.Tensor, source: str) -> float:
+    """Largest absolute difference of an output from the model's; `source` names the file in the error.
 
     Raises:
-        InputError: more than rounding.
+        InputError: a difference beyond rounding.
     """
     expected = model(images)
-    difference = float((expected - got.detach()).abs().max())
+    difference = float((expected - output.detach()).abs().max())
     if not difference <= 1e-4 * float(expected.abs().max()) + 1e-6:
         raise InputError(
-            f"[export] expected {what} to compute what the network does, got a difference of {difference:.2e}"
+            f"[export] expected {source} to give the outputs of the network, got a difference of {difference:.2e}"
         )
     return difference
 

@@ -1,4 +1,4 @@
-"""Recipes that found networks are trained with: the two of the papers, as plain numbers."""
+"""Recipes to train a network with: the two of the papers, as plain numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pynas.data import ImageData, Loader
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; optimiser and schedule by timm's names.
+    """Numbers of a training.
 
-    learning_rate: for batches of `batch_size`, scaled in proportion for others. warmup_epochs, decay_epochs: of `epochs`;
-    the schedule stretches with the number of epochs. ema: decay of the average of the weights, 0 for none; it warms up.
-    drop: dropout before the classifier; drop_path: stochastic depth, where the network has timm's DropPath.
-    augmentation: as of `ImageData.loader`; erasing: share of images that lose a rectangle; repeats: how often an epoch
-    takes each of its images (repeated augmentation).
+    optimizer, schedule: timm's names.
+    learning_rate: for batches of `batch_size`; scaled in proportion to the size of other batches.
+    epochs, warmup_epochs, decay_epochs: for another number of epochs, the schedule is stretched or shortened.
+    ema: decay of the moving average of the weights, 0 for none; the decay warms up.
+    drop: dropout before the classifier. drop_path: stochastic depth, where the network has timm's DropPath.
+    augmentation, erasing, repeats: see `ImageData.loader`.
     """
 
     name: str
@@ -61,6 +62,6 @@ RECIPES = {recipe.name: recipe for recipe in (DEIT, EFFICIENTNET)}
 def training_loader(
     data: ImageData, recipe: Recipe, batch_size: int, *, seed: int = 0, workers: int = 0, device: Any = "cpu"
 ) -> Loader:
-    """The training images with the recipe's augmentation."""
+    """Return the loader of the training images with the recipe's augmentation."""
     return data.loader("train", batch_size, recipe.augmentation, erasing=recipe.erasing, repeats=recipe.repeats,
                        seed=seed, workers=workers, device=device)  # fmt: skip

@@ -1,8 +1,8 @@
-"""Training a found network by a recipe: optimiser, schedule, EMA and mixing by timm, loop and exact resume by `pynas.fit`."""
+"""Train a network by a recipe: optimiser, schedule, EMA and mixup by timm, loop and exact resume by `pynas.fit`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,24 @@ from pynas.data.loaders import seeded
 from pynas.errors import InputError
 from pynas.export.recipes import Recipe, training_loader
 from pynas.teachers import Teacher
-from pynas.train import Step, fit
+from pynas.train import Method, Step, fit
+from pynas.train.method import unshared_state
 
 KINDS = ("soft", "hard")
 
 
-class Retraining(nn.Module):
-    """A network, the average of its weights and a recipe, with the members that `pynas.fit` asks of a method.
+class Retraining(nn.Module, Method):
+    """The method of training one network by a recipe, for `pynas.fit`.
 
-    Loss: (1 - distill) CE(targets, f(x)) + distill D, where D is KL(teacher || student) at the temperature, times its
-    square ("soft"), or the cross-entropy with the teacher's decision ("hard": DeiT, eq. 3). Targets are mixed as the
-    images are (mixup, CutMix) and smoothed.
+    Loss: (1 - distill) CE(targets, f(x)) + distill D. D is KL(teacher || student) at the temperature, times the
+    temperature's square ("soft"), or the cross-entropy with the teacher's class ("hard": DeiT, eq. 3). Mixup and CutMix
+    mix images and targets; targets are smoothed.
 
-    batches: per epoch. amp: bfloat16 autocast.
+    batches: number of batches per epoch. kind: "soft" or "hard". amp: run the network in bfloat16 autocast.
 
     Raises:
-        InputError: a teacher of other classes, an unknown kind, an odd batch size with mixing.
+        InputError: an unknown kind, a weight `distill` outside [0, 1], an odd batch size with mixup; in training, a teacher
+            of another number of classes.
     """
 
     def __init__(
@@ -68,32 +70,26 @@ class Retraining(nn.Module):
 
     @property
     def result(self) -> nn.Module:
-        """The network to keep: the averaged one where the recipe averages."""
+        """The trained network: that of averaged weights where the recipe averages them."""
         return self.model if self.average is None else self.average.module
 
-    def prepare(self, batches: Iterable[Any]) -> None:
-        """Nothing has to be prepared."""
-
     def optimizer(self) -> torch.optim.Optimizer:
-        """timm's optimiser at the recipe's rate for this batch size; biases and norms do not decay."""
+        """Return timm's optimiser at the recipe's learning rate for this batch size; biases and norms do not decay."""
         from timm.optim import create_optimizer_v2
 
         recipe = self.recipe
         options: dict[str, Any] = {} if recipe.epsilon is None else {"eps": recipe.epsilon}
         rate = recipe.learning_rate * self.batch_size / recipe.batch_size
-        optimizer = create_optimizer_v2(
-            self.model, recipe.optimizer, rate, recipe.weight_decay, recipe.momentum, **options
-        )
-        optimizer.register_step_post_hook(lambda *_: self._after_step())
-        return optimizer
+        return create_optimizer_v2(self.model, recipe.optimizer, rate, recipe.weight_decay, recipe.momentum, **options)
 
-    def _after_step(self) -> None:
+    def after_step(self, progress: float, epochs: int) -> None:
+        """Update the average of the weights."""
         self.updates += 1
         if self.average is not None:
             self.average.update(self.model, int(self.updates))
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """timm's schedule, stretched to `epochs`."""
+        """Return timm's factor of the learning rate, in the recipe's schedule stretched to `epochs`."""
         if self._schedule is None:
             self._schedule = _Schedule(self.recipe, epochs, self.batches)
         return self._schedule(round(progress * self.batches))
@@ -101,7 +97,7 @@ class Retraining(nn.Module):
     def training_step(
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
-        """Forward and backward for one batch."""
+        """Run forward and backward for one batch, and return the losses "classes" and "distillation"."""
         device = next(self.model.parameters()).device
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         targets, smoothing = labels.to(device), self.recipe.label_smoothing
@@ -115,26 +111,30 @@ class Retraining(nn.Module):
         loss = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         losses = {"classes": loss.detach()}
         if self.teacher is not None:
-            taught = self._distillation(logits.float(), self.teacher.logits(images))
-            losses["distillation"] = taught.detach()
-            loss = (1 - self.distill) * loss + self.distill * taught
+            distillation = self._distillation(logits.float(), self.teacher.logits(images))
+            losses["distillation"] = distillation.detach()
+            loss = (1 - self.distill) * loss + self.distill * distillation
         loss.backward()
         return losses
 
-    def _distillation(self, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-        if taught.shape != logits.shape:
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors of the network, its average and the number of updates, without the teacher's."""
+        return {name: value for name, value in unshared_state(self).items() if not name.startswith("teacher.")}
+
+    def _distillation(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+        if teacher_logits.shape != logits.shape:
             raise InputError(
-                f"[retrain] expected a teacher of {logits.shape[1]} classes, got logits of {list(taught.shape)}"
+                f"[retrain] expected a teacher of {logits.shape[1]} classes, got logits of {list(teacher_logits.shape)}"
             )
         if self.kind == "hard":
-            return functional.cross_entropy(logits, taught.argmax(1))
+            return functional.cross_entropy(logits, teacher_logits.argmax(1))
         t = self.temperature
-        student, teacher = functional.log_softmax(logits / t, 1), functional.log_softmax(taught / t, 1)
+        student, teacher = functional.log_softmax(logits / t, 1), functional.log_softmax(teacher_logits / t, 1)
         return functional.kl_div(student, teacher, log_target=True, reduction="batchmean") * t * t
 
 
 class _Schedule:
-    """timm's learning rates as factors of the starting one, by the number of updates done."""
+    """Factors of the starting learning rate by the number of updates, from a scheduler of timm on a stand-in optimiser."""
 
     def __init__(self, recipe: Recipe, epochs: int, batches: int):
         from timm.scheduler import create_scheduler_v2
@@ -173,7 +173,7 @@ def _mixing(recipe: Recipe, num_classes: int) -> Any:
 
 
 def _regularise(model: nn.Module, recipe: Recipe) -> None:
-    """Set the last dropout, that before the classifier, and timm's stochastic depth."""
+    """Set the rates of the last dropout, which is before the classifier, and of timm's stochastic depth."""
     from timm.layers import DropPath
 
     dropouts = [part for part in model.modules() if isinstance(part, nn.Dropout)]
@@ -198,19 +198,20 @@ def retrain(
     on_step: Callable[[Step], None] | None = None,
     **options: Any,
 ) -> tuple[nn.Module, dict[str, float]]:
-    """Train a network on `data.train`; gives the network to keep, in evaluation mode, and its accuracies on `data.test`.
+    """Train a network on `data.train`; return it in evaluation mode, with its accuracies and loss on `data.test`.
 
-    epochs, batch_size: the recipe's when None. run: folder for the checkpoints and metrics that a stopped training goes on
-    from, exactly. options: those of `Retraining` (teacher, distill, kind, temperature, amp).
+    epochs, batch_size: None for the recipe's.
+    run: folder of checkpoints and metrics; a training that stopped resumes from there, exactly.
+    options: arguments of `Retraining`: teacher, distill, kind, temperature, amp.
 
     Raises:
-        InputError: as `Retraining` and `pynas.fit`.
-        FloatingPointError: a loss is not finite; the last checkpoint is kept.
+        InputError: see `Retraining` and `pynas.fit`.
+        FloatingPointError: a loss that is not finite; the last checkpoint stays.
     """
     epochs = recipe.epochs if epochs is None else epochs
     batch_size = min(recipe.batch_size if batch_size is None else batch_size, len(data.train))
     loader = training_loader(data, recipe, batch_size, seed=seed, workers=workers, device=device)
-    method = Retraining(
+    method = Retraining(  # type: ignore[abstract]  # the hooks of Method that it does not define do nothing
         model, recipe, num_classes=data.num_classes, batch_size=batch_size, batches=len(loader), **options
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fit(method, loader, epochs, run, seed=seed, on_step=on_step)
@@ -222,12 +223,12 @@ def retrain(
 def evaluate(
     model: nn.Module, data: ImageData, part: str = "test", device: str | torch.device = "cpu"
 ) -> dict[str, float]:
-    """`top1` and `top5` accuracy in [0, 1] and the mean cross-entropy `loss` on a part of the data."""
+    """Measure `top1` and `top5` accuracy, in [0, 1], and the mean cross-entropy `loss` on a part of the data."""
     loss, hits = 0.0, torch.zeros(2, dtype=torch.int64)
     for images, labels in data.loader(part, 256, shuffle=False, device=device):
         logits = model(images)
         loss += functional.cross_entropy(logits, labels, reduction="sum").item()
-        right = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        hits += torch.stack([right[:, 0].sum(), right.sum()]).cpu()
+        correct = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        hits += torch.stack([correct[:, 0].sum(), correct.sum()]).cpu()
     count = len(getattr(data, part))
     return {"top1": hits[0].item() / count, "top5": hits[1].item() / count, "loss": loss / count}

@@ -1,12 +1,10 @@
-"""Reports: figures of a run."""
+"""Reports: figures as files, and a page of a run."""
 
 from pynas.report.accuracies import draw_accuracies
 from pynas.report.consistency import draw_consistency
-from pynas.report.convergence import draw_convergence
-from pynas.report.correlation import draw_ranking
 from pynas.report.front import draw_front
 from pynas.report.progress import draw_progress
-from pynas.report.ranking import draw_rankings
+from pynas.report.ranking import draw_convergence, draw_ranking, draw_rankings
 
 __all__ = [
     "draw_accuracies",

@@ -1,4 +1,4 @@
-"""The similarity of the paths of several supernets side by side, and against how well each ranks (Pi-NAS, figure 5)."""
+"""Similarity of the paths of several supernets, and how well each supernet ranks (Pi-NAS, figure 5)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pynas.errors import InputError
 from pynas.evaluation.consistency import consistency
 from pynas.report.figures import save_figure
 
-# Matrices side by side.
+# Matrices in a row.
 _COLUMNS = 3
 
 
 def draw_consistency(
     stem: str | Path, similarities: Mapping[str, np.ndarray], taus: Mapping[str, float] | None = None, title: str = ""
 ) -> list[Path]:
-    """Write `stem`.png and `stem`.svg: a matrix for each supernet, with the mean of its different paths.
+    """Write `stem`.png and `stem`.svg: the matrix of each supernet, with the mean similarity of two different paths.
 
-    similarities: by the supernet's name, `[P, P]` from `path_similarity`. taus: by the same names, Kendall's tau of the
-    supernet's ranking; with it, a panel of tau against that mean.
+    similarities: by the name of the supernet, `[P, P]` from `path_similarity`.
+    taus: Kendall's tau of each supernet's ranking, by name; adds a panel of tau against the mean similarity.
 
     Raises:
-        InputError: no matrix, or a tau for another set of supernets.
+        InputError: no matrix, or taus for other supernets than there are matrices.
     """
     if not similarities or (taus is not None and set(taus) != set(similarities)):
         raise InputError(f"[consistency] expected a tau for each of {', '.join(similarities) or 'no supernet'}, "
@@ -36,18 +36,18 @@ def draw_consistency(
     sizes = [2.6 * columns + 1.2, *([4.0] if taus is not None else [])]
     figure = Figure(figsize=(sum(sizes), 2.6 * rows + 0.6), layout="constrained")
     figure.suptitle(title)
-    parts = figure.subfigures(1, len(sizes), squeeze=False, width_ratios=sizes)[0]
-    _draw_matrices(parts[0], similarities, rows, columns)
+    panels = figure.subfigures(1, len(sizes), squeeze=False, width_ratios=sizes)[0]
+    _draw_matrices(panels[0], similarities, rows, columns)
     if taus is not None:
-        _draw_taus(parts[1], {name: (consistency(matrix), taus[name]) for name, matrix in similarities.items()})
+        _draw_taus(panels[1], {name: (consistency(matrix), taus[name]) for name, matrix in similarities.items()})
     return save_figure(figure, stem)
 
 
-def _draw_matrices(part: Any, similarities: Mapping[str, np.ndarray], rows: int, columns: int) -> None:
-    axes = part.subplots(rows, columns, squeeze=False).ravel()
+def _draw_matrices(panel: Any, similarities: Mapping[str, np.ndarray], rows: int, columns: int) -> None:
+    axes = panel.subplots(rows, columns, squeeze=False).ravel()
     least = min(0.0, *(float(matrix.min()) for matrix in similarities.values()))
     for plot, (name, matrix) in zip(axes, similarities.items()):
-        drawn = plot.imshow(matrix, vmin=least, vmax=1, cmap="viridis")
+        image = plot.imshow(matrix, vmin=least, vmax=1, cmap="viridis")
         for (row, column), value in np.ndenumerate(matrix):
             plot.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize="small",
                       color="black" if value > (least + 1) / 2 else "white")  # fmt: skip
@@ -56,11 +56,11 @@ def _draw_matrices(part: Any, similarities: Mapping[str, np.ndarray], rows: int,
         plot.set_yticks(range(len(matrix)), [f"path {n}" for n in range(len(matrix))], fontsize="small")
     for plot in axes[len(similarities) :]:
         plot.set_axis_off()
-    part.colorbar(drawn, ax=list(axes), label="cosine similarity", shrink=0.8)
+    panel.colorbar(image, ax=list(axes), label="cosine similarity", shrink=0.8)
 
 
-def _draw_taus(part: Any, points: Mapping[str, tuple[float, float]]) -> None:
-    axes = part.subplots()
+def _draw_taus(panel: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    axes = panel.subplots()
     for name, (similarity, tau) in points.items():
         axes.scatter(similarity, tau, s=30, label=name)
     axes.set_xlabel("mean similarity of paths")

@@ -1,4 +1,4 @@
-"""The Pareto front of scores and a cost, with the chosen architectures on it."""
+"""Pareto front of score and a cost, with the chosen architectures marked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw_front(
     chosen: Sequence[tuple[float, float]] = (),
     limit: float | None = None,
 ) -> list[Path]:
-    """Write `stem`.png and `stem`.svg of `front_figure`."""
+    """Write the figure of `front_figure` to `stem`.png and `stem`.svg."""
     return save_figure(front_figure(name, front, chosen, limit), stem)
 
 
@@ -31,9 +31,9 @@ def front_figure(
     limit: float | None = None,
     size: tuple[float, float] = (7, 4.5),
 ) -> Figure:
-    """(cost, score) points: the whole front, and the chosen ones on it.
+    """Draw a Pareto front, mark the chosen architectures on it, the best one first, and the limit of the cost as a line.
 
-    name: the cost on the x axis. limit: the budget, drawn as a line. size: in inches.
+    name: the cost on the x axis. front, chosen: (cost, score) of each architecture. size: in inches.
     """
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""A network drawn layer by layer."""
+"""Draw a network layer by layer."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from pynas.costs.count import count_module
-from pynas.report.svg import SMALL
+from pynas.report.figures import SMALL
 from pynas.spaces import Architecture, Space
 
-# Colours of the blocks in turn; the parts around them are grey.
+# Colours of the blocks, alternating; stem and head are grey.
 _COLOURS = ("tab:blue", "tab:orange")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its block (None for stem and head), what it is, and for one image its output's shape and costs."""
+    """One layer: its block (None for stem and head) and its name; for one image, the shape of its output and its costs."""
 
     block: int | None
     label: str
@@ -29,7 +29,7 @@ class Layer:
 
 
 def chosen_layers(space: Space, architecture: Architecture) -> list[Layer]:
-    """What the architecture chose in every layer, without sizes."""
+    """List the layers of an architecture, without shapes and costs."""
     return [
         Layer(b, label(layer[c]))
         for b, choice in enumerate(architecture)
@@ -40,7 +40,11 @@ def chosen_layers(space: Space, architecture: Architecture) -> list[Layer]:
 def measured_layers(
     space: Space, architecture: Architecture, model: nn.Module, image_shape: tuple[int, int, int]
 ) -> list[Layer]:
-    """The same with shapes and costs, and with stem and head, where `model` is a sequence of stem, block_1, ..., head."""
+    """List the layers of an architecture with stem and head, with shapes and costs.
+
+    model: a network of `pynas.export.subnet`. Where it is no sequence of stem, block_1, ..., head with these layers, the
+        list is that of `chosen_layers`.
+    """
     chosen = chosen_layers(space, architecture)
     parts = [
         (name, part)
@@ -49,21 +53,21 @@ def measured_layers(
     ]
     if not isinstance(model, nn.Sequential) or sum(name.startswith("block_") for name, _ in parts) != len(chosen):
         return chosen
-    layers, shape, rest = [], tuple(image_shape), iter(chosen)
+    layers, shape, remaining = [], tuple(image_shape), iter(chosen)
     for name, part in parts:
         costs, shape = count_module(part, shape)
-        own = next(rest) if name.startswith("block_") else Layer(None, name)
-        layers.append(Layer(own.block, own.label, shape, costs["params"], costs["madds"]))
+        layer = next(remaining) if name.startswith("block_") else Layer(None, name)
+        layers.append(Layer(layer.block, layer.label, shape, costs["params"], costs["madds"]))
     return layers
 
 
 def label(candidate: Any) -> str:
-    """A candidate's name in the field, or its description as it stands."""
+    """The `label` of a candidate's description, or its text where it has none."""
     return str(getattr(candidate, "label", candidate))
 
 
 def network_figure(layers: Sequence[Layer]) -> Figure:
-    """A bar per layer from the images down, as wide as it has channels; blocks differ in colour."""
+    """Draw a bar per layer, from input to output, as wide as its number of channels; neighbouring blocks differ in colour."""
     figure = Figure(figsize=(SMALL[0], 0.6 + 0.27 * len(layers)), layout="constrained")
     axes = figure.add_subplot()
     widths = [layer.shape[0] if layer.shape else 1 for layer in layers]

@@ -1,4 +1,4 @@
-"""The best score so far against the number of ratings: how fast searches by trial find what they find."""
+"""Best score so far against the number of architectures rated, for searches by trial."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def draw_progress(
     title: str = "",
     score_label: str = "best score so far",
 ) -> list[Path]:
-    """Write `stem`.png and `stem`.svg: per search the median over its runs, and the range between the worst and the best.
+    """Write `stem`.png and `stem`.svg: for each search the median over its runs, and the range from the best to the worst.
 
-    runs: by the search's name, a best-so-far curve `[N]` per seed (`History.best_so_far`). optimum: drawn as a line.
+    runs: by the name of the search, a curve `[N]` per seed (`History.best_so_far`).
+    optimum: the best possible score, drawn as a line.
 
     Raises:
         InputError: no curve, or an empty one.
@@ -48,7 +49,7 @@ def draw_progress(
 
 
 def _draw(axes: Axes, name: str, curves: Sequence[np.ndarray], colour: str) -> None:
-    length = min(map(len, curves))  # where all runs have a value
+    length = min(map(len, curves))  # up to which all runs have a value
     values = np.stack([np.asarray(curve, np.float64)[:length] for curve in curves])
     ratings = np.arange(1, length + 1)
     label = name if len(curves) == 1 else f"{name} (median of {len(curves)} runs)"
@@ -58,8 +59,8 @@ def _draw(axes: Axes, name: str, curves: Sequence[np.ndarray], colour: str) -> N
 
 
 def _leave_out_the_start(axes: Axes, runs: Mapping[str, Sequence[np.ndarray]], shown: Sequence[float] = ()) -> None:
-    """Cut the axis above the worst score after a twentieth of the ratings: the first ones would take all the room."""
-    curves = [np.asarray(curve) for some in runs.values() for curve in some]
+    """End the y axis at the worst score after a twentieth of the ratings, since the first scores are far above the rest."""
+    curves = [np.asarray(curve) for seeds in runs.values() for curve in seeds]
     late = [curve[min(len(curve) // 20, len(curve) - 1)] for curve in curves]
     top, bottom = max([*late, *shown]), min([*(curve.min() for curve in curves), *shown])
     if top > bottom:

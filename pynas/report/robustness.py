@@ -1,4 +1,4 @@
-"""Ratings of several runs beside each other (DNA, figure 9)."""
+"""Scores of several runs compared with those of a reference run (DNA, figure 9)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-# Architectures that are drawn, evenly spread over the reference's ranking.
+# Number of architectures drawn, evenly spread over the ranking of the reference.
 _DRAWN = 60
 
 
 def robustness_figure(names: Sequence[str], totals: np.ndarray, tau: Sequence[Sequence[float]]) -> Figure:
-    """Standardised total scores against the reference's rank, and Kendall's tau of every two runs.
+    """Draw standardised total scores against the rank in the reference run, and Kendall's tau of every two runs.
 
-    names: of the runs, the reference first. totals: `[runs, architectures]`. tau: `[runs, runs]`.
+    names: of the runs, the reference first. totals: total scores `[runs, architectures]`. tau: `[runs, runs]`.
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -28,7 +28,7 @@ def robustness_figure(names: Sequence[str], totals: np.ndarray, tau: Sequence[Se
     left.set_ylabel("standardised score (lower is better)")
     left.grid(alpha=0.3)
     left.legend(fontsize=8)
-    picture = right.imshow(np.asarray(tau, dtype=float), vmin=0, vmax=1, cmap="Blues")
+    image = right.imshow(np.asarray(tau, dtype=float), vmin=0, vmax=1, cmap="Blues")
     for (i, j), value in np.ndenumerate(np.asarray(tau, dtype=float)):
         right.text(
             j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else "black", fontsize=8
@@ -36,5 +36,5 @@ def robustness_figure(names: Sequence[str], totals: np.ndarray, tau: Sequence[Se
     right.set_xticks(range(len(names)), names, rotation=30, ha="right")
     right.set_yticks(range(len(names)), names)
     right.set_title("Kendall's tau of total scores", fontsize=10)
-    figure.colorbar(picture, ax=right, shrink=0.8)
+    figure.colorbar(image, ax=right, shrink=0.8)
     return figure

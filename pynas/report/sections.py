@@ -1,4 +1,4 @@
-"""The sections of a run's page, each from plain results."""
+"""Sections of a run's page, each built from plain results."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import numpy as np
 from scipy import stats
 
 from pynas.costs import UNITS
-from pynas.rating import ScoreTable
+from pynas.rating import Scores
 from pynas.report import page
-from pynas.report.correlation import ranking_figure
+from pynas.report.figures import SMALL, inline, page_style
 from pynas.report.front import front_figure
 from pynas.report.network import Layer, network_figure
 from pynas.report.page import Section
+from pynas.report.ranking import ranking_figure
 from pynas.report.scores import score_figure
-from pynas.report.svg import SMALL, inline, page_style
 from pynas.report.training import rate_figure, training_figure
 from pynas.spaces import Architecture
 
-Show = Callable[[str, float], str]  # a cost's name and value as people write it
+# Called with the name and the value of a cost, returns the value as text with its unit.
+Show = Callable[[str, float], str]
 
 
 def network_section(layers: Sequence[Layer], architecture: str, show: Show) -> Section:
-    """The architecture, drawn, and as a table where the layers' costs are known."""
+    """Section of an architecture: its drawing, and a table of its layers where their costs are known."""
     with page_style():
         drawn = inline(network_figure(layers), "network", f"The layers of {architecture}")
     measured = layers[0].shape is not None
@@ -40,11 +41,11 @@ def network_section(layers: Sequence[Layer], architecture: str, show: Show) -> S
     return Section("The architecture, layer by layer", body)
 
 
-def scores_section(blocks: Sequence[Sequence[ScoreTable]], architecture: Architecture | None) -> Section:
-    """A histogram per block."""
+def scores_section(scores: Scores, architecture: Architecture | None) -> Section:
+    """Section of the scores: a histogram per block, with the paths of an architecture marked."""
     drawn = []
     with page_style():
-        for b, tables in enumerate(blocks):
+        for b, tables in enumerate(scores):
             chosen = architecture[b] if architecture is not None else None
             figure = score_figure(tables, chosen)
             paths = sum(map(len, tables))
@@ -59,7 +60,7 @@ def front_section(
     chosen: Sequence[tuple[float, float]],
     limit: float | None,
 ) -> Section:
-    """The whole front of score and one cost, with the architectures found."""
+    """Section of the Pareto front of score and one cost; see `front_figure`."""
     with page_style():
         drawn = inline(front_figure(name, front, chosen, limit, SMALL), f"front-{name}", f"Pareto front of {name}")
     caption = f"{len(front):,} architectures that no other one beats in both score and {UNITS.get(name, name)}."
@@ -67,7 +68,7 @@ def front_section(
 
 
 def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) -> Section:
-    """The architectures of search.json with what they cost, and what is proved of them."""
+    """Section of a search from the content of search.json: the architectures, the named costs, and the proven bound."""
     limits = [f"{UNITS.get(name, name)} at most {show(name, value)}" for name, value in content["limits"].items()]
     limits += [f"{UNITS.get(name, name)} at least {show(name, value)}" for name, value in content["at_least"].items()]
     rows = [(entry["architecture"], f"{entry['score']:.6f}", *(show(name, entry[name]) for name in names))
@@ -83,12 +84,12 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) 
 
 
 def training_section(metrics: Sequence[Mapping[str, Any]]) -> Section:
-    """Losses and learning rate over the steps."""
+    """Section of a training: losses and learning rate over the steps."""
     return Section("Training", _curves(metrics, "training"))
 
 
 def retraining_section(trainings: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> Section:
-    """Accuracies of every finished retraining, from its report.json, and its curves from its metrics."""
+    """Section of the finished retrainings, from (report.json, metrics) of each: accuracies and curves."""
     rows = [(f"{report['recipe']} from {report['from']}", report["architecture"], report["epochs"],
              f"{report['top1']:.2%}", f"{report['top5']:.2%}") for report, _ in trainings]  # fmt: skip
     body = page.table(("recipe", "architecture", "epochs", "top-1", "top-5"), rows)
@@ -110,9 +111,10 @@ def _curves(metrics: Sequence[Mapping[str, Any]], name: str) -> str:
 def ranking_section(
     scores: np.ndarray, accuracy: np.ndarray, source: str, baselines: Mapping[str, np.ndarray] | None = None
 ) -> Section:
-    """Scores (losses) against accuracies, `[N]` each, with rank correlations beside those of the baselines.
+    """Section of the ranking: scores against accuracies, and rank correlations of the scores and of baselines.
 
-    baselines: by name, `[N]`, where more counts as better.
+    scores, accuracy: `[N]`, of architectures; a lower score is better. source: origin of the accuracies.
+    baselines: values `[N]` by name; a higher value is better.
     """
     with page_style():
         figure = ranking_figure(scores, accuracy, size=(SMALL[0], 6.4))
@@ -131,5 +133,5 @@ def _correlations(values: np.ndarray, accuracy: np.ndarray) -> tuple[float, ...]
 
 
 def repeat_section(lines: Sequence[str], notes: Sequence[str]) -> Section:
-    """The commands that give the same results, and what they ran with."""
+    """Section of the commands that repeat the run, with notes on versions and files."""
     return Section("Repeat it", page.commands(lines) + "".join(page.paragraph(note, quiet=True) for note in notes))

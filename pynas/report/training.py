@@ -1,4 +1,4 @@
-"""Training curves from the lines of metrics.jsonl."""
+"""Curves of a training from its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pynas.report.svg import SMALL
+from pynas.report.figures import SMALL
 
-# Points of a curve; more steps are averaged in groups.
+# Points of a curve; more steps are averaged in groups of neighbours.
 _POINTS = 200
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The steps of a training, in order; ends at the first line that is not whole (a run may be writing it)."""
+    """Read the steps of a training, up to the first incomplete line, which a run may be writing."""
     steps = []
     with Path(path).open(encoding="utf-8") as file:
         for line in file:
@@ -29,16 +29,16 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def joined_metrics(trainings: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Trainings that ran one after the other as if side by side: a step holds the losses of all that have it."""
+    """Merge the metrics of trainings that ran one after the other: step n holds the losses of step n of each."""
     steps: dict[int, dict[str, Any]] = {}
     for line in (line for training in trainings for line in training):
-        known = steps.setdefault(line["step"], {**line, "losses": {}})
-        known["losses"] = {**known["losses"], **line["losses"]}
+        step = steps.setdefault(line["step"], {**line, "losses": {}})
+        step["losses"] = {**step["losses"], **line["losses"]}
     return [steps[step] for step in sorted(steps)]
 
 
 def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
-    """Every loss over the steps, on a logarithmic axis where all of them are positive."""
+    """Draw every loss over the steps, on a logarithmic axis where all losses are positive."""
     figure = Figure(figsize=SMALL, layout="constrained")
     axes = figure.add_subplot()
     step = np.array([line["step"] for line in metrics], dtype=np.float64)
@@ -58,7 +58,7 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def rate_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
-    """The learning rate of the first parameter group over the steps."""
+    """Draw the learning rate of the first parameter group over the steps."""
     figure = Figure(figsize=SMALL, layout="constrained")
     axes = figure.add_subplot()
     axes.plot([line["step"] for line in metrics], [line["learning_rate"] for line in metrics], linewidth=1.2)
@@ -70,5 +70,5 @@ def rate_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _means(values: np.ndarray) -> np.ndarray:
-    """Means of equal groups of neighbours, at most `_POINTS` of them."""
+    """Means of at most `_POINTS` groups of neighbours of equal size."""
     return np.array([group.mean() for group in np.array_split(values, min(_POINTS, len(values)))])

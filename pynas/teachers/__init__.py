@@ -1,4 +1,4 @@
-"""Teachers: any module with named feature taps, one per block; timm names; a small one trained on the spot."""
+"""Teachers: frozen modules whose features at named taps supervise the blocks; from timm, your own, or trained here."""
 
 from pynas.teachers.pretrained import as_teacher, timm_teacher
 from pynas.teachers.small import accuracy, fit_small, load_small, save_small, small, small_like, train_classifier

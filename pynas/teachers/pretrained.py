@@ -1,4 +1,4 @@
-"""Teachers by name (timm), or from whatever the user has."""
+"""Teachers from timm's models by name, or from any module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pynas.teachers.teacher import Teacher
 
 
 def as_teacher(teacher: Teacher | nn.Module | str, taps: Sequence[str] | None = None) -> Teacher:
-    """A teacher from a teacher, a timm name, or any module with its tap names.
+    """Return a teacher from a teacher, the name of a timm model, or any module with the names of its taps.
 
     Raises:
         InputError: a module without taps.
@@ -24,7 +24,9 @@ def as_teacher(teacher: Teacher | nn.Module | str, taps: Sequence[str] | None = 
         return teacher if taps is None else Teacher(teacher.module, taps, teacher.norm, teacher.metadata)
     if taps is None:
         names = [name for name, _ in teacher.named_children()]
-        raise InputError(f"[teacher] expected taps, one submodule name per block, got none; say, of {', '.join(names)}")
+        raise InputError(
+            f"[teacher] expected taps, one submodule name per block, got none; name some, as of {', '.join(names)}"
+        )
     return Teacher(teacher, taps)
 
 
@@ -35,13 +37,15 @@ def timm_teacher(
     taps: Sequence[str] | None = None,
     norm: str = "running",
 ) -> Teacher:
-    """A timm model by name. Without `taps`: the six blocks of an EfficientNet (as DNA cuts it), else timm's own stages.
+    """Return a timm model as a teacher.
 
-    Where weights are pretrained, `metadata` holds the mean and std that they expect of the images; a `num_classes` other
-    than theirs gives a new, untrained classifier, whose logits teach nothing.
+    pretrained: load trained weights; the teacher's `metadata` then holds the `mean` and `std` of the images they expect.
+    num_classes: another number than the weights have gives a new, untrained classifier, whose logits teach nothing.
+    taps: None for the six stages of an EfficientNet (the blocks of DNA), or timm's stages of another model.
+    norm: see `Teacher`.
 
     Raises:
-        InputError: an unknown name, weights that cannot be loaded, or no known stages.
+        InputError: an unknown name, weights that cannot be loaded, or a model whose stages timm does not name.
     """
     import timm
 
@@ -52,7 +56,7 @@ def timm_teacher(
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
         module = timm.create_model(name, pretrained=pretrained, **options)
-    except Exception as error:  # the hub raises another family of errors in each version
+    except Exception as error:  # the hub raises different errors in each version
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"[teacher] expected to load {name!r} with pretrained={pretrained}, got {reason}; pretrained weights come "
@@ -66,12 +70,12 @@ def timm_teacher(
 
 
 def _default_taps(name: str, module: nn.Module) -> list[str]:
-    """An EfficientNet's stages 1..6: 48, 80, 160, 224, 384, 640 channels in B7, at strides 4, 8, 16, 16, 32, 32."""
+    """Stages 1..6 of an EfficientNet (B7: 48, 80, 160, 224, 384, 640 channels at strides 4, 8, 16, 16, 32, 32), else timm's."""
     from timm.models.efficientnet import EfficientNet
 
     if isinstance(module, EfficientNet) and "efficientnet_b" in name and len(module.blocks) == 7:
         return [f"blocks.{stage}" for stage in range(1, 7)]
     stages = [stage.get("module") for stage in getattr(module, "feature_info", [])]
     if not stages or None in stages:
-        raise InputError(f"[teacher] expected taps for {name!r}, whose stages timm does not name, got none")
+        raise InputError(f"[teacher] expected taps for {name!r}, whose stages timm does not name, got none; give taps")
     return stages

@@ -1,4 +1,4 @@
-"""A small teacher, trained on the spot when the user has none, and its file."""
+"""Train a small residual network as a teacher where the user has none; save and load it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ _KIND = "pynas.teacher"
 
 
 def small(num_classes: int, blocks: Sequence[Sequence[int]], stem: Sequence[int] = (16, 1)) -> nn.Sequential:
-    """A small residual network: stem (channels, stride), then blocks (channels, stride[, layers]), a linear classifier.
+    """Return a small residual network: a stem, blocks and a linear classifier.
 
-    Block b is the submodule `blocks.b`: timm's basic residual blocks, the first of them with the stride.
+    blocks: (channels, stride) or (channels, stride, layers) of each block; block b is the submodule `blocks.b`, whose
+        layers are timm's basic residual blocks, the first of them with the stride.
+    stem: (channels, stride) of a convolution.
     """
     from timm.layers import ConvNormAct
 
@@ -52,8 +54,8 @@ def _basic_blocks(channels: int, width: int, stride: int, depth: int = 1) -> nn.
 def small_like(
     block_shapes: Sequence[Sequence[int]], image_shape: Sequence[int]
 ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """`blocks` and `stem` of a small teacher whose blocks have these output shapes (C, H, W)."""
-    # The stem halves the side before a first block that would reduce it by 3 or more.
+    """Arguments `blocks` and `stem` of `small` that give blocks with these output shapes (C, H, W)."""
+    # The stem has stride 2 where the first block would otherwise need a stride of 3 or more.
     stem = (16, 2 if image_shape[1] >= 3 * block_shapes[0][1] else 1)
     sides = [-(-image_shape[1] // stem[1]), *(shape[1] for shape in block_shapes)]
     strides = [max(1, round(before / after)) for before, after in itertools.pairwise(sides)]
@@ -72,16 +74,18 @@ def fit_small(
     device: str | torch.device = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Teacher:
-    """Train a `small` teacher on `data.train` by AdamW under one cycle, with its taps at the blocks.
+    """Train a `small` network on `data.train` by `train_classifier`, and return it as a teacher with a tap at each block.
 
-    progress: called after each epoch with (epochs done, epochs, mean training loss). The teacher's `metadata` says how
-    it was made and its top-1 accuracy on `data.test`, in [0, 1]. One seed gives the same weights each time on the CPU.
+    The teacher's `metadata` holds these arguments and `test_accuracy`, the top-1 accuracy on `data.test` in [0, 1]. On
+    the CPU, the weights depend on the seed alone.
+
+    progress: called after each epoch with (epochs done, epochs, mean training loss).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = small(data.num_classes, blocks, stem)
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    reached = train_classifier(module, data, **options, device=device, progress=progress)
+    test_accuracy = train_classifier(module, data, **options, device=device, progress=progress)
     metadata = {
         "data": data.name,
         "fingerprint": data.fingerprint,
@@ -89,7 +93,7 @@ def fit_small(
         "blocks": [list(block) for block in blocks],
         "stem": list(stem),
         **options,
-        "test_accuracy": reached,
+        "test_accuracy": test_accuracy,
     }
     return Teacher(module, _small_taps(blocks), metadata=metadata)
 
@@ -105,10 +109,12 @@ def train_classifier(
     device: str | torch.device = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
 ) -> float:
-    """Train any classifier on `data.train` by AdamW under one cycle (label smoothing 0.1, weight decay 0.05).
+    """Train a classifier on `data.train`, and return its top-1 accuracy on `data.test`, in [0, 1].
 
-    progress: called after each epoch with (epochs done, epochs, mean training loss). Gives the top-1 accuracy on
-    `data.test`, in [0, 1]; the module is left in evaluation mode on `device`.
+    The optimiser is AdamW with weight decay 0.05 and torch's one-cycle schedule, the loss the cross-entropy with label
+    smoothing 0.1. The module stays on `device`, in evaluation mode.
+
+    progress: called after each epoch with (epochs done, epochs, mean training loss).
     """
     if epochs < 1:
         raise InputError(f"[teacher] expected at least one epoch, got {epochs}")
@@ -125,7 +131,7 @@ def train_classifier(
 
 
 def _epoch(module: nn.Module, loader: Loader, optimizer: torch.optim.Optimizer, schedule: Any) -> float:
-    """Train for one epoch and give its mean loss."""
+    """Train for one epoch, and return the mean loss."""
     losses = []
     for images, labels in loader:
         loss = nn.functional.cross_entropy(module(images), labels, label_smoothing=0.1)
@@ -145,14 +151,14 @@ def _small_taps(blocks: Sequence[Any]) -> list[str]:
 def accuracy(
     model: Callable[[Tensor], Tensor], data: ImageData, part: str = "test", device: str | torch.device = "cpu"
 ) -> float:
-    """Top-1 accuracy of a model, as it stands, on a part of the data, in [0, 1]."""
+    """Top-1 accuracy of a model in its current mode on a part of the data, in [0, 1]."""
     batches = data.loader(part, 256, shuffle=False, device=device)
     hits = [(model(images).argmax(1) == labels).sum() for images, labels in batches]
     return torch.stack(hits).sum().item() / len(getattr(data, part))
 
 
 def save_small(path: str | Path, teacher: Teacher) -> None:
-    """Write a teacher that `fit_small` made, atomically, with what it was made from and a digest of its weights."""
+    """Write a teacher of `fit_small`: its weights with a digest, and its metadata, atomically."""
     write_tensors(path, _KIND, teacher.module.state_dict(), **teacher.metadata)
 
 
@@ -160,10 +166,10 @@ def load_small(path: str | Path, norm: str = "running") -> Teacher:
     """Read a teacher that `save_small` wrote.
 
     Raises:
-        InputError: missing, damaged, of another kind or version.
+        InputError: a file that is missing, damaged, of another kind or version.
     """
-    content = read_tensors(path, _KIND)
-    metadata = dict(content.metadata)
+    file = read_tensors(path, _KIND)
+    metadata = dict(file.metadata)
     module = small(metadata["num_classes"], metadata["blocks"], metadata["stem"])
-    module.load_state_dict(dict(content.tensors))
+    module.load_state_dict(dict(file.tensors))
     return Teacher(module, _small_taps(metadata["blocks"]), norm, metadata)

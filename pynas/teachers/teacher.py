@@ -19,9 +19,10 @@ NORMS = ("running", "batch")
 class Teacher(nn.Module):
     """A frozen module whose features at the named submodules (taps) supervise the blocks of a supernet.
 
-    taps: names as in `module.named_modules()`, in order, one per block. norm: "running" uses batch norm's stored
-    statistics, "batch" those of each batch (as DNA's released code rates); the stored ones never change.
-    metadata: what it is, in words for files.
+    taps: names as in `module.named_modules()`, in order, one per block.
+    norm: "running" normalises by batch norm's stored statistics, "batch" by those of each batch (as DNA's released code
+        does when it rates); the stored statistics never change.
+    metadata: the teacher's origin, kept in files.
 
     Raises:
         InputError: an unknown or repeated tap, an unknown norm.
@@ -46,42 +47,42 @@ class Teacher(nn.Module):
         self.taps, self.norm, self.metadata = tuple(taps), norm, {} if metadata is None else metadata
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stay in evaluation mode: a method that holds a teacher may be switched to training."""
+        """Stay in evaluation mode, also where the method that holds the teacher is set to training."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The features at the taps; what comes after the last one is not computed.
+        """Features at the taps; modules after the last tap do not run.
 
         Raises:
-            InputError: a tap that is not reached, gives no tensor, or is changed in place by what follows.
+            InputError: a tap that does not run, gives no tensor, or whose output a later module changes in place.
         """
         return self._run(images, stop=True)[0]
 
     @torch.no_grad()
     def features_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """The features and the module's output in one pass; None for an output that is not `[B, classes]`."""
+        """Features at the taps and the module's logits, in one pass; None for an output that is not `[B, classes]`."""
         features, output = self._run(images, stop=False)
         return features, output if isinstance(output, Tensor) and output.ndim == 2 else None
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """What the whole module gives."""
+        """Output of the whole module."""
         with self._norm_mode():
             return self.module(images)
 
     def feature_shapes(self, image_shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """The shape of each feature without the batch, mostly (C, H, W), for images of `image_shape`."""
+        """Shape of each feature without the batch, mostly (C, H, W), for images of `image_shape` (3, H, W)."""
         return [tuple(feature.shape[1:]) for feature in self(self._blank(image_shape))]
 
     def tail(self, tap: int, image_shape: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        """The part after a tap, as a function from its feature to the module's output; gradients flow through it.
+        """Return the part of the module after a tap, as a differentiable function from the tap's feature to the output.
 
-        It runs the module on two blank images, putting the feature in the place of the tap's output: exact for any
-        module where all information passes through the tap, at the price of the part before it on two images.
+        The function runs the whole module on two blank images and replaces the tap's output by the feature. This is exact
+        where the output depends on the images through the tap alone.
 
         Raises:
-            InputError: information passes by the tap (checked once, on random images).
+            InputError: the output depends on more than the tap (checked here once, on random images).
         """
         name, blank = self.taps[tap], self._blank(image_shape)
 
@@ -98,11 +99,12 @@ class Teacher(nn.Module):
         try:
             with torch.no_grad():
                 same = torch.allclose(resume(feature), whole, rtol=1e-4, atol=1e-5)
-        except RuntimeError:  # the shapes of what passes by do not fit
+        except RuntimeError:  # shapes of a path around the tap do not fit
             same = False
         if not same:
             raise InputError(
-                f"[teacher] expected all information to pass through {name!r}, got an output that needs more"
+                f"[teacher] expected all information to pass through {name!r}, got an output that needs more; "
+                "choose another tap"
             )
         return resume
 
@@ -126,10 +128,11 @@ class Teacher(nn.Module):
             output = self.module(images)
         for tap in self.taps:
             if tap not in features:
-                raise InputError(f"[teacher] expected every tap to be reached, got nothing at {tap!r}")
+                raise InputError(f"[teacher] expected every tap to run, got nothing at {tap!r}; name other taps")
             if features[tap]._version != versions[tap]:
                 raise InputError(
-                    f"[teacher] expected features that last, got {tap!r} changed in place; tap what follows"
+                    f"[teacher] expected features that stay unchanged, got {tap!r} changed in place; tap the module that "
+                    "changes it"
                 )
         return [features[tap] for tap in self.taps], output
 
@@ -147,7 +150,7 @@ class Teacher(nn.Module):
 
     @contextmanager
     def _norm_mode(self) -> Iterator[None]:
-        """Batch statistics without touching the stored ones: in training, but tracking nothing."""
+        """Where `norm` is "batch", let batch norms use batch statistics for a while, and keep the stored ones unchanged."""
         norms = [m for m in self.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         tracked = [(norm, norm.track_running_stats) for norm in norms if self.norm == "batch"]
         for norm, _ in tracked:
@@ -160,4 +163,4 @@ class Teacher(nn.Module):
 
 
 class _Done(Exception):
-    """All taps are reached."""
+    """Raised at the last tap, to stop the forward pass."""

@@ -1,4 +1,4 @@
-"""An image folder on disk."""
+"""Fixture: a folder of images on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def make_folder() -> Callable[..., Path]:
-    """Writes train/CLASS/i.png and val/CLASS/i.png of random pixels and several sizes."""
+    """Return a function that writes train/CLASS/i.png and val/CLASS/i.png of random pixels and several sizes."""
 
     def make(root: Path, classes: tuple[str, ...] = ("ant", "bee"), count: int = 10) -> Path:
         rng = np.random.default_rng(0)

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., 
 
 
 def keep_posterizing(op: Any) -> None:
-    """Let timm's operation give black where no bit is left: Pillow 13 takes that for an error."""
+    """Make timm's posterize give black for 0 bits, where Pillow 13 raises an error."""
     if op.name.startswith("Posterize"):
         original = op.aug_fn
         op.aug_fn = lambda image, bits, **settings: (
@@ -67,7 +67,7 @@ def test_a_policy_in_memory_is_timms_on_each_image(colours: data.ImageData, poli
         cropped = CropFlip(2, True)(batch)
         want = [np.asarray(naive(Image.fromarray(image.permute(1, 2, 0).numpy()))) for image in cropped]
     assert torch.equal(got, torch.from_numpy(np.stack(want)).permute(0, 3, 1, 2))
-    assert len({tuple(row) for row in (got != cropped).flatten(1).tolist()}) > 6  # each image draws for itself
+    assert len({tuple(row) for row in (got != cropped).flatten(1).tolist()}) > 6  # each image has its own draw
 
 
 @pytest.mark.parametrize("policy", POLICIES)

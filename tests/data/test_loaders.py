@@ -1,4 +1,4 @@
-"""Loaders: batches repeat exactly whatever the start, the workers, and the state of the global generators."""
+"""Loaders: batches do not depend on the start, the number of workers, or the state of the global generators."""
 
 from __future__ import annotations
 

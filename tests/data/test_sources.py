@@ -1,4 +1,4 @@
-"""Where images come from: content, split, and every kind of bad input."""
+"""Loading images: content, split, and every kind of bad input."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_bad_names_and_settings() -> None:
 
 
 def write_cifar(root: Path) -> None:
-    """CIFAR-10's own layout, with few and random images."""
+    """Files in the layout of CIFAR-10, with few and random images."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The documentation: tutorials run and are short, what it names exists, and the site builds without a warning."""
+"""The documentation: tutorials run and are short, the names in it exist, and the site builds without a warning."""
 
 import ast
 import importlib
@@ -27,7 +27,7 @@ def lines_of_code(source):
 
 @pytest.fixture
 def registries():
-    """Tutorials register what they define; other tests must not see it."""
+    """Restore the registries that tutorials add to, for the other tests."""
     from pynas.runs.recipes.registry import FLOWS
     from pynas.spaces import SPACES
     from pynas.supernets.build import BUILDERS
@@ -68,7 +68,7 @@ def test_the_space_tutorial(registries, capsys):
     names = run(ROOT / "docs/tutorials/space.md", **fewer)
     found, net = names["found"], names["net"]
     assert net.space.size == 108 and capsys.readouterr().out.startswith("108 ")
-    # The best of all that keep the limit, by looking at each.
+    # The best of all architectures that keep the limit, by enumeration.
     everything = {}
     for first in net.space.paths(0):
         for second in net.space.paths(1):
@@ -90,26 +90,26 @@ def test_the_method_tutorial(registries, tmp_path):
 
     names = run(ROOT / "docs/tutorials/method.md")
     given = {"method": "cosine-dna", "data": "digits", "limit_images": 200, "epochs": 1}
-    this = flows.new_run(tmp_path / "run", given, "cpu")
+    run_of_cosine = flows.new_run(tmp_path / "run", given, "cpu")
     from pynas.runs.estimate import untrained_teacher
 
-    untrained_teacher(this)
-    this.flow.train(this, Show(None))
-    method, _ = this.trained_method()
+    untrained_teacher(run_of_cosine)
+    run_of_cosine.flow.train(run_of_cosine, Show(None))
+    method, _ = run_of_cosine.trained_method()
     assert type(method) is names["CosineDNA"]
-    images, labels = next(iter(this.loader("val")))
+    images, labels = next(iter(run_of_cosine.loader("val")))
     features, _ = method.dna.targets(images)
     # One step's losses against the formula, on the same draws.
     losses = method.train().training_step(images, labels, np.random.default_rng(3))
     rng, method.net = np.random.default_rng(3), method.net.train()
-    for b, cells in enumerate(this.space.blocks):
+    for b, cells in enumerate(run_of_cosine.space.blocks):
         x = method.net.enter(images) if b == 0 else features[b - 1]
         cell = int(rng.integers(len(cells)))
         for layer, k in enumerate(rng.integers(0, cells[cell].counts)):
             x = method.net.layers(b, cell)[layer][k](x)
         cosine = (functional.normalize(x) * functional.normalize(features[b])).sum(1).mean()
         torch.testing.assert_close(losses[f"block_{b + 1}"], (1 - cosine).detach(), rtol=1e-4, atol=1e-4)
-    table = method.eval().rate_block(this.loader("val"), 3, loss="cosine", norm="batch")
+    table = method.eval().rate_block(run_of_cosine.loader("val"), 3, loss="cosine", norm="batch")
     assert len(table[0]) == 16
 
 
@@ -170,7 +170,7 @@ def test_docstrings_hold_no_accidental_links():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs pip install pynas[docs]")
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason='needs pip install ".[docs]"')
 def test_the_site_builds_without_a_warning(tmp_path):
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Exported networks: the supernet's output on their path, and files that come back whole."""
+"""Exported networks: the same output as the supernet, and files that load as they were saved."""
 
 import numpy as np
 import pytest

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pynas.data import ImageData
-from pynas.data.images import Arrays
+from pynas.data import Arrays, ImageData
 from pynas.errors import InputError
 from pynas.export import DEIT, EFFICIENTNET, Retraining, evaluate, retrain
 from pynas.export.recipes import training_loader
@@ -34,7 +33,7 @@ def method(recipe, **options):
 
 
 def test_schedule_of_deit():
-    """5 of 300 epochs up in a line from a thousandth, then a cosine down to a hundredth (1e-5 of 1e-3)."""
+    """For 5 of 300 epochs linear from a thousandth up, then a cosine down to a hundredth (1e-5 of 1e-3)."""
     trained = method(DEIT)
     for step in (0, 10, 49, 50, 100, 1500, 2999):
         if step < 50:
@@ -75,12 +74,12 @@ def test_distillation_against_the_formula(kind):
     trained = method(replace(EFFICIENTNET, drop=0.0), teacher=teacher, distill=0.25, kind=kind, temperature=2.0).eval()
     images, labels = torch.randn(8, 3, 8, 8), torch.arange(8) % 3
     losses = trained.training_step(images, labels, np.random.default_rng(0))
-    student, taught = trained.model(images), teacher.module(images)
+    student, teacher_logits = trained.model(images), teacher.module(images)
     if kind == "soft":
-        p = torch.softmax(taught / 2, 1)
+        p = torch.softmax(teacher_logits / 2, 1)
         expected = (p * (p.log() - torch.log_softmax(student / 2, 1))).sum(1).mean() * 4
     else:
-        expected = functional.cross_entropy(student, taught.argmax(1))
+        expected = functional.cross_entropy(student, teacher_logits.argmax(1))
     torch.testing.assert_close(losses["distillation"], expected.detach())
     gradient = trained.model[0].weight.grad.clone()
     whole = 0.75 * functional.cross_entropy(student, labels, label_smoothing=0.1) + 0.25 * expected
@@ -105,6 +104,7 @@ def test_the_average_follows_the_weights():
     for step in range(1, 4):
         trained.training_step(torch.randn(8, 3, 8, 8), torch.arange(8) % 3, np.random.default_rng(step))
         optimizer.step()
+        trained.after_step(step / 10, 300)
         # timm's warm-up: 1 - step^(-2/3) from the second update on, at most the recipe's decay.
         decay = 0.0 if step == 1 else min(0.5, 1 - step ** (-2 / 3))
         expected = decay * expected + (1 - decay) * trained.model[6].weight.detach()

@@ -1,4 +1,4 @@
-"""The picture of accuracies: what it draws, and what it cannot."""
+"""The figure of accuracies: its lines, and the runs that it refuses."""
 
 import pytest
 from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The figure of a front: both files, with every point on them."""
+"""The figure of a front: both files, with every point."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The page and its parts: whole, self-contained, and showing what they were given."""
+"""The page and its sections: well-formed, self-contained, and with the values they were given."""
 
 import html.parser
 import re
@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.report import page, sections
+from pynas.report.figures import inline, page_style
 from pynas.report.network import Layer, chosen_layers, measured_layers
-from pynas.report.svg import inline, page_style
 from pynas.report.training import read_metrics, training_figure
 from pynas.spaces import Architecture, get
 
@@ -18,7 +18,7 @@ VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 class Reader(html.parser.HTMLParser):
-    """Every element closed in order, every id once, every reference written down."""
+    """HTML parser that checks that elements close in order, and collects tags, ids, references and text."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def read(document):
-    """The document, checked: well-formed, self-contained, without scripts."""
+    """Parse a document; check that it is well-formed, self-contained and without scripts."""
     reader = Reader()
     reader.feed(document)
     reader.close()
@@ -72,9 +72,10 @@ def test_the_check_finds_what_is_wrong(broken):
         read(page.page("t", broken, []))
 
 
-def tables():
+def scores_of_two_blocks():
     rng = np.random.default_rng(0)
-    return [[ScoreTable(rng.random((3, 2)))], [ScoreTable(rng.random((2, 2))), ScoreTable(rng.random(4))]]
+    tables = [[ScoreTable(rng.random((3, 2)))], [ScoreTable(rng.random((2, 2))), ScoreTable(rng.random(4))]]
+    return Scores.product(tables)
 
 
 def test_a_page_of_every_section():
@@ -89,7 +90,7 @@ def test_a_page_of_every_section():
         sections.network_section(layers, "21|1:3", lambda name, value: f"{value:g}"),
         sections.found_section(found, ["madds"], lambda name, value: f"{value:g}"),
         sections.front_section("madds", [(1e6, 1.0), (1.5e6, 0.75)], [(1.5e6, 0.75)], 2e6),
-        sections.scores_section(tables(), architecture),
+        sections.scores_section(scores_of_two_blocks(), architecture),
         sections.ranking_section(scores, accuracy, "a table", {"params": np.array([1.0, 2.0, 3.0, 4.0])}),
         sections.training_section(metrics),
         sections.repeat_section(["pynas run --run 'a b'"], ["torch"]),

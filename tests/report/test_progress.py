@@ -1,4 +1,4 @@
-"""The best-so-far plot: what is drawn, read off the SVG and the axes."""
+"""The figure of best scores so far, read off the SVG and the axes."""
 
 import numpy as np
 import pytest
