@@ -3,54 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pynas.cli import options
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from pynas.tabular import Benchmark, Comparison, Correlation
+    from pynas.tabular import Comparison, Correlation
 
 
 def command(
     bench: Annotated[str, typer.Option(help="nats-size, mbconv-23 or nasbench201.")],
     scores: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="CSV file with the columns architecture and score, or published: BossNAS's. [default: published, "
             "where there are any]"
         ),
     ] = None,
     data: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Accuracies of nasbench201 on: cifar10, cifar100 or imagenet16-120. [default: cifar10]"),
     ] = None,
     higher_is_better: Annotated[
         bool, typer.Option("--higher-is-better", help="The scores are no losses: more is better.")
     ] = False,
     above: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(help="Only architectures above this accuracy, in percent."),
     ] = None,
     without: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Only architectures without these operations, e.g. none,skip_connect."),
     ] = None,
     top: Annotated[float, typer.Option(help="Also among this best part of the architectures.")] = 0.25,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the 95 % intervals.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the random baseline.")] = 0,
     picture: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Where to draw the ranking: .png and .svg are added. [default: correlation-BENCH]"),
     ] = None,
     plot: Annotated[
         str, typer.Option(help="What to draw: ranking (of the scores), or side-by-side (of all predictors, few rows).")
     ] = "ranking",
     beside: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="NAME=FILE.csv of another method's scores, for --plot side-by-side; repeatable."),
     ] = None,
     json: options.Json = False,
@@ -62,6 +60,7 @@ def command(
     from pynas import tabular
     from pynas.cli import display
     from pynas.errors import InputError
+    from pynas.runs.correlate import draw, draw_side_by_side, read_predictor
 
     if plot not in ("ranking", "side-by-side") or (beside and plot == "ranking"):
         raise InputError(f"[correlate] expected --plot ranking, or side-by-side with --beside or without, got {plot!r}")
@@ -70,92 +69,23 @@ def command(
         table = table.where(table.accuracy > above)
     if without is not None:
         table = table.without(*(op.strip() for op in without.split(",")))
-    values, source = _scores(scores, table)
+    predictor = read_predictor(scores, table, not higher_is_better)
     found = tabular.correlate(
-        values, table, lower_is_better=not higher_is_better, top=top, resamples=resamples, seed=seed
+        predictor.values, table, lower_is_better=predictor.lower, top=top, resamples=resamples, seed=seed
     )
-    stem, lower = picture or Path(f"correlation-{bench}"), not higher_is_better
+    stem = picture or Path(f"correlation-{bench}")
     if plot == "side-by-side":
-        pictures = _draw_all(stem, table, values, source, lower, _others(beside, table), seed)
+        pictures = draw_side_by_side(stem, table, predictor, beside, seed)
     else:
-        pictures = _draw(stem, table, found, values, source, lower)
+        pictures = draw(stem, table, found, predictor)
     if json:
         names = [str(path) for path in pictures]
-        display.print_json({"scores": source, "lower_is_better": not higher_is_better, "source": table.source,
+        display.print_json({"scores": predictor.source, "lower_is_better": predictor.lower, "source": table.source,
                             **found.as_dict(), "pictures": names})  # fmt: skip
         return
-    _print(found, source)
+    _print(found, predictor.source)
     display.say(f"Accuracies: {table.source}.")
     display.say(f"Drawn in {', '.join(map(str, pictures))}")
-
-
-def _scores(wish: str | None, bench: Benchmark) -> tuple[np.ndarray | None, str | None]:
-    """The scores that were asked for, and where they come from."""
-    from pynas import tabular
-    from pynas.errors import InputError
-
-    if wish not in (None, "published"):
-        return tabular.read_scores(wish, bench), wish
-    published = tabular.published_scores(bench)
-    if published is None and wish is not None:
-        raise InputError(f"[correlate] expected --scores FILE.csv for {bench.name}, for which none are published, "
-                         "got 'published'")  # fmt: skip
-    return published, None if published is None else "published by BossNAS"
-
-
-def _draw(
-    stem: Path, bench: Benchmark, found: Comparison, values: np.ndarray | None, source: str | None, lower: bool
-) -> list[Path]:
-    """The scores' ranking, or without scores that of the first baseline."""
-    import numpy as np
-
-    from pynas import tabular
-    from pynas.report import draw_ranking
-
-    label, name = "score", next(iter(found.everything))
-    if values is None:
-        values, lower, label = tabular.baselines(bench)[name], False, tabular.LABELS[name]
-    rated, shown = ~np.isnan(values), found.everything[name]
-    title = (f"{bench.name}: {source or label}, {found.count:,} architectures\n"
-             f"Kendall τ {shown.tau:.3f}   Spearman ρ {shown.rho:.3f}   Pearson R {shown.r:.3f}")  # fmt: skip
-    return draw_ranking(stem, values[rated], bench.accuracy[rated], lower_is_better=lower, title=title,
-                        score_label=label, data_label=bench.data)  # fmt: skip
-
-
-def _others(given: list[str] | None, bench: Benchmark) -> dict[str, np.ndarray]:
-    """Other methods' scores by name."""
-    from pynas import tabular
-    from pynas.errors import InputError
-
-    found = {}
-    for text in given or []:
-        name, equals, path = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"[correlate] expected --beside NAME=FILE.csv, got {text!r}")
-        found[name] = tabular.read_scores(path, bench)
-    return found
-
-
-def _draw_all(
-    stem: Path,
-    bench: Benchmark,
-    values: np.ndarray | None,
-    source: str | None,
-    lower: bool,
-    others: dict[str, np.ndarray],
-    seed: int,
-) -> list[Path]:
-    """The scores', the other methods' and the baselines' rankings."""
-    from pynas import tabular
-    from pynas.report import draw_rankings
-
-    sign = 1 if lower else -1
-    predictors = {} if values is None else {source or "scores": sign * values}
-    predictors |= {name: sign * other for name, other in others.items()}
-    predictors |= {tabular.LABELS[name]: -more for name, more in tabular.baselines(bench, seed).items()}
-    return draw_rankings(
-        stem, predictors, bench.accuracy, title=f"{bench.name} ({bench.data}), {len(bench)} architectures"
-    )
 
 
 def _print(found: Comparison, source: str | None) -> None:

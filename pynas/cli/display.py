@@ -1,104 +1,63 @@
-"""What the user sees: progress on stderr, tables or JSON on stdout."""
+"""Progress on stderr, tables or JSON on stdout."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pynas.costs import UNITS
-from pynas.runs.quantities import show
-from pynas.train import Step
+from pynas.runs.progress import Progress, Update
+from pynas.runs.quantities import show, show_cost
+from pynas.runs.tensorboard import TensorBoard
 
 out, err = Console(), Console(stderr=True)
 
 
 @contextlib.contextmanager
-def progress_bar(visible: bool = True) -> Iterator[Progress]:
-    """Bars with counts, time so far and time to go."""
+def bars(visible: bool = True) -> Iterator[rich.progress.Progress]:
+    """Show progress bars with counts, time so far and time to go."""
     columns = (TextColumn("{task.description:<14}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
-    with Progress(*columns, console=err, disable=not visible) as progress:
-        yield progress
+    with rich.progress.Progress(*columns, console=err, disable=not visible) as shown:
+        yield shown
 
 
-class StepLog(Protocol):
-    """Something that hears of every step of the trainings it is asked to follow."""
+def progress(shown: rich.progress.Progress, tensorboard: Path | None = None) -> Progress:
+    """Return a run's progress as bars; with the run's folder, TensorBoard logs in its `tensorboard` too."""
 
-    def steps(self, what: str) -> Callable[[Step], None]:
-        """For the steps of one training, by its name."""
-
-
-class Show:
-    """Makes what the stages report their progress to: bars on `progress`, or nothing where it is None; steps also to `log`."""
-
-    def __init__(self, progress: Progress | None, log: StepLog | None = None) -> None:
-        self._progress, self._log = progress, log
-
-    def teacher(self, what: str = "train teacher") -> Callable[[int, int, float], None] | None:
-        """For (epochs done, epochs, mean loss)."""
-        update = self._bar(what)
-        return update and (lambda done, epochs, loss: update(done, epochs, f"loss {loss:.3f}"))
-
-    def steps(self, what: str = "train supernet") -> Callable[[Step], None] | None:
-        """For the steps of a training."""
-        update = self._bar(what)
-        log = self._log.steps(what) if self._log is not None else None
-
-        def report(step: Step) -> None:
-            if update is not None:
-                update(step.step, step.steps, f"epoch {step.epoch}, loss {sum(step.losses.values()):.3f}")
-            if log is not None:
-                log(step)
-
-        return report if update or log else None
-
-    def paths(self, what: str = "rate paths") -> Callable[[int, int], None] | None:
-        """For (path evaluations done, in all)."""
-        update = self._bar(what)
-        return update and (lambda done, total: update(done, total, ""))
-
-    def images(self, what: str = "score images") -> Callable[[int, int], None] | None:
-        """For (images done, in all)."""
-        return self.paths(what)
-
-    def _bar(self, what: str) -> Callable[[int, int, str], None] | None:
-        """A bar that is added when it first moves."""
-        progress = self._progress
+    def bar(name: str) -> Update:
         tasks: list[Any] = []
-        if progress is None:
-            return None
 
         def update(done: int, total: int, note: str) -> None:
-            if not tasks:
-                tasks.append(progress.add_task(what, total=total, note=""))
-            progress.update(tasks[0], completed=done, total=total, note=note)
+            if not tasks:  # the bar is added when it first moves
+                tasks.append(shown.add_task(name, total=total, note=""))
+            shown.update(tasks[0], completed=done, total=total, note=note)
 
         return update
 
+    return Progress(bar, None if tensorboard is None else TensorBoard(tensorboard / "tensorboard").log)
+
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     print(json.dumps(content, indent=2))
 
 
 def say(text: str) -> None:
-    """A line that is not broken, so that paths can be copied."""
+    """Print a line that is not broken, so that paths can be copied."""
     out.print(text, soft_wrap=True, highlight=False)
 
 
-def show_cost(name: str, value: float) -> str:
-    """A cost with its unit or suffix."""
-    return f"{value:.3f} ms" if name == "latency" else show(value)
-
-
 def print_found(content: Mapping[str, Any]) -> None:
-    """The architectures that a search found."""
+    """Print the architectures that a search found."""
     limits = [f"{name} <= {show_cost(name, value)}" for name, value in content["limits"].items()]
     limits += [f"{name} >= {show_cost(name, value)}" for name, value in content["at_least"].items()]
     note = " (default: half way between least and most)" if content["limits_by_default"] else ""
@@ -135,8 +94,15 @@ def print_found(content: Mapping[str, Any]) -> None:
         )
 
 
+def print_fitted(fitted: Mapping[str, Any]) -> None:
+    """Print block weights that were fitted to trained networks."""
+    say(f"Weights {', '.join(f'{w:.3f}' for w in fitted['weights'])}, fitted to {fitted['networks']} nets: tau "
+        f"{fitted['tau']:.3f}, of each net left out {fitted['left_out_tau']:.3f}; with equal weights "
+        f"{fitted['uniform_tau']:.3f}")  # fmt: skip
+
+
 def print_preferred(content: Mapping[str, Any]) -> None:
-    """The preferred architectures of a space."""
+    """Print the preferred architectures of a space."""
     cost = content["cost"]
     table = Table(
         title=f"Preferred architectures of {content['space_size']:,}, {content['metadata']['top']} per interval"
@@ -152,21 +118,21 @@ def print_preferred(content: Mapping[str, Any]) -> None:
     for entry in content["architectures"]:
         bounds = [show_cost(cost, bound) for bound in entry["interval"]]
         costs = (show_cost(name, entry[name]) for name in names)
-        table.add_row(*bounds, *costs, *(_said(entry[word]) for word in words), f"{entry['snip']:.5g}")
+        table.add_row(*bounds, *costs, *(_written(entry[word]) for word in words), f"{entry['snip']:.5g}")
     out.print(table)
     seconds = content["seconds"]
     say(f"Selected in {seconds['selection']:.2f} s after a backward pass of {seconds['backward']:.1f} s.")
 
 
-def _said(value: Any) -> str:
-    """A number, or numbers in a row."""
+def _written(value: Any) -> str:
+    """Write a number, or numbers in a row."""
     if isinstance(value, list):
-        return " ".join(map(_said, value))
+        return " ".join(map(_written, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def print_estimate(content: Mapping[str, Any]) -> None:
-    """What a dry run found out."""
+    """Print the estimate of a dry run."""
     images, costs = content["images"], content["costs"]
     table = Table(title=f"{content['method']} on {content['space']}, {content['device']}", show_header=False)
     paths = " ".join(f"{count:,}" for count in content["paths_per_block"])
@@ -187,7 +153,7 @@ def print_estimate(content: Mapping[str, Any]) -> None:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that suits it."""
+    """Write seconds in the unit that suits them."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -195,7 +161,7 @@ def duration(seconds: float) -> str:
 
 
 def print_exported(content: Mapping[str, Any]) -> None:
-    """A network that was taken out."""
+    """Print the network that was taken out."""
     say(
         f"Exported {content['architecture']} with the supernet's weights: {content['test_accuracy']:.2%} top-1 on the "
         f"test images, {show(content['params'])} parameters, {show(content['madds'])} MAdds -> {content['file']}"

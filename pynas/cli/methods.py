@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from pynas.cli import options
@@ -16,13 +15,12 @@ def command(json: options.Json = False) -> None:
     from rich.table import Table
 
     from pynas.cli import display
-    from pynas.runs.recipes.registry import FLOWS
+    from pynas.runs import METHODS
 
     content: dict[str, dict[str, Any]] = {}
-    for name, flow in FLOWS.items():
-        what = (inspect.getdoc(flow.method) or "").partition("\n")[0]
-        given = {option: str(default) for option, default in flow.options.items()}
-        content[name] = {"what": what, "space": flow.space, "options": given}
+    for name, recipe in METHODS.items():
+        defaults = {option: str(default) for option, default in recipe.options().names.items()}
+        content[name] = {"what": recipe.summary, "space": recipe.defaults.space, "options": defaults}
     if json:
         display.print_json(content)
         return
@@ -30,6 +28,6 @@ def command(json: options.Json = False) -> None:
     for heading in ("method", "what", "default space", "options"):
         table.add_column(heading)
     for name, method in content.items():
-        defaults = ", ".join(f"{option}={default}" for option, default in method["options"].items())
-        table.add_row(name, method["what"], method["space"], defaults)
+        listed = ", ".join(f"{option}={default}" for option, default in method["options"].items())
+        table.add_row(name, method["what"], method["space"], listed)
     display.out.print(table)

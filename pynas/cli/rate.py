@@ -17,17 +17,23 @@ def command(
     Example: `pynas rate --run runs/digits`, shared: `torchrun --nproc-per-node 2 -m -- pynas rate --run runs/digits`
     """
     from pynas.cli import display
-    from pynas.runs import stages
-    from pynas.runs.recipes import registry as flows
+    from pynas.runs import load
+    from pynas.runs.processes import process_group
+    from pynas.train.team import is_first_process
 
-    this = flows.old_run(run, device)
-    with stages.processes(this.device, run), display.progress_bar(stages.is_first_process()) as progress:
-        tables = this.flow.rate(this, loss or this.flow.loss, norm or this.flow.norm, display.Show(progress))
-        if not stages.is_first_process():
+    opened = load(run, device)
+    with process_group(opened.device, run), display.bars(is_first_process()) as bars:
+        opened.progress = display.progress(bars)
+        scores = opened.rate(loss, norm)
+        if not is_first_process():
             return
     blocks = [
-        {"block": b + 1, "paths": sum(map(len, cells)), "best": min(table.best()[0][1] for table in cells)}
-        for b, cells in enumerate(tables)
+        {
+            "block": b + 1,
+            "paths": sum(map(len, cells)),
+            "best": min(table.best()[0][1] for table in cells if len(table)),
+        }
+        for b, cells in enumerate(scores or ())
     ]
     if json:
         display.print_json({"run": str(run), "blocks": blocks})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -13,11 +13,11 @@ from pynas.cli import options
 def command(
     run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")],
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Where the page goes. [default: RUN/report.html]", show_default=False),
     ] = None,
     truth: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             help="CSV file with the columns architecture and accuracy (%): what networks reached when trained alone. "
             "[default: the published ones of the space, where there are any]",
@@ -32,9 +32,9 @@ def command(
     """
     from pynas.cli import display
     from pynas.files import write_text
-    from pynas.runs import report as reporting
+    from pynas.runs.report import run_page
 
-    title, html, sections = reporting.run_page(run, truth)
+    title, html, sections = run_page(run, truth)
     path = output or run / "report.html"
     write_text(path, html)
     if json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ def command(
     run: options.RunFolder,
     recipe: Annotated[str, typer.Option(help="deit (AdamW, cosine) or efficientnet (RMSprop, steps).")] = "deit",
     architecture: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="Which one, in its string form. [default: the exported one, else the best found]", show_default=False
         ),
@@ -21,9 +21,9 @@ def command(
     start: Annotated[
         str, typer.Option("--from", help="scratch, or inherited: the supernet's weights, as `pynas export` wrote them.")
     ] = "scratch",
-    epochs: Annotated[Optional[int], typer.Option(help="[default: the recipe's]", show_default=False)] = None,  # noqa: UP045
+    epochs: Annotated[int | None, typer.Option(help="[default: the recipe's]", show_default=False)] = None,
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="The learning rate follows in proportion. [default: the recipe's]", show_default=False),
     ] = None,
     distill: Annotated[float, typer.Option(help="Weight of the run's teacher in the loss, 0 to 1.")] = 0.0,
@@ -42,15 +42,18 @@ def command(
     Example: `pynas retrain --run runs/digits --recipe efficientnet --epochs 30 --batch-size 128 --distill 0.5`
     """
     from pynas.cli import display
+    from pynas.runs import load
     from pynas.runs import retrain as retraining
-    from pynas.runs import stages
-    from pynas.runs.recipes import registry as flows
+    from pynas.runs.processes import process_group
+    from pynas.train.team import is_first_process
 
-    wishes = retraining.Wishes(recipe, architecture, start, epochs, batch_size, distill, kind, temperature, amp)
-    this = flows.old_run(run, device)
-    with stages.processes(this.device, run), display.progress_bar(stages.is_first_process()) as progress:
-        content = retraining.retrain_found(this, wishes, workers, display.Show(progress))
-        if not stages.is_first_process():
+    request = retraining.Request(recipe=recipe, architecture=architecture, start=start, epochs=epochs, batch_size=batch_size,
+                                 distill=distill, distill_kind=kind, temperature=temperature, amp=amp)  # fmt: skip
+    opened = load(run, device)
+    with process_group(opened.device, run), display.bars(is_first_process()) as bars:
+        opened.progress = display.progress(bars)
+        content = retraining.retrain(opened, request, workers)
+        if not is_first_process():
             return
     if json:
         display.print_json(content)

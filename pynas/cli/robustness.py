@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +23,7 @@ def command(
     fractions: Annotated[str, typer.Option(help="Shares of the training images, separated by commas.")] = "0.25,0.5,1",
     sample: Annotated[int, typer.Option(min=2, help="Architectures whose ranks are compared.")] = 1000,
     truth: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="CSV file (architecture, accuracy) of trained nets: also how well each run ranks these."),
     ] = None,
     loss: options.Loss = None,
@@ -42,40 +41,22 @@ def command(
     Example: `pynas robustness --space mbconv-mini --data digits --seeds 3 --fractions 0.25,0.5,1`
     """
     from pynas.cli import display
-    from pynas.cli.search import counted_limits
-    from pynas.files import header, write_json
-    from pynas.report.figures import save_figure
-    from pynas.report.robustness import robustness_figure
+    from pynas.runs import create
     from pynas.runs.quantities import numbers
-    from pynas.runs.recipes import registry as flows
-    from pynas.runs.report import read_truth
-    from pynas.runs.robustness import rated_variant, variants
-    from pynas.runs.search import half_way
+    from pynas.runs.robustness import check_robustness
     from pynas.runs.settings import method_options
-    from pynas.runs.stages import costs
-    from pynas.tabular.robustness import compare_runs
 
-    given = {"method": "dna", "space": space, "data": data, "teacher": teacher, "epochs": epochs,
-             "batch_size": batch_size, "seed": seed, "options": method_options(option)}  # fmt: skip
-    base = flows.new_run(run, given, device)
-    accuracies = None if truth is None else read_truth(truth, base.space)
-    chosen = variants(base.settings.seed, seeds, numbers(fractions) or [1.0])
-    with display.progress_bar() as progress:
-        how = (loss or base.flow.loss, norm or base.flow.norm, display.Show(progress))
-        tables = {variant.name: rated_variant(base, variant, *how) for variant in chosen}
-    table = costs(base)
-    limits = counted_limits(max_madds, max_params) or {"madds": half_way(base.space, table, "madds")}
-    compared = compare_runs(tables, base.space, table, limits, sample, accuracies)
-    content = header("pynas.robustness", space=base.space.name, data=base.data.fingerprint) | {
-        "loss": how[0], "norm": how[1], "limits": limits, "sample": sample,
-        "runs": [asdict(each) for each in compared.runs], "tau": compared.tau}  # fmt: skip
-    write_json(base.folder / "robustness.json", content)
-    pictures = save_figure(robustness_figure(list(tables), compared.totals, compared.tau), base.folder / "robustness")
+    base = create(run, device=device, method="dna", space=space, data=data, teacher=teacher, epochs=epochs,
+                  batch_size=batch_size, seed=seed, options=method_options(option))  # fmt: skip
+    limits = options.limits(madds=max_madds, params=max_params)
+    with display.bars() as bars:
+        base.progress = display.progress(bars)
+        content = check_robustness(base, seeds, numbers(fractions) or [1.0], sample, truth, loss, norm, limits)
     if json:
         display.print_json({"run": str(base.folder), **content})
         return
     _print(content)
-    display.say(f"Written to {base.folder / 'robustness.json'}, drawn in {pictures[0]}")
+    display.say(f"Written to {base.folder / 'robustness.json'}, drawn in {base.folder / content['pictures'][0]}")
 
 
 def _print(content: dict[str, Any]) -> None:

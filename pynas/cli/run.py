@@ -38,32 +38,27 @@ def command(
     """
     named = dict(locals())
     from pynas.cli import display
-    from pynas.cli.search import counted_limits
-    from pynas.runs import search as finding
-    from pynas.runs import stages
-    from pynas.runs.recipes import registry as flows
-    from pynas.runs.settings import named_settings
-    from pynas.runs.tensorboard import TensorBoard
+    from pynas.runs import create, processes
 
+    settings, limits = options.settings(named), options.limits(madds=max_madds, params=max_params)
     if dry_run:
-        from pynas.runs.estimate import dry_run as estimate
+        from pynas.runs.estimate import estimate
+        from pynas.runs.folders import wanted_settings
 
-        content = estimate(run, named_settings(named), device)
+        content = estimate(wanted_settings(run, settings), device)
         (display.print_json if json else display.print_estimate)(content)
         return
-    stages.check_alone("run")
-    wishes = finding.Wishes(counted_limits(max_madds, max_params), top_k=top_k)
-    this = flows.new_run(run, named_settings(named), device)
-    log = TensorBoard(this.folder / "tensorboard") if tensorboard else None
-    with display.progress_bar() as progress:
-        show = display.Show(progress, log)
-        this.flow.train(this, show)
-        this.flow.rate(this, this.flow.loss, this.flow.norm, show)
-    found = this.flow.find(this, wishes)
-    exported = this.flow.export(this, None)
+    processes.check_alone("run")
+    opened = create(run, device=device, **settings)
+    with display.bars() as bars:
+        opened.progress = display.progress(bars, opened.folder if tensorboard else None)
+        opened.train()
+        opened.rate()
+        found = opened.search(limits, top_k=top_k)
+        exported = opened.export()
     if json:
-        display.print_json({"run": str(this.folder), "search": found, "exported": exported})
+        display.print_json({"run": str(opened.folder), "search": found, "exported": exported})
         return
     display.print_found(found)
     display.print_exported(exported)
-    display.say(f"Everything is in {this.folder}")
+    display.say(f"Everything is in {opened.folder}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -18,15 +18,15 @@ def command(
     top: Annotated[int, typer.Option(min=1, help="How many architectures of each interval.")] = 1,
     cost: Annotated[str, typer.Option(help="params, madds, memory or latency (measured on --device).")] = "params",
     start: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Only intervals that begin here or above. [default: all]", show_default=False),
     ] = None,
     stop: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Only intervals that begin below. [default: all]", show_default=False),
     ] = None,
     normaliser: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="Scores among isomers: layer (eq. 13), or balance (the released code's); not for convolutional spaces. "
             "[default: layer]",
@@ -34,7 +34,7 @@ def command(
         ),
     ] = None,
     allocation: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="Best isomers: exact, or the paper's greedy; not for convolutional spaces. [default: exact]",
             show_default=False,
@@ -42,13 +42,13 @@ def command(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images of the one backward pass.")] = 64,
     data: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Images with labels to score with. [default: random images, no labels]", show_default=False),
     ] = None,
     classes: Annotated[int, typer.Option(min=1, help="Classes of the network.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and images.")] = 0,
     run: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder for preferred.json. [default: runs/select-SPACE]", show_default=False),
     ] = None,
     device: options.Device = "auto",
@@ -60,18 +60,20 @@ def command(
     """
     from pynas.cli import display
     from pynas.runs import select as selecting
-    from pynas.runs.quantities import milliseconds, quantity
-    from pynas.runs.stages import choose_device
+    from pynas.runs.processes import choose_device
+    from pynas.runs.quantities import cost as read
     from pynas.spaces import get
 
-    read = milliseconds if cost == "latency" else quantity
-    first, last = (None if text is None else read(text) for text in (start, stop))
-    wish = selecting.Selection(read(interval), cost, top, normaliser, allocation, first, last, images, data, seed)
+    first, last = (None if text is None else read(cost, text) for text in (start, stop))
+    selection = selecting.Selection(interval=read(cost, interval), cost=cost, top=top, normaliser=normaliser,
+                                    allocation=allocation, start=first, stop=last, images=images, data=data,
+                                    seed=seed)  # fmt: skip
     net = selecting.fresh_net(get(space), classes, seed)
-    with display.progress_bar() as progress:
-        found, seconds = selecting.preferred_space(net, wish, choose_device(device), display.Show(progress).images())
+    with display.bars() as bars:
+        report = display.progress(bars).count("score images")
+        preferred, seconds = selecting.preferred_space(net, selection, choose_device(device), report)
     folder = run or Path("runs") / f"select-{space}"
-    content = selecting.save(folder, found, seconds)
+    content = selecting.save(folder, preferred, seconds)
     if json:
         display.print_json(content)
         return

@@ -33,22 +33,18 @@ def command(
     """
     named = dict(locals())
     from pynas.cli import display
-    from pynas.runs import stages
-    from pynas.runs.recipes import registry as flows
-    from pynas.runs.settings import named_settings
-    from pynas.runs.tensorboard import TensorBoard
+    from pynas.runs import create
+    from pynas.runs.processes import choose_device, first_process_first, process_group
+    from pynas.train.team import is_first_process
 
-    with (
-        stages.processes(stages.choose_device(device), run),
-        display.progress_bar(stages.is_first_process()) as progress,
-    ):
-        with stages.first_process_first():
-            this = flows.new_run(run, named_settings(named), device, spread)
-        log = TensorBoard(this.folder / "tensorboard") if tensorboard and stages.is_first_process() else None
-        this.flow.train(this, display.Show(progress, log))
-        if not stages.is_first_process():
+    with process_group(choose_device(device), run), display.bars(is_first_process()) as bars:
+        with first_process_first():
+            opened = create(run, device=device, spread=spread, **options.settings(named))
+        opened.progress = display.progress(bars, opened.folder if tensorboard and is_first_process() else None)
+        opened.train()
+        if not is_first_process():
             return
     if json:
-        display.print_json({"run": str(this.folder)})
+        display.print_json({"run": str(opened.folder)})
     else:
-        display.say(f"Trained; next: pynas rate --run {this.folder}")
+        display.say(f"Trained; next: pynas rate --run {opened.folder}")

@@ -1,24 +1,23 @@
-"""The command lines that give a run's results again, from what its files say."""
+"""Command lines that repeat a run, from its files."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-from pynas.runs.settings import Settings
 from pynas.costs.count import NAMES
+from pynas.runs.settings import Settings
 
 # Costs that need no file of the user's.
 _KNOWN = {*NAMES, "latency"}
 
 
 def train_command(settings: Settings, folder: str) -> str:
-    """`pynas train` with every setting, defaults too: they may change between versions."""
+    """Return `pynas train` with every setting, the defaults too, as these may change between versions."""
     words = ["pynas", "train", "--run", folder]
-    for name, value in asdict(settings).items():
+    for name, value in settings.model_dump().items():
         option = f"--{name.replace('_', '-')}"
         if value is None:
             continue
@@ -33,7 +32,7 @@ def train_command(settings: Settings, folder: str) -> str:
 
 
 def rate_command(metadata: Mapping[str, Any], folder: str) -> str:
-    """`pynas rate` from what a block's scores were made from."""
+    """Return `pynas rate` from the scores' metadata."""
     words = ["pynas", "rate", "--run", folder]
     for name in ("loss", "norm"):
         if name in metadata:
@@ -42,7 +41,7 @@ def rate_command(metadata: Mapping[str, Any], folder: str) -> str:
 
 
 def search_command(content: Mapping[str, Any], folder: str) -> str:
-    """`pynas search` from search.json."""
+    """Return `pynas search` from search.json."""
     words = ["pynas", "search", folder]
     for option, name in (("--limit", "limits"), ("--at-least", "at_least")):
         for cost, value in content[name].items():
@@ -57,5 +56,5 @@ def search_command(content: Mapping[str, Any], folder: str) -> str:
 
 
 def export_command(architecture: str, folder: str) -> str:
-    """`pynas export` of one architecture."""
+    """Return `pynas export` of one architecture."""
     return shlex.join(["pynas", "export", "--run", folder, "--architecture", architecture])

@@ -1,108 +1,158 @@
-"""Every architecture of a rated space with its score, and how well the scores rank published accuracies."""
+"""How well scores rank published accuracies: of a run, or of a file, beside what trivial baselines reach."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pynas import tabular
-from pynas.runs.search import rated
-from pynas.runs.stages import Run
+from pynas.errors import InputError
 from pynas.files import header, write_json, write_text
-from pynas.rating import ScoreTable
-from pynas.rating.scores import load_block
-from pynas.report import draw_convergence, draw_ranking
-from pynas.spaces import Architecture, Choice, Space
+from pynas.rating import Scores
+from pynas.report import draw_convergence, draw_ranking, draw_rankings
+from pynas.runs.rate import load_scores, scores_folder
+from pynas.runs.run import Run
+from pynas.spaces import Space
 
 CORRELATION = "pynas.correlation"
 # Spaces of more architectures are not listed one by one.
 MOST = 100_000
 # Benchmarks that hold accuracies of a space of another name.
 BENCHMARKS = {"mbconv-boss": "mbconv-23"}
-_SHOWN = {"tau": "Kendall τ", "rho": "Spearman ρ", "r": "Pearson R"}
-
-Tables = Sequence[Sequence[ScoreTable]]
-
-
-def architectures(space: Space, before: tuple[Choice, ...] = (), state: Hashable = None) -> Iterator[Architecture]:
-    """All architectures of a space, block after block in the order of its choices."""
-    return space.architectures()
-
-
-def scores_of(tables: Tables, found: Iterable[Architecture]) -> np.ndarray:
-    """The sum of the blocks' scores of each architecture `[N]`; NaN where a path was not rated."""
-    return np.array([sum(tables[b][c.cell][c.path] for b, c in enumerate(architecture)) for architecture in found])
+_LABELS = {"tau": "Kendall τ", "rho": "Spearman ρ", "r": "Pearson R"}
 
 
 def bench_of(space: Space) -> tabular.Benchmark | None:
-    """The published accuracies of a space's architectures, where there are any."""
+    """Return the published accuracies of a space's architectures, None where there are none."""
     name = BENCHMARKS.get(space.name, space.name)
     return tabular.load(name) if name in tabular.BENCHMARKS else None
 
 
-def bench_scores(space: Space, tables: Tables, bench: tabular.Benchmark) -> np.ndarray:
-    """The score of every row of a benchmark, NaN where there is none."""
-    return scores_of(tables, map(space.parse, bench.architectures))
+def bench_scores(scores: Scores, bench: tabular.Benchmark) -> np.ndarray:
+    """Return the score of every row of a benchmark, NaN where a path was not rated."""
+    return scores.total(map(scores.space.parse, bench.architectures))
 
 
 def rank(run: Run) -> dict[str, Any]:
     """Write ranking.csv (best first), and where accuracies are published the correlations and their pictures."""
-    tables = rated(run)
+    scores = load_scores(run)
     content: dict[str, Any] = {}
     if run.space.size <= MOST:
-        found = list(architectures(run.space))
-        scores = scores_of(tables, found)
-        order = np.argsort(scores, kind="stable")[: int((~np.isnan(scores)).sum())].tolist()
-        lines = [f"{run.space.format(found[i])},{float(scores[i])!r}" for i in order]
+        architectures = list(run.space.architectures())
+        total = scores.total(architectures)
+        order = np.argsort(total, kind="stable")[: int((~np.isnan(total)).sum())].tolist()
+        lines = [f"{run.space.format(architectures[i])},{float(total[i])!r}" for i in order]
         write_text(run.folder / "ranking.csv", "\n".join(["architecture,score", *lines]) + "\n")
         content["ranking"] = {"file": str(run.folder / "ranking.csv"), "architectures": len(lines)}
     bench = bench_of(run.space)
     if bench is not None:
-        content["correlation"] = compare(run, tables, bench)
+        content["correlation"] = compare(run, scores, bench)
     return content
 
 
-def compare(run: Run, tables: Tables, bench: tabular.Benchmark, top: float = 0.25) -> dict[str, Any] | None:
-    """Rank correlations of the scores and of the trivial baselines, at the end and after each epoch that was rated.
+def compare(run: Run, scores: Scores, bench: tabular.Benchmark, top: float = 0.25) -> dict[str, Any] | None:
+    """Correlate the scores and the trivial baselines, at the end and after each epoch that was rated.
 
     Writes correlation.json, ranking.png and .svg (figure 6), and convergence.png and .svg (figure 9).
     """
-    scores = bench_scores(run.space, tables, bench)
-    if (~np.isnan(scores)).sum() < 3:
+    total = bench_scores(scores, bench)
+    rated = ~np.isnan(total)
+    if rated.sum() < 3:
         return None
-    found = tabular.correlate(scores, bench, top=top, resamples=200, seed=run.settings.seed)
-    epochs: dict[int, dict[str, float]] = {}
-    for epoch, some in epoch_tables(run):
-        at = tabular.correlate(bench_scores(run.space, some, bench), bench, top=top, resamples=1)
-        epochs[epoch] = {name: getattr(at, name) for name in _SHOWN}
-    epochs[run.settings.epochs] = {name: getattr(found, name) for name in _SHOWN}
-    known = ~np.isnan(scores)
-    title = f"{run.settings.method} on {run.space.name}, {run.settings.data}: {found.count:,} architectures"
-    shown = "   ".join(f"{label} {epochs[run.settings.epochs][name]:.3f}" for name, label in _SHOWN.items())
-    files = draw_ranking(run.folder / "ranking", scores[known], bench.accuracy[known], title=f"{title}\n{shown}",
+    final = tabular.correlate(total, bench, top=top, resamples=200, seed=run.settings.seed)
+    epochs = {
+        epoch: _coefficients(tabular.correlate(bench_scores(some, bench), bench, top=top, resamples=1))
+        for epoch, some in epoch_scores(run)
+    }
+    epochs[run.settings.epochs] = _coefficients(final)
+    title = f"{run.settings.method} on {run.space.name}, {run.settings.data}: {final.count:,} architectures"
+    shown = "   ".join(f"{label} {epochs[run.settings.epochs][name]:.3f}" for name, label in _LABELS.items())
+    files = draw_ranking(run.folder / "ranking", total[rated], bench.accuracy[rated], title=f"{title}\n{shown}",
                          data_label=bench.data)  # fmt: skip
     if len(epochs) > 1:
-        ordered = sorted(epochs)
-        lines = {label: [epochs[epoch][name] for epoch in ordered] for name, label in _SHOWN.items()}
-        files += draw_convergence(run.folder / "convergence", ordered, lines, title)
-    content = {**found.as_dict(), "source": bench.source, "epochs": {str(e): epochs[e] for e in sorted(epochs)},
+        lines = {label: [epochs[epoch][name] for epoch in sorted(epochs)] for name, label in _LABELS.items()}
+        files += draw_convergence(run.folder / "convergence", sorted(epochs), lines, title)
+    content = {**final.as_dict(), "source": bench.source, "epochs": {str(e): epochs[e] for e in sorted(epochs)},
                "pictures": [path.name for path in files]}  # fmt: skip
     write_json(run.folder / "correlation.json", header(CORRELATION, space=run.space.name) | content)
     return content
 
 
-def epoch_tables(run: Run) -> Iterator[tuple[int, list[list[ScoreTable]]]]:
-    """Per epoch at which all blocks were rated, their score tables."""
-    for folder in sorted((run.folder / "scores").glob("epoch_*"), key=_epoch):
-        files = [folder / f"block_{b + 1}.npz" for b in range(len(run.space))]
-        if _epoch(folder) < run.settings.epochs and all(map(Path.exists, files)):
-            yield _epoch(folder), [load_block(file)[0] for file in files]
+def _coefficients(comparison: Any) -> dict[str, float]:
+    return {name: getattr(comparison, name) for name in _LABELS}
+
+
+def epoch_scores(run: Run) -> Iterator[tuple[int, Scores]]:
+    """Yield the epochs at which all blocks were rated, with their scores."""
+    for folder in sorted(scores_folder(run).glob("epoch_*"), key=_epoch):
+        if _epoch(folder) < run.settings.epochs and Scores.complete(folder, run.space):
+            yield _epoch(folder), Scores.load(folder, run.space)
 
 
 def _epoch(folder: Path) -> int:
-    found = re.fullmatch(r"epoch_(\d+)", folder.name)
-    return int(found[1]) if found else 0
+    number = re.fullmatch(r"epoch_(\d+)", folder.name)
+    return int(number[1]) if number else 0
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Scores of a benchmark's rows: values `[N]`, None for no scores; where they come from; lower: whether less is better."""
+
+    values: np.ndarray | None
+    source: str | None
+    lower: bool
+
+
+def read_predictor(name: str | None, bench: tabular.Benchmark, lower: bool) -> Predictor:
+    """Return the scores of a CSV file, or the published ones (`published`, or None where there are any).
+
+    Raises:
+        InputError: a bad file, or `published` where none are.
+    """
+    if name not in (None, "published"):
+        return Predictor(tabular.read_scores(name, bench), name, lower)
+    published = tabular.published_scores(bench)
+    if published is None and name is not None:
+        raise InputError(f"[correlate] expected --scores FILE.csv for {bench.name}, for which none are published, "
+                         "got 'published'")  # fmt: skip
+    return Predictor(published, None if published is None else "published by BossNAS", lower)
+
+
+def draw(stem: Path, bench: tabular.Benchmark, found: tabular.Comparison, predictor: Predictor) -> list[Path]:
+    """Draw the ranking of the scores, or without scores that of the first baseline; return the pictures."""
+    values, label, lower, name = predictor.values, "score", predictor.lower, next(iter(found.everything))
+    if values is None:
+        values, lower, label = tabular.baselines(bench)[name], False, tabular.LABELS[name]
+    rated, shown = ~np.isnan(values), found.everything[name]
+    title = (f"{bench.name}: {predictor.source or label}, {found.count:,} architectures\n"
+             f"Kendall τ {shown.tau:.3f}   Spearman ρ {shown.rho:.3f}   Pearson R {shown.r:.3f}")  # fmt: skip
+    return draw_ranking(stem, values[rated], bench.accuracy[rated], lower_is_better=lower, title=title,
+                        score_label=label, data_label=bench.data)  # fmt: skip
+
+
+def draw_side_by_side(
+    stem: Path, bench: tabular.Benchmark, predictor: Predictor, others: list[str] | None, seed: int
+) -> list[Path]:
+    """Draw the rankings of the scores, of other methods' and of the baselines; return the pictures.
+
+    others: `NAME=FILE.csv` of other methods' scores.
+
+    Raises:
+        InputError: another form, or a bad file.
+    """
+    sign = 1 if predictor.lower else -1
+    predictors = {} if predictor.values is None else {predictor.source or "scores": sign * predictor.values}
+    for text in others or []:
+        name, equals, path = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"[correlate] expected --beside NAME=FILE.csv, got {text!r}")
+        predictors[name] = sign * tabular.read_scores(path, bench)
+    predictors |= {tabular.LABELS[name]: -more for name, more in tabular.baselines(bench, seed).items()}
+    return draw_rankings(
+        stem, predictors, bench.accuracy, title=f"{bench.name} ({bench.data}), {len(bench)} architectures"
+    )

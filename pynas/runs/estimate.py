@@ -1,4 +1,4 @@
-"""`pynas run --dry-run`: what a run would cost, from a few timed steps in a folder that is thrown away."""
+"""Estimate a run (`pynas run --dry-run`): sizes, costs, memory and time, from a few steps in a temporary folder."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pynas import export, teachers
-from pynas.runs.recipes import registry as flows
-from pynas.runs import select as selecting
-from pynas.runs import stages
-from pynas.cli.display import Show
-from pynas.runs.settings import CONFIG, read_settings
-from pynas.runs.stages import Run
+from pynas import export
 from pynas.costs import cost_range
+from pynas.runs.progress import Progress
+from pynas.runs.recipes import recipe_of
+from pynas.runs.run import Run
+from pynas.runs.select import FILE
+from pynas.runs.settings import Settings, open_folder
 from pynas.train import Step
 from pynas.zero_cost import load_preferred
 
@@ -31,19 +29,23 @@ STEPS, SECONDS = 5, 30.0
 
 
 class Clock:
-    """Takes the times of training steps, as a log of `Show`, and ends the training when it has enough."""
+    """Takes the times of training steps, and ends the training when it has enough."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
         self.trainings = self.steps_each = 0
 
-    def steps(self, what: str) -> Callable[[Step], None]:
-        """One training, of which there may be several."""
+    def log(self, name: str) -> Callable[[Step], None]:
+        """Return the log of one training, of which there may be several."""
         self.trainings += 1
         return self.tick
 
     def tick(self, step: Step) -> None:
-        """A step has ended."""
+        """Note the end of a step.
+
+        Raises:
+            Enough: the steps at hand suffice.
+        """
         self.steps_each = step.steps
         self.times.append(time.perf_counter())
         if len(self.times) > STEPS or (len(self.times) > 1 and self.times[-1] - self.times[0] > SECONDS):
@@ -51,43 +53,32 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """A step's median time; None was timed where there was but one."""
+        """A step's median time; NaN where there was but one step."""
         return statistics.median(np.diff(self.times)) if len(self.times) > 1 else float("nan")
 
 
 class Enough(Exception):
-    """All that was wanted is known."""
+    """Ends a training whose steps are timed."""
 
 
-def dry_run(folder: Path | None, given: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """Sizes, costs, memory and time of a run of these settings; nothing stays on the disk.
+def estimate(settings: Settings, device: str = "auto") -> dict[str, Any]:
+    """Return sizes, costs, memory and time of a run of these settings; nothing stays on the disk.
 
     Raises:
         InputError: whatever the run itself would refuse before its first step.
     """
-    if folder is not None and (folder / CONFIG).exists():
-        given = asdict(read_settings(folder))
     with tempfile.TemporaryDirectory(prefix="pynas-dry-") as temporary:
-        run = flows.new_run(Path(temporary) / "run", given, device)
-        untrained_teacher(run)
+        folder, settings = open_folder(Path(temporary) / "run", settings, {})
         clock = Clock()
+        recipe = recipe_of(settings.method, settings.space)
+        run = Run(folder, settings, recipe, device, progress=Progress(log=clock.log), rehearsal=True)
         with contextlib.suppress(Enough):
-            run.flow.train(run, Show(None, clock))
+            run.train()
         steps = clock.steps_each * clock.trainings
-        return {**_sizes(run), **_costs(run), "device": str(run.device), "steps": steps,
+        costs = {name: list(cost_range(run.space, run.costs, name)) for name in run.costs.names}
+        return {**_sizes(run), "costs": costs, "device": str(run.device), "steps": steps,
                 "seconds_per_step": clock.seconds, "training_seconds": clock.seconds * steps, **_rating(run),
                 "memory_bytes": _peak_memory(run.device)}  # fmt: skip
-
-
-def untrained_teacher(run: Run) -> None:
-    """A small teacher as the run would train one, without the training."""
-    if run.settings.teacher != "small" or not hasattr(run.net, "block_shapes"):
-        return
-    blocks, stem = teachers.small_like(run.net.block_shapes(run.data.image_shape), run.data.image_shape)
-    module = teachers.small(run.data.num_classes, blocks, stem)
-    metadata = {"num_classes": run.data.num_classes, "blocks": [list(block) for block in blocks], "stem": list(stem)}
-    teacher = teachers.Teacher(module, [f"blocks.{b}" for b in range(len(blocks))], metadata=metadata)
-    teachers.save_small(run.folder / "teacher.safetensors", teacher)
 
 
 def _sizes(run: Run) -> dict[str, Any]:
@@ -99,30 +90,19 @@ def _sizes(run: Run) -> dict[str, Any]:
             "image_shape": list(data.image_shape), "classes": data.num_classes}  # fmt: skip
 
 
-def _costs(run: Run) -> dict[str, Any]:
-    table = stages.costs(run)
-    return {"costs": {name: list(cost_range(run.space, table, name)) for name in table.names}}
-
-
 def _rating(run: Run) -> dict[str, Any]:
-    """A rating's multiply-adds per image, prefixes shared, and its time at the rate of one network's forward pass."""
-    table = stages.costs(run)["madds"]
-    if (run.folder / selecting.FILE).exists():
-        # The preferred architectures, each alone.
-        members = load_preferred(run.folder / selecting.FILE, run.space).members
-        return _rating_time(run, sum(one.costs["madds"] for one in members))
-    shared = 0.0
-    for cells, tables in zip(run.space.blocks, table):
-        for cell, costs in zip(cells, tables):
-            prefixes = np.cumprod(cell.counts, dtype=np.float64)
-            # Layers of a cell count alike: their own shares are not in the tables.
-            shared += float(prefixes.sum()) * float(np.mean(costs)) / len(cell.counts)
-    return _rating_time(run, shared)
-
-
-def _rating_time(run: Run, madds: float) -> dict[str, Any]:
-    seconds = madds * len(run.data.val) / _madds_per_second(run)
-    return {"rating_madds_per_image": madds, "rating_seconds": seconds}
+    """Return a rating's multiply-adds per image, prefixes shared, and its time at the rate of one network's forward pass."""
+    if (run.folder / FILE).exists():  # the preferred architectures, each alone
+        members = load_preferred(run.folder / FILE, run.space).members
+        madds = sum(member.costs["madds"] for member in members)
+    else:
+        madds = 0.0
+        for cells, tables in zip(run.space.blocks, run.costs["madds"]):
+            for cell, costs in zip(cells, tables):
+                prefixes = np.cumprod(cell.counts, dtype=np.float64)
+                # Layers of a cell count alike: their own shares are not in the tables.
+                madds += float(prefixes.sum()) * float(np.mean(costs)) / len(cell.counts)
+    return {"rating_madds_per_image": madds, "rating_seconds": madds * len(run.data.val) / _madds_per_second(run)}
 
 
 @torch.no_grad()
@@ -135,10 +115,11 @@ def _madds_per_second(run: Run) -> float:
         start = time.perf_counter()
         float(model(images).sum())
         times.append(time.perf_counter() - start)
-    return stages.costs(run).of(architecture)["madds"] * len(images) / statistics.median(times[1:])
+    return run.costs.of(architecture)["madds"] * len(images) / statistics.median(times[1:])
 
 
 def _peak_memory(device: torch.device) -> int:
+    """Return the peak in bytes: of the device's memory, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

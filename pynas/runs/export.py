@@ -1,18 +1,82 @@
-"""Other formats of a network that is taken out."""
+"""The export stage: a network with its weights, measured, and other formats of it."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
-from pynas import export
-from pynas.runs.stages import Run
+import torch
+
+from pynas import export, teachers
+from pynas.files import read_json
+from pynas.runs.run import Run
+from pynas.runs.search import SEARCH
+from pynas.spaces import Architecture
+
+# Batches that batch-norm statistics of a found network are re-estimated on.
+CALIBRATION_BATCHES = 32
+
+
+def export_trained(run: Run, architecture: Architecture | None) -> dict[str, Any]:
+    """Take a network out of the trained supernet, re-estimate its batch norm, measure it and write it.
+
+    architecture: None for the best of search.json.
+    """
+    method, digest = run.trained_method()
+    return export_from(run, method.net, digest, architecture)
+
+
+def export_from(run: Run, net: Any, digest: str, architecture: Architecture | None) -> dict[str, Any]:
+    """Take a network out of `net`, whose weights have this digest, re-estimate its batch norm, measure it and write it."""
+    architecture = architecture or found_architecture(run)
+    model = export.subnet(net, architecture)
+    recalibrate(run, model)
+    return write_subnet(run, model, architecture, digest)
+
+
+def found_architecture(run: Run) -> Architecture:
+    """Return the best architecture of search.json."""
+    found = read_json(run.folder / "search.json", SEARCH)["found"]
+    return run.space.parse(found[0]["architecture"])
+
+
+def recalibrate(run: Run, model: torch.nn.Module) -> None:
+    """Re-estimate a network's batch norm on training images, and leave it in evaluation mode."""
+    export.recalibrate(model, itertools.islice(run.loader("train"), CALIBRATION_BATCHES))
+    model.eval()
+
+
+def write_subnet(run: Run, model: torch.nn.Module, architecture: Architecture, digest: str) -> dict[str, Any]:
+    """Measure a network on the test images and write it as subnet.safetensors.
+
+    digest: of the weights that it was taken from.
+    """
+    accuracy = teachers.accuracy(model, run.data, device=run.device)
+    path = run.folder / "subnet.safetensors"
+    metadata = {"checkpoint": digest, "image_shape": list(run.data.image_shape), "data": run.data.fingerprint,
+                "test_accuracy": accuracy}  # fmt: skip
+    export.save_subnet(path, model, run.space, architecture, run.data.num_classes, **metadata)
+    return {"architecture": run.space.format(architecture), "file": str(path), "test_accuracy": accuracy,
+            **run.costs.of(architecture)}  # fmt: skip
+
+
+def written_subnet(run: Run, subnet: Path) -> dict[str, Any]:
+    """Return the name, the file and the accuracy of a network that was exported or retrained before."""
+    _, metadata = export.load_subnet(subnet, run.space)
+    architecture = run.space.parse(metadata["architecture"])
+    return {"architecture": run.space.format(architecture), "file": str(subnet),
+            "test_accuracy": metadata["test_accuracy"]}  # fmt: skip
 
 
 def write_formats(
-    run: Run, subnet: Path, python: Path | None, torch_export: Path | None, onnx: Path | None
+    run: Run,
+    subnet: Path,
+    python: Path | None = None,
+    torch_export: Path | None = None,
+    onnx: Path | None = None,
 ) -> dict[str, Any]:
-    """Write those that are asked for, each checked against the network of the file `subnet`; what the command says of it."""
+    """Write the formats that are asked for, each checked against the network of the file `subnet`; return their files."""
     if python is None and torch_export is None and onnx is None:
         return {}
     model, metadata = export.load_subnet(subnet, run.space)
@@ -27,11 +91,3 @@ def write_formats(
     if onnx is not None:
         content |= export.write_onnx(onnx, model, shape)
     return content
-
-
-def measured(run: Run, subnet: Path) -> dict[str, Any]:
-    """What is known of a network that was taken out or retrained before."""
-    _, metadata = export.load_subnet(subnet, run.space)
-    architecture = run.space.parse(metadata["architecture"])
-    return {"architecture": run.space.format(architecture), "file": str(subnet),
-            "test_accuracy": metadata["test_accuracy"]}  # fmt: skip

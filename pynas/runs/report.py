@@ -1,8 +1,7 @@
-"""From a run's folder to its page; a stage that has not run yet leaves its section out, and the page says so."""
+"""The page of a run, from its folder; a stage that has not run yet leaves its section out, and the page says so."""
 
 from __future__ import annotations
 
-import csv
 import platform
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from pynas import search, spaces, tabular
+from pynas import costs, search, spaces, tabular
 from pynas._version import __version__
-from pynas.runs import commands
-from pynas.runs import correlate as ranking
-from pynas.cli.display import show_cost
-from pynas.runs.retrain import RETRAINING
-from pynas.runs.settings import Settings, read_settings
-from pynas.runs.stages import SEARCH
-from pynas.costs import Costs
-from pynas.errors import InputError
 from pynas.export import load_subnet
 from pynas.files import read_json
-from pynas.rating import ScoreTable
-from pynas.rating.scores import load_block
+from pynas.rating import Scores
 from pynas.report import sections
 from pynas.report.network import chosen_layers, measured_layers
 from pynas.report.page import Section, page, paragraph
 from pynas.report.training import joined_metrics, read_metrics
+from pynas.runs import commands
+from pynas.runs.correlate import bench_of, bench_scores
+from pynas.runs.quantities import show_cost
+from pynas.runs.retrain import RETRAINING
+from pynas.runs.search import SEARCH
+from pynas.runs.settings import Settings, read_settings
+from pynas.runs.truth import read_truth
 from pynas.spaces import Architecture, Space
 
 
 def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[str]]:
-    """Title, HTML and section titles of a run's page.
+    """Return title, HTML and section titles of a run's page.
 
     Raises:
         InputError: no run, or a damaged file; the message names it.
@@ -40,7 +37,7 @@ def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[st
     results = Results(folder)
     settings = results.settings
     parts = [part for part in (
-        results.network(), results.found(), results.front(), results.scores(), results.ranking(truth),
+        results.network(), results.found(), results.front(), results.histograms(), results.ranking(truth),
         results.training(), results.retraining(), results.repeat()) if part is not None]  # fmt: skip
     title = f"{settings.method} on {settings.space}, {settings.data}"
     lead = paragraph(results.summary())
@@ -50,42 +47,36 @@ def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[st
 
 
 class Results:
-    """The files of a run, each read once, None where a stage has not run."""
+    """Files of a run, each read once; None where a stage has not run."""
 
     def __init__(self, folder: Path):
         self.folder: Path = folder
         self.settings: Settings = read_settings(folder)
         self.space: Space = spaces.get(self.settings.space)
         self.missing: list[str] = []
-        self.tables, self.rating = self._tables()
-        self.costs = Costs.load(path) if (path := folder / "costs.npz").exists() else None
+        complete = Scores.complete(folder / "scores", self.space)
+        self.scores = Scores.load(folder / "scores", self.space) if complete else None
+        self.costs = costs.load(path) if (path := folder / "costs.npz").exists() else None
         self.search = read_json(path, SEARCH) if (path := folder / "search.json").exists() else None
         self.exported: dict[str, Any] = {}
         if (path := folder / "subnet.safetensors").exists():
             self.model, metadata = load_subnet(path, self.space)
             self.exported = dict(metadata)
         # A search by trial rates whole networks: it leaves no scores of paths.
-        for there, what, stage in ((self.tables or self.search, "scores", "rate --run"), (self.search, "a search", "search"),
+        for there, what, stage in ((self.scores or self.search, "scores", "rate --run"), (self.search, "a search", "search"),
                                    (self.exported, "an exported network", "export --run")):  # fmt: skip
             if not there:
                 self.missing.append(f"{what} (pynas {stage} {folder})")
 
-    def _tables(self) -> tuple[list[list[ScoreTable]] | None, dict[str, Any]]:
-        paths = [self.folder / "scores" / f"block_{b + 1}.npz" for b in range(len(self.space))]
-        if not all(path.exists() for path in paths):
-            return None, {}
-        blocks = [load_block(path) for path in paths]
-        return [tables for tables, _ in blocks], blocks[0][1]
-
     @property
     def architecture(self) -> Architecture | None:
-        """The exported one, else the best found."""
+        """The exported architecture, else the best found."""
         if self.exported:
             return self.space.parse(self.exported["architecture"])
         return self.space.parse(self.search["found"][0]["architecture"]) if self.search else None
 
     def summary(self) -> str:
-        """The result in a sentence or two."""
+        """Return the result in a sentence or two."""
         text = f"The space {self.space.name} holds {self.space.size:,} architectures."
         if self.exported:
             name = self.space.format(self.space.parse(self.exported["architecture"]))
@@ -94,7 +85,7 @@ class Results:
         return text
 
     def network(self) -> Section | None:
-        """The exported network, or what the best found one chose."""
+        """Return the section of the exported network, or of the best one's choices."""
         architecture = self.architecture
         if architecture is None:
             return None
@@ -105,60 +96,60 @@ class Results:
         return sections.network_section(layers, self.space.format(architecture), show_cost)
 
     def found(self) -> Section | None:
-        """The table of architectures and costs."""
+        """Return the section with the table of architectures and costs."""
         if self.search is None:
             return None
         names = [name for name in self.search["found"][0] if name not in ("architecture", "score")]
         return sections.found_section(self.search, names, show_cost)
 
     def front(self) -> Section | None:
-        """The front that was searched for, else that of score and the first limit's cost."""
-        if self.search is None or self.tables is None or self.costs is None:
+        """Return the section of the front that was searched for, else of score and the first limit's cost."""
+        if self.search is None or self.scores is None or not isinstance(self.costs, costs.Costs):
             return None
         if "front" in self.search:
             name = self.search["front"]["cost"]
             points = [(entry[name], entry["score"]) for entry in self.search["front"]["architectures"]]
         else:
             name = next((name for name in self.search["limits"] if name in self.costs.names), "madds")
-            how = {"weights": self.search["weights"], "join": self.search["join"]}
-            found = search.front(self.tables, self.costs, name, **how, states=search.states_of(self.space))
+            found = search.front(
+                self.scores, self.costs, name, weights=self.search["weights"], join=self.search["join"]
+            )
             points = [(entry.costs[name], entry.score) for entry in found]
         chosen = [(entry[name], entry["score"]) for entry in self.search["found"]]
         return sections.front_section(name, points, chosen, self.search["limits"].get(name))
 
-    def scores(self) -> Section | None:
-        """Histograms of the blocks."""
-        return None if self.tables is None else sections.scores_section(self.tables, self.architecture)
+    def histograms(self) -> Section | None:
+        """Return the section with the blocks' histograms of scores."""
+        return None if self.scores is None else sections.scores_section(self.scores, self.architecture)
 
     def ranking(self, truth: Path | None) -> Section | None:
-        """Against the user's accuracies, or against the published ones of the space."""
-        if self.tables is None:
+        """Return the section that ranks against the user's accuracies, or the published ones of the space."""
+        if self.scores is None:
             return None
         if truth is not None:
             return self._own_ranking(truth)
-        bench = ranking.bench_of(self.space)
+        bench = bench_of(self.space)
         if bench is None:
             return None
-        scores = ranking.bench_scores(self.space, self.tables, bench)
-        rated = ~np.isnan(scores)
+        total = bench_scores(self.scores, bench)
+        rated = ~np.isnan(total)
         if rated.sum() < 3:
             return None
         bench = bench.where(rated)
         baselines = {tabular.LABELS[key]: values for key, values in tabular.baselines(bench).items()}
-        return sections.ranking_section(scores[rated], bench.accuracy, bench.source, baselines)
+        return sections.ranking_section(total[rated], bench.accuracy, bench.source, baselines)
 
     def _own_ranking(self, path: Path) -> Section:
         truth = read_truth(path, self.space)
-        assert self.tables is not None
-        scores = [sum(self.tables[b][choice.cell][choice.path] for b, choice in enumerate(net)) for net in truth]
+        assert self.scores is not None
         baselines = {}
         if self.costs is not None:
             listed = [self.costs.of(net) for net in truth]
             baselines = {name: np.array([cost[name] for cost in listed]) for name in ("params", "madds")}
-        return sections.ranking_section(np.array(scores), np.array(list(truth.values())), path.name, baselines)
+        return sections.ranking_section(self.scores.total(truth), np.array(list(truth.values())), path.name, baselines)
 
     def training(self) -> Section | None:
-        """Curves, as far as the training has got."""
+        """Return the section of the training curves, as far as the training has got."""
         # Of a training block by block, each block has its own.
         paths = [self.folder / "metrics.jsonl", *sorted((self.folder / "training").glob("*/metrics.jsonl"))]
         metrics = joined_metrics([read_metrics(path) for path in paths if path.exists()])
@@ -168,17 +159,17 @@ class Results:
         return sections.training_section(metrics)
 
     def retraining(self) -> Section | None:
-        """Every retraining that has finished."""
+        """Return the section of every retraining that has finished."""
         done = sorted((self.folder / "retraining").glob("*/report.json"))
         trainings = [(read_json(path, RETRAINING), read_metrics(path.with_name("metrics.jsonl"))) for path in done]
         return sections.retraining_section(trainings) if trainings else None
 
     def repeat(self) -> Section:
-        """The commands and versions."""
+        """Return the section of the commands that repeat the run, and the versions."""
         folder = f"{self.folder.name}-again"
         lines = [commands.train_command(self.settings, folder)]
-        if self.tables is not None:
-            lines.append(commands.rate_command(self.rating, folder))
+        if self.scores is not None:
+            lines.append(commands.rate_command(self.scores.metadata, folder))
         if self.search is not None:
             lines.append(commands.search_command(self.search, folder))
         if self.exported:
@@ -187,25 +178,3 @@ class Results:
         notes += [f"{name}: {self.exported[key]}" for name, key in (("Data", "data"), ("Checkpoint", "checkpoint"))
                   if key in self.exported]  # fmt: skip
         return sections.repeat_section(lines, notes)
-
-
-def read_truth(path: Path, space: Space) -> dict[Architecture, float]:
-    """Accuracies by architecture from a CSV file with the columns `architecture` and `accuracy`.
-
-    Raises:
-        InputError: missing, malformed, an architecture outside the space, or fewer than three.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        truth = {space.parse(row["architecture"]): float(row["accuracy"]) for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError) as error:
-        raise InputError(f"[report] expected a CSV file with the columns architecture and accuracy, got {error!r} in "
-                         f"{path}") from None  # fmt: skip
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"[report] expected numbers as accuracy, got {error} in {path}") from None
-    if len(truth) < 3:
-        raise InputError(f"[report] expected at least three architectures, got {len(truth)} in {path}")
-    return truth

@@ -1,149 +1,178 @@
-"""The search stage of a run: limits, costs, the best architectures, the front."""
+"""The search stage: limits, costs, the best architectures, the front, search.json."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pynas import search
-from pynas.runs.stages import SEARCH, Run, costs
-from pynas.costs import Costs, LayerCosts, check_latency, cost_range, latency, read_csv
-from pynas.errors import InputError
+from pynas.costs import Costs, check_latency, cost_range, latency, load, read_csv
+from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json
 from pynas.methods import fit_block_weights
-from pynas.rating import ScoreTable
-from pynas.rating.scores import load_block
+from pynas.rating import Scores
 from pynas.report import draw_front
+from pynas.runs.rate import load_scores
+from pynas.runs.run import Request, Run
+from pynas.runs.truth import read_truth
 from pynas.spaces import Space
 
-
-def latencies(run: Run) -> Costs:
-    """The latency table on the run's device, measured once for each device and kept as `latency-<device>.npz`.
-
-    Whole networks, drawn at random, are measured too: the file says how far the sums of candidates are from them.
-    """
-    path = run.folder / f"latency-{run.device.type}.npz"
-    if path.exists():
-        return Costs.load(path)
-    measured = latency(run.net, run.data.image_shape, run.device)
-    rng = np.random.default_rng(0)
-    sample = [run.space.sample(rng) for _ in range(CHECKED_NETS)]
-    checked = check_latency(run.net, measured, sample, run.device)
-    said = {"checked_nets": CHECKED_NETS, "mean_error": checked.error, "whole_over_sum": checked.scale,
-            "mean_error_scaled": checked.scaled_error}  # fmt: skip
-    measured = replace(measured, metadata={**measured.metadata, **said})
-    measured.save(path)
-    return measured
-
-
+SEARCH = "pynas.search"
 # Whole networks that a latency table is checked on.
 CHECKED_NETS = 8
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a search is asked for: limits and lower limits by cost, how many, and how scores join."""
-
-    limits: Mapping[str, float] = field(default_factory=dict)
-    at_least: Mapping[str, float] = field(default_factory=dict)
-    top_k: int = 5
-    weights: Sequence[float] | None = None
-    join: str = "sum"
-    front: str | None = None
-    table: Path | None = None  # a CSV file with costs of the user's own
-
-    @property
-    def named(self) -> set[str]:
-        """The costs that matter."""
-        return {*self.limits, *self.at_least, *([self.front] if self.front else [])}
-
-
-def rated(run: Run) -> list[list[ScoreTable]]:
-    """The score tables of all blocks, read."""
-    return [load_block(run.folder / "scores" / f"block_{b + 1}.npz")[0] for b in range(len(run.space))]
-
-
-def fitted_weights(run: Run, file: Path, weights: Sequence[float] | None) -> dict[str, Any]:
-    """Block weights fitted to the accuracies of trained networks in a CSV file, and how well they order these.
-
-    Raises:
-        InputError: weights given too, or a file that does not fit.
-    """
-    from pynas.runs.report import read_truth
-
-    if weights is not None:
-        raise InputError("[search] expected --weights or --trained, got both")
-    truth = read_truth(file, run.space)
-    fitted = fit_block_weights(rated(run), list(truth), list(truth.values()))
-    return {**asdict(fitted), "networks": len(truth)}
-
-
-def gather_costs(run: Run, wishes: Wishes) -> Costs:
-    """The counted costs, the user's own, and latency if it is named."""
-    table = costs(run)
-    if wishes.table is not None:
-        table = table | read_csv(wishes.table, run.space)
-    if "latency" in wishes.named and "latency" not in table.names:
-        table = table | latencies(run)
-    return table
-
-
-def latency_note(table: Costs) -> dict[str, Any]:
-    """What is known of the latency table: device, spread of the repeats, error on whole networks."""
-    names = ("device", "batch_size", "repeats", "median_spread", "checked_nets", "mean_error", "whole_over_sum",
-             "mean_error_scaled")  # fmt: skip
-    return (
-        {"latency_table": {name: table.metadata[name] for name in names}}
-        if "whole_over_sum" in table.metadata
-        else {}
-    )
-
-
-def find(run: Run, wishes: Wishes) -> dict[str, Any]:
-    """Exact search over the rated blocks; writes and returns search.json, and with `front` its figure.
+def find_exactly(run: Run, request: Request) -> dict[str, Any]:
+    """Search the rated blocks exactly; write and return search.json, and draw the front where one is asked for.
 
     Without any limit the budget is half way between the least and the most MAdds.
     """
-    tables, table = rated(run), gather_costs(run, wishes)
-    limits = dict(wishes.limits)
-    if not limits and not wishes.at_least:
-        limits = {"madds": half_way(run.space, table, "madds", tables)}
-    how: dict[str, Any] = {"weights": wishes.weights, "join": wishes.join, "states": search.states_of(run.space)}
-    found = search.best(tables, table, limits=limits, top_k=wishes.top_k, at_least=wishes.at_least, **how)
+    scores, costs = load_scores(run), gather_costs(run, request)
+    fitted = None
+    if request.trained is not None:
+        fitted = fitted_weights(scores, request)
+        request = replace(request, weights=fitted["weights"])
+    limits = limits_or_half_way(run, request, costs, scores)
+    found = search.best(scores, costs, limits=limits, top_k=request.top_k, at_least=request.at_least,
+                        weights=request.weights, join=request.join)  # fmt: skip
     certificate = found.certificate
     content = search_content(
-        run,
-        wishes,
-        limits,
-        entries(run.space, found),
-        exhausted=found.exhausted,
-        space_size=certificate.space_size,
-        visited=certificate.visited,
-        pruned=certificate.pruned,
-        lower_bound=certificate.lower_bound,
-        **latency_note(table),
-    )
-    if wishes.front is not None:
-        content |= _front(run, search.front(tables, table, wishes.front, **how), content)
+        run, request, limits, entries(run.space, found), exhausted=found.exhausted, space_size=certificate.space_size,
+        visited=certificate.visited, pruned=certificate.pruned, lower_bound=certificate.lower_bound,
+        **({} if fitted is None else {"fitted": fitted}), **latency_note(costs),
+    )  # fmt: skip
+    if request.front is not None:
+        front = search.front(scores, costs, request.front, weights=request.weights, join=request.join)
+        content |= _front(run, front, content)
     write_json(run.folder / "search.json", content)
     return content
 
 
-def search_content(
-    run: Run, wishes: Wishes, limits: Mapping[str, float], found: Sequence[Mapping[str, Any]], **more: Any
+def fitted_weights(scores: Scores, request: Request) -> dict[str, Any]:
+    """Return block weights fitted to the accuracies of trained networks, and how well they order these networks.
+
+    Raises:
+        InputError: weights given too, or a file that does not fit.
+    """
+    if request.weights is not None:
+        raise InputError("[search] expected --weights or --trained, got both")
+    assert request.trained is not None
+    truth = read_truth(request.trained, scores.space)
+    fitted = fit_block_weights(scores, list(truth), list(truth.values()))
+    return {**asdict(fitted), "networks": len(truth)}
+
+
+def limits_or_half_way(run: Run, request: Request, costs: Any, scores: Scores | None = None) -> dict[str, float]:
+    """Return the request's limits; where it has none at all, half way between the least and the most MAdds.
+
+    scores: only rated paths count.
+    """
+    if request.limits or request.at_least:
+        return dict(request.limits)
+    rated = None if scores is None else [[~np.isnan(table.scores) for table in cells] for cells in scores]
+    least, most = cost_range(run.space, costs, "madds", rated)
+    return {"madds": int(least + most) // 2}
+
+
+def keeps_limits(costs: Mapping[str, float], limits: Mapping[str, float], at_least: Mapping[str, float]) -> bool:
+    """Whether an architecture's costs keep all limits."""
+    return all(costs[name] <= limit for name, limit in limits.items()) and all(
+        costs[name] >= limit for name, limit in at_least.items()
+    )
+
+
+def find_among(
+    run: Run, request: Request, limits: Mapping[str, float], scored: Sequence[tuple[Any, float]], costs: Any, name: str
 ) -> dict[str, Any]:
-    """What search.json says of every search: what was asked for, and what was found, best first."""
+    """Find the best of a few scored architectures within the limits; write and return search.json.
+
+    scored: (architecture, score) pairs. name: says which architectures these are.
+
+    Raises:
+        InfeasibleError: none of them keeps the limits.
+    """
+    spent = [costs.of(architecture) for architecture, _ in scored]
+    inside = [
+        {"architecture": run.space.format(architecture), "score": score, **cost}
+        for (architecture, score), cost in zip(scored, spent)
+        if keeps_limits(cost, limits, request.at_least)
+    ]
+    if not inside:
+        named = {*limits, *request.at_least}
+        ranges = {cost: [min(each[cost] for each in spent), max(each[cost] for each in spent)] for cost in named}
+        raise InfeasibleError(f"[search] expected limits that one of {name} keeps, got at most {dict(limits)} and at least "
+                              f"{dict(request.at_least)}; their costs go from and to {ranges}")  # fmt: skip
+    inside.sort(key=lambda entry: (entry["score"], entry["params"]))
+    content = search_content(
+        run,
+        request,
+        limits,
+        inside[: request.top_k],
+        exhausted=len(inside) < request.top_k,
+        search=name,
+        rated=len(scored),
+    )
+    write_json(run.folder / "search.json", content)
+    return content
+
+
+def gather_costs(run: Run, request: Request) -> Costs:
+    """Return the counted costs, the user's own, and the latency where it is named."""
+    costs = run.costs
+    if request.costs is not None:
+        costs = costs | read_csv(request.costs, run.space)
+    for name in sorted(request.named_costs - {"latency"}):
+        costs[name]  # an unknown cost is refused before anything is measured
+    if "latency" in request.named_costs and "latency" not in costs.names:
+        costs = costs | latencies(run)
+    return costs
+
+
+def latencies(run: Run) -> Any:
+    """Return the latency table of the run's device, measured once and kept as `latency-<device>.npz`.
+
+    Whole networks, drawn at random, are measured too where costs are tables of paths: the file tells how far the sums of
+    candidates are from them.
+    """
+    path = run.folder / f"latency-{run.device.type}.npz"
+    if path.exists():
+        return load(path)
+    measured = latency(run.net, run.data.image_shape, run.device)
+    if isinstance(measured, Costs):
+        rng = np.random.default_rng(0)
+        sample = [run.space.sample(rng) for _ in range(CHECKED_NETS)]
+        check = check_latency(run.net, measured, sample, run.device)
+        errors = {"checked_nets": CHECKED_NETS, "mean_error": check.error, "whole_over_sum": check.scale,
+                  "mean_error_scaled": check.scaled_error}  # fmt: skip
+        measured = replace(measured, metadata={**measured.metadata, **errors})
+    measured.save(path)
+    return measured
+
+
+def latency_note(costs: Any) -> dict[str, Any]:
+    """Return the device of a latency table, the spread of its repeats and its error on whole networks, for search.json."""
+    names = ("device", "batch_size", "repeats", "median_spread", "checked_nets", "mean_error", "whole_over_sum",
+             "mean_error_scaled")  # fmt: skip
+    if "whole_over_sum" not in costs.metadata:
+        return {}
+    return {"latency_table": {name: costs.metadata[name] for name in names}}
+
+
+def search_content(
+    run: Run, request: Request, limits: Mapping[str, float], found: Sequence[Mapping[str, Any]], **more: Any
+) -> dict[str, Any]:
+    """Return the content of search.json: the request, what its search adds, and the architectures found, best first."""
     return header(SEARCH, space=run.space.name, data=run.data.fingerprint) | {
         "limits": dict(limits),
-        "at_least": dict(wishes.at_least),
-        "limits_by_default": not wishes.limits and not wishes.at_least,
-        "weights": wishes.weights,
-        "join": wishes.join,
-        "top_k": wishes.top_k,
+        "at_least": dict(request.at_least),
+        "limits_by_default": dict(limits) != dict(request.limits),
+        "weights": request.weights,
+        "join": request.join,
+        "top_k": request.top_k,
         "space_size": run.space.size,
         **more,
         "found": list(found),
@@ -151,24 +180,15 @@ def search_content(
 
 
 def entries(space: Space, found: Iterable[search.Entry]) -> list[dict[str, Any]]:
-    """Architectures as search.json says them."""
+    """Return architectures with scores and costs as search.json holds them."""
     return [{"architecture": space.format(e.architecture), "score": e.score, **e.costs} for e in found]
 
 
 def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The front as part of search.json, and its pictures."""
+    """Draw the front, and return its part of search.json."""
     name = front.names[0]
     points = [(entry.costs[name], entry.score) for entry in front]
     chosen = [(entry[name], entry["score"]) for entry in content["found"]]
-    files = draw_front(run.folder / f"front-{name}", name, points, chosen, content["limits"].get(name))
+    files: list[Path] = draw_front(run.folder / f"front-{name}", name, points, chosen, content["limits"].get(name))
     pictures = [path.name for path in files]
     return {"front": {"cost": name, "pictures": pictures, "architectures": entries(run.space, front)}}
-
-
-def half_way(
-    space: Space, table: Costs | LayerCosts, name: str, scores: Sequence[Sequence[ScoreTable]] | None = None
-) -> int:
-    """Half way between the least and the greatest cost of any architecture, or of any that has a score."""
-    rated = None if scores is None else [[~np.isnan(cell.scores) for cell in cells] for cells in scores]
-    least, most = cost_range(space, table, name, rated)
-    return int(least + most) // 2

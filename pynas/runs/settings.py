@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from annotated_types import Ge, Lt
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pynas.checked import AtLeastOne, validate
 from pynas.errors import InputError
-from pynas.files import FORMAT_VERSION, write_text
+from pynas.files import check_header, header, write_text
 
-_KIND = "pynas.run"
 CONFIG = "config.yaml"
+_KIND = "pynas.run"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that a run's results depend on, but for the search, which is repeated at will."""
+class Settings(BaseModel):
+    """Everything that a run's results depend on, apart from the search, which is repeated at will.
+
+    method: a name of `pynas.runs.METHODS`; options: of the method, see `pynas methods`. space: a name of
+    `pynas.spaces.SPACES`. data: digits, cifar10, cifar100, an .npz file or an image folder. teacher: a timm name, or small
+    (trained in the run); taps: the teacher's submodules after each block; pretrained: whether a timm teacher has weights.
+    accumulate: batches whose mean gradient makes one step. image_size: side in pixels, None for the space's.
+    limit_images: use so many training images. val_fraction: share of the training images that paths are rated on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str = "dna"
     space: str = "mbconv-mini"
@@ -27,36 +37,36 @@ class Settings:
     teacher: str = "small"
     taps: list[str] | None = None
     pretrained: bool = True
-    epochs: int = 20
-    batch_size: int = 64
-    accumulate: int = 1
-    image_size: int | None = None
-    limit_images: int | None = None
-    val_fraction: float = 0.2
-    seed: int = 0
-    options: dict[str, Any] = field(default_factory=dict)  # of the method
+    epochs: AtLeastOne = 20
+    batch_size: AtLeastOne = 64
+    accumulate: AtLeastOne = 1
+    image_size: AtLeastOne | None = None
+    limit_images: AtLeastOne | None = None
+    val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.2
+    seed: Annotated[int, Ge(0)] = 0
+    options: dict[str, Any] = Field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise InputError(f"[settings] expected {name} of at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise InputError(f"[settings] expected a seed of at least 0, got {self.seed}")
+    @field_validator("taps", mode="before")
+    @classmethod
+    def _split(cls, taps: Any) -> Any:
+        return [tap.strip() for tap in taps.split(",")] if isinstance(taps, str) else taps
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Settings:
+        """Build the settings from those that are named; None stands for the default.
 
-def names(text: str | None) -> list[str] | None:
-    """Names separated by commas; None stays None."""
-    return None if text is None else [name.strip() for name in text.split(",")]
+        Raises:
+            InputError: an unknown setting, a value of a wrong type or out of its range.
+        """
+        return validate("settings", cls, {name: value for name, value in given.items() if value is not None})
 
-
-def named_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among a command's arguments; None for those that the user left open."""
-    given = {known.name: arguments[known.name] for known in fields(Settings) if known.name != "options"}
-    return {**given, "taps": names(arguments["taps"]), "options": method_options(arguments["option"])}
+    def replace(self, **changes: Any) -> Settings:
+        """Return a copy with other values."""
+        return Settings.of({**self.model_dump(), **changes})
 
 
 def method_options(given: list[str] | None) -> dict[str, Any] | None:
-    """From NAME=VALUE, each value read as YAML: numbers, true, false, null, text, [lists]; None stays None.
+    """Read `NAME=VALUE` options, each value as YAML: numbers, true, false, null, text, [lists]; None stays None.
 
     Raises:
         InputError: no NAME=VALUE, or no YAML.
@@ -75,38 +85,29 @@ def method_options(given: list[str] | None) -> dict[str, Any] | None:
     return options
 
 
-def fresh_folder(settings: Settings) -> Path:
-    """A new name under runs/, from the method, the space and the time."""
-    stem = f"runs/{settings.method}-{settings.space}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = Path(stem), 1
-    while path.exists():
-        number += 1
-        path = Path(f"{stem}-{number}")
-    return path
+def open_folder(folder: Path | None, settings: Settings, named: Collection[str]) -> tuple[Path, Settings]:
+    """Return the run's folder and its settings; a new folder gets a config.yaml.
 
-
-def open_run(folder: Path | None, given: Mapping[str, Any]) -> tuple[Path, Settings]:
-    """The run in `folder`, made if it is new; `given` are the settings the user named, None for those left open.
+    folder: None for a new one under runs/. settings: those of a new run. named: names of the settings that the user named,
+    which an existing run must have been made with.
 
     Raises:
-        InputError: the folder holds a run of other settings or of another version, or something else than a run.
+        InputError: a folder that holds a run of other settings or of another version, or something else than a run.
     """
-    given = {name: value for name, value in given.items() if value is not None}
     if folder is not None and (folder / CONFIG).exists():
-        settings = read_settings(folder)
-        for name, value in given.items():
-            if getattr(settings, name) != value:
+        made_with = read_settings(folder)
+        for name in named:
+            if getattr(made_with, name) != getattr(settings, name):
                 raise InputError(
-                    f"[run] expected {name} = {getattr(settings, name)!r}, as {folder} was made with, got {value!r}; "
-                    "use another folder"
+                    f"[run] expected {name} = {getattr(made_with, name)!r}, as {folder} was made with, got "
+                    f"{getattr(settings, name)!r}; use another folder"
                 )
-        return folder, settings
-    settings = Settings(**given)
-    folder = folder or fresh_folder(settings)
+        return folder, made_with
+    folder = folder or _fresh_folder(settings)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"[run] expected a new or empty folder or a run's, got {folder}, which holds no {CONFIG}")
-    content = {"format": _KIND, "version": FORMAT_VERSION, **asdict(settings)}
-    write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False))
+    content = {name: value for name, value in header(_KIND).items() if name != "metadata"}
+    write_text(folder / CONFIG, yaml.safe_dump({**content, **settings.model_dump(mode="json")}, sort_keys=False))
     return folder, settings
 
 
@@ -123,17 +124,22 @@ def read_settings(folder: Path) -> Settings:
         raise InputError(f"[run] expected a run's folder, got {folder}, which holds no {CONFIG}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"[run] expected YAML in {path}, got {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict) or content.pop("format", None) != _KIND:
-        raise InputError(f"[run] expected a file of the format {_KIND!r}, got another in {path}")
-    version = content.pop("version", None)
-    if version != FORMAT_VERSION:
-        raise InputError(
-            f"[run] expected format version {FORMAT_VERSION}, got {version!r} in {path}; "
-            "it was written by another version of pynas: use that version, or another run folder"
-        )
-    known = {known.name for known in fields(Settings)}
+    check_header(content, _KIND, path)
+    known = {"format", "version", *Settings.model_fields}
     if set(content) != known:
-        raise InputError(
-            f"[run] expected the settings {', '.join(sorted(known))}, got {', '.join(map(str, content))} in {path}"
-        )
-    return Settings(**content)
+        raise InputError(f"[run] expected the settings {', '.join(Settings.model_fields)}, got {', '.join(map(str, content))} "
+                         f"in {path}")  # fmt: skip
+    try:
+        return Settings.of({name: content[name] for name in Settings.model_fields})
+    except InputError as error:
+        raise InputError(f"{error} in {path}") from None
+
+
+def _fresh_folder(settings: Settings) -> Path:
+    """Return a new name under runs/, made of the method, the space and the time."""
+    stem = f"runs/{settings.method}-{settings.space}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = Path(stem), 1
+    while path.exists():
+        number += 1
+        path = Path(f"{stem}-{number}")
+    return path

@@ -1,4 +1,4 @@
-"""TensorBoard logs of a training, in the run's folder."""
+"""TensorBoard logs of a run's trainings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pynas.train import Step
 
 
 class TensorBoard:
-    """Writes every step's losses and learning rate as scalars named after the training, `train supernet/block_1`.
+    """Writes losses and learning rate of every step as scalars named after the training, `train supernet/block_1`.
 
     Raises:
         InputError: TensorBoard is not installed.
@@ -20,22 +20,23 @@ class TensorBoard:
 
     def __init__(self, folder: Path):
         if importlib.util.find_spec("tensorboard") is None:
-            raise InputError("[tensorboard] expected the package tensorboard, got none; pip install pynas[tensorboard]")
+            raise InputError("[tensorboard] expected the package tensorboard, got none; "
+                             'run pip install ".[tensorboard]"')  # fmt: skip
         self.folder = folder
 
-    def steps(self, what: str) -> Callable[[Step], None]:
-        """For the steps of one training; a resumed one takes the place of the steps that it repeats."""
+    def log(self, name: str) -> Callable[[Step], None]:
+        """Return the log of one training; the steps that a resumed training repeats are replaced."""
         writers: list[Any] = []
 
-        def log(step: Step) -> None:
+        def write(step: Step) -> None:
             from torch.utils.tensorboard import SummaryWriter
 
             if not writers:
-                writers.append(SummaryWriter(str(self.folder / what.replace(" ", "_")), purge_step=step.step))
-            for name, loss in step.losses.items():
-                writers[0].add_scalar(f"{what}/{name}", loss, step.step)
-            writers[0].add_scalar(f"{what}/learning rate", step.learning_rate, step.step)
+                writers.append(SummaryWriter(str(self.folder / name.replace(" ", "_")), purge_step=step.step))
+            for loss_name, loss in step.losses.items():
+                writers[0].add_scalar(f"{name}/{loss_name}", loss, step.step)
+            writers[0].add_scalar(f"{name}/learning rate", step.learning_rate, step.step)
             if step.step == step.steps:
                 writers[0].close()
 
-        return log
+        return write

@@ -2,131 +2,148 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import fields as fields_of
+from typing import Annotated, Any
 
-import torch
+from annotated_types import Ge
 
-from pynas import export, methods
-from pynas.runs import search as finding
-from pynas.runs import correlate as ranking
-from pynas.runs import stages
-from pynas.cli.display import Show
-from pynas.runs.recipe import Flow
-from pynas.runs.stages import Run
+from pynas import export
+from pynas.checked import AtLeastOne, fields
 from pynas.errors import InputError
-from pynas.rating import ScoreTable
+from pynas.methods import BlockStep, Bootstrap, BossNAS, Heads, Optimization, PathRating, fit_blocks
+from pynas.rating import Scores
+from pynas.runs.correlate import rank
+from pynas.runs.export import found_architecture, recalibrate, write_subnet
+from pynas.runs.options import Options
+from pynas.runs.rate import load_scores
+from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.search import find_exactly
 from pynas.spaces import Architecture
 from pynas.tensor_files import digest
-from pynas.methods import BlockStep, fit_blocks
 from pynas.train import fit_head
-from pynas.train.checkpoint import trained_state
+from pynas.train.team import is_first_process
 
-# Options of the stages, beside those of the method. rate_every: rate each block at the end of every so many epochs too,
-# for the plot of convergence. head_epochs: of the classifier on top of the network found, the only part that sees labels.
-MORE = {"rating": None, "centre_of": "average", "population": None, "generations": 8, "calibration_batches": 1,
-        "rate_every": 0, "head_epochs": 3}  # fmt: skip
+# rating: how paths are scored (`PathRating.kind`). rate_every: rate each block at the end of every so many epochs too, for
+# the plot of convergence. head_epochs: of the classifier on top of the network found, the only part that sees labels.
+_RATING = fields(PathRating)
+_STAGES = {
+    "rating": _RATING["kind"],
+    **{name: _RATING[name] for name in ("centre_of", "population", "generations")},
+    "calibration_batches": (AtLeastOne, 1),
+    "rate_every": (Annotated[int, Ge(0)], 0),
+    "head_epochs": (AtLeastOne, 3),
+}
 # Smaller heads than the paper's 4096 and 256, and a higher rate than its 4.8: the small default space would otherwise
 # spend its time in the heads, and hardly learn in the hundreds of steps that it gets.
-DEFAULTS = {"hidden": 512, "dim": 128, "rate": 19.2}
+_DEFAULTS = {"hidden": 512, "dim": 128, "rate": 19.2}
 
 
-def build(run: Run, show: Show) -> methods.BossNAS:
-    """The method; only target="distillation" has a teacher."""
-    options = run.method_options
-    teacher = run.teacher(show.teacher()) if options["target"] == "distillation" else None
-    net, data = run.net, run.data
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.settings.seed)  # of the heads
-        return methods.BossNAS(
-            net,
-            teacher,
-            image_shape=data.image_shape,
-            num_classes=data.num_classes,
-            batch_size=run.settings.batch_size * run.settings.accumulate,
-            **options,
+class BossNASRecipe:
+    """`pynas run --method bossnas`."""
+
+    summary = (BossNAS.__doc__ or "").partition("\n")[0]
+    defaults = Defaults(epochs=6, augmentation="strong", loss="centre", norm="recalibrate")
+
+    def options(self) -> Options:
+        """Return the fields of Bootstrap, Heads and Optimization, and those of the rating and the other stages."""
+        return Options({**fields(Bootstrap), **fields(Heads), **fields(Optimization)}, _STAGES, _DEFAULTS)
+
+    def build(self, run: Run) -> BossNAS:
+        """Return the method; only target="distillation" has a teacher."""
+        teacher = run.teacher() if run.options["target"] == "distillation" else None
+        parts = {"bootstrap": Bootstrap, "heads": Heads, "optimization": Optimization}
+        options = {name: _filled(part, run.options) for name, part in parts.items()}
+        return run.seeded(
+            lambda: BossNAS(
+                run.net,
+                teacher,
+                image_shape=run.data.image_shape,
+                num_classes=run.data.num_classes,
+                batch_size=run.settings.batch_size * run.settings.accumulate,
+                **options,
+            )
         )
 
+    def train(self, run: Run) -> None:
+        """Train, rate and fix block after block; goes on where it was stopped."""
+        self._trained(run)
+        if is_first_process():
+            run.costs  # noqa: B018 (counted and kept now)
 
-def train(run: Run, show: Show) -> None:
-    """Train, rate and fix block after block; goes on where it was stopped."""
-    trained(run, show)
-    if stages.is_first_process():
-        stages.costs(run)
+    def rate(self, run: Run, loss: str, norm: str) -> Scores:
+        """Read the scores, which the training made: a block is fed by the best path of the one before it.
 
+        Raises:
+            InputError: blocks that are not trained, or another loss or norm.
+        """
+        if (loss, norm) != (self.defaults.loss, self.defaults.norm):
+            raise InputError(f"[bossnas] expected loss={self.defaults.loss} and norm={self.defaults.norm}, since the training "
+                             f"chose its inputs by these, got {loss} and {norm}; give --option rating=... to `pynas train`")  # fmt: skip
+        self._check_finished(run)
+        return load_scores(run)
 
-def trained(run: Run, show: Show) -> tuple[methods.BossNAS, list[list[ScoreTable]]]:
-    """The method with all its blocks trained, and the score tables; what the folder holds is read."""
-    method, settings = run.method(show), run.settings
-    bars = [show.steps(f"train block {b + 1}") for b in range(len(run.space))]
+    def find(self, run: Run, request: Request) -> dict[str, Any]:
+        """Search exactly; write every architecture's score to ranking.csv, and correlations where accuracies are known."""
+        self._check_finished(run)
+        return find_exactly(run, request) | rank(run)
 
-    def on_step(step: BlockStep) -> None:
-        bar = bars[step.block - 1]
-        if bar is not None:
-            bar(step.step)
+    def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
+        """Take the network out of the averaged supernet, train a classifier on top of it, measure it, write it.
 
-    every = run.options["rate_every"]
-    rating = methods.PathRating(run.options["rating"], centre_of=run.options["centre_of"],
-                                population=run.options["population"], generations=run.options["generations"])  # fmt: skip
-    tables = fit_blocks(
-        method,
-        run.loader("train", "strong", method.views),
-        run.loader("val", "strong", 2),
-        settings.epochs,
-        run.folder,
-        seed=settings.seed,
-        accumulate=settings.accumulate,
-        rate_epochs=range(every, settings.epochs, every) if every else (),
-        calibration_batches=run.options["calibration_batches"],
-        on_step=on_step,
-        spread=run.spread,
-        rating=rating,
-    )
-    return method.eval(), tables
+        All other weights stay as they were learned without labels.
+        """
+        self._check_finished(run)
+        architecture = architecture or found_architecture(run)
+        method, _ = self._trained(run)
+        net = method.ema
+        net.head = method.net.head
+        model = export.subnet(net, architecture, run.data.image_shape)
+        recalibrate(run, model)
+        fit_head(model, run.loader("train", "standard"), run.options["head_epochs"], seed=run.settings.seed)
+        return write_subnet(run, model.requires_grad_(True), architecture, digest(method.trained_state()))
 
+    def _trained(self, run: Run) -> tuple[BossNAS, Scores]:
+        """Return the method with all its blocks trained, and the scores; what the folder holds is read."""
+        method, settings, options = run.method(), run.settings, run.options
+        every = options["rate_every"]
+        rating = PathRating(kind=options["rating"], centre_of=options["centre_of"], population=options["population"],
+                            generations=options["generations"])  # fmt: skip
+        scores = fit_blocks(
+            method,
+            run.loader("train", "strong", method.views),
+            run.loader("val", "strong", 2),
+            settings.epochs,
+            run.folder,
+            seed=settings.seed,
+            accumulate=settings.accumulate,
+            rate_epochs=range(every, settings.epochs, every) if every else (),
+            calibration_batches=options["calibration_batches"],
+            on_step=_reports(run),
+            spread=run.spread,
+            rating=rating,
+        )
+        return method.eval(), scores
 
-def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
-    """The scores, which belong to the training: a block is fed by the best path of the one before it.
-
-    Raises:
-        InputError: blocks that are not trained, or another loss or norm.
-    """
-    if (loss, norm) != (FLOW.loss, FLOW.norm):
-        raise InputError(f"[bossnas] expected loss={FLOW.loss} and norm={FLOW.norm}, since the training chose its inputs "
-                         f"by these, got {loss} and {norm}; give --option rating=... to `pynas train`")  # fmt: skip
-    _check_finished(run)
-    return finding.rated(run)
-
-
-def _check_finished(run: Run) -> None:
-    for b in range(len(run.space)):
-        if not (run.folder / "checkpoints" / f"block_{b + 1}.safetensors").exists():
-            raise InputError(f"[run] expected a finished training, got none of block {b + 1}; "
-                             f"run `pynas train --run {run.folder}` to go on")  # fmt: skip
-
-
-def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
-    """Exact search; every architecture's score in ranking.csv; correlations where accuracies are published."""
-    _check_finished(run)
-    return finding.find(run, wishes) | ranking.rank(run)
-
-
-def export_found(run: Run, architecture: Architecture | None) -> dict[str, Any]:
-    """Take the network out of the averaged supernet, train a classifier on top of it, measure it, write it.
-
-    All other weights stay as they were learned without labels.
-    """
-    _check_finished(run)
-    architecture = architecture or stages.found_architecture(run)
-    method, _ = trained(run, Show(None))
-    net = method.ema
-    net.head = method.net.head
-    model = export.subnet(net, architecture, run.data.image_shape)
-    stages.recalibrate(run, model)
-    fit_head(model, run.loader("train", "standard"), run.options["head_epochs"], seed=run.settings.seed)
-    return stages.write_subnet(run, model.requires_grad_(True), architecture, digest(trained_state(method)))
+    def _check_finished(self, run: Run) -> None:
+        for b in range(len(run.space)):
+            if not (run.folder / "checkpoints" / f"block_{b + 1}.safetensors").exists():
+                raise InputError(f"[run] expected a finished training, got none of block {b + 1}; "
+                                 f"run `pynas train --run {run.folder}` to go on")  # fmt: skip
 
 
-FLOW = Flow(
-    methods.BossNAS, build, train, rate, find, export_found, own=("taps", "image_shape", "num_classes", "batch_size"),
-    augmentation="strong", loss="centre", norm="recalibrate", epochs=6, more=MORE, defaults=DEFAULTS,
-)  # fmt: skip
+def _filled(part: Any, options: dict[str, Any]) -> Any:
+    """Build one of BossNAS's dataclasses from the options of the same names."""
+    return part(**{field.name: options[field.name] for field in fields_of(part)})
+
+
+def _reports(run: Run) -> Callable[[BlockStep], None]:
+    """Return the report of the blocks' trainings, a bar each."""
+    reports = [run.progress.steps(f"train block {b + 1}") for b in range(len(run.space))]
+
+    def report(step: BlockStep) -> None:
+        update = reports[step.block - 1]
+        if update is not None:
+            update(step.step)
+
+    return report

@@ -1,27 +1,61 @@
-"""DNA: train with a teacher, rate by its features, search exactly."""
+"""DNA: train with a teacher, rate through the teacher or by its features, search exactly."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pynas import methods
-from pynas.runs import search as finding
-from pynas.runs import stages
-from pynas.cli.display import Show
-from pynas.runs.recipe import Flow
-from pynas.runs.stages import Run
+from pynas.checked import AtLeastOne, fields
+from pynas.methods import DNA, ProgressiveDNA
+from pynas.rating import Scores
+from pynas.runs.export import export_trained
+from pynas.runs.options import Options
+from pynas.runs.rate import rate_paths
+from pynas.runs.recipes.training import train_supernet
+from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.search import find_among, find_exactly, gather_costs
+from pynas.spaces import Architecture
+
+# Options of a run beside DNA's own: the order in which blocks train, and for progressive ones how many paths are kept.
+_STRATEGY = {
+    "strategy": (Literal["concurrent", "progressive-a", "progressive-b"], "concurrent"),
+    "keep": (AtLeastOne, 5),
+}
 
 
-def build(run: Run, show: Show) -> Any:
-    """The method with the run's teacher, which is trained first if it is a small one."""
-    options = {**run.settings.options, "rating_batches": run.loader("val")}
-    return methods.DNA(run.net, run.teacher(show.teacher()), image_shape=run.data.image_shape, **options)
+class DNARecipe:
+    """`pynas run --method dna`: DNA with all blocks at a time, or with one of the two progressive strategies."""
 
+    summary = (DNA.__doc__ or "").partition("\n")[0]
+    defaults = Defaults()
 
-def train(run: Run, show: Show) -> None:
-    """As every method; on the images as they are where the teacher's features of these are kept."""
-    stages.train(run, show, "none" if run.settings.options.get("cache_training") else None)
+    def options(self) -> Options:
+        """Return DNA's options and the strategy's."""
+        return Options(fields(DNA, ("taps", "image_shape")), _STRATEGY)
 
+    def build(self, run: Run) -> Any:
+        """Return the method with the run's teacher, which is trained first if it is a small one."""
+        method = DNA(run.net, run.teacher(), image_shape=run.data.image_shape, **run.method_options)
+        strategy = run.options["strategy"]
+        if strategy == "concurrent":
+            return method
+        return ProgressiveDNA(method, strategy=strategy, keep=run.options["keep"], rating_batches=run.loader("val"))
 
-OWN = ("taps", "image_shape", "rating_batches")
-FLOW = Flow(methods.DNA, build, train, stages.rate, finding.find, stages.export_found, own=OWN)
+    def train(self, run: Run) -> None:
+        """Train the supernet, on the images as they are where the teacher's features of these are kept."""
+        train_supernet(run, run.loader("train", "none") if run.options["cache_training"] else None)
+
+    def rate(self, run: Run, loss: str, norm: str) -> Scores:
+        """Rate every path of every block."""
+        return rate_paths(run, loss, norm)
+
+    def find(self, run: Run, request: Request) -> dict[str, Any]:
+        """Search the rated paths exactly; after a progressive training, find the best of the architectures it kept."""
+        if run.options["strategy"] == "concurrent":
+            return find_exactly(run, request)
+        method, _ = run.trained_method()
+        kept = method.kept_architectures(run.loader("val"))
+        return find_among(run, request, request.limits, kept, gather_costs(run, request), run.options["strategy"])
+
+    def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
+        """Take a network out of the supernet."""
+        return export_trained(run, architecture)

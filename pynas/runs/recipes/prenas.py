@@ -3,135 +3,125 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from pynas import methods
-from pynas.runs import search as finding
-from pynas.runs import select as selecting
-from pynas.runs import stages
-from pynas.cli.display import Show
-from pynas.runs.recipe import LOADER, Flow
-from pynas.runs.quantities import milliseconds, quantity
-from pynas.runs.stages import Run
-from pynas.errors import InfeasibleError, InputError
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pynas.checked import AtLeastOne, fields
+from pynas.errors import InputError
+from pynas.evaluation import ErrorRate
 from pynas.files import header, read_json, write_json
+from pynas.methods import PreNAS
 from pynas.methods.whole.prenas import LOADERS, RECIPES
-from pynas.rating import ScoreTable
-from pynas.zero_cost import PreferredSpace, kind_of, load_preferred
+from pynas.runs.export import export_trained
+from pynas.runs.options import LOADER, Options
+from pynas.runs.quantities import cost
+from pynas.runs.rate import scores_folder
+from pynas.runs.recipes.training import train_supernet
+from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.search import find_among, gather_costs, limits_or_half_way
+from pynas.runs.select import FILE, Selection, fresh_net, preferred_space, save
+from pynas.spaces import Architecture
+from pynas.train.team import is_first_process
+from pynas.zero_cost import PreferredSpace, load_preferred
 
-LOSS, NORM = "error", "recalibrate"
 _ACCURACIES = "pynas.accuracies"
 # Options of the selection, as of `pynas select`; None: what suits the space.
-SELECTION = {"interval": "50k", "top": 1, "cost": "params", "normaliser": None, "allocation": None, "images": 64}
-# Training batches to re-estimate batch norm on, where there is one.
-LATER = {"calibration_batches": 4}
-
-
-def preferred(run: Run, show: Show) -> PreferredSpace:
-    """The preferred space, selected with the run's fresh weights once and kept as preferred.json."""
-    path = run.folder / selecting.FILE
-    if path.exists():
-        return load_preferred(path, run.space)
-    chosen = {name: run.options[name] for name in SELECTION}
-    read = milliseconds if chosen["cost"] == "latency" else quantity
-    wish = selecting.Selection(**{**chosen, "interval": read(str(chosen["interval"]))}, seed=run.settings.seed)
-    net = selecting.fresh_net(run.space, run.data.num_classes, run.settings.seed)
-    found, seconds = selecting.preferred_space(net, wish, run.device, show.images("select"))
-    selecting.save(run.folder, found, seconds)
-    return found
-
-
-def build(run: Run, show: Show) -> methods.PreNAS:
-    """The method on the preferred architectures."""
-    net: Any = run.net
-    kind_of(net)
-    members = [one.architecture for one in preferred(run, show).members]
-    return run.flow.method(net, members, **run.method_options)
-
-
-def rate(run: Run, loss: str, norm: str, show: Show) -> list[list[ScoreTable]]:
-    """The accuracy of every preferred architecture on the validation images, kept as scores/preferred.json.
-
-    Raises:
-        InputError: another loss or norm.
-    """
-    if (loss, norm) != (LOSS, NORM):
-        raise InputError(f"[rate] expected loss {LOSS} and norm {NORM}, as prenas measures whole networks, with batch "
-                         f"norm of their own, got {loss} and {norm}")  # fmt: skip
-    method, digest = run.trained_method()
-    if not stages.is_first_process():
-        return []
-    metadata = {"checkpoint": digest, "data": run.data.fingerprint}
-    metadata |= {name: run.options[name] for name in LATER}
-    path = run.folder / "scores" / "preferred.json"
-    if not path.exists() or read_json(path, _ACCURACIES)["metadata"] != metadata:
-        calibration = itertools.islice(run.loader("train"), run.options["calibration_batches"])
-        accuracies = method.accuracy(run.loader("val"), method.preferred, calibration)
-        named = {run.space.format(a): float(accuracy) for a, accuracy in zip(method.preferred, accuracies)}
-        write_json(path, header(_ACCURACIES, **metadata) | {"accuracies": named})
-    stages.costs(run)
-    return []
-
-
-def find(run: Run, wishes: finding.Wishes) -> dict[str, Any]:
-    """The most accurate preferred architectures within the limits; writes and returns search.json.
-
-    Raises:
-        InputError: wishes that need a rating of the whole space.
-        InfeasibleError: no preferred architecture keeps the limits.
-    """
-    if wishes.front is not None or wishes.weights is not None or wishes.table is not None:
-        raise InputError("[search] expected limits alone, as prenas rates its preferred architectures only and knows no "
-                         "fronts, weights or tables")  # fmt: skip
-    costs, space = costs_with_latency(run, wishes), preferred(run, Show(None))
-    limits, at_least = dict(wishes.limits), dict(wishes.at_least)
-    if not limits and not at_least:
-        limits = {"madds": finding.half_way(run.space, costs, "madds")}
-    accuracies = read_json(run.folder / "scores" / "preferred.json", _ACCURACIES)["accuracies"]
-    entries = []
-    for one in space.members:
-        spent, name = costs.of(one.architecture), run.space.format(one.architecture)
-        if all(spent[cost] <= limit for cost, limit in limits.items()) and all(
-            spent[cost] >= limit for cost, limit in at_least.items()
-        ):
-            entries.append({"architecture": name, "score": 1 - accuracies[name], **spent})
-    if not entries:
-        every = [costs.of(one.architecture) for one in space.members]
-        reached = {cost: [min(e[cost] for e in every), max(e[cost] for e in every)] for cost in {*limits, *at_least}}
-        raise InfeasibleError(f"[search] expected limits that a preferred architecture keeps, got at most {limits} and at "
-                              f"least {at_least}; theirs go from and to {reached}")  # fmt: skip
-    entries.sort(key=lambda entry: (entry["score"], entry["params"]))
-    content = finding.search_content(
-        run, wishes, limits, entries[: wishes.top_k], exhausted=len(entries) < wishes.top_k,
-        search="the preferred selection", rated=len(space),
-    )  # fmt: skip
-    write_json(run.folder / "search.json", content)
-    return content
-
-
-def costs_with_latency(run: Run, wishes: finding.Wishes) -> Any:
-    """The counted costs, and latency on the run's device where it is named, measured once and kept."""
-    costs = stages.costs(run)
-    for name in sorted({*wishes.limits, *wishes.at_least} - {"latency"}):
-        costs[name]  # an unknown cost is named before anything is measured
-    if "latency" not in {*wishes.limits, *wishes.at_least}:
-        return costs
-    path = run.folder / f"latency-{run.device.type}.npz"
-    if not path.exists():
-        selecting.latency_of(run.net, run.device).save(path)
-    return costs | kind_of(run.net).load(path)
-
-
-FLOW = Flow(
-    methods.PreNAS, build, stages.train, rate, find, stages.export_found, space="autoformer-mini", loss=LOSS, norm=NORM,
-    epochs=40, more={**SELECTION, **LATER, **LOADER}, defaults={"warmup_epochs": 2},
-    recipes={name: {**recipe, **LOADERS[name]} for name, recipe in RECIPES.items()},
-)  # fmt: skip
-# What spos and fairnas are in spaces that share weights by slicing: PreNAS's training over the whole space, the selection as
-# before (figure 4's redundant training with the pre-selector).
-BASELINES = {
-    sampling: replace(FLOW, method=partial(methods.PreNAS, sampling=sampling), own=("sampling",))
-    for sampling in ("spos", "fairnas")
+_SELECTION = {
+    "interval": (str | float, "50k"),
+    "top": (AtLeastOne, 1),
+    "cost": (Literal["params", "madds", "memory", "latency"], "params"),
+    "normaliser": (str | None, None),
+    "allocation": (str | None, None),
+    "images": (AtLeastOne, 64),
 }
+# Training batches to re-estimate batch norm on, where there is one.
+_CALIBRATION = {"calibration_batches": (AtLeastOne, 4)}
+
+
+class PreNASRecipe:
+    """`pynas run --method prenas`; with a sampling of the baselines, `--method spos` and `fairnas` in spaces of slices.
+
+    sampling: None leaves the option to the user; "spos" or "fairnas" trains over the whole space, and rates the preferred
+    architectures all the same (the redundant training with the pre-selector of figure 4).
+    """
+
+    summary = (PreNAS.__doc__ or "").partition("\n")[0]
+    defaults = Defaults(space="autoformer-mini", epochs=40, loss="error", norm="recalibrate")
+
+    def __init__(self, sampling: str | None = None):
+        self._fixed = {} if sampling is None else {"sampling": sampling}
+
+    def options(self) -> Options:
+        """Return the method's options, and those of the selection, the images and the calibration."""
+        recipes = {name: {**recipe, **LOADERS[name]} for name, recipe in RECIPES.items()}
+        return Options(fields(PreNAS, tuple(self._fixed)), {**_SELECTION, **_CALIBRATION, **LOADER}, {"warmup_epochs": 2},
+                       recipes)  # fmt: skip
+
+    def build(self, run: Run) -> PreNAS:
+        """Return the method on the preferred architectures."""
+        members = [member.architecture for member in self._preferred(run).members]
+        return PreNAS(run.net, members, **self._fixed, **run.method_options)
+
+    def train(self, run: Run) -> None:
+        """Select the preferred architectures, and train the supernet on them."""
+        train_supernet(run)
+
+    def rate(self, run: Run, loss: str, norm: str) -> None:
+        """Measure the accuracy of every preferred architecture on the validation images; keep it as preferred.json.
+
+        Raises:
+            InputError: another loss or norm.
+        """
+        if (loss, norm) != (self.defaults.loss, self.defaults.norm):
+            raise InputError(f"[rate] expected loss {self.defaults.loss} and norm {self.defaults.norm}, as prenas measures whole "
+                             f"networks, with batch norm of their own, got {loss} and {norm}")  # fmt: skip
+        method, digest = run.trained_method()
+        if not is_first_process():
+            return
+        batches = run.options["calibration_batches"]
+        metadata = {"checkpoint": digest, "data": run.data.fingerprint, "calibration_batches": batches}
+        path = scores_folder(run) / FILE
+        if not path.exists() or read_json(path, _ACCURACIES)["metadata"] != metadata:
+            has_norm = any(isinstance(part, _BatchNorm) for part in method.net.modules())
+            rating = ErrorRate(method.net, run.loader("val"), itertools.islice(run.loader("train"), batches),
+                               "recalibrate" if has_norm else "running")  # fmt: skip
+            accuracies = 1 - rating.many(method.preferred)
+            named = {run.space.format(a): float(accuracy) for a, accuracy in zip(method.preferred, accuracies)}
+            write_json(path, header(_ACCURACIES, **metadata) | {"accuracies": named})
+        run.costs  # noqa: B018 (counted and kept now)
+
+    def find(self, run: Run, request: Request) -> dict[str, Any]:
+        """Find the most accurate preferred architectures within the limits.
+
+        Raises:
+            InputError: a request that needs a rating of the whole space.
+            InfeasibleError: no preferred architecture keeps the limits.
+        """
+        if any(value is not None for value in (request.front, request.weights, request.costs, request.trained)):
+            raise InputError("[search] expected limits alone, as prenas rates its preferred architectures only and knows no "
+                             "fronts, weights or tables")  # fmt: skip
+        costs, space = gather_costs(run, request), self._preferred(run)
+        accuracies = read_json(scores_folder(run) / FILE, _ACCURACIES)["accuracies"]
+        scored = [
+            (member.architecture, 1 - accuracies[run.space.format(member.architecture)]) for member in space.members
+        ]
+        limits = limits_or_half_way(run, request, costs)
+        return find_among(run, request, limits, scored, costs, "the preferred selection")
+
+    def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
+        """Take a network out of the supernet."""
+        return export_trained(run, architecture)
+
+    def _preferred(self, run: Run) -> PreferredSpace:
+        """Return the preferred space, selected with the run's fresh weights once and kept as preferred.json."""
+        path = run.folder / FILE
+        if path.exists():
+            return load_preferred(path, run.space)
+        chosen = {name: run.options[name] for name in _SELECTION}
+        chosen["interval"] = cost(chosen["cost"], chosen["interval"])
+        selection = Selection(**chosen, seed=run.settings.seed)
+        net = fresh_net(run.space, run.data.num_classes, run.settings.seed)
+        space, seconds = preferred_space(net, selection, run.device, run.progress.count("select"))
+        save(run.folder, space, seconds)
+        return space
