@@ -164,6 +164,22 @@ class Space:
         """Boundary state that a choice of a block leaves; None where the space has no states."""
         return self.blocks[block][choice.cell].end(choice.path)
 
+    def boundary_states(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+        """State that every path starts from, and state that it leaves: int64 arrays of the cell's shape by `[block][cell]`.
+
+        Equal states have equal numbers in both lists. Paths that are not allowed leave state 0; a space without states
+        (`has_states`) has zeros only.
+        """
+        numbers: dict[Hashable, int] = {None: 0}
+        starts = [[np.full(cell.counts, numbers.setdefault(cell.start, len(numbers))) for cell in cells]
+                  for cells in self.blocks]  # fmt: skip
+        ends = [[np.zeros(cell.counts, np.int64) for cell in cells] for cells in self.blocks]
+        for cells, arrays in zip(self.blocks, ends):
+            for cell, array in zip(cells, arrays):
+                for path in cell.paths() if cell.leaves is not None else ():
+                    array[path] = numbers.setdefault(cell.end(path), len(numbers))
+        return starts, ends
+
     def architectures(self) -> Iterator[Architecture]:
         """All architectures, block after block in the order of `paths`; check `size` before you list them."""
         yield from map(Architecture, self._choices(0, None))
