@@ -147,15 +147,18 @@ class EntangledHead(nn.Module):
         super().__init__()
         self.weights = weights
 
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, N, C] -> input of the classifier, [B, C]."""
+        return sliced_norm(self.weights.norm, x)[:, 1:].mean(1)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, N, C] -> logits [B, num_classes]."""
-        pooled = sliced_norm(self.weights.norm, x)[:, 1:].mean(1)
-        return sliced_linear(self.weights.classifier, pooled, self.weights.classifier.out_features)
+        return sliced_linear(self.weights.classifier, self.features(x), self.weights.classifier.out_features)
 
-    def extract(self, dim: int) -> PooledHead:
-        """A plain head of width `dim` with copies of the weights."""
+    def extract(self, shape: tuple[int, ...]) -> PooledHead:
+        """A plain head for inputs of `shape` `(N, C)` with copies of the weights."""
         with torch.device("meta"):
-            plain = PooledHead(dim, self.weights.classifier.out_features)
+            plain = PooledHead(shape[-1], self.weights.classifier.out_features)
         copy_slices(plain, self.weights)
         return plain.train(self.training)
 

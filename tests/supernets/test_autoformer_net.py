@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pynas
-from pynas.costs.layers import count_layers
+from pynas.costs import count
 from pynas.spaces import autoformer, get
 from pynas.spaces.autoformer import architecture_of
 
@@ -46,7 +46,7 @@ def plain_madds(dim, ratios, heads, side=14, classes=1000):
 
 @pytest.fixture(scope="module")
 def tiny_costs():
-    return count_layers(pynas.supernet("autoformer-tiny"), (3, 224, 224))
+    return count(pynas.supernet("autoformer-tiny"), (3, 224, 224))
 
 
 @pytest.mark.parametrize(("params", "madds", "dim", "ratios", "heads"), PUBLISHED)
@@ -100,7 +100,7 @@ def test_branches_are_dropped_in_training_only(net):
 
 def test_the_layers_of_a_cell_are_what_forward_runs(net):
     images, architecture = torch.randn(2, 3, 8, 8), net.space.parse("4:21")
-    x = net.enter(images, 4)
+    x = net.enter(images, architecture[0])
     for layer, candidate in zip(net.layers(0, 4), (2, 1)):
         x = layer[candidate](x)
     torch.testing.assert_close(net.head(x), net(images, architecture))
