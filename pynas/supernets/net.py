@@ -13,8 +13,8 @@ from pynas.supernets.shapes import Shape
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-# Where a module stands in a net: a name and what its width depends on, ("stem",), ("head", 192), ("part_3",), or
-# (block, cell, layer, candidate).
+# Position of a module in a net: ("stem",), ("head",) or ("part_3",), with its width where it has several, ("head", 192);
+# for a candidate (block, cell, layer, candidate).
 Place = tuple
 # Called with a module, the shape of its input (without the batch axis) and its place; returns a value of the module and the
 # shape of its output.

@@ -27,7 +27,7 @@ def output_shape(module: nn.Module, input_shape: Shape) -> Shape:
 
 
 def extracted(module: nn.Module, shape: Shape) -> nn.Module:
-    """Plain module that does what a module of a supernet does for inputs of `shape` (without the batch axis).
+    """Plain module with the outputs of a supernet's module for inputs of `shape` (without the batch axis).
 
     A candidate that shares its weights has `extract(shape)`, which returns a plain module with copies of its slices; any
     other module is returned as it is.
@@ -36,7 +36,7 @@ def extracted(module: nn.Module, shape: Shape) -> nn.Module:
 
 
 def extracted_chain(modules: Sequence[nn.Module], shape: Shape) -> list[nn.Module]:
-    """Plain modules that do what a sequence of modules does for inputs of `shape`."""
+    """Plain modules with the outputs of a supernet's modules, run one after the other, for inputs of `shape`."""
     if not any(hasattr(module, "extract") for module in modules):
         return list(modules)
     plain = []
