@@ -80,23 +80,6 @@ def autoformer(
                  kind="autoformer")  # fmt: skip
 
 
-def architecture_of(space: Space, dim: int, heads: Sequence[int], ratios: Sequence[float]) -> Architecture:
-    """Return the architecture of an embedding dimension and of each layer's heads and MLP ratio.
-
-    Raises:
-        InputError: lists of different length, or a choice that the space does not have.
-    """
-    if len(heads) != len(ratios):
-        raise InputError(f"[{space.name}] expected as many heads as MLP ratios, got {len(heads)} and {len(ratios)}")
-    for c, cell in enumerate(space.blocks[0]):
-        if len(cell.layers) == len(heads) and cell.layers[0][0].dim == dim:
-            places = {(spec.heads, spec.ratio): k for k, spec in enumerate(cell.layers[0])}
-            if all(pair in places for pair in zip(heads, ratios)):
-                return Architecture.of([(c, [places[pair] for pair in zip(heads, ratios)])])
-    raise InputError(f"[{space.name}] expected an architecture of the space, got dimension {dim}, heads {list(heads)}, "
-                     f"MLP ratios {list(ratios)}")  # fmt: skip
-
-
 def describe(space: Space, architecture: Architecture) -> dict[str, Any]:
     """Choices of an architecture by name: dim, depth, and each layer's heads and MLP ratio."""
     choice = architecture[0]

@@ -7,7 +7,7 @@ import torch
 import pynas
 from pynas.costs import count
 from pynas.spaces import autoformer, get
-from pynas.spaces.autoformer import architecture_of
+from tests.enumeration import autoformer_architecture
 
 # Published with PreNAS: millions of parameters, billions of MAdds, dimension, and each layer's MLP ratio and heads.
 PUBLISHED = [
@@ -52,7 +52,7 @@ def tiny_costs():
 @pytest.mark.parametrize(("params", "madds", "dim", "ratios", "heads"), PUBLISHED)
 def test_published_parameters_and_madds(tiny_costs, params, madds, dim, ratios, heads):
     ratios, heads = [float(ratio) for ratio in ratios.split()], [int(h) for h in heads]
-    architecture = architecture_of(get("autoformer-tiny"), dim, heads, ratios)
+    architecture = autoformer_architecture(get("autoformer-tiny"), dim, heads, ratios)
     costs = tiny_costs.of(architecture)
     assert costs["params"] == round(params * 1e6)
     assert costs["madds"] == plain_madds(dim, ratios, heads)
