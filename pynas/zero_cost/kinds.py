@@ -61,4 +61,5 @@ def saliency(
     Raises:
         InputError: a space of another kind, gradients that are not finite, or a layer without any score (all weights zero).
     """
+    check_space(net)
     return read_scores(net, gradients(net, images, labels, chunk=chunk, progress=progress))
