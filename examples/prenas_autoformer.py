@@ -21,7 +21,7 @@ import torch
 
 import pynas
 from pynas import data, spaces, zero_cost
-from pynas.costs import count_layers
+from pynas.costs import count
 from pynas.files import write_json
 from pynas.methods import PreNAS
 from pynas.methods.whole import subnets
@@ -72,7 +72,7 @@ def run(sampling: str, seed: int, images: data.ImageData, options: argparse.Name
     net = pynas.supernet(options.space, images.num_classes)
     side = net.space.image_size
     scores = zero_cost.saliency(net, zero_cost.random_images(64, side, seed))
-    costs = count_layers(net, (3, side, side))
+    costs = count(net, (3, side, side))
     preferred = zero_cost.select(net.space, scores, costs, interval=options.interval, normaliser=options.normaliser)
     members = [one.architecture for one in preferred.members]
     method = PreNAS(net, members, sampling=sampling, learning_rate=options.learning_rate, warmup_epochs=2)

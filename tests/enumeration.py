@@ -1,14 +1,23 @@
-"""All of a space, the slow way."""
+"""All architectures of a space by enumeration, and those of AutoFormer by their sizes."""
 
 from pynas.spaces import Architecture
 
 
 def enumerated(space):
     """Every architecture, block after block from the state that the one before it left."""
-    grown = [((), None)]
+    partial = [((), None)]
     for b, cells in enumerate(space.blocks):
-        grown = [
+        partial = [
             ((*choices, choice), cells[choice.cell].end(choice.path))
-            for choices, state in grown for choice in space.paths(b) if cells[choice.cell].start == state
+            for choices, state in partial for choice in space.paths(b) if cells[choice.cell].start == state
         ]  # fmt: skip
-    return [Architecture(choices) for choices, _ in grown]
+    return [Architecture(choices) for choices, _ in partial]
+
+
+def autoformer_architecture(space, dim, heads, ratios):
+    """The architecture of an embedding dimension and of each layer's heads and MLP ratio."""
+    for c, cell in enumerate(space.blocks[0]):
+        if len(cell.layers) == len(heads) and cell.layers[0][0].dim == dim:
+            places = {(spec.heads, spec.ratio): k for k, spec in enumerate(cell.layers[0])}
+            return Architecture.of([(c, [places[pair] for pair in zip(heads, ratios, strict=True)])])
+    raise KeyError((dim, len(heads)))

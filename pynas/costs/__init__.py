@@ -1,11 +1,15 @@
-"""Costs of architectures: parameters, MAdds, memory, latency, as tables over the paths of every cell."""
+"""Costs of architectures: parameters, MAdds, memory, latency, as tables over the paths of every cell, or by layer."""
 
+from pynas.costs.by_kind import load
 from pynas.costs.count import count, count_module, path_sums
 from pynas.costs.latency import LatencyCheck, check_latency, latency
-from pynas.costs.layers import LayerCosts, LayerTable, count_layers, layer_latency
+from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.range import cost_range
 from pynas.costs.table import UNITS, Costs
 from pynas.costs.user import read_csv
+
+# Former names; `count` and `latency` choose the form of the costs themselves.
+count_layers, layer_latency = count, latency
 
 __all__ = [
     "UNITS",
@@ -20,6 +24,7 @@ __all__ = [
     "count_module",
     "latency",
     "layer_latency",
+    "load",
     "path_sums",
     "read_csv",
 ]

@@ -1,22 +1,24 @@
-"""Latency in ms of every candidate on the user's own device, as tables over the paths, and how well they add up."""
+"""Latency in ms of every candidate on the user's device, and a check of its sums against whole networks."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from pynas.costs.by_kind import collect, description
 from pynas.costs.table import Costs
 from pynas.errors import InputError
-from pynas.spaces import Architecture
-from pynas.supernets import Supernet, evaluating
-from pynas.supernets.shapes import alone, output_shape
-from pynas.supernets.walk import walk
+from pynas.spaces import Architecture, Space
+from pynas.supernets import Net, evaluating
+from pynas.supernets.net import Place
+from pynas.supernets.shapes import Shape, extracted, output_shape
 
 NAME = "latency"
 
@@ -30,7 +32,7 @@ class Timing:
 
 
 def time_calls(calls: Sequence[Callable[[], object]], device: torch.device, repeats: int, warm_up: int) -> list[Timing]:
-    """Time several functions side by side: every repeat runs each of them once, so that a disturbance hits all alike."""
+    """Time several functions; every repeat runs each of them once, so that a disturbance affects all of them."""
     times = np.empty((len(calls), repeats))
     for repeat in range(-warm_up, repeats):
         for number, call in enumerate(calls):
@@ -57,7 +59,7 @@ def _cuda_ms(call: Callable[[], object]) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """What a latency table was measured on."""
+    """Name of a device for a latency table's metadata."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
@@ -65,19 +67,20 @@ def device_name(device: torch.device) -> str:
 
 @torch.inference_mode()
 def latency(
-    net: Supernet,
-    image_shape: tuple[int, int, int],
+    net: Net,
+    image_shape: Shape,
     device: str | torch.device = "cpu",
     *,
     batch_size: int = 1,
     repeats: int = 20,
     warm_up: int = 3,
-) -> Costs:
-    """The cost table `latency`: ms for one batch, measured candidate by candidate in evaluation mode.
+) -> Any:
+    """The cost `latency`: ms for one batch, measured candidate by candidate in evaluation mode.
 
-    Candidates of one description and input are measured once. The table adds medians along a path; the fixed part is
-    the stem and the head. `metadata` names the device, the batch size and the median and largest spread. The net moves
-    to the device and back, and its mode is restored.
+    Returns `Costs`, or `LayerCosts` for a kind of space whose cells have too many paths for tables. Candidates of equal
+    description and input are measured once. A path costs the sum of its candidates' medians; the fixed part is the stem
+    and the head. `metadata` names the device, the batch size and the median and largest spread. The net moves to the
+    device and back, and its mode is restored.
 
     Raises:
         InputError: no repeats or no images.
@@ -85,19 +88,17 @@ def latency(
     if repeats < 1 or batch_size < 1:
         raise InputError(f"[latency] expected at least 1 repeat and image, got {repeats} and {batch_size}")
     device = torch.device(device)
-    with evaluating(net, device):
-        distinct = _Distinct(net)
-        walked = walk(net, tuple(image_shape), distinct.visit)
+    with evaluating(net, device):  # type: ignore[arg-type]
+        distinct = _Distinct(net.space)
+        walk = net.visit(image_shape, distinct.visit)
         buffers = {shape: torch.randn(batch_size, *shape, device=device) for shape in set(distinct.inputs)}
         calls = [_call(module, buffers[shape]) for module, shape in zip(distinct.modules, distinct.inputs)]
         timings = time_calls(calls, device, repeats, warm_up)
-    medians = [timing.median for timing in timings]
-    blocks, fixed = walked.tables(medians.__getitem__), walked.fixed(medians.__getitem__)
     spreads = [timing.spread for timing in timings]
     metadata = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
-                 "median_spread": float(np.median(spreads)), "largest_spread": max(spreads),
-                 "image_shape": list(image_shape), "space": net.space.name}  # fmt: skip
-    return Costs({NAME: blocks}, {NAME: fixed}, metadata)
+                "median_spread": float(np.median(spreads)), "largest_spread": max(spreads),
+                "image_shape": list(image_shape)}  # fmt: skip
+    return collect(net.space, walk, {NAME: [timing.median for timing in timings].__getitem__}, metadata)
 
 
 def _call(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
@@ -105,36 +106,28 @@ def _call(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
 
 
 class _Distinct:
-    """Every module that has to be measured, once for each description and input shape."""
+    """Modules to measure, one for each description and input shape; a module's value is its number among them."""
 
-    def __init__(self, net: Supernet) -> None:
-        self._net = net
+    def __init__(self, space: Space) -> None:
+        self._space = space
         self.modules: list[nn.Module] = []
-        self.inputs: list[tuple[int, ...]] = []
-        self._seen: dict[object, tuple[int, tuple[int, ...]]] = {}
+        self.inputs: list[Shape] = []
+        self._known: dict[Hashable, tuple[int, Shape]] = {}
 
-    def visit(self, module: nn.Module, shape: tuple[int, ...], place: tuple) -> tuple[int, tuple[int, ...]]:
-        """The number of the measurement that stands for a module, and its output's shape."""
-        described = (self._description(place), shape)
-        if described not in self._seen:
-            module = alone(module, shape)
-            self._seen[described] = len(self.modules), output_shape(module, shape)
+    def visit(self, module: nn.Module, shape: Shape, place: Place) -> tuple[int, Shape]:
+        """Number of the measurement that stands for a module, and the shape of its output."""
+        key = description(self._space, place), shape
+        if key not in self._known:
+            module = extracted(module, shape)
+            self._known[key] = len(self.modules), output_shape(module, shape)
             self.modules.append(module)
             self.inputs.append(shape)
-        return self._seen[described]
-
-    def _description(self, place: tuple) -> object:
-        # Candidates of other people's supernets have no description: each is its own.
-        if len(place) == 1:
-            return place
-        block, cell, layer, candidate = place
-        described = self._net.space.blocks[block][cell].layers[layer][candidate]
-        return place if type(described) is int else described
+        return self._known[key]
 
 
 @dataclass(frozen=True)
 class LatencyCheck:
-    """Whole networks against the table: ms predicted and measured, and the errors that follow."""
+    """Latency of whole networks in ms, as a table predicts it and as measured."""
 
     architectures: tuple[Architecture, ...]
     predicted: np.ndarray  # [N] ms
@@ -142,26 +135,26 @@ class LatencyCheck:
 
     @property
     def scale(self) -> float:
-        """Measured over predicted, the median: what fusing and caching across layers changes for all alike."""
+        """Median of measured over predicted latency: the effect of fusing and caching across layers on all networks."""
         return float(np.median(self.measured / self.predicted))
 
     @property
     def error(self) -> float:
-        """Mean relative error of the prediction as it stands."""
+        """Mean relative error of the predictions."""
         return float(np.mean(np.abs(self.predicted / self.measured - 1)))
 
     @property
     def scaled_error(self) -> float:
-        """Mean relative error after multiplying the predictions by `scale`."""
+        """Mean relative error of the predictions times `scale`."""
         return float(np.mean(np.abs(self.predicted * self.scale / self.measured - 1)))
 
 
 @torch.inference_mode()
 def check_latency(
-    net: Supernet, table: Costs, architectures: Sequence[Architecture], device: str | torch.device = "cpu",
+    net: Any, table: Costs, architectures: Sequence[Architecture], device: str | torch.device = "cpu",
     *, repeats: int = 20, warm_up: int = 3,
 ) -> LatencyCheck:  # fmt: skip
-    """Measure whole networks, side by side, against what the table says of them."""
+    """Measure whole networks, and compare them with the predictions of a latency table."""
     device = torch.device(device)
     x = torch.randn(table.metadata["batch_size"], *table.metadata["image_shape"], device=device)
     with evaluating(net, device):

@@ -1,8 +1,9 @@
-"""The least and the greatest cost that any architecture of a space has."""
+"""The least and the greatest cost of a space's architectures."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -17,35 +18,31 @@ Range = tuple[float, float]
 def cost_range(
     space: Space, costs: Costs | LayerCosts, name: str, rated: Sequence[Sequence[np.ndarray]] | None = None
 ) -> Range:
-    """(least, greatest) cost `name` over all architectures, the fixed part included; exact, block after block.
+    """(least, greatest) cost `name` over all architectures, the fixed part included; exact.
 
-    rated: by `[b][cell]`, bool, the shape of the cell's table: the paths that count; None: all. Where a block was rated after
-    one chosen path only, as BossNAS does, others cannot be found.
+    rated: paths that count, bool arrays of the cells' shapes by `[block][cell]`; None for all. BossNAS, for example, rates a
+        block after one chosen path only, and its search finds no other architectures.
 
     Raises:
-        InputError: no such cost, or no rated paths that connect.
+        InputError: an unknown cost, or no rated paths that connect.
     """
     if isinstance(costs, LayerCosts):
         return costs[name].bounds()
     fixed = costs.fixed[name] if name in costs.names else 0
-    before: dict[Hashable, Range] = {None: (fixed, fixed)}
-    for b, cells in enumerate(space.blocks):
-        after: dict[Hashable, Range] = {}
-        for c, cell in enumerate(cells):
-            if cell.start not in before:
-                continue
-            low, high = before[cell.start]
-            for end, least, most in _ranges(cell, costs[name][b][c], None if rated is None else rated[b][c]):
-                known = after.get(end, (float("inf"), -float("inf")))
-                after[end] = min(known[0], low + least), max(known[1], high + most)
-        if not after:
+
+    def step(b: int, c: int, before: Range) -> Iterator[tuple[Hashable, Range]]:
+        for end, least, most in _ranges(space.blocks[b][c], costs[name][b][c], None if rated is None else rated[b][c]):
+            yield end, (before[0] + least, before[1] + most)
+
+    ranges: dict[Hashable, Range] = {}
+    for b, ranges in enumerate(space.fold((fixed, fixed), step, _join)):
+        if not ranges:
             raise InputError(f"[costs] expected rated paths in block {b} that continue those before it, got none")
-        before = after if space.has_states else {None: _whole(after)}
-    return _whole(before)
+    return reduce(_join, ranges.values())
 
 
 def _ranges(cell: Cell, table: np.ndarray, rated: np.ndarray | None) -> Iterator[tuple[Hashable, float, float]]:
-    """(state, least, greatest) of a cell's paths, or of some of them with the same state."""
+    """(state, least, greatest) of the cell's rated paths, one or more per state."""
     if cell.allowed is None and cell.leaves is None:
         values = table if rated is None else table[rated]
         if values.size:
@@ -56,6 +53,5 @@ def _ranges(cell: Cell, table: np.ndarray, rated: np.ndarray | None) -> Iterator
             yield cell.end(path), table[path].item(), table[path].item()
 
 
-def _whole(ranges: dict[Hashable, Range]) -> Range:
-    lows, highs = zip(*ranges.values())
-    return min(lows), max(highs)
+def _join(first: Range, second: Range) -> Range:
+    return min(first[0], second[0]), max(first[1], second[1])

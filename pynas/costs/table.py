@@ -1,4 +1,4 @@
-"""Cost tables: what every path of every cell costs, and the part that no choice changes."""
+"""Dense cost tables: the cost of every path of every cell, and of the parts that every architecture has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pynas.spaces import Architecture
 
 _KIND = "pynas.costs"
 
-# What the costs that pynas itself measures are called in headings, with their units.
+# Headings of the costs that pynas measures, with their units.
 UNITS = {"params": "parameters", "madds": "MAdds", "memory": "memory (bytes)", "latency": "latency (ms)"}
 
 
@@ -25,7 +25,7 @@ class Costs:
     """`costs["madds"][b][cell]`: an array with one axis per layer, the shape of the cell's score table.
 
     tables: by name, per block, per cell: int64 (counts) or float64 (latency, ms) `[c_1, ..., c_L]`.
-    fixed: by name, the part outside the blocks (stem, head), added once.
+    fixed: by name, the cost of the parts outside the blocks (stem, head), added once.
     """
 
     tables: Mapping[str, Sequence[Sequence[np.ndarray]]]
@@ -34,7 +34,7 @@ class Costs:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The costs at hand."""
+        """Names of the costs."""
         return tuple(self.tables)
 
     def __getitem__(self, name: str) -> Sequence[Sequence[np.ndarray]]:
@@ -43,7 +43,7 @@ class Costs:
         return self.tables[name]
 
     def __or__(self, other: Costs) -> Costs:
-        """Both: costs of other names beside these.
+        """Join with costs of other names.
 
         Raises:
             InputError: a name that both have, or tables of another space.
@@ -58,7 +58,7 @@ class Costs:
         )
 
     def of(self, architecture: Architecture) -> dict[str, float]:
-        """What an architecture costs, by name, the fixed part included; sums are exact, rounded once where not whole."""
+        """Costs of an architecture by name, fixed part included; sums are exact, and rounded once where they are not whole."""
         costs = {}
         for name, blocks in self.tables.items():
             parts = [blocks[b][choice.cell][choice.path].item() for b, choice in enumerate(architecture)]
@@ -78,7 +78,7 @@ class Costs:
         """Read a file that `save` wrote.
 
         Raises:
-            InputError: missing, damaged, or of another version.
+            InputError: a file that is missing, damaged, or of another version.
         """
         arrays, metadata = read_arrays(path, _KIND)
         fixed = {key.split("/")[1]: value.item() for key, value in arrays.items() if key.startswith("fixed/")}

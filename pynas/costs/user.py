@@ -1,4 +1,4 @@
-"""Costs that the user brings: a value per candidate in a CSV file, say energy or latency on another device."""
+"""Costs from the user's CSV file with a value per candidate, for example energy, or latency on another device."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _WHERE = ("block", "cell", "layer", "candidate")
 def read_csv(path: str | Path, space: Space) -> Costs:
     """Cost tables from a CSV file with the columns block, cell, layer, candidate, and one column per cost.
 
-    Numbers count from 0. A row per candidate; a row whose block is `fixed` (its other places are left empty) gives the
-    part that no choice changes, 0 without one. A path costs the sum of its candidates.
+    The file has a row per candidate; numbers count from 0. A row whose block is `fixed`, with cell, layer and candidate
+    left empty, gives the cost of the parts that every architecture has; without such a row it is 0. A path costs the sum
+    of its candidates.
 
     Raises:
-        InputError: missing columns, a candidate twice or not at all or outside the space, a value that is no number of
-            at least 0.
+        InputError: missing columns, a candidate that has several rows, has none or is outside the space, or a value that
+            is not a number of at least 0.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
@@ -50,8 +51,10 @@ def read_csv(path: str | Path, space: Space) -> Costs:
         values[place] = costs
     missing = next((place for place in _places(space) if place not in values), None)
     if missing is not None:
-        said = ", ".join(f"{name} {value}" for name, value in zip(_WHERE, missing))
-        raise InputError(f"[costs] expected a row for every candidate of {space.name}, got none for {said} in {path}")
+        candidate = ", ".join(f"{name} {value}" for name, value in zip(_WHERE, missing))
+        raise InputError(
+            f"[costs] expected a row for every candidate of {space.name}, got none for {candidate} in {path}"
+        )
     tables = {name: candidate_tables(space, lambda *place, name=name: values[place][name]) for name in names}
     return Costs(tables, fixed, {"file": Path(path).name, "space": space.name})
 

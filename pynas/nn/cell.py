@@ -9,7 +9,7 @@ from pynas.errors import InputError
 
 
 class ReLUConvBN(nn.Module):
-    """ReLU, a convolution without bias that keeps the size (at stride 1), batch norm."""
+    """ReLU, a convolution without bias that keeps the size at stride 1, batch norm."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1):
         super().__init__()
@@ -30,7 +30,8 @@ class Zero(nn.Module):
 
 
 class ResidualReduction(nn.Module):
-    """Halves the side: two ReLU-conv3x3-BN, the first with stride 2, beside average pooling and a 1x1 convolution."""
+    """Residual block that halves the side: two ReLU-conv3x3-BN, the first with stride 2, and a shortcut of average pooling
+    and a 1x1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -44,7 +45,7 @@ class ResidualReduction(nn.Module):
 
 
 def edge_operation(op: str, channels: int) -> nn.Module:
-    """An operation by the benchmark's name, for `channels` in and out.
+    """Build the operation of a name in the benchmark, for `channels` in and out.
 
     Raises:
         InputError: an unknown name.

@@ -1,4 +1,4 @@
-"""Elastic convolutions (BigNAS): a subnet takes the leading channels and the centre of the largest one's kernels."""
+"""Elastic convolutions (BigNAS): a subnet uses the leading channels and the centres of the largest network's kernels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pynas.nn.network import Head
 
 
 def sliced_conv(conv: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> torch.Tensor:
-    """The leading outputs of a convolution from the leading inputs that `x` has, with the centre of its kernels.
+    """Run a convolution with its leading outputs, as many leading inputs as `x` has, and the centres of its kernels.
 
-    A depth-wise convolution takes as many groups as `x` has channels.
+    A depth-wise convolution has as many groups as `x` has channels.
     """
     bias = None if conv.bias is None else conv.bias[:channels]
     inputs, groups = (x.shape[1], 1) if conv.groups == 1 else (1, x.shape[1])
@@ -25,15 +25,15 @@ def sliced_conv(conv: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> t
 
 
 def sliced_kernel(conv: Any, channels: int, inputs: int, kernel: int) -> torch.Tensor:
-    """`[channels, inputs, kernel, kernel]` of a convolution's weight."""
+    """Leading channels and centres of a convolution's weight, `[channels, inputs, kernel, kernel]`."""
     start = (conv.weight.shape[-1] - kernel) // 2
     return conv.weight[:channels, :inputs, start : start + kernel, start : start + kernel]
 
 
 def sliced_batch_norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    """Batch norm with the leading weights; in training the leading running statistics follow the batch.
+    """Run batch norm with its leading weights; in training, the leading running statistics follow the batch.
 
-    These are averages over many subnets: re-estimate them in a subnet that is taken out (`export.recalibrate`).
+    The statistics are averages over many subnets: re-estimate them in an extracted one (`export.recalibrate`).
     """
     c, momentum = x.shape[1], norm.momentum
     mean, var = norm.running_mean[:c], norm.running_var[:c]
@@ -47,13 +47,13 @@ def sliced_batch_norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def elastic_conv_bn(weights: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> torch.Tensor:
-    """A convolution, batch norm and activation (`conv_bn`) of leading channels."""
+    """Run the leading channels of a convolution, batch norm and activation (`conv_bn`)."""
     y = sliced_batch_norm(weights.bn, sliced_conv(weights.conv, x, channels, kernel))
     return weights.act(y) if hasattr(weights, "act") else y
 
 
 class ElasticConvBN(nn.Module):
-    """The leading channels of a `conv_bn`, with kernels as large as they are."""
+    """The leading channels of a `conv_bn`, with whole kernels."""
 
     def __init__(self, weights: Any, channels: int):
         super().__init__()
@@ -65,7 +65,7 @@ class ElasticConvBN(nn.Module):
         return elastic_conv_bn(weights, x, self.channels, weights.conv.kernel_size[0])
 
     def extract(self, shape: tuple[int, ...]) -> nn.Sequential:
-        """A plain `conv_bn` with copies of the slices that an input of `shape` `(C, H, W)` meets."""
+        """Plain `conv_bn` with copies of the slices for an input of `shape` `(C, H, W)`."""
         weights: Any = self.weights
         conv = weights.conv
         with conv.weight.device:
@@ -75,14 +75,14 @@ class ElasticConvBN(nn.Module):
 
 
 class ElasticHead(nn.Module):
-    """A `Head` whose convolution has `channels` outputs; the classifier reads these alone."""
+    """A `Head` whose convolution has `channels` outputs, the classifier's inputs."""
 
     def __init__(self, weights: Any, channels: int):
         super().__init__()
         self.weights, self.channels = weights, channels
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [B, C, H, W] -> what the classifier reads, `[B, channels]`."""
+        """x: [B, C, H, W] -> input of the classifier, `[B, channels]`."""
         weights: Any = self.weights
         return weights.dropout(elastic_conv_bn(weights.conv, x, self.channels).mean((2, 3)))
 
@@ -92,7 +92,7 @@ class ElasticHead(nn.Module):
         return F.linear(self.features(x), classifier.weight[:, : self.channels], classifier.bias)
 
     def extract(self, shape: tuple[int, ...]) -> Head:
-        """A plain head with copies of the slices that an input of `shape` `(C, H, W)` meets."""
+        """Plain head with copies of the slices for an input of `shape` `(C, H, W)`."""
         classifier: Any = self.weights.classifier
         with classifier.weight.device:
             plain = Head(shape[0], self.channels, classifier.out_features)
@@ -101,11 +101,10 @@ class ElasticHead(nn.Module):
 
 
 class ElasticMBConv(nn.Module):
-    """A candidate of a layer: `channels` outputs and a kernel out of an MBConv at its largest.
+    """A candidate of a layer: an MBConv of `channels` outputs and a kernel size, sliced from the largest one.
 
-    The input's width is read off the input; it sets the hidden width and that of the squeeze. The residual joins where
-    stride is 1 and the widths agree, as in a plain MBConv of these sizes. `drop_path`: in training, how probable it is that
-    the branch is left out of such a sum.
+    The width of the input sets the hidden width and that of the squeeze. The residual is added where the stride is 1 and
+    the widths are equal, as in a plain MBConv. `drop_path`: probability that training omits the branch from this sum.
 
     Raises:
         InputError: more channels or a larger kernel than the weights have, or a kernel of even size.
@@ -114,9 +113,9 @@ class ElasticMBConv(nn.Module):
     def __init__(self, weights: Any, channels: int, kernel: int, expand: int, stride: int):
         super().__init__()
         self.weights = weights
-        most = weights.project.conv.out_channels, weights.depthwise.conv.kernel_size[0]
-        if channels > most[0] or kernel > most[1] or kernel % 2 == 0:
-            raise InputError(f"[elastic] expected at most {most[0]} channels and an odd kernel up to {most[1]}, "
+        largest = weights.project.conv.out_channels, weights.depthwise.conv.kernel_size[0]
+        if channels > largest[0] or kernel > largest[1] or kernel % 2 == 0:
+            raise InputError(f"[elastic] expected at most {largest[0]} channels and an odd kernel up to {largest[1]}, "
                              f"got {channels} and {kernel}")  # fmt: skip
         self.channels, self.kernel, self.expand, self.stride = channels, kernel, expand, stride
         self.drop_path = 0.0
@@ -135,7 +134,7 @@ class ElasticMBConv(nn.Module):
         return x + drop_path(y, self.drop_path, self.training) if self.stride == 1 and inputs == self.channels else y
 
     def extract(self, shape: tuple[int, ...]) -> MBConv:
-        """A plain MBConv with copies of the slices that an input of `shape` `(C, H, W)` meets."""
+        """Plain MBConv with copies of the slices for an input of `shape` `(C, H, W)`."""
         weights: Any = self.weights
         with weights.project.conv.weight.device:
             plain = MBConv(shape[0], self.channels, self.kernel, self.expand, self.stride)
@@ -145,7 +144,7 @@ class ElasticMBConv(nn.Module):
 
 @torch.no_grad()
 def copy_centres(plain: nn.Module, shared: nn.Module) -> None:
-    """Fill parameters and buffers of `plain` with the leading slices, centres of kernels, of those in `shared`."""
+    """Copy the leading slices and the centres of kernels of `shared` into parameters and buffers of `plain`."""
     theirs = shared.state_dict()
     for name, ours in plain.state_dict().items():
         source = theirs[name]

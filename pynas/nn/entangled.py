@@ -1,7 +1,7 @@
 """Weight entanglement (AutoFormer): a subnet's weights are the leading slices of the largest one's.
 
-The width of the input is read off the input. Rows of q, k and v alternate in the shared weight, row 3 j + {0, 1, 2} for
-channel j, so that the leading rows hold the first heads of all three.
+A module takes the width from its input. Rows of q, k and v alternate in the shared weight: rows 3 j, 3 j + 1 and 3 j + 2
+are those of channel j, so that the leading rows hold the first heads of all three.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pynas.nn.transformer import PatchEmbedding, PooledHead, TransformerLayer
 
 
 def sliced_linear(linear: Any, x: torch.Tensor, features: int) -> torch.Tensor:
-    """The first `features` outputs of a linear layer from the leading inputs that `x` `[..., C]` has."""
+    """Run a linear layer with its first `features` outputs and as many leading inputs as `x` `[..., C]` has."""
     return F.linear(x, linear.weight[:features, : x.shape[-1]], linear.bias[:features])
 
 
 def sliced_norm(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
-    """Layer norm over the last axis of `x`, with the leading weights."""
+    """Run layer norm over the last axis of `x` with the leading weights."""
     width = x.shape[-1]
     return F.layer_norm(x, (width,), norm.weight[:width], norm.bias[:width], norm.eps)
 
@@ -38,14 +38,14 @@ def sliced_qkv(linear: nn.Linear, x: torch.Tensor, heads: int, head_dim: int) ->
 
 
 def _unmixed(shared: torch.Tensor, rows: int) -> torch.Tensor:
-    """The first `rows` rows in the order of a plain layer: all of q, all of k, all of v."""
+    """First `rows` rows in the order of a plain layer: all of q, all of k, all of v."""
     return torch.cat([shared[k:rows:3] for k in range(3)])
 
 
 def accumulate(start: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, widths: Sequence[int]) -> list[torch.Tensor]:
-    """start + x[..., :k] W[:, :k]^T for each k of the rising `widths`, for the price of the widest.
+    """start + x[..., :k] W[:, :k]^T for each k of the rising `widths`, as partial sums of the widest.
 
-    start: `[..., D]`; x: `[..., C]`; weight: `[D, C]`, of which the leading rows that `start` has count.
+    start: `[..., D]`; x: `[..., C]`; weight: `[D, C]` or with more rows, of which the leading D count.
     """
     sums, done, total = [], 0, start.flatten(0, -2)
     weight = weight[: start.shape[-1]]
@@ -59,7 +59,7 @@ def accumulate(start: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, width
 class EntangledTransformer(nn.Module):
     """A candidate of a layer: the first `heads` heads and `int(C * ratio)` hidden features of shared weights.
 
-    weights: the layer at its largest; only its rows of q, k and v are in another order than a plain layer's.
+    weights: the largest layer; its rows of q, k and v alternate, unlike those of a plain layer.
 
     Raises:
         InputError: more heads than the weights have.
@@ -85,7 +85,8 @@ class EntangledTransformer(nn.Module):
 
     @classmethod
     def run_together(cls, candidates: Sequence[EntangledTransformer], x: torch.Tensor) -> list[torch.Tensor]:
-        """All candidates of a layer, in evaluation mode: each head once, each hidden feature once per number of heads."""
+        """Outputs of several candidates of a layer in evaluation mode; each head is computed once, and each hidden feature
+        once per number of heads."""
         weights, width = candidates[0].weights, x.shape[-1]
         attention, mlp = weights.attention, cast(Any, weights.mlp)
         heads = sorted({candidate.heads for candidate in candidates})
@@ -95,14 +96,14 @@ class EntangledTransformer(nn.Module):
                               [attention.head_dim * count for count in heads])  # fmt: skip
         for count, y in zip(heads, by_heads):
             hidden = sorted({candidate.hidden(width) for candidate in candidates if candidate.heads == count})
-            grown = mlp.act(sliced_linear(mlp.fc1, sliced_norm(weights.norm_mlp, y), hidden[-1]))
-            sums = accumulate(y + mlp.fc2.bias[:width], grown, mlp.fc2.weight, hidden)
+            units = mlp.act(sliced_linear(mlp.fc1, sliced_norm(weights.norm_mlp, y), hidden[-1]))
+            sums = accumulate(y + mlp.fc2.bias[:width], units, mlp.fc2.weight, hidden)
             outputs |= {(count, size): z for size, z in zip(hidden, sums)}
         return [outputs[candidate.heads, candidate.hidden(width)] for candidate in candidates]
 
     @torch.no_grad()
     def extract(self, shape: tuple[int, ...]) -> TransformerLayer:
-        """A plain layer with copies of the weights that an input of `shape` `(N, C)` meets."""
+        """Plain layer with copies of the weights for an input of `shape` `(N, C)`."""
         weights, width = self.weights, shape[-1]
         attention = weights.attention
         with torch.device("meta"):
@@ -117,7 +118,7 @@ class EntangledTransformer(nn.Module):
 
 
 class EntangledPatches(nn.Module):
-    """The patch embedding of every width: `forward(images, dim)` gives the first `dim` channels."""
+    """The patch embedding at every width: `forward(images, dim)` returns the first `dim` channels."""
 
     def __init__(self, weights: PatchEmbedding):
         super().__init__()
@@ -133,7 +134,7 @@ class EntangledPatches(nn.Module):
         return torch.cat((first, tokens), 1) + weights.position[..., :dim]
 
     def extract(self, dim: int) -> PatchEmbedding:
-        """A plain patch embedding of width `dim` with copies of the weights."""
+        """Plain patch embedding of width `dim` with copies of the weights."""
         with torch.device("meta"):
             plain = PatchEmbedding(dim, self.weights.patch, self.weights.image_size)
         copy_slices(plain, self.weights)
@@ -147,15 +148,18 @@ class EntangledHead(nn.Module):
         super().__init__()
         self.weights = weights
 
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, N, C] -> input of the classifier, [B, C]."""
+        return sliced_norm(self.weights.norm, x)[:, 1:].mean(1)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, N, C] -> logits [B, num_classes]."""
-        pooled = sliced_norm(self.weights.norm, x)[:, 1:].mean(1)
-        return sliced_linear(self.weights.classifier, pooled, self.weights.classifier.out_features)
+        return sliced_linear(self.weights.classifier, self.features(x), self.weights.classifier.out_features)
 
-    def extract(self, dim: int) -> PooledHead:
-        """A plain head of width `dim` with copies of the weights."""
+    def extract(self, shape: tuple[int, ...]) -> PooledHead:
+        """Plain head for inputs of `shape` `(N, C)` with copies of the weights."""
         with torch.device("meta"):
-            plain = PooledHead(dim, self.weights.classifier.out_features)
+            plain = PooledHead(shape[-1], self.weights.classifier.out_features)
         copy_slices(plain, self.weights)
         return plain.train(self.training)
 
@@ -168,7 +172,7 @@ def _attend(weights: TransformerLayer, x: torch.Tensor, heads: int) -> torch.Ten
 
 @torch.no_grad()
 def copy_slices(plain: nn.Module, shared: nn.Module) -> None:
-    """Give every parameter of `plain` a copy of the leading slices of the one of the same name in `shared`."""
+    """Set every parameter of `plain` to a copy of the leading slices of the parameter of that name in `shared`."""
     theirs = dict(shared.named_parameters())
     for module_name, module in plain.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

@@ -10,10 +10,10 @@ from pynas.errors import InputError
 
 
 class FeatureQueue(nn.Module):
-    """The last `size` feature vectors `[size, dim]` that were pushed: the feature container of Pi-NAS, figure 2.
+    """Ring buffer of the last `size` feature vectors `[size, dim]`, the feature container of Pi-NAS, figure 2.
 
     It starts with random unit vectors, as in MoCo, and is part of the state dict; no gradient flows through it.
-    `features` is not in order of age: `position` is where the next vector goes, and so the oldest.
+    `features` is not ordered by age: `position` is the index of the oldest vector, which the next one replaces.
     """
 
     features: torch.Tensor
@@ -28,9 +28,10 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, vectors: torch.Tensor) -> None:
-        """Replace the oldest features by `vectors` `[B, dim]`; of more than `size` of them, the last stay.
+        """Replace the oldest features by `vectors` `[B, dim]`; of more than `size` vectors, the last ones stay.
 
-        Raises `InputError` if the shape does not fit.
+        Raises:
+            InputError: vectors of another shape.
         """
         size, dim = self.features.shape
         if vectors.dim() != 2 or vectors.shape[1] != dim:

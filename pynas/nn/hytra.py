@@ -30,7 +30,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [B, C, H, W] -> the same shape."""
+        """x: [B, C, H, W] -> a tensor of that shape."""
         batch, channels, height, width = x.shape
         qkv = self.qkv(x).reshape(batch, 3, self.heads, channels // self.heads, height * width).transpose(3, 4)
         y = functional.scaled_dot_product_attention(*qkv.unbind(1))
@@ -38,10 +38,10 @@ class SelfAttention(nn.Module):
 
 
 class Entry(nn.Module):
-    """How a bottleneck takes inputs of one width: projection to its middle, position encoding, norm; and the shortcut.
+    """Entry of a bottleneck for inputs of one width: projection to the middle, position encoding, norm; and the shortcut.
 
-    The implicit position encoding is a depth-wise 3x3 convolution, which also does the down-sampling (section 4.1). The
-    shortcut is an average pool and a 1x1 convolution, where stride or width ask for them.
+    The implicit position encoding is a depth-wise 3x3 convolution, which also down-samples (section 4.1). The shortcut has
+    an average pool where the stride is above 1, and a 1x1 convolution where the width or the size changes.
     """
 
     def __init__(self, in_channels: int, middle: int, out_channels: int, stride: int):
@@ -65,8 +65,8 @@ class Entry(nn.Module):
 class Bottleneck(nn.Module):
     """A ResConv or ResAtt: 1x1 convolution, position encoding, 3x3 convolution or self-attention, 1x1 convolution.
 
-    operation: "conv" or "attention". inputs: (channels, stride) of each kind of input that it may get: which it is, is
-    read off the input's width. All share the position encoding's weights and everything after it (section 4.1).
+    operation: "conv" or "attention". inputs: (channels, stride) of each kind of input, which the module tells by its
+        width. They share the weights of the position encoding and of all layers after it (section 4.1).
 
     Raises:
         InputError: an unknown operation; when called, an input of another width.
@@ -100,7 +100,7 @@ class Bottleneck(nn.Module):
         self.act3 = act(inplace=True)
 
     def entry(self, width: int) -> nn.Module:
-        """The entry for inputs of a width."""
+        """Entry for inputs of a width."""
         if str(width) not in self.entries:
             raise InputError(f"[hytra] expected an input of {' or '.join(self.entries)} channels, got {width}")
         return self.entries[str(width)]
@@ -114,16 +114,16 @@ class Bottleneck(nn.Module):
         return self.act3(y + shortcut)
 
     def extract(self, shape: tuple[int, ...]) -> Bottleneck:
-        """A copy that takes inputs of one shape `(C, H, W)` only."""
+        """Copy for inputs of one shape `(C, H, W)`."""
         entry = self.entry(shape[0])
         unused = {id(other): None for other in self.entries.values() if other is not entry}
-        taken = copy.deepcopy(self, unused)
-        taken.entries = nn.ModuleDict({str(shape[0]): taken.entries[str(shape[0])]})
-        return taken
+        plain = copy.deepcopy(self, unused)
+        plain.entries = nn.ModuleDict({str(shape[0]): plain.entries[str(shape[0])]})
+        return plain
 
 
 def stand_in(in_channels: int, out_channels: int, stride: int, groups: int, activation: str) -> nn.Sequential:
-    """What takes the place of a scale without layers: a grouped 3x3 convolution, batch norm, activation."""
+    """Build the stand-in of a scale without layers: a grouped 3x3 convolution, batch norm, activation."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["conv"] = nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=groups, bias=False)
     parts["bn"] = nn.BatchNorm2d(out_channels)
@@ -132,7 +132,7 @@ def stand_in(in_channels: int, out_channels: int, stride: int, groups: int, acti
 
 
 class Framed(nn.Module):
-    """A bottleneck with the stand-ins before and after it."""
+    """A bottleneck between stand-ins of other scales."""
 
     def __init__(self, before: Sequence[nn.Module], layer: Bottleneck, after: Sequence[nn.Module]):
         super().__init__()
@@ -143,14 +143,14 @@ class Framed(nn.Module):
         return self.after(self.layer(self.before(x)))
 
     def extract(self, shape: tuple[int, ...]) -> Framed:
-        """A copy for inputs of `shape`; the stand-ins' width is always the same."""
+        """Copy for inputs of one shape `(C, H, W)`."""
         parts = copy.deepcopy((list(self.before), list(self.after)))
         width: Any = self.before[-1].conv.out_channels if len(self.before) else shape[0]  # type: ignore[union-attr]
         return Framed(parts[0], self.layer.extract((width,)), parts[1])
 
 
 def image_stem(channels: int, kernel: int, pool: bool, activation: str) -> nn.Sequential:
-    """ResNet's: a convolution of stride 2, batch norm, activation, and a 3x3 max-pool of stride 2 where `pool`."""
+    """Build ResNet's stem: a convolution of stride 2, batch norm, activation, and a 3x3 max-pool of stride 2 if `pool`."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["conv"] = nn.Conv2d(3, channels, kernel, 2, kernel // 2, bias=False)
     parts["bn"] = nn.BatchNorm2d(channels)
@@ -161,7 +161,7 @@ def image_stem(channels: int, kernel: int, pool: bool, activation: str) -> nn.Se
 
 
 def pooled_classifier(channels: int, num_classes: int) -> nn.Sequential:
-    """Average pool and a linear classifier."""
+    """Build a head: average pool and a linear classifier."""
     return nn.Sequential(
         OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=nn.Linear(channels, num_classes))
     )

@@ -11,7 +11,7 @@ from torch import nn
 def conv_bn(
     in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: bool = True
 ) -> nn.Sequential:
-    """A convolution without bias that keeps the size (at stride 1), batch norm, then SiLU if `activation`."""
+    """Build a convolution without bias that keeps the size at stride 1, batch norm, and SiLU if `activation`."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
     parts["bn"] = nn.BatchNorm2d(out_channels)
@@ -21,7 +21,7 @@ def conv_bn(
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel gates from the mean over space: x * sigmoid(expand(silu(reduce(mean(x)))))."""
+    """Channel gates computed from the mean over space: x * sigmoid(expand(silu(reduce(mean(x)))))."""
 
     def __init__(self, channels: int, reduced_channels: int):
         super().__init__()
@@ -38,7 +38,7 @@ class SqueezeExcitation(nn.Module):
 class MBConv(nn.Module):
     """Inverted bottleneck: expand 1x1 (none at ratio 1), depth-wise kxk, squeeze-excitation, project 1x1, residual.
 
-    The squeeze has `in_channels * se_ratio` channels; the residual joins where stride is 1 and the widths agree.
+    The squeeze has `in_channels * se_ratio` channels; the residual is added where the stride is 1 and the widths are equal.
     """
 
     def __init__(

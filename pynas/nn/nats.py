@@ -1,6 +1,6 @@
-"""The layers of NATS-Bench's size space: plain ones, and slimmable ones that hold every width (Dong et al., TPAMI 2021).
+"""Layers of NATS-Bench's size space (Dong et al., TPAMI 2021), plain and slimmable; a slimmable layer holds every width.
 
-Operations are ReLU, convolution, batch norm, in this order. A layer of the network is the fixed cell
+An operation is ReLU, convolution, batch norm. A layer of the network is the fixed cell
 `|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|` or a residual block of
 stride 2. Where its width changes, the cell's skip is a 1x1 convolution with batch norm.
 """
@@ -17,7 +17,7 @@ from pynas.nn.slimmable import SlimmableConv2d, SlimmableLinear, Switchable
 
 
 class NATSCell(nn.Module):
-    """The fixed cell: three nodes, each the sum of its edges. edges: "01" from node 0 (the input) to node 1, and so on."""
+    """The fixed cell: each of three nodes is the sum of its edges. edges: "01" leads from node 0 (the input) to node 1."""
 
     def __init__(self, edges: dict[str, nn.Module]) -> None:
         super().__init__()
@@ -56,18 +56,18 @@ class ConvNorm(nn.Module):
         return self.norm(self.conv(x, width))
 
     def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """`forward` at each of the widths: one convolution, a norm each."""
+        """`forward` at each of the widths, with one convolution for all."""
         return [self.norm(y) for y in self.conv.forward_widths(x, widths)]
 
     def extract(self, in_channels: int, width: int, relu: bool = False) -> nn.Sequential:
-        """The plain operation, with the ReLU before it."""
+        """Plain operation at one width; relu: with the ReLU before it."""
         parts: OrderedDict[str, nn.Module] = OrderedDict(relu=nn.ReLU()) if relu else OrderedDict()
         parts["conv"], parts["norm"] = self.conv.extract(in_channels, width), self.norm.extract((width,))
         return nn.Sequential(parts)
 
 
 class SlimmableNATSCell(nn.Module):
-    """The fixed cell at every width. in_channels: the most; None for a cell whose input has the output's width."""
+    """The fixed cell at every width. in_channels: largest width of the input; None where it is that of the output."""
 
     def __init__(self, widths: Sequence[int], in_channels: int | None = None) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class SlimmableNATSCell(nn.Module):
         return self.forward_widths(x, [width])[0]
 
     def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """`forward` at each of the widths: the edges from the input once."""
+        """`forward` at each of the widths; the edges from the input are computed once."""
         changed = [width for width in widths if width != x.shape[1]]
         skips = dict(zip(changed, self._edge("03").forward_widths(x, changed))) if changed else {}
         active = F.relu(x)
@@ -90,7 +90,7 @@ class SlimmableNATSCell(nn.Module):
         return [self._rest(skips.get(width, x), y, z, width) for y, z, width in zip(first, second, widths)]
 
     def _rest(self, skip: Tensor, first: Tensor, second: Tensor, width: int) -> Tensor:
-        """What no two widths share."""
+        """Part of the cell after the input's edges, which widths do not share."""
         first = F.relu(first)
         second = second + self.edges["12"](first, width)
         return skip + self.edges["13"](first, width) + self.edges["23"](F.relu(second), width)
@@ -99,7 +99,7 @@ class SlimmableNATSCell(nn.Module):
         return self.edges[name]  # type: ignore[return-value]
 
     def extract(self, in_channels: int, width: int) -> NATSCell:
-        """The plain cell."""
+        """Plain cell at one width."""
         edges: dict[str, nn.Module] = {"03": nn.Identity()}
         if in_channels != width:
             edges["03"] = self._edge("03").extract(in_channels, width)
@@ -109,7 +109,7 @@ class SlimmableNATSCell(nn.Module):
 
 
 class SlimmableNATSResidual(nn.Module):
-    """The residual block at every width. in_channels: the most."""
+    """The residual block at every width. in_channels: largest width of the input."""
 
     def __init__(self, widths: Sequence[int], in_channels: int) -> None:
         super().__init__()
@@ -121,19 +121,19 @@ class SlimmableNATSResidual(nn.Module):
         return self.forward_widths(x, [width])[0]
 
     def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """`forward` at each of the widths: the convolutions of the input once."""
+        """`forward` at each of the widths; the convolutions of the input are computed once."""
         first = self.first.forward_widths(F.relu(x), widths)
         short = self.shortcut.forward_widths(F.avg_pool2d(x, 2), widths)
         return [self.second(F.relu(y), width) + z for y, z, width in zip(first, short, widths)]
 
     def extract(self, in_channels: int, width: int) -> NATSResidual:
-        """The plain block."""
+        """Plain block at one width."""
         first, second = self.first.extract(in_channels, width, relu=True), self.second.extract(width, width, relu=True)
         return NATSResidual(first, second, self.shortcut.extract(in_channels, width))
 
 
 class SlimmableNATSStem(nn.Module):
-    """The 3x3 convolution of the image with its batch norm, and the first layer's cell, which has the same width."""
+    """The 3x3 convolution of the image with batch norm, and the first layer's cell; both have one width."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -144,11 +144,11 @@ class SlimmableNATSStem(nn.Module):
         return self.cell(self.stem(x, width), width)
 
     def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """`forward` at each of the widths: the stem's convolution once."""
+        """`forward` at each of the widths; the stem's convolution is computed once."""
         return [self.cell(y, width) for y, width in zip(self.stem.forward_widths(x, widths), widths)]
 
     def extract(self, in_channels: int, width: int) -> nn.Sequential:
-        """The plain stem and cell."""
+        """Plain stem and cell at one width."""
         stem, cell = self.stem.extract(in_channels, width), self.cell.extract(width, width)
         return nn.Sequential(OrderedDict(stem=stem, cell=cell))
 
@@ -165,7 +165,7 @@ class SlimmableNATSHead(nn.Module):
         return self.classifier(F.relu(self.norm(x)).mean((2, 3)))
 
     def extract(self, shape: Sequence[int]) -> nn.Sequential:
-        """The plain head for an input of `shape` (no batch axis)."""
+        """Plain head for an input of `shape` (without the batch axis)."""
         parts = (
             self.norm.extract(shape),
             nn.ReLU(),

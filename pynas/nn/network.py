@@ -11,7 +11,7 @@ from pynas.nn.mbconv import MBConv, conv_bn
 
 
 def stem(channels: int, stride: int, mb1_channels: int | None = None) -> nn.Sequential:
-    """A 3x3 convolution of the image, then an MB1 k3 block where `mb1_channels` is given."""
+    """Build a 3x3 convolution of the image, and an MB1 k3 block after it where `mb1_channels` is given."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(conv=conv_bn(3, channels, 3, stride))
     if mb1_channels is not None:
         parts["mb1"] = MBConv(channels, mb1_channels, 3, 1)
@@ -31,7 +31,7 @@ class Head(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [B, in_channels, H, W] -> what the classifier reads, `[B, channels]`."""
+        """x: [B, in_channels, H, W] -> input of the classifier, `[B, channels]`."""
         return self.dropout(self.conv(self.mb6(x)).mean((2, 3)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

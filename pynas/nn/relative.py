@@ -10,10 +10,10 @@ from pynas.errors import InputError
 
 
 class RelativePosition(nn.Module):
-    """An embedding e(i, j) of where token j lies from token i: vertical[row distance] + horizontal[column distance].
+    """Embedding e(i, j) of the position of token j relative to token i: vertical[row distance] + horizontal[column distance].
 
-    Distances are clipped to +-max_distance; row 0 of each table stands for pairs with the class token (token 0). No
-    `[N, N, head_dim]` array is made: rows and columns are summed apart, which takes sqrt(N) / 2 times less work.
+    Distances are clipped to +-max_distance; row 0 of each table stands for pairs with the class token (token 0). Rows and
+    columns are summed separately, without an `[N, N, head_dim]` array, which takes sqrt(N) / 2 times less work.
     """
 
     def __init__(self, max_distance: int, head_dim: int):
@@ -24,7 +24,7 @@ class RelativePosition(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A truncated normal of deviation 0.02, as AutoFormer starts."""
+        """Draw the tables from a truncated normal of deviation 0.02, as in AutoFormer."""
         for table in (self.vertical, self.horizontal):
             nn.init.trunc_normal_(table, std=0.02)
 
@@ -82,7 +82,7 @@ def relative_attention(
 
 
 class RelativeAttention(nn.Module):
-    """Multi-head attention with relative positions; `heads * head_dim` need not be the width of the input.
+    """Multi-head attention with relative positions; `heads * head_dim` may differ from the width of the input.
 
     head_dim: None for dim / heads.
 
@@ -102,6 +102,6 @@ class RelativeAttention(nn.Module):
         self.position_value = RelativePosition(max_distance, self.head_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: `[B, N, dim]`, token 0 the class token, the others a square grid."""
+        """x: `[B, N, dim]`, where token 0 is the class token and the others form a square grid."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         return self.project(relative_attention(query, key, value, self.position_key, self.position_value))

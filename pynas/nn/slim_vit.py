@@ -1,4 +1,4 @@
-"""Slimmable vision transformer blocks: narrower ones use the first channels, heads and hidden units of the widest."""
+"""Slimmable vision transformer blocks: a narrower block uses the first channels, heads and hidden units of the widest."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class SlimLayer(nn.Module):
-    """A pre-norm layer, x + attention(norm(x)), then x + mlp(norm(x)), that runs at any width up to its own.
+    """A pre-norm layer, x + attention(norm(x)), then x + mlp(norm(x)), that runs at any width up to `dim`.
 
-    The width is that of its input; heads are tied to it, `head_dim` channels each. Weights are as timm's `Block` has
-    them, but for qkv, `[3, dim, dim]`, whose three parts are sliced alike.
+    The width is that of the input; a head has `head_dim` channels, so the width sets their number. Weights have the shapes
+    of timm's `Block`, except qkv, `[3, dim, dim]`, whose three parts are sliced alike.
     """
 
     def __init__(self, dim: int, hidden: int, head_dim: int):
@@ -47,7 +47,7 @@ class SlimLayer(nn.Module):
         return self.mlps(x, [hidden])[0]
 
     def mlps(self, x: Tensor, hidden: Iterable[int]) -> list[Tensor]:
-        """The same for several numbers of hidden units, rising: the widest is computed, the others are parts of its sum."""
+        """`mlp` for each of several rising numbers of hidden units, as partial sums of the widest."""
         dim, sizes = x.shape[2], list(hidden)
         widest, units = sizes[-1], slim_norm(self.norm2, x)
         units = F.gelu(F.linear(units, self.fc1.weight[:widest, :dim], self.fc1.bias[:widest])).flatten(0, 1)
@@ -59,7 +59,7 @@ class SlimLayer(nn.Module):
         return outputs
 
     def extract(self, dim: int, hidden: int) -> nn.Module:
-        """timm's `Block` with copies of the slices."""
+        """Plain layer, timm's `Block`, with copies of the slices."""
         from timm.models.vision_transformer import Block
 
         with torch.device("meta"):
@@ -89,7 +89,7 @@ class Entry(nn.Module):
         return y.flatten(2).mT + self.position[:, :dim]
 
     def extract(self, dim: int) -> Entry:
-        """A copy of this width."""
+        """Plain module of one width with copies of the slices."""
         tokens, patch = len(self.position), self.merge.kernel_size[0]
         copy = {"merge.weight": self.merge.weight[:dim], "merge.bias": self.merge.bias[:dim]}  # type: ignore[index, dict-item]
         copy |= {"position": self.position[:, :dim]}
@@ -108,13 +108,13 @@ class Exit(nn.Module):
         self.unfold = nn.PixelShuffle(unfold) if unfold > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: `[B, T, d]` -> `[B, C, H, W]`; the width is that of the input."""
+        """x: `[B, T, d]` -> `[B, C, H, W]`."""
         dim, side = x.shape[2], round(x.shape[1] ** 0.5)
         y = slim_norm(self.norm, x).mT.unflatten(2, (side, side))
         return self.unfold(F.conv2d(y, self.linear.weight[:, :dim], self.linear.bias, self.linear.stride))  # type: ignore[arg-type]
 
     def extract(self, dim: int) -> Exit:
-        """A copy of this width."""
+        """Plain module of one width with copies of the slices."""
         unfold = getattr(self.unfold, "upscale_factor", 1)
         with torch.device("meta"):
             plain = Exit(dim, self.linear.out_channels // unfold**2, self.linear.kernel_size[0], unfold)
@@ -150,7 +150,7 @@ class SlimViT(nn.Module):
 
 
 class SlimViTCandidate(nn.Module):
-    """A block of one width, number of hidden units and depth, with the first of the shared weights."""
+    """A candidate: a block of one width, number of hidden units and depth, which uses the first of the shared weights."""
 
     def __init__(self, weights: SlimViT, dim: int, hidden: int, depth: int):
         super().__init__()
@@ -165,7 +165,8 @@ class SlimViTCandidate(nn.Module):
 
     @classmethod
     def run_together(cls, candidates: Sequence[SlimViTCandidate], x: Tensor) -> list[Tensor]:
-        """The outputs of candidates of one block: one entry for all, one first attention per width, depths in passing."""
+        """Outputs of several candidates of a block, which share the entry, the first attention of a width, and shallower
+        layers of a depth."""
         weights = candidates[0].weights
         widest = weights.entry(x, max(candidate.dim for candidate in candidates))
         outputs: dict[tuple[int, int, int], Tensor] = {}
@@ -185,7 +186,7 @@ class SlimViTCandidate(nn.Module):
         return [outputs[candidate.dim, candidate.hidden, candidate.depth] for candidate in candidates]
 
     def extract(self, shape: Sequence[int]) -> nn.Sequential:
-        """A plain block: entry, timm's `Block`s, exit, with copies of the slices. shape: of its input, not looked at."""
+        """Plain block, entry, timm's `Block`s and exit, with copies of the slices; shape is not used."""
         layers = [layer.extract(self.dim, self.hidden) for layer in self.weights.layers[: self.depth]]  # type: ignore[operator]
         return nn.Sequential(self.weights.entry.extract(self.dim), *layers, self.weights.exit.extract(self.dim))
 
@@ -209,6 +210,6 @@ def slim_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def _filled(module: _Module, tensors: dict[str, Tensor]) -> _Module:
-    """A module without storage gets copies of the tensors: no weight is drawn to be overwritten."""
+    """Give a module without storage copies of the tensors, so that no weight is drawn in vain."""
     module.load_state_dict({name: tensor.detach().clone() for name, tensor in tensors.items()}, assign=True)
     return module

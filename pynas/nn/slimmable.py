@@ -1,6 +1,7 @@
-"""Slimmable layers: every prefix of a layer's channels is a layer too, with the same weights (Yu et al., ICLR 2019).
+"""Slimmable layers: every prefix of a layer's channels is a layer with the leading weights (Yu et al., ICLR 2019).
 
-The input's width is read off the tensor; the output's is given. A batch norm is switchable: one per width.
+A layer takes the width of its input from the tensor; the width of its output is an argument. A batch norm is switchable:
+there is one per width.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pynas.errors import InputError
 
 
 class SlimmableConv2d(nn.Module):
-    """y = x * W[:width, :C], without bias, for an input of C channels; it keeps the size (at stride 1).
+    """A convolution y = x * W[:width, :C] without bias, for an input of C channels, that keeps the size at stride 1.
 
     weight: [out_channels, in_channels, kernel, kernel], as torch initialises it at full width.
     """
@@ -31,12 +32,12 @@ class SlimmableConv2d(nn.Module):
         return F.conv2d(x, self.weight[:width, : x.shape[1]], None, self.stride, self.weight.shape[2] // 2)
 
     def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """`forward` at each of the widths, at the price of the widest of them."""
+        """`forward` at each of the widths, as prefixes of the widest output."""
         widest = self(x, max(widths))
         return [prefix(widest, width) for width in widths]
 
     def extract(self, in_channels: int, width: int | None = None) -> nn.Conv2d:
-        """A plain convolution with a copy of the slice."""
+        """Plain convolution with a copy of the slice."""
         weight = self.weight[:width, :in_channels]
         out, kernel = weight.shape[0], weight.shape[2]
         conv = nn.Conv2d(in_channels, out, kernel, self.stride, kernel // 2, bias=False, device="meta")
@@ -45,7 +46,7 @@ class SlimmableConv2d(nn.Module):
 
 
 class SlimmableLinear(nn.Module):
-    """y = x W[:width, :C]^T + b[:width] for an input of C features.
+    """A linear layer y = x W[:width, :C]^T + b[:width] for an input of C features.
 
     weight: [out_features, in_features]; bias: [out_features].
     """
@@ -60,7 +61,7 @@ class SlimmableLinear(nn.Module):
         return F.linear(x, self.weight[:width, : x.shape[-1]], self.bias[:width])
 
     def extract(self, in_features: int, width: int | None = None) -> nn.Linear:
-        """A plain linear layer with a copy of the slice."""
+        """Plain linear layer with a copy of the slice."""
         weight = self.weight[:width, :in_features]
         linear = nn.Linear(in_features, weight.shape[0], device="meta")
         linear.weight, linear.bias = _copied(weight, self.weight), _copied(self.bias[:width], self.bias)
@@ -68,7 +69,7 @@ class SlimmableLinear(nn.Module):
 
 
 class Switchable(nn.Module):
-    """One module per width of the input, `make(width)`: with `nn.BatchNorm2d`, a switchable batch norm.
+    """One module `make(width)` per width of the input; a switchable batch norm with `make=nn.BatchNorm2d`.
 
     Raises `InputError` on an input of another width.
     """
@@ -78,7 +79,7 @@ class Switchable(nn.Module):
         self.of_width = nn.ModuleDict({str(width): make(width) for width in widths})
 
     def at(self, width: int) -> nn.Module:
-        """The module for inputs of this width."""
+        """Module for inputs of a width."""
         if str(width) not in self.of_width:
             raise InputError(f"[Switchable] expected an input of {', '.join(self.of_width)} channels, got {width}")
         return self.of_width[str(width)]
@@ -88,15 +89,15 @@ class Switchable(nn.Module):
         return self.at(x.shape[1])(x)
 
     def extract(self, shape: Sequence[int]) -> nn.Module:
-        """A copy of the module for inputs `[width, ...]` (no batch axis)."""
+        """Copy of the module for inputs of `shape` `(width, ...)` (without the batch axis)."""
         return copy.deepcopy(self.at(shape[0]))
 
 
 class AtWidth(nn.Module):
-    """A slimmable layer at one output width: a candidate. The candidates of a layer hold the same `layer`.
+    """A candidate: a slimmable layer at one output width. The candidates of a layer share one `layer`.
 
-    layer: has `forward(x, width)`, `forward_widths(x, widths)` (each as `forward` gives it, the common part once) and
-    `extract(in_channels, width)`.
+    layer: has `forward(x, width)`, `forward_widths(x, widths)`, which returns `forward` at each width and computes the
+        common part once, and `extract(in_channels, width)`.
     """
 
     def __init__(self, layer: nn.Module, width: int) -> None:
@@ -109,16 +110,16 @@ class AtWidth(nn.Module):
 
     @classmethod
     def run_together(cls, candidates: Sequence[AtWidth], x: Tensor) -> list[Tensor]:
-        """The output of each candidate; what they share is computed once, at the widest."""
+        """Output of each candidate; their common part is computed once, at the widest."""
         return candidates[0].layer.forward_widths(x, [candidate.width for candidate in candidates])  # type: ignore
 
     def extract(self, shape: Sequence[int]) -> nn.Module:
-        """A plain module with copies of the slices that an input of `shape` (no batch axis) uses."""
+        """Plain module with copies of the slices for an input of `shape` (without the batch axis)."""
         return self.layer.extract(shape[0], self.width)  # type: ignore
 
 
 def prefix(x: Tensor, width: int) -> Tensor:
-    """The first channels of x `[B, C, ...]`, packed in x's own layout; x itself where these are all."""
+    """First `width` channels of x `[B, C, ...]`, contiguous in x's memory format; x itself where it has no more."""
     if width == x.shape[1]:
         return x
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The plain vision transformer that an AutoFormer subnet is: patch embedding, pre-norm layers, pooled head."""
+"""Parts of a plain vision transformer as AutoFormer's subnets have them: patch embedding, pre-norm layers, pooled head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pynas.nn.relative import RelativeAttention
 
 
 class PatchEmbedding(nn.Module):
-    """Patches by a strided convolution, a class token in front, learned absolute positions added."""
+    """Patch embedding by a strided convolution, with a class token in front and learned absolute positions."""
 
     def __init__(self, dim: int, patch: int, image_size: int):
         super().__init__()
@@ -31,7 +31,7 @@ class PatchEmbedding(nn.Module):
         return torch.cat((self.class_token.expand(images.shape[0], -1, -1), patches), 1) + self.position
 
     def check(self, images: torch.Tensor) -> None:
-        """Raise InputError where the images are not of the size that the positions are for."""
+        """Raise InputError unless the images have the size of the positions."""
         size = (self.image_size, self.image_size)
         if tuple(images.shape[2:]) != size:
             raise InputError(f"[patches] expected images of {size[0]}x{size[1]}, got {list(images.shape[2:])}")
@@ -70,7 +70,7 @@ class PooledHead(nn.Module):
 
 
 def start_like_autoformer(module: nn.Module) -> None:
-    """Linear layers start from a truncated normal of deviation 0.02 without bias; norms and convolutions as torch's."""
+    """Draw linear layers from a truncated normal of deviation 0.02, with zero bias; norms and convolutions keep torch's."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""Search spaces: what may be chosen, in plain Python, without weights and without torch."""
+"""Search spaces: descriptions of all choices, in plain Python, without weights and without torch."""
 
 import difflib
 from collections.abc import Callable
@@ -8,11 +8,12 @@ from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.autoformer import autoformer, autoformer_base, autoformer_mini, autoformer_small, autoformer_tiny
 from pynas.spaces.bignas import bignas, bignas_cnn, bignas_mini
+from pynas.spaces.cell import Cell
 from pynas.spaces.hytra import hytra, hytra_mini
 from pynas.spaces.mbconv import mbconv, mbconv_boss, mbconv_dna, mbconv_mini
 from pynas.spaces.nasbench201 import nasbench201, nasbench201_3, nasbench201_mini
 from pynas.spaces.nats_size import nats_size, nats_size_cifar100
-from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.space import Notation, Space
 from pynas.spaces.splitattention import splitattention, splitattention_mini, splitattention_unshared
 from pynas.spaces.vit_dna import vit, vit_dna, vit_mini
 
@@ -45,10 +46,10 @@ SPACES: dict[str, Callable[[], Space]] = {
 
 
 def get(name: str) -> Space:
-    """The named space.
+    """Return the space of a name.
 
     Raises:
-        InputError: no such name; the message lists the names.
+        InputError: an unknown name; the message lists the names.
     """
     if name not in SPACES:
         near = difflib.get_close_matches(name, SPACES, 1)

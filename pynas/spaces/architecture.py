@@ -14,7 +14,7 @@ _BLOCK = re.compile(r"(?:(\d+):)?((?:[0-9a-z]|\(\d+\))+)", re.ASCII)
 
 @dataclass(frozen=True)
 class Choice:
-    """What one block chose: a cell, and a candidate for each layer of that cell."""
+    """The choice of a block: a cell, and a candidate for each layer of that cell."""
 
     cell: int
     path: tuple[int, ...]
@@ -24,16 +24,16 @@ class Choice:
 class Architecture:
     """A choice per block; immutable and hashable.
 
-    `str` gives `11|1031|2:30a`: blocks joined by `|`, one base-36 digit per layer (a candidate beyond them as `(36)`),
-    with `cell:` in front where the cell is not the first. `Architecture.parse` reads it back; `Space.parse` also checks
-    it against a space.
+    `str` gives a form like `11|1031|2:30a`: blocks are joined by `|`, each layer is a base-36 digit (candidate 36 and
+    later ones are written `(36)`), and `cell:` stands in front where the cell is not the first. `Architecture.parse`
+    reads the form back; `Space.parse` also checks it against a space.
     """
 
     choices: tuple[Choice, ...]
 
     @classmethod
     def of(cls, choices: Iterable[tuple[int, Iterable[int]]]) -> Architecture:
-        """From (cell, path) pairs."""
+        """Build an architecture from (cell, path) pairs."""
         return cls(tuple(Choice(int(cell), tuple(int(c) for c in path)) for cell, path in choices))
 
     @classmethod
@@ -41,17 +41,17 @@ class Architecture:
         """Read the string form.
 
         Raises:
-            InputError: a block that is not `[cell:]digits`.
+            InputError: a block of another form than `[cell:]digits`.
         """
         choices = []
         for block, part in enumerate(text.strip().split("|")):
-            found = _BLOCK.fullmatch(part)
-            if found is None:
+            match = _BLOCK.fullmatch(part)
+            if match is None:
                 raise InputError(
                     f"[architecture] expected blocks like '2:301' or '301' joined by '|', "
                     f"got {part!r} as block {block} of {text!r}"
                 )
-            cell, path = found.groups()
+            cell, path = match.groups()
             choices.append((int(cell or 0), (_number(c) for c in re.findall(r"\(\d+\)|.", path))))
         return cls.of(choices)
 

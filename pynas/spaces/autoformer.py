@@ -8,7 +8,8 @@ from typing import Any
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture
-from pynas.spaces.space import Cell, Space
+from pynas.spaces.cell import Cell
+from pynas.spaces.space import Space
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TransformerSpec:
 
     @property
     def hidden(self) -> int:
-        """Features inside the MLP, rounded down as AutoFormer does."""
+        """Features inside the MLP, rounded down as in AutoFormer."""
         return int(self.dim * self.ratio)
 
     @property
@@ -33,9 +34,9 @@ class TransformerSpec:
 
 @dataclass(frozen=True)
 class PatchSpec:
-    """The embedding of square patches, with a class token and learned absolute positions.
+    """An embedding of square patches, with a class token and learned absolute positions.
 
-    max_distance: how far apart in rows or columns the relative positions of the layers tell patches apart.
+    max_distance: largest distance in rows or columns that the layers' relative positions distinguish.
     """
 
     patch: int
@@ -54,16 +55,17 @@ def autoformer(
     image_size: int = 224,
     max_distance: int = 14,
 ) -> Space:
-    """One block whose cells are (embedding dimension, depth), by dimension first; a layer chooses (heads, MLP ratio).
+    """A space of one block. Its cells are pairs (embedding dimension, depth), ordered by dimension; a layer chooses
+    (heads, MLP ratio).
 
-    qkv_dim: width of queries, keys and values with the most heads; every head has `qkv_dim / max(heads)` of it.
+    qkv_dim: width of queries, keys and values with the most heads; every head has `qkv_dim / max(heads)` channels.
 
     Raises:
         InputError: an empty, unordered or non-positive choice, or heads or patches that do not divide.
     """
-    for what, values in (("dims", dims), ("depths", depths), ("heads", heads), ("ratios", ratios)):
+    for name_of_choice, values in (("dims", dims), ("depths", depths), ("heads", heads), ("ratios", ratios)):
         if not values or min(values) <= 0 or list(values) != sorted(set(values)):
-            raise InputError(f"[{name}] expected positive {what} in rising order, got {list(values)}")
+            raise InputError(f"[{name}] expected positive {name_of_choice} in rising order, got {list(values)}")
     if qkv_dim % max(heads):
         raise InputError(f"[{name}] expected a number of heads that divides the q-k-v dimension {qkv_dim}, "
                          f"got {max(heads)}")  # fmt: skip
@@ -78,25 +80,8 @@ def autoformer(
                  kind="autoformer")  # fmt: skip
 
 
-def architecture_of(space: Space, dim: int, heads: Sequence[int], ratios: Sequence[float]) -> Architecture:
-    """The architecture of an embedding dimension and the heads and MLP ratio of each layer.
-
-    Raises:
-        InputError: lists of different length, or a choice that the space does not have.
-    """
-    if len(heads) != len(ratios):
-        raise InputError(f"[{space.name}] expected as many heads as MLP ratios, got {len(heads)} and {len(ratios)}")
-    for c, cell in enumerate(space.blocks[0]):
-        if len(cell.layers) == len(heads) and cell.layers[0][0].dim == dim:
-            places = {(spec.heads, spec.ratio): k for k, spec in enumerate(cell.layers[0])}
-            if all(pair in places for pair in zip(heads, ratios)):
-                return Architecture.of([(c, [places[pair] for pair in zip(heads, ratios)])])
-    raise InputError(f"[{space.name}] expected an architecture of the space, got dimension {dim}, heads {list(heads)}, "
-                     f"MLP ratios {list(ratios)}")  # fmt: skip
-
-
 def describe(space: Space, architecture: Architecture) -> dict[str, Any]:
-    """An architecture in the field's words: dim, depth, and each layer's heads and MLP ratio."""
+    """Choices of an architecture by name: dim, depth, and each layer's heads and MLP ratio."""
     choice = architecture[0]
     specs = [layer[c] for layer, c in zip(space.blocks[0][choice.cell].layers, choice.path)]
     return {"dim": specs[0].dim, "depth": len(specs), "heads": [spec.heads for spec in specs],

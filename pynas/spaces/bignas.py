@@ -10,7 +10,8 @@ from typing import Any
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture
-from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.cell import Cell, connect
+from pynas.spaces.space import Notation, Space
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ElasticStemSpec:
 
 @dataclass(frozen=True)
 class ElasticMBConvSpec:
-    """An inverted bottleneck whose input is as wide as whatever comes before it."""
+    """An inverted bottleneck; its input is as wide as the output of the layer before it."""
 
     channels: int
     kernel: int
@@ -51,7 +52,7 @@ class ElasticHeadSpec:
 
 @dataclass(frozen=True)
 class Stage:
-    """The choices of a stage: every width with every depth, and a kernel for each layer."""
+    """Choices of a stage: a width, a number of layers, and a kernel for each layer."""
 
     channels: Sequence[int]
     layers: Sequence[int]
@@ -67,11 +68,11 @@ def bignas(
     stages: Sequence[Stage],
     head: Sequence[int],
 ) -> Space:
-    """Blocks: the resolution, the stem's width, the stages with cells (channels, layers), the head's width.
+    """A space of the blocks: resolution, width of the stem, stages with cells (channels, layers), width of the head.
 
-    What a layer costs depends on the resolution and on the width before it. They are the states between blocks: a block
-    has its cells once for each of them, by state, then channels, then layers. An architecture's string form is its
-    resolution, widths and kernels, `192|32|16:3|24:333|1280`.
+    The cost of a layer depends on the resolution and on the width before it. These two are the boundary state: a block
+    has one copy of its cells for each state, ordered by state, then channels, then layers. An architecture is written as
+    its resolution, widths and kernels, `192|32|16:3|24:333|1280`.
 
     Raises:
         InputError: choices that are not in rising order, sides below 10, or a kernel that is even or beyond 9.
@@ -106,7 +107,7 @@ def _check(name: str, sides: Sequence[int], stem: Sequence[int], stages: Sequenc
 
 
 def _stage(stage: Stage, channels: int) -> list[tuple[tuple[ElasticMBConvSpec, ...], ...]]:
-    """The layers of a width's cells, by depth."""
+    """Layers of the cells of one width, a cell per depth."""
     first, rest = (
         tuple(ElasticMBConvSpec(channels, kernel, stage.expand, stride) for kernel in stage.kernels)
         for stride in (stage.stride, 1)
@@ -115,7 +116,7 @@ def _stage(stage: Stage, channels: int) -> list[tuple[tuple[ElasticMBConvSpec, .
 
 
 def _with(state: tuple[int, ...], values: tuple[int, ...], path: tuple[int, ...]) -> tuple[int, ...]:
-    """A state, with what the one layer of a block chose."""
+    """Append the value that a block of one layer chose to a boundary state."""
     return (*state, values[path[0]])
 
 
@@ -129,7 +130,7 @@ def _chosen(blocks: Sequence[Sequence[Cell]], architecture: Architecture) -> lis
 
 
 def _text(spec: Any) -> str:
-    """What a layer's choice is in an architecture's string form."""
+    """Text of a layer's choice in an architecture's string form."""
     return str(spec.side if isinstance(spec, ResolutionSpec) else getattr(spec, "kernel", spec.channels))
 
 
@@ -139,7 +140,7 @@ def _write(blocks: Sequence[Sequence[Cell]], architecture: Architecture) -> str:
 
 
 def _width(spec: Any) -> str:
-    """The width that all layers of a stage have in common; empty for other blocks."""
+    """Width that the layers of a stage share; empty for other blocks."""
     return str(spec.channels) if isinstance(spec, ElasticMBConvSpec) else ""
 
 
@@ -147,24 +148,18 @@ _FORM = re.compile(r"\d\d+\|\d+(\|\d+:\d+)+\|\d+", re.ASCII)
 
 
 def _read(name: str, blocks: Sequence[Sequence[Cell]], text: str) -> Architecture | None:
-    """Block by block the cell that starts where the one before it ended and has what stands in the text."""
+    """Read resolution, widths and kernels; None for a text of another form."""
     parts = text.split("|")
     if not _FORM.fullmatch(text) or len(parts) != len(blocks):
         return None
-    choices: list[tuple[int, tuple[int, ...]]] = []
-    state = None
-    for cells, part in zip(blocks, parts):
-        paths = [(c, _path(cell, part)) for c, cell in enumerate(cells) if cell.follows(state)]
-        c, path = next((pair for pair in paths if pair[1] is not None), (0, None))
-        if path is None:
-            raise InputError(f"[{name}] expected resolution, widths and kernels of the space, got {part!r} in {text!r}")
-        choices.append((c, path))
-        state = cells[c].end(path)
-    return Architecture.of(choices)
+    architecture = connect(blocks, lambda b, cell: _path(cell, parts[b]))
+    if architecture is None:
+        raise InputError(f"[{name}] expected resolution, widths and kernels of the space, got {text!r}")
+    return architecture
 
 
 def _path(cell: Cell, part: str) -> tuple[int, ...] | None:
-    """The path of a cell that is written like this."""
+    """Path of a cell that one part of the string form stands for; None where the cell has no such path."""
     width, colon, choices = part.rpartition(":")
     texts = list(choices) if colon else [choices]
     known = [list(map(_text, layer)) for layer in cell.layers]

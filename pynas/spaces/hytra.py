@@ -7,10 +7,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import MappingProxyType
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture
-from pynas.spaces.space import Cell, Notation, Path, Space
+from pynas.spaces.cell import Cell, Path, connect_layers
+from pynas.spaces.space import Notation, Space
 
 # A layer's candidates as (operation, scale), scales numbered from the finest: C@4, C@8, C@16, C@32, A@16, A@32.
 CANDIDATES = (("conv", 0), ("conv", 1), ("conv", 2), ("conv", 3), ("attention", 2), ("attention", 3))
@@ -20,10 +22,10 @@ _DIGITS = {"attention": "0", "conv": "1"}
 
 @dataclass(frozen=True)
 class StandInSpec:
-    """Takes the place of a scale without layers: a 3x3 convolution, batch norm, activation.
+    """A 3x3 convolution, batch norm and activation that take the place of a scale without layers.
 
-    It is grouped, so that it costs what the 3x3 convolution inside a bottleneck does, 9 (out_channels / 4)^2 per position:
-    as the published MAdds of ViT-T, UnNAS-T and the random network have it.
+    The convolution is grouped, so that it costs as much as the 3x3 convolution inside a bottleneck, 9 (out_channels / 4)^2
+    per position. The published MAdds of ViT-T, UnNAS-T and the random network agree with that.
     """
 
     in_channels: int
@@ -41,8 +43,8 @@ class StandInSpec:
 class HyTraSpec:
     """A ResConv ("conv") or ResAtt ("attention") at one scale.
 
-    inputs: (channels, stride) of what it may get: its own scale's features, or those of the scale before.
-    before, after: stand-ins for the scales that a first layer skips, and that are left after a last one.
+    inputs: (channels, stride) of each kind of input: features of its own scale, or of the scale before.
+    before, after: stand-ins for the scales that the first layer skips, and for those that remain after the last layer.
     se, activation: squeeze-excitation in ResConvs; "relu" or "silu".
     """
 
@@ -58,7 +60,7 @@ class HyTraSpec:
 
     @property
     def label(self) -> str:
-        """The paper's name and the scale's number from the finest, `ResAtt 3`."""
+        """Name in the paper, and number of the scale counted from the finest, `ResAtt 3`."""
         return f"{'ResConv' if self.operation == 'conv' else 'ResAtt'} {self.scale}"
 
 
@@ -95,18 +97,18 @@ class Trellis:
 
     @property
     def activation(self) -> str:
-        """With squeeze-excitation SiLU, as BossNet-T, else ReLU."""
+        """SiLU with squeeze-excitation, as in BossNet-T; ReLU without."""
         return "silu" if self.se else "relu"
 
     @cached_property
     def stand_ins(self) -> tuple[StandInSpec, ...]:
-        """One per scale."""
+        """Stand-in of every scale."""
         widths = (self.stem_channels, *self.channels)
         pairs = zip(widths, widths[1:], self.strides)
         return tuple(StandInSpec(first, second, stride, self.activation) for first, second, stride in pairs)
 
     def layer(self, number: int) -> tuple[HyTraSpec, ...]:
-        """The candidates of a layer, counted through the whole network."""
+        """Candidates of a layer; `number` counts layers through the whole network."""
         return tuple(self._candidate(operation, scale, number) for operation, scale in CANDIDATES)
 
     def _candidate(self, operation: str, scale: int, number: int) -> HyTraSpec:
@@ -148,12 +150,12 @@ def _space(
         starts: Sequence[int | None] = [None] if b == 0 else range(SCALES)
         blocks.append(tuple(Cell(layers, partial(allowed, start=start), start, end) for start in starts))
         number += count
-    notation = Notation(write, partial(read, layers=trellis.layers, names=names or {}))
+    notation = Notation(write, partial(read, blocks=tuple(blocks), names=names or {}))
     return Space(name, tuple(blocks), stem, HeadSpec(trellis.channels[-1]), image_size, notation, kind="hytra")
 
 
 def write(architecture: Architecture) -> str:
-    """`1|1|11101|000100000`: the layers of each scale, finest first, 1 a ResConv and 0 a ResAtt."""
+    """Write an architecture as `1|1|11101|000100000`: layers of each scale, finest first; 1 is a ResConv, 0 a ResAtt."""
     scales = [""] * SCALES
     for choice in architecture:
         for candidate in choice.path:
@@ -162,21 +164,22 @@ def write(architecture: Architecture) -> str:
     return "|".join(scales)
 
 
-def read(text: str, layers: Sequence[int], names: Mapping[str, str]) -> Architecture | None:
-    """What `write` wrote for a space with so many layers per block, or a published name; None for any other text."""
+def read(
+    text: str, blocks: Sequence[Sequence[Cell]], names: Mapping[str, str] = MappingProxyType({})
+) -> Architecture | None:
+    """Read the form that `write` gives, or a published name; None for any other text.
+
+    blocks: those of the space. names: published names, with the form that each stands for.
+    """
     text = names.get(text, text)
-    scales = text.split("|")
-    if len(scales) != SCALES or sum(map(len, scales)) != sum(layers) or set(text) - set("01|"):
+    depth, scales = sum(len(cells[0].layers) for cells in blocks), text.split("|")
+    if len(scales) != SCALES or sum(map(len, scales)) != depth or set(text) - set("01|"):
         return None
     operations = {digit: operation for operation, digit in _DIGITS.items()}
-    wanted = [(operations[digit], scale) for scale, digits in enumerate(scales) for digit in digits]
-    if any(candidate not in CANDIDATES for candidate in wanted):
+    candidates = [(operations[digit], scale) for scale, digits in enumerate(scales) for digit in digits]
+    if any(candidate not in CANDIDATES for candidate in candidates):
         return None
-    path, choices, before = [CANDIDATES.index(candidate) for candidate in wanted], [], 0
-    for b, count in enumerate(layers):
-        choices.append((before if b else 0, path[:count]))
-        before, path = end(tuple(path[:count])), path[count:]
-    return Architecture.of(choices)
+    return connect_layers(blocks, tuple(map(CANDIDATES.index, candidates)))
 
 
 def hytra(se: bool = False, last_stride: int = 2) -> Space:
@@ -195,7 +198,7 @@ def hytra(se: bool = False, last_stride: int = 2) -> Space:
 
 
 def hytra_mini() -> Space:
-    """The same rules with 8 layers in 4 blocks for 32x32 images, which two CPU cores can train: 5,575 architectures.
+    """HyTra of 8 layers in 4 blocks for 32x32 images, which two CPU cores can train: 5,575 architectures.
 
     Scales 1/2 to 1/16 with 32, 64, 128 and 256 channels; heads of 16 channels.
     """
@@ -205,7 +208,7 @@ def hytra_mini() -> Space:
 
 @dataclass(frozen=True)
 class Named:
-    """A published architecture of `hytra`: its layers by scale, and the stride into the last scale."""
+    """A published architecture of `hytra`: its string form, and the stride into the last scale."""
 
     layers: str
     last_stride: int = 2

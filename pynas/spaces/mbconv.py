@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pynas.spaces.space import Cell, Space
+from pynas.spaces.cell import Cell
+from pynas.spaces.space import Space
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class MBConvSpec:
 
     @property
     def label(self) -> str:
-        """The field's short name, `MB6 k5`."""
+        """Short name in the literature, `MB6 k5`."""
         return f"MB{self.expand} k{self.kernel}"
 
 
@@ -38,7 +39,7 @@ class StemSpec:
 
     @property
     def out_channels(self) -> int:
-        """Width handed to the first block."""
+        """Width of the first block's input."""
         return self.mb1_channels or self.channels
 
 
@@ -67,11 +68,11 @@ def mbconv(
 ) -> Space:
     """An MBConv space with searchable operation, depth and width (DNA, section 3.3).
 
-    blocks: per block its stride and its cells as (layers, channels).
+    blocks: stride of each block, and its cells as (layers, channels).
 
-    A block hands on the width of its widest cell; a narrower cell ends with a 1x1 convolution to that width, which
-    belongs to its last layer's candidates. So a block's input width, weights and costs do not depend on what the block
-    before it chose, and cost tables are exact.
+    The output of a block is as wide as its widest cell: a narrower cell ends with a 1x1 convolution to that width, which
+    is part of the candidates of its last layer. So the input, weights and costs of a block do not depend on the choice of
+    the block before it, and cost tables are exact.
     """
     width, built = stem.out_channels, []
     for stride, cells in blocks:

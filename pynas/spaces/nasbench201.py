@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture
-from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.cell import Cell
+from pynas.spaces.space import Notation, Space
 
 NASBENCH201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 # (source, target) of the edges, in the order of the benchmark's strings.
@@ -26,7 +27,7 @@ class EdgeSpec:
 
 @dataclass(frozen=True)
 class CellNetSpec:
-    """What surrounds the cell: a 3x3 convolution, then per stage `n` cells; a residual block of stride 2 between stages."""
+    """The network around the cell: a 3x3 convolution, then `n` cells per stage; residual blocks of stride 2 between stages."""
 
     channels: tuple[int, ...]
     n: int
@@ -41,8 +42,8 @@ def nasbench201(
 ) -> Space:
     """The space of NAS-Bench-201 (Dong and Yang, ICLR 2020): 5^6 = 15,625 cells, written as the benchmark writes them.
 
-    n: cells per stage. ops: what an edge may be; candidates have this order. The one block's six layers are the edges
-    0>1, 0>2, 1>2, 0>3, 1>3, 2>3; every cell of the network is the same.
+    n: cells per stage. ops: operations of an edge; candidates have this order. The space has one block, whose six layers
+    are the edges 0>1, 0>2, 1>2, 0>3, 1>3, 2>3; every cell of the network has the same operations.
 
     Raises:
         InputError: unknown or repeated operations, no cell, or no channels.
@@ -68,7 +69,7 @@ def nasbench201_3() -> Space:
 
 
 def nasbench201_mini() -> Space:
-    """The same 729 cells, one per stage at 8, 16 and 32 channels, for 16x16 images: two CPU cores train it in minutes."""
+    """The 729 cells of `nasbench201_3`, one per stage at 8, 16 and 32 channels, for 16x16 images; two CPU cores train it."""
     return nasbench201("nasbench201-mini", n=1, channels=(8, 16, 32), ops=NASBENCH201_OPS[2:], image_size=16)
 
 

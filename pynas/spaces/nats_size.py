@@ -8,7 +8,8 @@ from functools import partial
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture
-from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.cell import Cell, connect_layers
+from pynas.spaces.space import Notation, Space
 
 WIDTHS = tuple(range(8, 65, 8))
 LAYERS = 5
@@ -16,7 +17,7 @@ LAYERS = 5
 
 @dataclass(frozen=True)
 class WidthSpec:
-    """One width of a layer of the network, counted from 0. Layers 1 and 3 halve the resolution."""
+    """A width of a layer of the network; layers count from 0, and layers 1 and 3 halve the resolution."""
 
     layer: int
     channels: int
@@ -28,10 +29,12 @@ class WidthSpec:
 
 
 def nats_size(name: str = "nats-size", blocks: Sequence[int] = (2, 2, 1), widths: Sequence[int] = WIDTHS) -> Space:
-    """The space cut into blocks of so many layers: (2, 2, 1) for CIFAR-10, (2, 1, 2) for CIFAR-100 (BossNAS).
+    """NATS-Bench's size space, divided into blocks of layers.
 
-    Every block but the first has one cell per width that its input can have, in the order of `widths`. A network's
-    string form is its widths, `64:40:48:64:56`.
+    blocks: number of layers of each block; BossNAS takes (2, 2, 1) for CIFAR-10 and (2, 1, 2) for CIFAR-100.
+
+    Every block but the first has one cell for each width of its input, in the order of `widths`. A network is written as
+    its widths, `64:40:48:64:56`.
 
     Raises:
         InputError: blocks that do not have five layers in all.
@@ -44,12 +47,12 @@ def nats_size(name: str = "nats-size", blocks: Sequence[int] = (2, 2, 1), widths
         starts = widths if first else (None,)
         built.append(tuple(Cell(layers, start=start, leaves=partial(_last_width, widths)) for start in starts))
         first += count
-    notation = Notation(partial(_write, widths), partial(_read, name, blocks, widths))
+    notation = Notation(partial(_write, widths), partial(_read, name, tuple(built), widths))
     return Space(name, tuple(built), image_size=32, notation=notation, kind="nats-size")
 
 
 def nats_size_cifar100() -> Space:
-    """The same networks in the blocks that BossNAS uses for CIFAR-100."""
+    """NATS-Bench's size space in the blocks that BossNAS uses for CIFAR-100."""
     return nats_size("nats-size-cifar100", (2, 1, 2))
 
 
@@ -61,7 +64,7 @@ def _write(widths: tuple[int, ...], architecture: Architecture) -> str:
     return ":".join(str(widths[k]) for choice in architecture for k in choice.path)
 
 
-def _read(name: str, blocks: tuple[int, ...], widths: tuple[int, ...], text: str) -> Architecture | None:
+def _read(name: str, blocks: Sequence[Sequence[Cell]], widths: tuple[int, ...], text: str) -> Architecture | None:
     if "|" in text or ":" not in text:
         return None
     parts = text.split(":")
@@ -69,9 +72,4 @@ def _read(name: str, blocks: tuple[int, ...], widths: tuple[int, ...], text: str
         raise InputError(
             f"[{name}] expected {LAYERS} widths of {', '.join(map(str, widths))} joined by ':', got {text!r}"
         )
-    path = [widths.index(int(part)) for part in parts]
-    choices, first = [], 0
-    for count in blocks:
-        choices.append((path[first - 1] if first else 0, path[first : first + count]))
-        first += count
-    return Architecture.of(choices)
+    return connect_layers(blocks, tuple(widths.index(int(part)) for part in parts))

@@ -2,84 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
+from pynas.spaces.cell import Cell, Path
 
-Path = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Layers in sequence; `layers[l]` holds the candidates of layer l, each a plain description of a module.
-
-    allowed: called with every prefix of a path and with whole paths; False forbids every path that begins with the prefix.
-        None allows all paths.
-    start: the boundary state that the cell continues from; None continues from any.
-    leaves: called with a path, returns the boundary state that the path leaves for the next block; None leaves none.
-
-    A space whose blocks depend on each other has, in each block, a cell for every state that the block can start from.
-    """
-
-    layers: tuple[tuple[Any, ...], ...]
-    allowed: Callable[[Path], bool] | None = None
-    start: Hashable = None
-    leaves: Callable[[Path], Hashable] | None = None
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Candidates per layer."""
-        return tuple(len(candidates) for candidates in self.layers)
-
-    @cached_property
-    def size(self) -> int:
-        """Number of paths."""
-        return math.prod(self.counts) if self.allowed is None else sum(1 for _ in self.paths())
-
-    @cached_property
-    def ends(self) -> Counter[Hashable]:
-        """Number of paths by the boundary state that they leave."""
-        return Counter({None: self.size}) if self.leaves is None else Counter(map(self.leaves, self.paths()))
-
-    def end(self, path: Path) -> Hashable:
-        """Boundary state that a path leaves for the next block; None where the space has no states."""
-        return None if self.leaves is None else self.leaves(path)
-
-    def follows(self, state: Hashable) -> bool:
-        """Whether the cell can continue from a boundary state; None stands for any state."""
-        return state is None or self.start is None or self.start == state
-
-    def paths(self) -> Iterator[Path]:
-        """All allowed paths in lexicographic order."""
-        yield from np.ndindex(*self.counts) if self.allowed is None else self._extended(())
-
-    def allows(self, path: Path) -> bool:
-        """Whether the rule allows a path and all its prefixes."""
-        return self.allowed is None or all(self.allowed(path[:depth]) for depth in range(1, len(path) + 1))
-
-    def _extended(self, prefix: Path) -> Iterator[Path]:
-        if len(prefix) == len(self.layers):
-            yield prefix
-            return
-        for candidate in range(len(self.layers[len(prefix)])):
-            longer = (*prefix, candidate)
-            if self.allowed is None or self.allowed(longer):
-                yield from self._extended(longer)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
 class Notation:
-    """The field's own string form of a space's architectures.
+    """The string form that the literature uses for a space's architectures.
 
-    read: gives None for a text that is not of this form.
+    read: returns None for a text of another form.
     """
 
     write: Callable[[Architecture], str]
@@ -88,16 +30,16 @@ class Notation:
 
 @dataclass(frozen=True)
 class Space:
-    """A search space: an architecture is a (cell, path) per block, where each cell starts from the state the last block left.
+    """A search space. An architecture is a (cell, path) per block; each cell starts from the state that the block before left.
 
     blocks: `blocks[b]` holds the alternative cells of block b.
-    stem, head: descriptions of the parts around the blocks that no choice changes, None where there are none.
-    image_size: side in pixels of the square images that the space is meant for.
+    stem, head: descriptions of the parts before and after the blocks, which all architectures share; None for no such part.
+    image_size: side in pixels of the square images that the space was designed for.
     notation: how architectures are written; None for blocks of digits (`Architecture`).
-    describe: called with the space and an architecture, returns its choices in the field's words, for JSON; None where the
-        notation already does.
-    kind: the family of the space ("mbconv", "hytra", "autoformer", ...), which decides how its supernet is built and
-        counted; "own" for a space of the user's modules.
+    describe: called with the space and an architecture, returns its choices by name, for JSON; None where the notation is
+        readable enough.
+    kind: family of the space ("mbconv", "hytra", "autoformer", ...), the key of `pynas.supernets.KINDS`, which says how the
+        supernet is built and counted; "own" for a space of the user's modules.
 
     Raises:
         InputError: a block where some cells start from a state and others from any.
@@ -122,12 +64,12 @@ class Space:
 
     @property
     def has_states(self) -> bool:
-        """Whether what a block may choose depends on how the block before it ended."""
+        """Whether the choices of a block depend on the boundary state that the block before it leaves."""
         return len(self.blocks) > 1 and self.blocks[1][0].start is not None
 
     @classmethod
     def from_counts(cls, name: str, counts: Sequence[Sequence[Sequence[int]]]) -> Space:
-        """A space that only knows how many candidates `counts[b][cell][layer]` there are."""
+        """Build a space from numbers of candidates, `counts[b][cell][layer]`; candidates are described by their numbers."""
         return cls(name, tuple(tuple(Cell(tuple(tuple(range(n)) for n in cell)) for cell in block) for block in counts))
 
     @property
@@ -164,8 +106,48 @@ class Space:
         """Boundary state that a choice of a block leaves; None where the space has no states."""
         return self.blocks[block][choice.cell].end(choice.path)
 
+    def fold(
+        self,
+        start: V,
+        step: Callable[[int, int, V], Iterable[tuple[Hashable, V]]],
+        join: Callable[[V, V], V],
+    ) -> Iterator[dict[Hashable, V]]:
+        """Carry values through the blocks, one per boundary state, and yield them by state after every block.
+
+        start: value before the first block.
+        step: called with a block, a cell and the value before the cell; returns (state, value) pairs, one or more for each
+            state that the cell's paths leave.
+        join: called with two values of the same state, returns one.
+        """
+        values: dict[Hashable, V] = {None: start}
+        for b in range(len(self.blocks)):
+            after: dict[Hashable, V] = {}
+            for state, value in values.items():
+                for c in self.cells_after(b, state):
+                    for end, new in step(b, c, value):
+                        key = end if self.has_states or b == len(self.blocks) - 1 else None
+                        after[key] = join(after[key], new) if key in after else new
+            values = after
+            yield values
+
+    def boundary_states(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+        """State that every path starts from, and state that it leaves: int64 arrays of the cell's shape by `[block][cell]`.
+
+        Equal states have equal numbers in both lists. Paths that are not allowed leave state 0; a space without states
+        (`has_states`) has zeros only.
+        """
+        numbers: dict[Hashable, int] = {None: 0}
+        starts = [[np.full(cell.counts, numbers.setdefault(cell.start, len(numbers))) for cell in cells]
+                  for cells in self.blocks]  # fmt: skip
+        ends = [[np.zeros(cell.counts, np.int64) for cell in cells] for cells in self.blocks]
+        for cells, arrays in zip(self.blocks, ends):
+            for cell, array in zip(cells, arrays):
+                for path in cell.paths() if cell.leaves is not None else ():
+                    array[path] = numbers.setdefault(cell.end(path), len(numbers))
+        return starts, ends
+
     def architectures(self) -> Iterator[Architecture]:
-        """All architectures, block after block in the order of `paths`; check `size` before you list them."""
+        """All architectures, in the order of `paths` from the first block to the last; check `size` before you list them."""
         yield from map(Architecture, self._choices(0, None))
 
     def _choices(self, block: int, state: Hashable) -> Iterator[tuple[Choice, ...]]:
@@ -194,7 +176,7 @@ class Space:
 
     @cached_property
     def _completions(self) -> list[dict[Hashable, int]]:
-        """Per block, by the state before it, the number of ways to choose it and all that follow."""
+        """Number of ways to choose a block and all blocks after it, per block, by the state before the block."""
         ways: list[dict[Hashable, int]] = [{None: 1}]
         for b in range(len(self.blocks) - 1, -1, -1):
             after, before = ways[0], Counter[Hashable]()
@@ -204,26 +186,37 @@ class Space:
                     count * after.get(None if last else self._key(end), 0) for end, count in cell.ends.items()
                 )
             ways.insert(0, dict(before))
-        # Whatever state the last block leaves, nothing follows.
+        # One way to choose nothing, whichever state the last block leaves.
         ways[-1] = {self._key(end): 1 for cell in self.blocks[-1] for end in cell.ends}
         return ways
 
     def _key(self, end: Hashable) -> Hashable:
-        """A state as the next block's cells name it."""
+        """Name that the next block's cells use for a state: None where the space has no states."""
         return end if self.has_states else None
 
     def format(self, architecture: Architecture) -> str:
-        """An architecture in the field's own form; `parse` reads it back."""
+        """Write an architecture in the space's notation; `parse` reads it back."""
         return str(architecture) if self.notation is None else self.notation.write(architecture)
 
     def parse(self, text: str) -> Architecture:
-        """Read an architecture in the field's own form or as blocks of digits, and check it.
+        """Read an architecture in the space's notation or as blocks of digits, and check it.
 
         Raises:
-            InputError: of neither form, or not in this space.
+            InputError: a text of neither form, or an architecture outside this space.
         """
         architecture = None if self.notation is None else self.notation.read(text.strip())
         architecture = architecture or Architecture.parse(text)
+        self.check(architecture)
+        return architecture
+
+    def resolve(self, architecture: Architecture | str) -> Architecture:
+        """Return an architecture of this space, given as such or as text.
+
+        Raises:
+            InputError: an architecture outside this space.
+        """
+        if isinstance(architecture, str):
+            return self.parse(architecture)
         self.check(architecture)
         return architecture
 
@@ -249,7 +242,7 @@ class Space:
             self._check_rules(architecture, b)
 
     def _check_rules(self, architecture: Architecture, b: int) -> None:
-        """What the cells' rules say of block b's choice."""
+        """Raise InputError where block b's choice breaks its cell's rule, or does not start from the state before it."""
         cell, path = self.blocks[b][architecture[b].cell], architecture[b].path
         if not cell.allows(path):
             raise InputError(f"[{self.name}] expected a path that the cell allows in block {b}, "

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pynas.errors import InputError
-from pynas.spaces.space import Cell, Space
+from pynas.spaces.cell import Cell
+from pynas.spaces.space import Space
 
 # Radix, cardinality, width of a group at 64 channels: 1s1x64d, 2s1x64d (ResNeSt-50), 1s2x42d, 2s2x40d.
 SPLIT_ATTENTION_OPS = ((1, 1, 64), (2, 1, 64), (1, 2, 42), (2, 2, 40))
@@ -30,12 +31,12 @@ class SplitAttentionSpec:
 
     @property
     def label(self) -> str:
-        """The field's short name, `2s1x64d`."""
+        """Short name in the literature, `2s1x64d`."""
         return f"{self.radix}s{self.cardinality}x{self.width}d"
 
     @property
     def has_shortcut(self) -> bool:
-        """Whether the shortcut is more than an identity."""
+        """Whether the shortcut is a convolution, not an identity."""
         return self.stride > 1 or self.in_channels != EXPANSION * self.channels
 
 
@@ -49,7 +50,7 @@ class DeepStemSpec:
 
     @property
     def out_channels(self) -> int:
-        """Width handed to the first block."""
+        """Width of the first block's input."""
         return 2 * self.width
 
 
@@ -88,11 +89,11 @@ def splitattention(
 
 
 def splitattention_unshared() -> Space:
-    """The same with a shortcut of its own for every candidate: "without DS" of Pi-NAS, table 7."""
+    """The space of Pi-NAS where every candidate has a shortcut of its own: "without DS" of Pi-NAS, table 7."""
     return splitattention("splitattention-unshared", shared_shortcut=False)
 
 
 def splitattention_mini() -> Space:
-    """For 32x32 images and two CPU cores: one layer per stage, a quarter of the width, 4^4 networks."""
+    """A small space for 32x32 images and two CPU cores: one layer per stage, a quarter of the width, 4^4 networks."""
     stem = DeepStemSpec(8, 1, pool=False)
     return splitattention("splitattention-mini", (1, 1, 1, 1), (16, 32, 64, 128), stem, image_size=32)

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pynas.spaces.architecture import Architecture
-from pynas.spaces.space import Cell, Notation, Space
+from pynas.spaces.cell import Cell
+from pynas.spaces.space import Notation, Space
 
 
 @dataclass(frozen=True)
 class ViTSpec:
-    """A whole block of a vision transformer: a map to tokens, `depth` layers of attention and MLP, tokens to a map.
+    """A block of a vision transformer: it turns a map into tokens, runs `depth` layers, and turns the tokens into a map.
 
-    in_channels, in_side -> side x side tokens of width dim -> out_channels, out_side. A larger input side is merged by
-    patches, a larger output side unfolded from each token, a smaller one merged again.
+    The input has `in_channels` x `in_side` x `in_side` values, the tokens are `side` x `side` of width `dim`, the output
+    has `out_channels` x `out_side` x `out_side` values. Patches of a larger input are merged; each token is unfolded into a
+    larger output, or tokens are merged into a smaller one.
     """
 
     in_channels: int
@@ -51,11 +53,13 @@ def vit(
     head_dim: int,
     image_size: int,
 ) -> Space:
-    """A space of blocks of one layer each, whose candidates are all (dim, MLP ratio, depth), in this order.
+    """A space of blocks of one layer each; the candidates are all combinations (dim, MLP ratio, depth), in this order.
 
-    maps: (channels, side) of what each block puts out, the sides those of the teacher's taps. side: of the tokens, the
-    same in all blocks. The first block takes the image itself: its patch merging is the patch embedding.
-    Architectures are written like `224x2.5d3|448x4d4|...`.
+    maps: (channels, side) of the output of each block; the sides are those of the teacher's taps.
+    side: side of the square of tokens, equal in all blocks.
+
+    The first block gets the image: its patch merging is the patch embedding. Architectures are written like
+    `224x2.5d3|448x4d4|...`.
     """
     before, blocks = (3, image_size), []
     for after in maps:
@@ -67,7 +71,7 @@ def vit(
 
 
 def _notation(candidates: Sequence[ViTSpec]) -> Notation:
-    """By the labels, which are the same in all blocks."""
+    """Notation by the candidates' labels, which are equal in all blocks."""
     labels = [spec.label for spec in candidates]
 
     def read(text: str) -> Architecture | None:
@@ -83,13 +87,13 @@ def vit_dna() -> Space:
 
     Width 224 to 448 by 32 with 32 per head, MLP ratio 2.5 to 4 by 0.5, 3 or 4 layers in each of 4 blocks, on 14x14
     tokens. The maps between the blocks have the sides of EfficientNet-B1's `blocks.2`, `.3`, `.4` and `.6`. The paper
-    does not say how wide they are: here 448 values a token, so that no candidate is narrowed between blocks.
+    does not give their width: here it is 448 values per token, so that no candidate is narrowed between blocks.
     """
     maps = ((112, 28), (448, 14), (448, 14), (448, 7))
     return vit("vit-dna", maps, 14, range(224, 449, 32), (2.5, 3.0, 3.5, 4.0), (3, 4), 32, 224)
 
 
 def vit_mini() -> Space:
-    """The same for 32x32 images, small enough for two CPU cores: 12^4 = 20,736 architectures, on 8x8 tokens."""
+    """A ViT space for 32x32 images and two CPU cores: 12^4 = 20,736 architectures, on 8x8 tokens."""
     maps = ((16, 16), (64, 8), (64, 8), (64, 4))
     return vit("vit-mini", maps, 8, (32, 48, 64), (2.0, 4.0), (1, 2), 16, 32)

@@ -1,9 +1,13 @@
-"""Supernets: a space as modules, or anybody's modules as a supernet."""
+"""Supernets: the modules of a space, or your own modules as a supernet."""
 
 from pynas.supernets.autoformer import AutoFormer
 from pynas.supernets.bignas import BigNAS
-from pynas.supernets.build import build_candidate, supernet
+from pynas.supernets.build import KINDS, Kind, kind_of, supernet
+from pynas.supernets.mbconv import from_candidates
 from pynas.supernets.modes import evaluating
+from pynas.supernets.nasbench201 import CellNet
+from pynas.supernets.net import Net
 from pynas.supernets.supernet import Supernet
 
-__all__ = ["AutoFormer", "BigNAS", "Supernet", "build_candidate", "evaluating", "supernet"]
+__all__ = ["KINDS", "AutoFormer", "BigNAS", "CellNet", "Kind", "Net", "Supernet", "evaluating", "from_candidates", "kind_of",
+           "supernet"]  # fmt: skip

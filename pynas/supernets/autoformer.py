@@ -13,13 +13,16 @@ from pynas.nn.entangled import EntangledHead, EntangledPatches, EntangledTransfo
 from pynas.nn.transformer import PatchEmbedding, PooledHead, TransformerLayer, start_like_autoformer
 from pynas.spaces import Architecture, Choice, Space
 from pynas.spaces.autoformer import TransformerSpec
+from pynas.supernets.net import T, Visitor
+from pynas.supernets.shapes import Shape, extracted
+from pynas.supernets.walk import LayerWalk
 
 
 class AutoFormer(nn.Module):
-    """Weight entanglement over cells (embedding dimension, depth) and candidates (heads, MLP ratio).
+    """Weight entanglement over cells (embedding dimension, depth) and candidates (heads, MLP ratio); a `Net`.
 
-    space: of `pynas.spaces.autoformer`. drop_path: the last layer's probability of dropping a branch in training; it
-    rises linearly from 0 in the first.
+    space: a space of `pynas.spaces.autoformer`. drop_path: probability that the last layer drops a branch in training; it
+        rises linearly from 0 in the first layer.
 
     Raises:
         InputError: fewer than one class.
@@ -43,65 +46,84 @@ class AutoFormer(nn.Module):
 
     @property
     def classifier(self) -> nn.Linear:
-        """The largest network's last layer."""
+        """Last layer of the largest network."""
         return self.head.weights.classifier  # type: ignore[union-attr, return-value]
 
     def set_drop_path(self, rate: float) -> None:
-        """Stochastic depth: the last layer drops each branch with this probability, the first never, linearly between."""
+        """Set stochastic depth: probability that the last layer drops a branch; it rises linearly from 0 in the first."""
         for layer, share in zip(self.transformer, torch.linspace(0, rate, len(self.transformer)).tolist()):
             layer.drop_path = DropPath(share) if share else nn.Identity()
 
     def no_weight_decay(self) -> set[str]:
-        """The names of parameters that AutoFormer's training does not decay, beside biases and norms."""
+        """Names of the parameters that AutoFormer's training does not decay, beside biases and norms."""
         names = ("class_token", "position", "position_key", "position_value")
         return {name for name, _ in self.named_parameters() if any(part in names for part in name.split("."))}
 
     def layers(self, block: int, cell: int) -> list[list[nn.Module]]:
-        """The candidates of a cell, `[layer][candidate]`, for `pynas.rate` on tokens of the cell's dimension."""
-        described = self.space.blocks[block][cell].layers
-        return [
-            [self._candidate(weights, spec) for spec in layer] for weights, layer in zip(self.transformer, described)
-        ]
+        """Candidates of a cell, `[layer][candidate]`, for `pynas.rate` on tokens of the cell's dimension."""
+        specs = self.space.blocks[block][cell].layers
+        return [[self._candidate(weights, spec) for spec in layer] for weights, layer in zip(self.transformer, specs)]
 
-    def path(self, choice: Choice) -> list[EntangledTransformer]:
-        """The layers that a choice runs."""
-        described = self.space.blocks[0][choice.cell].layers
+    def path(self, block: int, choice: Choice) -> list[nn.Module]:
+        """Layers that a choice of the one block runs."""
+        specs = self.space.blocks[block][choice.cell].layers
         return [
             self._candidate(weights, layer[candidate])
-            for weights, layer, candidate in zip(self.transformer, described, choice.path)
+            for weights, layer, candidate in zip(self.transformer, specs, choice.path)
         ]
 
     def dim(self, cell: int) -> int:
-        """The embedding dimension of a cell."""
+        """Embedding dimension of a cell."""
         return self.space.blocks[0][cell].layers[0][0].dim
 
-    def enter(self, images: torch.Tensor, cell: int) -> torch.Tensor:
-        """What a cell's first layer gets: images [B, 3, S, S] -> tokens [B, N, dim]."""
-        return self.stem(images, self.dim(cell))
+    def enter(self, images: torch.Tensor, choice: Choice | None = None) -> torch.Tensor:
+        """images: [B, 3, S, S] -> tokens [B, N, dim] of the choice's dimension (None: the largest)."""
+        return self.stem(images, self.dim(-1 if choice is None else choice.cell))
 
     def forward(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
         """images: [B, 3, S, S] -> logits [B, num_classes] of one architecture."""
-        x = self.enter(images, architecture[0].cell)
-        for layer in self.path(architecture[0]):
-            x = layer(x)
-        return self.head(x)
+        return self.head(self._run_layers(images, architecture))
 
-    def extract(self, architecture: Architecture | str) -> nn.Sequential:
-        """A plain vision transformer with copies of the slices: stem, block_1, head; the same output as `forward`.
+    def _run_layers(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
+        x = self.enter(images, architecture[0])
+        for layer in self.path(0, architecture[0]):
+            x = layer(x)
+        return x
+
+    def features(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
+        """images: [B, 3, S, S] -> input of the classifier, [B, dim]."""
+        return self.head.features(self._run_layers(images, architecture))
+
+    def modules_of(self, architecture: Architecture) -> list[nn.Module]:
+        """Every module that an architecture runs, and no other."""
+        return [self.stem, *self.path(0, architecture[0]), self.head]
+
+    def extract(self, architecture: Architecture | str, image_shape: Shape | None = None) -> nn.Sequential:
+        """One architecture as a plain vision transformer, stem, block_1, head, with copies of the slices.
+
+        image_shape: not used, since the positions fix the size of the images.
 
         Raises:
             InputError: an architecture outside the space.
         """
-        if isinstance(architecture, str):
-            architecture = self.space.parse(architecture)
-        self.space.check(architecture)
-        choice = architecture[0]
+        choice = self.space.resolve(architecture)[0]
         dim = self.dim(choice.cell)
-        tokens = self.stem.weights.position.shape[1]
+        shape = (self.stem.weights.position.shape[1], dim)
         parts: OrderedDict[str, nn.Module] = OrderedDict(stem=self.stem.extract(dim))
-        parts["block_1"] = nn.Sequential(*(layer.extract((tokens, dim)) for layer in self.path(choice)))
-        parts["head"] = self.head.extract(dim)
+        parts["block_1"] = nn.Sequential(*(extracted(layer, shape) for layer in self.path(0, choice)))
+        parts["head"] = self.head.extract(shape)
         return nn.Sequential(parts).train(self.training)
+
+    def visit(self, image_shape: Shape, visitor: Visitor[T]) -> LayerWalk[T]:
+        """Call `visitor` for every module of every cell; stem and head have places ("stem", dim) and ("head", dim)."""
+        ends, values = [], []
+        for c in range(len(self.space.blocks[0])):
+            dim = self.dim(c)
+            stem, shape = visitor(self.stem.extract(dim), tuple(image_shape), ("stem", dim))
+            values.append([[visitor(module, shape, (0, c, n, k))[0] for k, module in enumerate(layer)]
+                           for n, layer in enumerate(self.layers(0, c))])  # fmt: skip
+            ends.append([stem, visitor(self.head, shape, ("head", dim))[0]])
+        return LayerWalk(ends, values)
 
     def _candidate(self, weights: nn.Module, spec: TransformerSpec) -> EntangledTransformer:
         candidate = EntangledTransformer(weights, spec.heads, spec.ratio)  # type: ignore[arg-type]

@@ -16,11 +16,13 @@ from pynas.nn.mbconv import MBConv, conv_bn
 from pynas.nn.network import Head
 from pynas.spaces import Architecture, Choice, Space
 from pynas.spaces.bignas import ElasticMBConvSpec, ElasticStemSpec, ResolutionSpec
-from pynas.supernets.shapes import alone
+from pynas.supernets.net import T, Visitor
+from pynas.supernets.shapes import Shape, extracted
+from pynas.supernets.walk import Walked
 
 
 class Resize(nn.Module):
-    """Bilinear, to a square of `side` pixels; images of that size pass unchanged."""
+    """Bilinear resizing to a square of `side` pixels; images of that size pass unchanged."""
 
     def __init__(self, side: int):
         super().__init__()
@@ -34,12 +36,11 @@ class Resize(nn.Module):
 
 
 class BigNAS(nn.Module):
-    """Elastic resolution, stem, stages (channels, layers, kernel of each layer) and head, of shared weights.
+    """Elastic resolution, stem, stages (channels, layers, kernel of each layer) and head with shared weights; a `Net`.
 
-    Used as a `Supernet`: `layers(block, cell)` are the candidates, each a view of `weights`, the largest network's stem,
-    stages and head.
+    Every candidate is a view of `weights`, the largest network's stem, stages and head.
 
-    space: of `pynas.spaces.bignas`.
+    space: a space of `pynas.spaces.bignas`.
 
     Raises:
         InputError: fewer than one class.
@@ -62,33 +63,37 @@ class BigNAS(nn.Module):
                 width = out
             self.weights.append(stage)
         self.weights.append(nn.ModuleList([Head(width, space.blocks[-1][0].layers[0][-1].channels, num_classes)]))
-        # By (block, layer, description); a dictionary, so that the weights are registered once.
+        # By (block, layer, description), in a plain dictionary so that the weights are registered once.
         self._views: dict[tuple, nn.Module] = {}
-        # Layers of stages before each block.
+        # Number of layers of the stages before each block.
         self._depths = [0, 0, *accumulate((len(cast(Any, stage)) for stage in self.weights[1:-1]), initial=0)]
         self.drop_path = 0.0
 
     @property
     def classifier(self) -> nn.Linear:
-        """The largest network's last layer."""
+        """Last layer of the largest network."""
         return cast(Any, self.weights)[-1][0].classifier
 
     def layers(self, block: int, cell: int) -> list[list[nn.Module]]:
-        """The candidates of a cell, `[layer][candidate]`."""
-        described = self.space.blocks[block][cell].layers
-        return [[self._candidate(block, n, spec) for spec in layer] for n, layer in enumerate(described)]
+        """Candidates of a cell, `[layer][candidate]`."""
+        specs = self.space.blocks[block][cell].layers
+        return [[self._candidate(block, n, spec) for spec in layer] for n, layer in enumerate(specs)]
 
     def path(self, block: int, choice: Choice) -> list[nn.Module]:
-        """The modules that a path runs."""
-        described = self.space.blocks[block][choice.cell].layers
-        return [self._candidate(block, n, layer[c]) for n, (layer, c) in enumerate(zip(described, choice.path))]
+        """Modules that a choice of a block runs, in their order."""
+        specs = self.space.blocks[block][choice.cell].layers
+        return [self._candidate(block, n, layer[c]) for n, (layer, c) in enumerate(zip(specs, choice.path))]
+
+    def enter(self, images: torch.Tensor, choice: Choice | None = None) -> torch.Tensor:
+        """Input of the first block: the images, as the first block chooses their resolution."""
+        return images
 
     def set_drop_path(self, rate: float) -> None:
-        """Stochastic depth: the last layer of the stages drops its branch with this probability, the first never."""
+        """Set stochastic depth: probability that the stages' last layer drops its branch; it rises linearly from 0."""
         self.drop_path = rate
 
     def no_weight_decay(self) -> set[str]:
-        """The names of parameters that do not decay, beside biases and norms: none."""
+        """Names of the parameters that do not decay, beside biases and norms: none."""
         return set()
 
     def forward(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
@@ -98,42 +103,46 @@ class BigNAS(nn.Module):
         return images
 
     def features(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
-        """images: [B, 3, H, W] -> what the classifier reads, `[B, D]`."""
+        """images: [B, 3, H, W] -> input of the classifier, `[B, D]`."""
         *modules, head = self.modules_of(architecture)
         for module in modules:
             images = module(images)
         return cast(Any, head).features(images)
 
     def modules_of(self, architecture: Architecture) -> list[nn.Module]:
-        """Everything that runs for an architecture, and nothing else."""
+        """Every module that an architecture runs, and no other."""
         return [module for block, choice in enumerate(architecture) for module in self.path(block, choice)]
 
-    def extract(self, architecture: Architecture | str) -> nn.Sequential:
-        """A plain network with copies of the slices: resize, stem, block_1 ... block_7, head.
+    def extract(self, architecture: Architecture | str, image_shape: Shape | None = None) -> nn.Sequential:
+        """One architecture as a plain network, resize, stem, block_1 ... block_7, head, with copies of the slices.
+
+        image_shape: not used, since the architecture resizes its images.
 
         Raises:
             InputError: an architecture outside the space.
         """
-        if isinstance(architecture, str):
-            architecture = self.space.parse(architecture)
-        self.space.check(architecture)
+        architecture = self.space.resolve(architecture)
         names = ["resize", "stem", *(f"block_{number}" for number in range(1, len(architecture) - 2)), "head"]
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         shape: tuple[int, ...] = (3,)
         for block, (name, choice) in enumerate(zip(names, architecture)):
-            taken = []
+            plain = []
             for module in self.path(block, choice):
-                taken.append(alone(module, shape))
+                plain.append(extracted(module, shape))
                 shape = (getattr(module, "channels", *shape),)
-            parts[name] = nn.Sequential(*taken) if name.startswith("block_") else taken[0]
+            parts[name] = nn.Sequential(*plain) if name.startswith("block_") else plain[0]
         return nn.Sequential(parts).train(self.training)
+
+    def visit(self, image_shape: Shape, visitor: Visitor[T]) -> Walked[T]:
+        """Call `visitor` for every candidate on every shape of its inputs; image_shape: (3, H, W)."""
+        return Walked(self, image_shape, visitor)
 
     def _candidate(self, block: int, layer: int, spec: Any) -> nn.Module:
         key = block, layer, spec
         if key not in self._views:
             self._views[key] = self._view(block, layer, spec)
         view: Any = self._views[key]
-        # Its mode alone: the parts of the weights have theirs.
+        # Not `view.train()`, which would change the mode of the shared weights too.
         view.training = self.training
         if isinstance(view, ElasticMBConv):
             view.drop_path = self.drop_path * (self._depths[block] + layer) / max(1, self._depths[-1] - 1)

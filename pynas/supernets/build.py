@@ -1,101 +1,77 @@
-"""From a space to a supernet: one builder per kind of candidate."""
+"""From a space to its supernet: one registry with a line per kind of space."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from pynas.errors import InputError
-from pynas.nn import Head, MBConv, conv_bn, stem
 from pynas.spaces import Space, get
-from pynas.spaces.autoformer import TransformerSpec
-from pynas.spaces.bignas import ResolutionSpec
-from pynas.spaces.hytra import HyTraSpec
-from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
-from pynas.spaces.nasbench201 import EdgeSpec
-from pynas.spaces.nats_size import WidthSpec
-from pynas.spaces.splitattention import SplitAttentionSpec
-from pynas.spaces.vit_dna import ViTSpec
 from pynas.supernets.autoformer import AutoFormer
 from pynas.supernets.bignas import BigNAS
 from pynas.supernets.hytra import hytra_supernet
+from pynas.supernets.mbconv import from_candidates
 from pynas.supernets.nasbench201 import CellNet
 from pynas.supernets.nats_size import nats_size
+from pynas.supernets.net import Net
 from pynas.supernets.splitattention import split_attention_net
-from pynas.supernets.supernet import Supernet
 from pynas.supernets.vit_dna import vit_net
 
 
-def _mbconv(spec: MBConvSpec) -> nn.Module:
-    block = MBConv(spec.in_channels, spec.out_channels, spec.kernel, spec.expand, spec.stride)
-    if spec.exit_channels is None:
-        return block
-    return nn.Sequential(block, conv_bn(spec.out_channels, spec.exit_channels, activation=False))
+@dataclass(frozen=True)
+class Kind:
+    """A kind of space.
 
-
-# Candidate descriptions to modules; a space with candidates of another kind adds its builder here.
-BUILDERS: dict[type, Callable[[Any], nn.Module]] = {MBConvSpec: _mbconv}
-
-
-# Whole supernets of spaces whose candidates share weights, by the type of their first candidate's description:
-# called with the space and the number of classes.
-NET_BUILDERS: dict[type, Callable[[Space, int], Any]] = {
-    WidthSpec: nats_size,
-    TransformerSpec: AutoFormer,
-    ResolutionSpec: BigNAS,
-    EdgeSpec: CellNet,
-    SplitAttentionSpec: split_attention_net,
-    HyTraSpec: hytra_supernet,
-    ViTSpec: vit_net,
-}
-
-# Those of them that hold torch's own layers alone, whose reset_parameters gives all values: such a supernet can be built
-# on the meta device, and a network taken out of it before anything takes memory.
-META_BUILDERS: set[type] = {HyTraSpec}
-
-
-def has_own_builder(space: Space) -> bool:
-    """Whether a space's supernet is built as a whole."""
-    return type(space.blocks[0][0].layers[0][0]) in NET_BUILDERS
-
-
-def build_candidate(spec: Any) -> nn.Module:
-    """The module that a candidate's description stands for.
-
-    Raises:
-        InputError: a description of no known kind.
+    build: called with a space of the kind and the number of classes, returns its supernet with fresh weights.
+    own_weights: whether every candidate has weights of its own, so that one network can be built without the others.
+    on_meta: whether the supernet consists of torch's own layers, whose `reset_parameters` sets all values: it can be built
+        on the meta device, and a network extracted before anything takes memory.
+    shares_slices: whether the architectures are slices of one largest network (PreNAS trains such supernets).
+    dense_costs: whether the cells have few enough paths for dense cost tables.
     """
-    if type(spec) not in BUILDERS:
-        raise InputError(f"[supernet] expected a candidate that has a builder, got {spec!r}; add one to BUILDERS")
-    return BUILDERS[type(spec)](spec)
+
+    build: Callable[[Space, int], Net]
+    own_weights: bool = False
+    on_meta: bool = False
+    shares_slices: bool = False
+    dense_costs: bool = True
 
 
-def supernet(space: str | Space, num_classes: int = 1000) -> Supernet:
+# By `Space.kind`. A space of your own kind adds its line here.
+KINDS: dict[str, Kind] = {
+    "mbconv": Kind(from_candidates, own_weights=True),
+    "hytra": Kind(hytra_supernet, on_meta=True),
+    "nats-size": Kind(nats_size),
+    "nasbench201": Kind(CellNet),
+    "splitattention": Kind(split_attention_net),
+    "vit": Kind(vit_net),
+    "autoformer": Kind(AutoFormer, shares_slices=True, dense_costs=False),
+    "bignas": Kind(BigNAS, shares_slices=True),
+}
+_OTHER = Kind(lambda space, num_classes: _no_builder(space))
+
+
+def kind_of(space: Space) -> Kind:
+    """Return the registry's line of a space's kind; for unknown kinds one with the defaults, without a builder."""
+    return KINDS.get(space.kind, _OTHER)
+
+
+def _no_builder(space: Space) -> Net:
+    raise InputError(f"[supernet] expected a space of the kinds {', '.join(KINDS)}, got {space.name} of the kind "
+                     f"{space.kind!r}; add a line to pynas.supernets.KINDS")  # fmt: skip
+
+
+def supernet(space: str | Space, num_classes: int = 1000) -> Any:
     """Build the supernet of a space, by name or description, with fresh weights from torch's generator.
 
+    Returns an `nn.Module` with the members of `Net`.
+
     Raises:
-        InputError: an unknown name, or a space without builders.
+        InputError: an unknown name, a space of a kind without a builder, or fewer than one class.
     """
     if isinstance(space, str):
         space = get(space)
     if num_classes < 1:
         raise InputError(f"[supernet] expected at least one class, got {num_classes}")
-    if has_own_builder(space):
-        return NET_BUILDERS[type(space.blocks[0][0].layers[0][0])](space, num_classes)
-    blocks = [
-        [[[build_candidate(spec) for spec in layer] for layer in cell.layers] for cell in cells]
-        for cells in space.blocks
-    ]
-    return Supernet(blocks, build_stem(space.stem), build_head(space.head, num_classes), space)
-
-
-def build_stem(spec: StemSpec | None) -> nn.Module | None:
-    """The part before the blocks."""
-    return None if spec is None else stem(spec.channels, spec.stride, spec.mb1_channels)
-
-
-def build_head(spec: HeadSpec | None, num_classes: int) -> nn.Module | None:
-    """The part after the blocks."""
-    return None if spec is None else Head(spec.in_channels, spec.channels, num_classes, spec.mb6_channels)
+    return kind_of(space).build(space, num_classes)

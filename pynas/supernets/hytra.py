@@ -11,9 +11,9 @@ from pynas.supernets.supernet import Supernet
 
 
 def hytra_supernet(space: Space, num_classes: int) -> Supernet:
-    """`blocks[b][cell][layer][candidate]`: the same modules in every cell of a block, which read the scale off their input.
+    """Build the supernet; the cells of a block hold equal modules, which tell the scale from the width of their input.
 
-    The stand-ins before the first layer, and those after the last one, exist once and are shared by the candidates.
+    The candidates of the first layer share the stand-ins before them, and those of the last layer the stand-ins after.
     """
     stand_ins: dict[tuple[str, StandInSpec], nn.Module] = {}
 

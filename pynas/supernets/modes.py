@@ -1,4 +1,4 @@
-"""Evaluation for a while: the mode of every part, and the device, are put back."""
+"""Context managers that evaluate a module, and restore its modes and device."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module | None, device: torch.device | None = None) -> Iterator[None]:
-    """Have a module in evaluation mode, and on `device` where one is given; None is left alone.
+    """Hold a module in evaluation mode, and on `device` where one is given; do nothing for None.
 
-    Modes are put back part by part, since `module.train()` would make them all alike.
+    The mode of every submodule is restored, since `module.train()` would set all of them.
     """
     if module is None:
         yield
@@ -35,7 +35,7 @@ def evaluating(module: nn.Module | None, device: torch.device | None = None) -> 
 
 @contextlib.contextmanager
 def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Have every batch norm normalise by its batch, without a trace in the running statistics; the rest evaluates."""
+    """Hold a module in evaluation mode with batch norms that use the batch's statistics and keep their running ones."""
     with evaluating(module):
         norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
         for norm in norms:

@@ -9,28 +9,30 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from pynas.errors import InputError
 from pynas.nn.cell import ResidualReduction, Zero, edge_operation
-from pynas.spaces import Architecture, Space
+from pynas.spaces import Architecture, Choice, Space
 from pynas.spaces.nasbench201 import EDGES, CellNetSpec
-from pynas.supernets.shapes import output_shape
+from pynas.supernets.net import Place, T, Visitor
+from pynas.supernets.shapes import Shape, output_shape
+from pynas.supernets.walk import GraphWalk
 
-Shape = tuple[int, ...]
 Path = tuple[int, ...]
 
 
 class SharedCell(nn.Module):
-    """All operations of a cell; a path runs one per edge. `edges[e][candidate]`."""
+    """All operations of a cell, `edges[e][candidate]`; a path runs one operation per edge."""
 
     def __init__(self, edges: Sequence[Sequence[str]], channels: int):
         super().__init__()
         self.edges = nn.ModuleList(nn.ModuleList(edge_operation(op, channels) for op in ops) for ops in edges)
 
     def chosen(self, path: Path) -> list[nn.Module]:
-        """The operation that each edge runs."""
+        """Operation that a path runs on each edge."""
         return [edge[candidate] for edge, candidate in zip(self.edges, path)]  # type: ignore[index]
 
     def forward(self, x: torch.Tensor, path: Path) -> torch.Tensor:
-        """x: [B, C, H, W] -> the same shape."""
+        """x: [B, C, H, W] -> a tensor of that shape."""
         return run_cell(self.chosen(path), x)
 
 
@@ -42,27 +44,27 @@ class PlainCell(nn.Module):
         self.edges = nn.ModuleList(edges)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [B, C, H, W] -> the same shape."""
+        """x: [B, C, H, W] -> a tensor of that shape."""
         return run_cell(list(self.edges), x)
 
 
 def run_cell(operations: Sequence[nn.Module], x: torch.Tensor) -> torch.Tensor:
-    """Node 0 is the input; every other one is the sum of what its edges bring; the last one is the output."""
+    """Run the graph: node 0 is the input, every other node the sum over its incoming edges, the last node the output."""
     nodes: list[torch.Tensor | None] = [x, None, None, None]
     for (source, target), operation in zip(EDGES, operations):
         if isinstance(operation, Zero):
             continue
-        value, so_far = nodes[source], nodes[target]
-        # Nothing is zeros: an operation on them still adds its batch norm's bias.
+        value, total = nodes[source], nodes[target]
+        # A node without incoming edges is zero; an operation on it still adds its batch norm's bias.
         value = operation(torch.zeros_like(x) if value is None else value)
-        nodes[target] = value if so_far is None else so_far + value
+        nodes[target] = value if total is None else total + value
     return torch.zeros_like(x) if nodes[-1] is None else nodes[-1]
 
 
 class CellNet(nn.Module):
-    """Stem, cells with reductions between the stages, head; `forward(images, architecture)`.
+    """Stem, cells with reductions between the stages, head; a `Net`.
 
-    The architecture is one path of six candidates, the same in every cell; each cell has weights of its own.
+    An architecture is one path of six candidates, which every cell runs with weights of its own.
     """
 
     def __init__(self, space: Space, num_classes: int):
@@ -84,21 +86,34 @@ class CellNet(nn.Module):
 
     @property
     def cells(self) -> list[SharedCell]:
-        """The cells from the images to the head."""
+        """Cells from the stem to the head."""
         return [part for part in self.body if isinstance(part, SharedCell)]
 
+    def layers(self, block: int, cell: int) -> list[list[nn.Module]]:
+        """Not for this net, whose candidates run on a graph and not one layer after the other.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"[supernet] expected a supernet whose layers run one after the other, got {self.space.name}; "
+                         "rate whole architectures with pynas.evaluation")  # fmt: skip
+
+    def path(self, block: int, choice: Choice) -> list[nn.Module]:
+        """Cells with one operation per edge, which share this net's weights, and the reductions, in their order."""
+        return [PlainCell(part.chosen(choice.path)) if isinstance(part, SharedCell) else part for part in self.body]
+
+    def enter(self, images: torch.Tensor, choice: Choice | None = None) -> torch.Tensor:
+        """images: [B, 3, H, W] -> the stem's output."""
+        return self.stem(images)
+
     def modules_of(self, architecture: Architecture) -> list[nn.Module]:
-        """Everything that runs for an architecture, and nothing else."""
-        fixed = [
-            self.stem,
-            *(part for part in self.body if not isinstance(part, SharedCell)),
-            self.head,
-            self.classifier,
-        ]
-        return fixed + [operation for cell in self.cells for operation in cell.chosen(architecture[0].path)]
+        """Every module that an architecture runs, and no other."""
+        reductions = [part for part in self.body if not isinstance(part, SharedCell)]
+        operations = [operation for cell in self.cells for operation in cell.chosen(architecture[0].path)]
+        return [self.stem, *reductions, self.head, self.classifier, *operations]
 
     def features(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
-        """images: [B, 3, H, W] -> what the classifier reads, `[B, D]`."""
+        """images: [B, 3, H, W] -> input of the classifier, `[B, D]`."""
         x = self.stem(images)
         for part in self.body:
             x = part(x, architecture[0].path) if isinstance(part, SharedCell) else part(x)
@@ -108,19 +123,27 @@ class CellNet(nn.Module):
         """images: [B, 3, H, W] -> logits `[B, classes]`."""
         return self.classifier(self.features(images, architecture))
 
-    def extract(self, architecture: Architecture) -> nn.Sequential:
-        """One architecture as a plain network with a copy of the weights."""
-        path = architecture[0].path
+    def extract(self, architecture: Architecture | str, image_shape: Shape | None = None) -> nn.Sequential:
+        """One architecture as a plain network with a copy of the weights; image_shape is not used.
+
+        Raises:
+            InputError: an architecture outside the space.
+        """
+        path = self.space.resolve(architecture)[0].path
         parts = OrderedDict(
             (name, PlainCell(part.chosen(path)) if isinstance(part, SharedCell) else part)
-            for name, part in self.named_parts()
+            for name, part in self._named_parts()
         )
-        return copy.deepcopy(nn.Sequential(parts))
+        return copy.deepcopy(nn.Sequential(parts)).train(self.training)
 
-    def placed(self, image_shape: Shape) -> Iterator[tuple[nn.Module, Shape, tuple]]:
-        """Every module with its input's shape and its place, (0, 0, edge, candidate) or a name where nothing is chosen."""
-        shape = tuple(image_shape)
-        for name, part in self.named_parts():
+    def visit(self, image_shape: Shape, visitor: Visitor[T]) -> GraphWalk[T]:
+        """Call `visitor` for every module; a candidate has the place (0, 0, edge, candidate) in every cell."""
+        placed = self._placed(tuple(image_shape))
+        return GraphWalk(self.space.blocks[0][0].counts, [(visitor(*one)[0], one[2]) for one in placed])
+
+    def _placed(self, shape: Shape) -> Iterator[tuple[nn.Module, Shape, Place]]:
+        """Every module but `none`, with its input's shape and its place."""
+        for name, part in self._named_parts():
             if isinstance(part, SharedCell):
                 candidates = [(e, k, op) for e, edge in enumerate(part.edges) for k, op in enumerate(edge)]  # type: ignore
                 yield from ((op, shape, (0, 0, e, k)) for e, k, op in candidates if not isinstance(op, Zero))
@@ -128,8 +151,8 @@ class CellNet(nn.Module):
                 yield part, shape, (name,)
                 shape = output_shape(part, shape)
 
-    def named_parts(self) -> Iterator[tuple[str, nn.Module]]:
-        """The parts in the order in which they run."""
+    def _named_parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """Parts in the order in which they run."""
         yield "stem", self.stem
         yield from ((f"part_{number}", part) for number, part in enumerate(self.body, 1))
         yield from (("head", self.head), ("classifier", self.classifier))

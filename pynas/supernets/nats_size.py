@@ -11,9 +11,9 @@ from pynas.supernets.supernet import Supernet
 
 
 def nats_size(space: Space, num_classes: int) -> Supernet:
-    """Build the supernet; the cells of a block, one per input width, hold the same candidates.
+    """Build the supernet; the cells of a block, one per input width, hold equal candidates.
 
-    The network's first convolution belongs to the first layer's candidates, since its width is theirs.
+    The network's first convolution is part of the first layer's candidates, since both have one width.
     """
     blocks = []
     for cells in space.blocks:

@@ -22,7 +22,7 @@ class PooledHead(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [B, C, H, W] -> what the classifier reads, `[B, C]`."""
+        """x: [B, C, H, W] -> input of the classifier, `[B, C]`."""
         return x.mean((2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -31,7 +31,10 @@ class PooledHead(nn.Module):
 
 
 def split_attention(spec: SplitAttentionSpec, shortcut: nn.Module | None = None) -> nn.Module:
-    """A bottleneck with average pooling for its stride; with a shortcut of its own where it needs one and gets none."""
+    """Build a bottleneck with average pooling for its stride.
+
+    shortcut: None for a new one, where the shortcut is not an identity.
+    """
     if shortcut is None and spec.has_shortcut:
         shortcut = down_sample(spec)
     return ResNestBottleneck(
@@ -41,12 +44,12 @@ def split_attention(spec: SplitAttentionSpec, shortcut: nn.Module | None = None)
 
 
 def down_sample(spec: SplitAttentionSpec) -> nn.Module:
-    """ResNet-D's shortcut: average pooling, a 1x1 convolution, batch norm."""
+    """Build ResNet-D's shortcut: average pooling, a 1x1 convolution, batch norm."""
     return downsample_avg(spec.in_channels, EXPANSION * spec.channels, 1, spec.stride)
 
 
 def deep_stem(spec: DeepStemSpec) -> nn.Sequential:
-    """Three 3x3 convolutions with batch norm and ReLU, then the pooling."""
+    """Build three 3x3 convolutions with batch norm and ReLU, then the pooling."""
     parts: list[nn.Module] = []
     for inputs, outputs, stride in ((3, spec.width, spec.stride), (spec.width, spec.width, 1),
                                     (spec.width, spec.out_channels, 1)):  # fmt: skip
@@ -55,7 +58,7 @@ def deep_stem(spec: DeepStemSpec) -> nn.Sequential:
 
 
 def split_attention_net(space: Space, num_classes: int) -> Supernet:
-    """The whole supernet; a shared shortcut is held by all candidates of its layer, with one set of weights."""
+    """Build the supernet; all candidates of a layer hold its shared shortcut, with one set of weights."""
     blocks = [[[_layer(candidates) for candidates in cell.layers] for cell in cells] for cells in space.blocks]
     head = PooledHead(space.head.in_channels, num_classes)
     return Supernet(blocks, deep_stem(space.stem), head, space)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Choice, Space
-from pynas.supernets.shapes import first_path_shapes
+from pynas.supernets.net import T, Visitor
+from pynas.supernets.shapes import Shape, extracted_chain, output_shape
+from pynas.supernets.walk import Walked
 
 Layers = Sequence[Sequence[nn.Module]]
 
 
 class Supernet(nn.Module):
-    """All candidates of a space with their weights; a path runs one candidate per layer.
+    """All candidates of a space with their weights (a `Net`); a path runs one candidate per layer.
 
-    blocks: `blocks[b][cell][layer][candidate]`, modules of your own or of `pynas.supernet`. All candidates of a layer
-        take and give the same shapes, and so do all cells of a block.
-    stem: runs before the first block; head: after the last. Either may be None.
-    space: what the modules came from; counted off the modules when None.
+    blocks: `blocks[b][cell][layer][candidate]`, modules of your own or of `pynas.supernet`. The candidates of a layer have
+        equal shapes of input and output, and so have the cells of a block.
+    stem: runs before the first block; head: after the last one. Either may be None.
+    space: description of the modules; None for a space of numbered candidates.
 
     Raises:
         InputError: an empty block, cell or layer, a candidate that is no module, or a space of other sizes.
@@ -46,54 +51,112 @@ class Supernet(nn.Module):
         self.head = head
 
     def layers(self, block: int, cell: int) -> list[list[nn.Module]]:
-        """The candidates of a cell as plain lists, `[layer][candidate]`, as `pynas.rate` takes them."""
+        """Candidates of a cell as plain lists, `[layer][candidate]`, as `pynas.rate` takes them."""
         return [list(layer) for layer in self.blocks[block][cell]]  # type: ignore[index]
 
     def path(self, block: int, choice: Choice) -> list[nn.Module]:
-        """The modules that a path runs."""
+        """Modules that a choice of a block runs, in their order."""
         return [layer[candidate] for layer, candidate in zip(self.layers(block, choice.cell), choice.path)]
 
-    def enter(self, images: torch.Tensor) -> torch.Tensor:
-        """What the first block gets: the stem's output, or the images where there is no stem."""
+    def enter(self, images: torch.Tensor, choice: Choice | None = None) -> torch.Tensor:
+        """Input of the first block: the stem's output, or the images where there is no stem."""
         return images if self.stem is None else self.stem(images)
 
     def run_path(self, block: int, choice: Choice, x: torch.Tensor) -> torch.Tensor:
-        """One path of one cell of one block."""
+        """Output of a block for the input x, on one path."""
         for module in self.path(block, choice):
             x = module(x)
         return x
 
     def forward(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
         """images: [B, 3, H, W] -> the head's output (logits) for one architecture."""
+        x = self._run_blocks(images, architecture)
+        return x if self.head is None else self.head(x)
+
+    def _run_blocks(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
         x = self.enter(images)
         for block, choice in enumerate(architecture):
             x = self.run_path(block, choice, x)
-        return x if self.head is None else self.head(x)
+        return x
 
     @property
     def classifier(self) -> nn.Linear:
-        """The head's last layer, of a head of pynas's own."""
-        return self.head.classifier  # type: ignore[union-attr, return-value]
+        """Last layer of the head.
+
+        Raises:
+            InputError: a head without `features` or `classifier`.
+        """
+        return self._classifying_head().classifier
 
     def features(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
-        """images: [B, 3, H, W] -> what the classifier reads, `[B, D]`; for a head of pynas's own."""
-        x = self.enter(images)
-        for block, choice in enumerate(architecture):
-            x = self.run_path(block, choice, x)
-        return self.head.features(x)  # type: ignore[union-attr, operator]
+        """images: [B, 3, H, W] -> input of the classifier, `[B, D]`.
+
+        Raises:
+            InputError: a head without `features` or `classifier`.
+        """
+        return self._classifying_head().features(self._run_blocks(images, architecture))
+
+    def _classifying_head(self) -> Any:
+        if not (hasattr(self.head, "features") and hasattr(self.head, "classifier")):
+            raise InputError(
+                "[supernet] expected a supernet whose head has features and a classifier, "
+                f"got {type(self.head).__name__}; give the head `features(x)` and `classifier`"
+            )
+        return self.head
 
     def modules_of(self, architecture: Architecture) -> list[nn.Module]:
-        """Everything that runs for an architecture, and nothing else."""
+        """Every module that an architecture runs, and no other."""
         chosen = [module for block, choice in enumerate(architecture) for module in self.path(block, choice)]
         return [module for module in (self.stem, *chosen, self.head) if module is not None]
 
-    @torch.no_grad()
-    def block_shapes(self, image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
-        """Shapes of what the blocks put out for one image, `[(C, H, W), ...]`; state and mode stay as they were."""
-        return first_path_shapes(self, image_shape)
+    def extract(self, architecture: Architecture | str, image_shape: Shape | None = None) -> nn.Sequential:
+        """One architecture as an nn.Sequential of stem, block_1, ..., block_N, head, with a copy of the weights.
+
+        image_shape: only used where candidates share weights; None for squares of the space's image size.
+
+        Raises:
+            InputError: an architecture outside the space.
+        """
+        architecture = self.space.resolve(architecture)
+        paths = [self.path(block, choice) for block, choice in enumerate(architecture)]
+        plain = iter(extracted_chain(self.modules_of(architecture), image_shape or (3, *[self.space.image_size] * 2)))
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        if self.stem is not None:
+            parts["stem"] = next(plain)
+        for number, path in enumerate(paths, 1):
+            parts[f"block_{number}"] = nn.Sequential(*(next(plain) for _ in path))
+        if self.head is not None:
+            parts["head"] = next(plain)
+        return copy.deepcopy(nn.Sequential(parts)).train(self.training)
+
+    def visit(self, image_shape: Shape, visitor: Visitor[T]) -> Walked[T]:
+        """Call `visitor` for every module on every shape of its inputs; image_shape: (3, H, W)."""
+        return Walked(self, image_shape, visitor)
+
+    def block_shapes(self, image_shape: Shape) -> list[Shape]:
+        """Shapes of the blocks' outputs for one image, `[(C, H, W), ...]`, along the first candidates of every cell.
+
+        Raises:
+            InputError: cells of a block whose outputs have different shapes.
+        """
+        shape = tuple(image_shape) if self.stem is None else output_shape(self.stem, image_shape)
+        shapes = []
+        for b, cells in enumerate(self.space.blocks):
+            ends = []
+            for c in range(len(cells)):
+                end = shape
+                for layer in self.layers(b, c):
+                    end = output_shape(layer[0], end)
+                ends.append(end)
+            if len(set(ends)) > 1:
+                raise InputError(f"[supernet] expected the cells of block {b} to end with one shape, got {ends}")
+            shape = ends[0]
+            shapes.append(shape)
+        return shapes
 
 
 def _counts(blocks: Sequence[Sequence[Layers]]) -> list[list[tuple[int, ...]]]:
+    """Candidates per layer, `[block][cell]`."""
     counts = [[tuple(len(layer) for layer in cell) for cell in block] for block in blocks]
     if not counts:
         raise InputError("[supernet] expected at least one block, got none")
@@ -102,11 +165,9 @@ def _counts(blocks: Sequence[Sequence[Layers]]) -> list[list[tuple[int, ...]]]:
             raise InputError(
                 f"[supernet] expected a candidate in every layer of every cell, got {counts[b]} in block {b}"
             )
-        for cell in block:
-            for layer in cell:
-                for candidate in layer:
-                    if not isinstance(candidate, nn.Module):
-                        raise InputError(
-                            f"[supernet] expected nn.Module candidates, got {type(candidate).__name__} in block {b}"
-                        )
+        for candidate in (candidate for cell in block for layer in cell for candidate in layer):
+            if not isinstance(candidate, nn.Module):
+                raise InputError(
+                    f"[supernet] expected nn.Module candidates, got {type(candidate).__name__} in block {b}"
+                )
     return counts

@@ -1,4 +1,4 @@
-"""The supernet of the ViT spaces: every block's candidates share the weights of its widest and deepest."""
+"""The supernet of the ViT spaces: the candidates of a block share the weights of its widest and deepest one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pynas.supernets.supernet import Supernet
 
 
 def vit_net(space: Space, num_classes: int) -> Supernet:
-    """Build it with fresh weights from torch's generator."""
+    """Build the supernet with fresh weights from torch's generator."""
     blocks = [[[_candidates(cell.layers[0])] for cell in cells] for cells in space.blocks]
     return Supernet(blocks, None, ViTHead(space.head.in_channels, num_classes), space)
 

@@ -1,4 +1,4 @@
-"""Isomers: paths of a cell with equal totals (heads, MLP features), and so of equal cost; the best of each group."""
+"""Isomers: paths of a cell with equal totals (heads, MLP features), hence of equal cost; the best of each group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pynas.errors import InputError
 
 @dataclass(frozen=True)
 class Groups:
-    """The best path of every group of isomers: totals `[G, K]` int, scores `[G]`, paths `[G, L]`."""
+    """Best path of every group of isomers: totals `[G, K]` int, scores `[G]`, paths `[G, L]`."""
 
     totals: np.ndarray
     scores: np.ndarray
@@ -20,11 +20,13 @@ class Groups:
 
 
 def exact(values: np.ndarray, units: np.ndarray) -> Groups:
-    """The path of the highest sum of values in every group of paths with equal sums of units; exact.
+    """Find the path with the highest sum of values in every group of paths with equal sums of units, by dynamic programming.
 
-    values: `[L, C]`, what candidate c of layer l adds to the score. units: `[C, K]` whole numbers, what a candidate adds
-    to each total (its heads, its MLP features). Layer by layer the best path to each total is kept: whatever follows, no
-    other path with that total can end better. Any number of choices; ties go to the earlier candidate.
+    values: `[L, C]`, contribution of candidate c in layer l to the score. units: `[C, K]` whole numbers, contribution of a
+        candidate to each total (its heads, its MLP features).
+
+    Only the best path to each total is kept after every layer, as no other path with that total can lead to a better one.
+    Ties go to the earlier candidate.
 
     Raises:
         InputError: values that are not finite, or shapes that do not fit.
@@ -55,11 +57,11 @@ def exact(values: np.ndarray, units: np.ndarray) -> Groups:
 
 
 def _keys(units: np.ndarray, layers: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each candidate's units as one number whose sums tell all sums of units apart, and the base of each."""
+    """Units of each candidate as one number, whose sums differ wherever sums of units differ, and the base of each unit."""
     spans = (units.max(0) - units.min(0)) * layers + 1
     base = np.append(np.cumprod(spans[::-1])[::-1][1:], 1)
     if np.log2(spans.astype(np.float64)).sum() > 62:
-        raise InputError(f"[isomers] expected totals that fit 64 bits together, got spans of {spans.tolist()}")
+        raise InputError(f"[isomers] expected totals that fit one number of 64 bits, got spans of {spans.tolist()}")
     return (units - units.min(0)) @ base, base
 
 
@@ -71,10 +73,10 @@ def _totals(keys: np.ndarray, base: np.ndarray, units: np.ndarray, layers: int) 
 
 
 def greedy(gains: np.ndarray, left: int) -> np.ndarray:
-    """PreNAS, algorithm 1: hand out `left` steps one by one, each to the layer whose next step gains most.
+    """Allocate `left` steps one by one, each to the layer whose next step gains most (PreNAS, algorithm 1).
 
-    gains: `[L, S]`, what the (s+1)-th step above the least choice adds to the score in layer l. Returns the steps per
-    layer, `[L]`. The highest sum for S = 1; for more only where no layer's gains rise.
+    gains: `[L, S]`, gain of the (s+1)-th step above the least choice in layer l. Returns the steps per layer, `[L]`.
+    Their sum of gains is the highest for S = 1, and for larger S where no layer's gains rise.
 
     Raises:
         InputError: more steps than there are, or gains that are not finite.
@@ -83,7 +85,7 @@ def greedy(gains: np.ndarray, left: int) -> np.ndarray:
     if not np.isfinite(gains).all():
         raise InputError("[isomers] expected finite gains, got NaN or infinity")
     if not 0 <= left <= layers * most:
-        raise InputError(f"[isomers] expected between 0 and {layers * most} steps to hand out, got {left}")
+        raise InputError(f"[isomers] expected between 0 and {layers * most} steps to allocate, got {left}")
     padded = np.pad(np.asarray(gains, np.float64), ((0, 0), (0, 1)), constant_values=-np.inf)
     taken = np.zeros(layers, np.int64)
     for _ in range(left):
@@ -92,10 +94,10 @@ def greedy(gains: np.ndarray, left: int) -> np.ndarray:
 
 
 def greedy_path(values: np.ndarray, steps: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """The greedy allocation of heads and of MLP ratios, each on its own: the steps per layer of each, `[L]`.
+    """Allocate heads and MLP ratios greedily and separately; returns the steps per layer of both, `[L]` each.
 
-    values: `[L, heads, ratios]`, each layer a sum of a part of the heads and a part of the ratios. steps: how many to
-    hand out of each.
+    values: `[L, heads, ratios]`, in each layer a sum of a term of the heads and a term of the ratios.
+    steps: number of steps of heads and of ratios.
     """
     heads, ratios = np.diff(values[:, :, 0], axis=1), np.diff(values[:, 0], axis=1)
     return greedy(heads, steps[0]), greedy(ratios, steps[1])

@@ -1,4 +1,4 @@
-"""Preferred spaces: the architectures that a selector chose, as a file."""
+"""Preferred spaces: the architectures that a selector chose, and their file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pynas.errors import InfeasibleError, InputError
+from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
 from pynas.spaces import Architecture, Space
 
@@ -16,9 +16,9 @@ _KIND = "pynas.preferred"
 
 @dataclass(frozen=True)
 class Preferred:
-    """One preferred architecture: the interval [low, high) of the cost it was chosen in, its scores and its costs.
+    """A preferred architecture with its scores and costs, and the interval [low, high) of the cost that it was chosen in.
 
-    normalised: eq. 13; None in spaces whose selection skips it.
+    snip: score of eq. 4. normalised: score of eq. 13; None in spaces whose selection skips it.
     """
 
     architecture: Architecture
@@ -28,15 +28,15 @@ class Preferred:
     costs: Mapping[str, float]
 
     def as_dict(self, space: Space) -> dict[str, Any]:
-        """For JSON, with the architecture also in the field's words."""
-        words = {} if space.describe is None else space.describe(space, self.architecture)
-        return {"architecture": space.format(self.architecture), **words, "interval": list(self.interval),
+        """Content for JSON: the architecture's string form and named choices, the interval, the scores and the costs."""
+        choices = {} if space.describe is None else space.describe(space, self.architecture)
+        return {"architecture": space.format(self.architecture), **choices, "interval": list(self.interval),
                 "snip": self.snip, "normalised": self.normalised, **self.costs}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class PreferredSpace:
-    """Preferred architectures by rising cost, and how they were chosen."""
+    """Preferred architectures in order of rising cost, and the settings of their selection."""
 
     space: Space
     cost: str
@@ -47,41 +47,24 @@ class PreferredSpace:
     def __len__(self) -> int:
         return len(self.members)
 
-    def under(self, limits: Mapping[str, float]) -> list[Preferred]:
-        """The members that keep every limit, by falling cost.
-
-        Raises:
-            InputError: a cost that is not known.
-            InfeasibleError: none keeps them.
-        """
-        for name in limits:
-            if name not in self.members[0].costs:
-                raise InputError(f"[preferred] expected limits of {', '.join(self.members[0].costs)}, got {name!r}")
-        kept = [one for one in self.members if all(one.costs[name] <= limit for name, limit in limits.items())]
-        if not kept:
-            least = {name: min(one.costs[name] for one in self.members) for name in limits}
-            raise InfeasibleError(f"[preferred] expected limits that an architecture keeps, got {dict(limits)}; "
-                                  f"the least are {least}")  # fmt: skip
-        return sorted(kept, key=lambda one: -one.costs[self.cost])
-
 
 def save_preferred(path: str | Path, preferred: PreferredSpace) -> dict[str, Any]:
-    """Write a versioned JSON document, atomically; gives its content."""
+    """Write a versioned JSON document, atomically, and return its content."""
     content = header(_KIND, space=preferred.space.name, **preferred.metadata) | {
         "cost": preferred.cost,
         "interval": preferred.interval,
         "space_size": preferred.space.size,
-        "architectures": [one.as_dict(preferred.space) for one in preferred.members],
+        "architectures": [member.as_dict(preferred.space) for member in preferred.members],
     }
     write_json(path, content)
     return content
 
 
 def load_preferred(path: str | Path, space: Space) -> PreferredSpace:
-    """Read what `save_preferred` wrote.
+    """Read a file that `save_preferred` wrote.
 
     Raises:
-        InputError: missing, malformed, of another version or another space.
+        InputError: a file that is missing, malformed, of another version or of another space.
     """
     content = read_json(path, _KIND)
     metadata = dict(content["metadata"])
@@ -91,8 +74,8 @@ def load_preferred(path: str | Path, space: Space) -> PreferredSpace:
     members = []
     for entry in content["architectures"]:
         low, high = entry["interval"]
-        one = Preferred(space.parse(entry["architecture"]), (low, high), entry["snip"], entry["normalised"], {})
-        # What else an entry says are its costs.
-        costs = {name: value for name, value in entry.items() if name not in one.as_dict(space)}
-        members.append(replace(one, costs=costs))
+        member = Preferred(space.parse(entry["architecture"]), (low, high), entry["snip"], entry["normalised"], {})
+        # All other values of an entry are costs.
+        costs = {name: value for name, value in entry.items() if name not in member.as_dict(space)}
+        members.append(replace(member, costs=costs))
     return PreferredSpace(space, content["cost"], content["interval"], tuple(members), metadata)

@@ -20,9 +20,9 @@ Proxy = Callable[[nn.Module, torch.Tensor, "torch.Tensor | None"], float]
 def score(
     name: str, model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None, *, seed: int = 0
 ) -> float:
-    """The named proxy's score of a network on one batch; the network's weights, gradients and mode stay as they were.
+    """Score of a network on one batch by a proxy's name; the network's weights, gradients and mode stay as they were.
 
-    labels: None for the sum of the outputs as the loss, else cross-entropy. Batch norm runs on its stored statistics.
+    labels: None for the sum of the outputs as the loss, else cross-entropy. Batch norm uses its running statistics.
 
     Raises:
         InputError: an unknown proxy, weights that are all zero, or a score that is not finite.
@@ -40,23 +40,23 @@ def score(
 
 
 def parameters(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
-    """The number of parameters: what every proxy has to beat."""
+    """Number of parameters, the baseline of every other proxy."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def gradient_norm(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
-    """The Euclidean norm of the loss's gradient (Abdelfattah et al., 2021)."""
+    """Euclidean norm of the loss's gradient (Abdelfattah et al., 2021)."""
     return _total(g.square() for g in _gradients(model, _loss(model, images, labels))).sqrt().item()
 
 
 def snip(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
-    """The sum of |g * w| over all parameters (Lee et al., 2019; PreNAS eq. 4)."""
+    """Sum of |g * w| over all parameters (Lee et al., 2019; PreNAS eq. 4)."""
     pairs = zip(_parameters(model), _gradients(model, _loss(model, images, labels)))
     return _total((w.detach() * g).abs() for w, g in pairs).item()
 
 
 def grasp(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
-    """-sum w * (H g), H the loss's Hessian: how far a step keeps the gradient flowing (Wang et al., 2020)."""
+    """-sum w * (H g) with the loss's Hessian H, a measure of gradient flow after pruning (Wang et al., 2020)."""
     weights = _parameters(model)
     flow = _gradients(model, _loss(model, images, labels), create_graph=True)
     second = _gradients(model, _total(g * g.detach() for g in flow))
@@ -64,9 +64,10 @@ def grasp(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = 
 
 
 def synflow(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
-    """log of the sum of w * dR/dw, R the summed output for ones as input and |w| as weights (Tanaka et al., 2020).
+    """Logarithm of the sum of w * dR/dw, where R is the summed output for ones as input and |w| as weights (Tanaka et al.,
+    2020).
 
-    In float64, since products of many layers overflow; of the images only the shape counts.
+    The computation is in float64, since products of many layers overflow; of the images only the shape counts.
     """
     linear = copy.deepcopy(model).double()
     for parameter in linear.parameters():
@@ -77,9 +78,9 @@ def synflow(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None 
 
 
 def naswot(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
-    """log |K|, K_ij the number of activations that are on or off alike for images i and j (Mellor et al., 2021).
+    """log |K|, where K_ij counts the activations that are both on or both off for images i and j (Mellor et al., 2021).
 
-    Activations of any kind that `torch.nn` has as a module count as on above 0.
+    An activation is on above 0; all activation modules of `torch.nn` count.
     """
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
 
@@ -104,8 +105,8 @@ def naswot(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None =
 def zen(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
     """Zen-score (Lin et al., 2021): log E |f(x) - f(x + 0.01 e)| for noise x and e, plus log of each batch norm's deviation.
 
-    f: the last features that still have places (the input of the pooling), of a copy whose convolutions and linear layers
-    are drawn from a standard normal. Neither the network's own weights nor the images count, only their shapes.
+    f: last feature map or tokens (the input of the pooling) of a copy whose convolutions and linear layers are drawn from
+    a standard normal. Of the network's weights and the images only the shapes count.
     """
     model = copy.deepcopy(model)
     for part in model.modules():
@@ -146,17 +147,17 @@ def _parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _gradients(model: nn.Module, loss: torch.Tensor, create_graph: bool = False) -> tuple[torch.Tensor, ...]:
-    """Zero for parameters that the loss does not depend on."""
+    """Gradients of the loss, zero for parameters that it does not depend on."""
     return torch.autograd.grad(loss, _parameters(model), create_graph=create_graph, materialize_grads=True)
 
 
 def _features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The last output of any submodule that has places: `[B, C, H, W]` with more than one, or `[B, N, C]`."""
-    seen: list[torch.Tensor] = []
+    """Last output of a submodule that is a map `[B, C, H, W]` of more than one position, or tokens `[B, N, C]`."""
+    last: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: object) -> None:
         if isinstance(output, torch.Tensor) and (output.dim() == 3 or (output.dim() == 4 and output[0, 0].numel() > 1)):
-            seen[:] = [output]
+            last[:] = [output]
 
     hooks = [part.register_forward_hook(keep) for part in model.modules() if not list(part.children())]
     try:
@@ -164,6 +165,6 @@ def _features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    if not seen:
-        raise InputError("[proxy] expected a network with features that have places for zen, got none")
-    return seen[0]
+    if not last:
+        raise InputError("[proxy] expected a network with feature maps or tokens for zen, got none")
+    return last[0]

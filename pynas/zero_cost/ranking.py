@@ -1,4 +1,4 @@
-"""The best architectures of a cost interval by SNIP, out of a whole space: the second step of PreNAS's selector (section 3.2)."""
+"""Rankings by SNIP of a whole space's architectures in a cost interval: the second step of PreNAS's selector (section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from pynas.costs import Costs, LayerCosts, LayerTable, cost_range
 from pynas.errors import InfeasibleError, InputError
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.search import Entry, best, states_of
 from pynas.spaces import Architecture, Cell, Space
 from pynas.zero_cost.isomers import exact, greedy_path
@@ -21,7 +21,7 @@ ALLOCATIONS = ("exact", "greedy")
 
 
 class Ranked(NamedTuple):
-    """An architecture, its SNIP, and its normalised score where there is one."""
+    """An architecture, its SNIP score, and its normalised score; None where the ranking has none."""
 
     architecture: Architecture
     snip: float
@@ -29,18 +29,20 @@ class Ranked(NamedTuple):
 
 
 class Ranking(Protocol):
-    """range: the least and the greatest cost; metadata: how the architectures are chosen."""
+    """A ranking by SNIP. range: least and greatest cost of the ranked architectures; metadata: settings of the selection."""
 
     range: tuple[float, float]
     metadata: Mapping[str, Any]
 
     def top(self, low: float, high: float, count: int) -> list[Ranked]:
-        """The best with costs in [low, high), by falling SNIP; none where there is none."""
+        """Best architectures with a cost in [low, high), by falling SNIP; an empty list where there are none."""
 
 
 class IsomerRanking:
-    """Of AutoFormer's spaces: every group of isomers (equal dimension, depth, total heads, total MLP features) is
-    represented by its path of the highest normalised score (eq. 13), exactly, or by the paper's greedy allocation.
+    """Ranking of AutoFormer's spaces, where one path represents every group of isomers.
+
+    Isomers have equal dimension, depth, total heads and total MLP features. Their representative has the highest
+    normalised score (eq. 13), found exactly or by the paper's greedy allocation.
 
     normaliser: "layer" or "balance" (`Saliency`).
 
@@ -57,16 +59,16 @@ class IsomerRanking:
         self._paths = [
             _representatives(cell, self._normalised.layers[c], allocation) for c, cell in enumerate(space.blocks[0])
         ]
-        self._cells = np.repeat(np.arange(len(self._paths)), [len(some) for some in self._paths])
-        self._places = np.concatenate([np.arange(len(some)) for some in self._paths])
-        self._spent, self._snip = (_along(one, self._paths) for one in (table, scores.snip))
-        self.range = float(self._spent.min()), float(self._spent.max())
+        self._cells = np.repeat(np.arange(len(self._paths)), [len(paths) for paths in self._paths])
+        self._places = np.concatenate([np.arange(len(paths)) for paths in self._paths])
+        self._costs, self._snip = _along(table, self._paths), _along(scores.snip, self._paths)
+        self.range = float(self._costs.min()), float(self._costs.max())
         self.metadata = {"normaliser": normaliser, "allocation": allocation}
 
     def top(self, low: float, high: float, count: int) -> list[Ranked]:
-        """Equal scores: the cheaper one first."""
-        inside = np.flatnonzero((low <= self._spent) & (self._spent < high))
-        chosen = inside[np.lexsort((self._spent[inside], -self._snip[inside]))[:count]]
+        """Best architectures with a cost in [low, high); of equal scores, the cheaper one comes first."""
+        inside = np.flatnonzero((low <= self._costs) & (self._costs < high))
+        chosen = inside[np.lexsort((self._costs[inside], -self._snip[inside]))[:count]]
         return [self._ranked(int(index)) for index in chosen]
 
     def _ranked(self, index: int) -> Ranked:
@@ -76,11 +78,10 @@ class IsomerRanking:
 
 
 class SearchRanking:
-    """Of BigNAS's spaces: the exact search for the highest SNIP under both bounds of an interval, for every resolution on
-    its own, as SNIP rises with the costs there and the bounds prune; a resolution whose costs are all outside is left out.
+    """Ranking of BigNAS's spaces by exact search for the highest SNIP under both bounds of an interval.
 
-    Nothing is normalised (section 4.5). Equal scores, as of one network at several resolutions where only its parameters
-    count: the one that comes first in the space.
+    Every resolution is searched alone: there SNIP rises with the costs, so that the bounds prune well. A resolution whose
+    costs are all outside the interval is skipped. Scores are not normalised (section 4.5).
 
     Raises:
         InputError: an unknown cost, or a normaliser or an allocation.
@@ -88,60 +89,61 @@ class SearchRanking:
 
     def __init__(self, space: Space, scores: Costs, costs: Costs, cost: str, normaliser: str | None,
                  allocation: str | None) -> None:  # fmt: skip
-        for what, given in (("normaliser", normaliser), ("allocation", allocation)):
+        for option, given in (("normaliser", normaliser), ("allocation", allocation)):
             if given is not None:
-                raise InputError(f"[select] expected no {what} for {space.name}, as the selection among convolutional "
+                raise InputError(f"[select] expected no {option} for {space.name}, as the selection among convolutional "
                                  f"networks skips the normalisation of isomers, got {given!r}")  # fmt: skip
         self._costs, self._states = Costs({cost: costs[cost]}, {cost: costs.fixed[cost]}), states_of(space)
         self._parts = []
         for first in self._resolutions(space, scores):
-            tables = [[first], *([ScoreTable(-table) for table in cells] for cells in scores[NAME][1:])]
-            rated = [[~np.isnan(table.scores) for table in cells] for cells in tables]
-            self._parts.append((tables, cost_range(space, self._costs, cost, rated)))
+            rest = [[ScoreTable(-table) for table in cells] for cells in scores[NAME][1:]]
+            part = Scores(space, [[first], *rest])
+            rated = [[~np.isnan(table.scores) for table in cells] for cells in part]
+            self._parts.append((part, cost_range(space, self._costs, cost, rated)))
         self.range = min(low for _, (low, _) in self._parts), max(high for _, (_, high) in self._parts)
         self.metadata = {"normaliser": None, "allocation": None}
 
     @staticmethod
     def _resolutions(space: Space, scores: Costs) -> Iterator[ScoreTable]:
-        """The first block's table with one path alone."""
-        ((whole,), (cell,)) = scores[NAME][0], space.blocks[0]
+        """First block's table with one rated path, for every resolution."""
+        ((table,), (cell,)) = scores[NAME][0], space.blocks[0]
         for path in cell.paths():
-            alone = np.full(whole.shape, np.nan)
-            alone[path] = -whole[path]
-            yield ScoreTable(alone)
+            single = np.full(table.shape, np.nan)
+            single[path] = -table[path]
+            yield ScoreTable(single)
 
     def top(self, low: float, high: float, count: int) -> list[Ranked]:
-        """Equal scores: in the order of the space."""
+        """Best architectures with a cost in [low, high); equal scores keep the order of the space."""
         (name,) = self._costs.names
-        most = float(np.nextafter(high, low))
-        found: list[Entry] = []
-        for tables, (least, greatest) in self._parts:
+        limits, at_least = {name: float(np.nextafter(high, low))}, {name: low}
+        entries: list[Entry] = []
+        for part, (least, greatest) in self._parts:
             if least < high and greatest >= low:
                 with contextlib.suppress(InfeasibleError):
-                    found += best(tables, self._costs, {name: most}, count, at_least={name: low}, states=self._states)
-        found.sort(key=lambda entry: entry.score)
-        return [Ranked(entry.architecture, -entry.score, None) for entry in found[:count]]
+                    entries += best(part.tables, self._costs, limits, count, at_least=at_least, states=self._states)
+        entries.sort(key=lambda entry: entry.score)
+        return [Ranked(entry.architecture, -entry.score, None) for entry in entries[:count]]
 
 
 def ranking(
     space: Space, scores: Any, costs: Any, cost: str, normaliser: str | None, allocation: str | None
 ) -> Ranking:
-    """The ranking by scores of either kind that `saliency` gives."""
+    """Ranking by scores as `saliency` returns them."""
     kind: Any = SearchRanking if isinstance(scores, Costs) else IsomerRanking
     return kind(space, scores, costs, cost, normaliser, allocation)
 
 
 def _along(table: LayerTable, paths: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([table.paths(cell, some) for cell, some in enumerate(paths)])
+    return np.concatenate([table.paths(cell, of_cell) for cell, of_cell in enumerate(paths)])
 
 
 def units(cell: Cell) -> np.ndarray:
-    """What each candidate adds to the totals that isomers share: heads and MLP features, `[C, 2]`."""
+    """Heads and MLP features of each candidate, whose totals isomers have in common, `[C, 2]`."""
     return np.array([(spec.heads, spec.hidden) for spec in cell.layers[0]])
 
 
 def _representatives(cell: Cell, values: np.ndarray, allocation: str) -> np.ndarray:
-    """The path of each group of isomers, `[G, L]`."""
+    """Path that represents each group of isomers, `[G, L]`."""
     if allocation == "exact":
         return exact(values, units(cell)).paths
     heads, ratios = (len({getattr(spec, name) for spec in cell.layers[0]}) for name in ("heads", "ratio"))

@@ -1,4 +1,4 @@
-"""One forward and backward pass of the largest subnet, and the SNIP scores of an AutoFormer's subnets from it (PreNAS)."""
+"""Gradients of the largest subnet, and the SNIP scores of an AutoFormer's subnets from them (PreNAS)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Saliency:
     """Scores of every architecture, each a sum along its path; higher is better.
 
     snip: eq. 4, the sum of |g * w| over all parameters of the subnet.
-    layer: eq. 13, each layer's sum over the layer's sum in the largest subnet; stem and head have no part in it.
-    balance: the released code's variant of eq. 13 (`balance_taylor6`): the weights of qkv, fc1 and fc2, each divided by
-        its own sum |w| times sum |g|, at the widest embedding dimension whatever the subnet's is.
+    layer: eq. 13, each layer's sum divided by the sum of that layer in the largest subnet; stem and head count nothing.
+    balance: variant of eq. 13 in the released code (`balance_taylor6`): sums over the weights of qkv, fc1 and fc2, each
+        divided by its sum |w| times sum |g|, at the widest embedding dimension for all subnets.
 
     Raises:
         InputError: scores that are not finite.
@@ -40,14 +40,14 @@ class Saliency:
     balance: LayerTable
 
     def __post_init__(self) -> None:
-        # A selection by NaN would end without a word.
+        # A selection by NaN would end without an error.
         for name in ("snip", "layer", "balance"):
             table = getattr(self, name)
             if not all(np.isfinite(part).all() for part in (table.fixed, *table.layers)):
                 raise InputError(f"[saliency] expected finite scores, got NaN or infinity among those of {name!r}")
 
     def normalised(self, name: str) -> LayerTable:
-        """`layer` or `balance`.
+        """Return the scores of a normaliser, `layer` or `balance`.
 
         Raises:
             InputError: another name.
@@ -64,7 +64,7 @@ def random_images(count: int, side: int, seed: int = 0) -> torch.Tensor:
 
 
 def read_layers(net: AutoFormer, gradients: Mapping[torch.Tensor, torch.Tensor]) -> Saliency:
-    """The scores of an AutoFormer's architectures, from the gradients of the largest subnet by parameter.
+    """Scores of an AutoFormer's architectures, from the gradients of the largest subnet by parameter.
 
     Raises:
         InputError: a layer without any score (all weights zero).
@@ -82,11 +82,11 @@ def read_layers(net: AutoFormer, gradients: Mapping[torch.Tensor, torch.Tensor])
     normalised = [scores / whole for scores, whole in zip(snip, largest)]
     fixed = _fixed_scores(boxes, net, choices.dims)
     ends = [float(fixed[choices.dims.index(cell.layers[0][0].dim)]) for cell in cells]
-    nothing = [0.0] * len(cells)
+    zeros = [0.0] * len(cells)
     return Saliency(
         LayerTable(ends, [choices.table(cell, snip) for cell in cells]),
-        LayerTable(nothing, [choices.table(cell, normalised) for cell in cells]),
-        LayerTable(nothing, [choices.table(cell, balance) for cell in cells]),
+        LayerTable(zeros, [choices.table(cell, normalised) for cell in cells]),
+        LayerTable(zeros, [choices.table(cell, balance) for cell in cells]),
     )
 
 
@@ -98,10 +98,10 @@ def gradients(
     chunk: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[torch.Tensor, torch.Tensor]:
-    """The largest subnet's gradients, summed over the images; the net's own `.grad` and mode stay as they were.
+    """Gradients of the largest subnet, summed over the images; the net's `.grad` and mode stay as they were.
 
-    Batch norm, where there is one, runs on the statistics of each chunk, as in training: with a fresh net's stored ones
-    the features would vanish from layer to layer, and all scores but the classifier's with them.
+    Batch norm uses the statistics of each chunk, as in training. With the stored ones of a fresh net, the features would
+    vanish from layer to layer, and so would all scores but the classifier's.
 
     Raises:
         InputError: gradients that are not finite.
@@ -126,12 +126,12 @@ def gradients(
 
 
 def largest(net: Any) -> Architecture:
-    """The last cell of every block, and the last candidate of its every layer."""
+    """Largest architecture: the last cell of every block with the last candidate of every layer."""
     return Architecture.of((len(cells) - 1, [count - 1 for count in cells[-1].counts]) for cells in net.space.blocks)
 
 
 class _Choices:
-    """The dimensions, heads and MLP ratios of a space; scores come as arrays `[dims, heads, ratios]`."""
+    """Dimensions, heads and MLP ratios of a space; a layer's scores are an array `[dims, heads, ratios]`."""
 
     def __init__(self, cells: Sequence[Cell]):
         specs = {spec for cell in cells for spec in cell.layers[0]}
@@ -140,14 +140,14 @@ class _Choices:
         self.ratios = sorted({spec.ratio for spec in specs})
 
     def table(self, cell: Cell, scores: list[np.ndarray]) -> np.ndarray:
-        """`[L, candidates]` of a cell from every layer's array."""
+        """Scores of a cell, `[L, candidates]`, from every layer's array."""
         dim = self.dims.index(cell.layers[0][0].dim)
         heads = [self.heads.index(spec.heads) for spec in cell.layers[0]]
         ratios = [self.ratios.index(spec.ratio) for spec in cell.layers[0]]
         return np.array([layer[dim, heads, ratios] for layer in scores[: len(cell.layers)]])
 
     def hidden(self, dim: int) -> list[int]:
-        """Features inside the MLP for each ratio."""
+        """Features inside the MLP at a dimension, for each ratio."""
         return [int(dim * ratio) for ratio in self.ratios]
 
 
@@ -158,11 +158,11 @@ class _Boxes:
         self.gradients = gradients
 
     def matrix(self, weight: torch.Tensor, rows: Sequence[int], cols: Sequence[int]) -> np.ndarray:
-        """`[len(rows), len(cols)]`; what has more than two axes is flattened after the first."""
+        """Sums for the leading rows and columns of a weight, `[len(rows), len(cols)]`; axes after the first are flattened."""
         return self._sums(weight, (len(weight), -1), rows, cols)
 
     def vector(self, weight: torch.Tensor, sizes: Sequence[int]) -> np.ndarray:
-        """`[len(sizes)]` of a vector, or of the last axis of anything else."""
+        """Sums for the leading entries of a weight's last axis, `[len(sizes)]`."""
         width = weight.shape[-1]
         return self._sums(weight, (-1, width), [weight.numel() // width], sizes)[0]
 
@@ -174,7 +174,7 @@ class _Boxes:
 
 
 def _layer_scores(boxes: _Boxes, layer: Any, choices: _Choices) -> np.ndarray:
-    """Sum of |g * w| over all parameters of a layer's subnets, `[dims, heads, ratios]`."""
+    """Sum of |g * w| over all parameters of each subnet of a layer, `[dims, heads, ratios]`."""
     attention, mlp = layer.attention, layer.mlp
     dims, inner = choices.dims, [h * attention.head_dim for h in choices.heads]
     always = sum(boxes.vector(parameter, dims) for norm in (layer.norm_attention, layer.norm_mlp)
@@ -192,7 +192,7 @@ def _layer_scores(boxes: _Boxes, layer: Any, choices: _Choices) -> np.ndarray:
 
 
 def _mlp_boxes(boxes: _Boxes, mlp: Any, choices: _Choices) -> tuple[np.ndarray, np.ndarray]:
-    """The two weights of an MLP, `[dims, ratios]` each."""
+    """Sums for the two weights of an MLP, `[dims, ratios]` each."""
     sizes = sorted({size for dim in choices.dims for size in choices.hidden(dim)})
     first = boxes.matrix(mlp.fc1.weight, sizes, choices.dims).T
     second = boxes.matrix(mlp.fc2.weight, choices.dims, sizes)
@@ -202,7 +202,7 @@ def _mlp_boxes(boxes: _Boxes, mlp: Any, choices: _Choices) -> tuple[np.ndarray, 
 
 
 def _balance_scores(boxes: _Boxes, layer: Any, choices: _Choices) -> np.ndarray:
-    """The released code's variant; the same at every dimension."""
+    """Scores of the released code's variant, `[dims, heads, ratios]`; equal at every dimension."""
     attention, mlp = layer.attention, layer.mlp
     triple = [3 * h * attention.head_dim for h in choices.heads]
     heads = boxes.matrix(attention.qkv.weight, triple, choices.dims[-1:])[:, 0] / _size(boxes, attention.qkv.weight)
@@ -213,13 +213,13 @@ def _balance_scores(boxes: _Boxes, layer: Any, choices: _Choices) -> np.ndarray:
 
 
 def _size(boxes: _Boxes, weight: torch.Tensor) -> float:
-    """sum |w| times sum |g|, 1 where that is 0."""
-    both = weight.detach().abs().double().sum() * boxes.gradients[weight].abs().double().sum()
-    return float(both) or 1.0
+    """Product of sum |w| and sum |g|; 1 where it is 0."""
+    product = weight.detach().abs().double().sum() * boxes.gradients[weight].abs().double().sum()
+    return float(product) or 1.0
 
 
 def _fixed_scores(boxes: _Boxes, net: AutoFormer, dims: list[int]) -> np.ndarray:
-    """Sum of |g * w| over the parameters of stem and head, `[dims]`."""
+    """Sum of |g * w| over the parameters of stem and head at each dimension, `[dims]`."""
     stem, head = cast(Any, net.stem.weights), cast(Any, net.head.weights)
     total = boxes.matrix(stem.conv.weight, dims, [stem.conv.weight[0].numel()])[:, 0]
     for parameter in (stem.conv.bias, stem.class_token, stem.position, *head.norm.parameters(), head.classifier.weight):

@@ -30,9 +30,9 @@ def registries():
     """Restore the registries that tutorials add to, for the other tests."""
     from pynas.runs.recipes.registry import FLOWS
     from pynas.spaces import SPACES
-    from pynas.supernets.build import BUILDERS
+    from pynas.supernets import KINDS
 
-    before = [(registry, dict(registry)) for registry in (FLOWS, SPACES, BUILDERS)]
+    before = [(registry, dict(registry)) for registry in (FLOWS, SPACES, KINDS)]
     yield
     for registry, content in before:
         registry.clear()

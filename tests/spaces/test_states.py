@@ -14,7 +14,7 @@ from pynas import export, search
 from pynas.costs import cost_range, count, count_module
 from pynas.errors import InputError
 from pynas.rating import ScoreTable
-from pynas.spaces import Architecture, Cell, Choice, Notation, Space
+from pynas.spaces import Architecture, Cell, Choice, Notation, Space, get
 from pynas.supernets import Supernet
 
 WIDTHS = (4, 6, 8)
@@ -176,3 +176,17 @@ def test_shared_weights_are_counted_and_kept_once():
     other.load_state_dict(state, strict=False)
     x, architecture = torch.randn(2, 3, 6, 6), everything(supernet.space)[7]
     assert torch.equal(other(x, architecture), supernet(x, architecture))
+
+
+@pytest.mark.parametrize("name", ["hytra-mini", "nats-size", "bignas-mini", "mbconv-mini"])
+def test_boundary_states_number_the_states_of_the_cells(name: str) -> None:
+    space = get(name)
+    starts, ends = space.boundary_states()
+    assert [[array.shape for array in cells] for cells in starts] == [[cell.counts for cell in c] for c in space.blocks]
+    numbers: dict = {}
+    for cells, first, last in zip(space.blocks, starts, ends):
+        for cell, start, end in zip(cells, first, last):
+            assert (start == numbers.setdefault(cell.start, int(start.flat[0]))).all()
+            for path in list(cell.paths())[:200]:
+                assert end[path] == numbers.setdefault(cell.end(path), int(end[path]))
+    assert len(set(numbers.values())) == len(numbers) and (space.has_states or set(numbers) == {None})

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import pynas
-from pynas.costs.layers import count_layers
+from pynas.costs import count
 from pynas.spaces import autoformer, get
-from pynas.spaces.autoformer import architecture_of
+from tests.enumeration import autoformer_architecture
 
 # Published with PreNAS: millions of parameters, billions of MAdds, dimension, and each layer's MLP ratio and heads.
 PUBLISHED = [
@@ -46,13 +46,13 @@ def plain_madds(dim, ratios, heads, side=14, classes=1000):
 
 @pytest.fixture(scope="module")
 def tiny_costs():
-    return count_layers(pynas.supernet("autoformer-tiny"), (3, 224, 224))
+    return count(pynas.supernet("autoformer-tiny"), (3, 224, 224))
 
 
 @pytest.mark.parametrize(("params", "madds", "dim", "ratios", "heads"), PUBLISHED)
 def test_published_parameters_and_madds(tiny_costs, params, madds, dim, ratios, heads):
     ratios, heads = [float(ratio) for ratio in ratios.split()], [int(h) for h in heads]
-    architecture = architecture_of(get("autoformer-tiny"), dim, heads, ratios)
+    architecture = autoformer_architecture(get("autoformer-tiny"), dim, heads, ratios)
     costs = tiny_costs.of(architecture)
     assert costs["params"] == round(params * 1e6)
     assert costs["madds"] == plain_madds(dim, ratios, heads)
@@ -100,7 +100,7 @@ def test_branches_are_dropped_in_training_only(net):
 
 def test_the_layers_of_a_cell_are_what_forward_runs(net):
     images, architecture = torch.randn(2, 3, 8, 8), net.space.parse("4:21")
-    x = net.enter(images, 4)
+    x = net.enter(images, architecture[0])
     for layer, candidate in zip(net.layers(0, 4), (2, 1)):
         x = layer[candidate](x)
     torch.testing.assert_close(net.head(x), net(images, architecture))

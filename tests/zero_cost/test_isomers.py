@@ -70,7 +70,7 @@ def test_ties_go_to_the_earlier_candidate():
         (np.array([[1.0, np.nan]]), [[0], [1]], "finite values"),
         (np.zeros((2, 3)), [[0], [1]], r"\[L, C\] and units \[C, K\]"),
         (np.zeros((0, 2)), [[0], [1]], r"\[L, C\] and units \[C, K\]"),
-        (np.zeros((2, 2)), [[0, 0], [2**40, 2**40]], "fit 64 bits"),
+        (np.zeros((2, 2)), [[0, 0], [2**40, 2**40]], "fit one number of 64 bits"),
     ],
 )
 def test_bad_input_is_named(values, units, message):
@@ -79,7 +79,7 @@ def test_bad_input_is_named(values, units, message):
 
 
 def test_too_many_steps_and_useless_gains_are_named():
-    with pytest.raises(InputError, match="between 0 and 6 steps to hand out, got 7"):
+    with pytest.raises(InputError, match="between 0 and 6 steps to allocate, got 7"):
         greedy(np.ones((3, 2)), 7)
     with pytest.raises(InputError, match="finite gains"):
         greedy(np.array([[1.0], [np.nan]]), 1)

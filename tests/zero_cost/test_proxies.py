@@ -132,7 +132,7 @@ def test_useless_networks_are_named(model, batch):
         score("best", model, *batch)
     with pytest.raises(InputError, match="activations as modules"):
         score("naswot", nn.Sequential(nn.Flatten(), nn.Linear(75, 5)), batch[0])
-    with pytest.raises(InputError, match="features that have places"):
+    with pytest.raises(InputError, match="feature maps or tokens"):
         score("zen", nn.Sequential(nn.Flatten(), nn.Linear(75, 5)), batch[0])
     for parameter in model.parameters():
         nn.init.zeros_(parameter)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import pynas
+from pynas.costs import count, latency
 from pynas.errors import InputError
 from pynas.spaces import bignas
 from pynas.spaces.bignas import Stage
 from pynas.supernets.modes import batch_statistics
-from pynas.zero_cost import gradients, kind_of, load_preferred, random_images, saliency, save_preferred, select
+from pynas.zero_cost import gradients, load_preferred, random_images, read_scores, saliency, save_preferred, select
 from pynas.zero_cost.saliency import largest
 from tests.enumeration import enumerated
 
@@ -22,7 +23,7 @@ def chosen():
     stages = (Stage((4, 8), (1, 2), (3, 5), 1, 1), Stage((8, 12), (1, 2), (1, 3, 5), 2, 2))
     net = pynas.supernet(bignas("own", (20, 24), (4, 8), stages, (12, 16)), 3)
     images = random_images(4, 24)
-    return net, images, saliency(net, images), kind_of(net).count(net, (3, 24, 24)), enumerated(net.space)
+    return net, images, saliency(net, images), count(net, (3, 24, 24)), enumerated(net.space)
 
 
 def test_scores_are_those_of_the_weights_in_use(chosen):
@@ -66,7 +67,7 @@ def test_selection_from_whole_spaces(chosen, cost, interval, top):
 
 def test_latency_is_a_cost_too(chosen):
     net, _, scores, costs, everything = chosen
-    costs = costs | kind_of(net).latency(net, (3, 24, 24), "cpu", repeats=1, warm_up=0)
+    costs = costs | latency(net, (3, 24, 24), "cpu", repeats=1, warm_up=0)
     spent = np.array([costs.of(architecture)["latency"] for architecture in everything])
     found = select(net.space, scores, costs, cost="latency", interval=float(spent.max()) * 2)
     assert found.members[0].snip == pytest.approx(max(scores.of(a)["snip"] for a in everything))
@@ -96,14 +97,14 @@ def test_bad_input_is_named(chosen):
     with pytest.raises(InputError, match="finite gradients"):
         saliency(net, images * float("nan"))
     with pytest.raises(InputError, match="AutoFormer or BigNAS, got mbconv-mini"):
-        kind_of(pynas.supernet("mbconv-mini", 2))
+        saliency(pynas.supernet("mbconv-mini", 2), images)
     found, dead = gradients(net, images), net.weights[1][0]
     kept = [parameter.detach().clone() for parameter in dead.parameters()]
     try:
         for parameter in dead.parameters():
             parameter.data.zero_()
         with pytest.raises(InputError, match="got 0 in layer 0 of block 2"):
-            kind_of(net).read(net, found)
+            read_scores(net, found)
     finally:
         for parameter, value in zip(dead.parameters(), kept):
             parameter.data.copy_(value)

@@ -15,8 +15,7 @@ from torch import nn
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Cell, Space, get
 from pynas.spaces.mbconv import HeadSpec, MBConvSpec, StemSpec
-from pynas.supernets import build_candidate
-from pynas.supernets.build import build_head, build_stem
+from pynas.supernets.mbconv import build_candidate, build_head, build_stem
 from pynas.teachers import Teacher
 from pynas.tensor_files import read_tensors, write_tensors
 
