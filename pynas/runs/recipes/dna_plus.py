@@ -17,7 +17,7 @@ from pynas.runs.processes import first_process_first
 from pynas.runs.rate import load_scores
 from pynas.runs.recipes.dna import DNARecipe
 from pynas.runs.run import Defaults, Request, Run
-from pynas.runs.settings import open_folder
+from pynas.runs.settings import Settings, open_folder
 from pynas.spaces import Architecture
 
 GENERATIONS = "pynas.generations"
