@@ -1,7 +1,8 @@
 """Methods: how supernets are trained and their paths are scored."""
 
-from pynas.methods.bossnas.bossnas import Bootstrap, BossNAS, Heads, Optimization
+from pynas.methods.bossnas.bossnas import BossNAS
 from pynas.methods.bossnas.fit_blocks import BlockStep, fit_blocks
+from pynas.methods.bossnas.options import Bootstrap, Heads, Optimization
 from pynas.methods.bossnas.rating import PathRating
 from pynas.methods.dna.block_weights import BlockWeights, fit_block_weights
 from pynas.methods.dna.dna import DNA

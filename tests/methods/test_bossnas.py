@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import pynas
 from pynas.errors import CollapseWarning, InputError
-from pynas.methods import BossNAS, Bootstrap, Heads, Optimization, PathRating
+from pynas.methods import Bootstrap, BossNAS, Heads, Optimization, PathRating
 from pynas.methods.bossnas.population import evolve
 from pynas.spaces import Cell, Choice, Space
 from pynas.teachers import Teacher
@@ -26,9 +26,9 @@ def conv(inputs, outputs, stride=1, kernel=3):
 
 def small_net():
     """Two blocks; the first has two cells of different depth, the second's last layer ends with two widths."""
-    shallow = [[conv(4, 6, 2, k) for k in (1, 3)]]
-    deep = [[conv(4, 5, 2, k) for k in (1, 3)], [conv(5, 6, 1, k) for k in (1, 3, 5)]]
-    second = [[conv(6, 8, 2, k) for k in (1, 3, 5)], [conv(8, w, 1, 3) for w in (7, 9)]]
+    shallow = [[conv(4, 6, 2, k) for k in (3, 5)]]
+    deep = [[conv(4, 5, 2, k) for k in (3, 5)], [conv(5, 6, 1, k) for k in (1, 3, 5)]]
+    second = [[conv(6, 8, 2, k) for k in (3, 5, 7)], [conv(8, w, 1, 3) for w in (7, 9)]]
     first = (Cell(((0, 1),)), Cell(((0, 1), (0, 1, 2))))
     space = Space("small", (first, (Cell(((0, 1, 2), (0, 1)), leaves=lambda path: path[-1]),)))
     return pynas.Supernet([[shallow, deep], [second]], stem=conv(3, 4), space=space)

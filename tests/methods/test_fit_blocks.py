@@ -11,7 +11,7 @@ import pynas
 from pynas import search
 from pynas.costs import Costs
 from pynas.errors import InputError
-from pynas.methods import BossNAS, Bootstrap, Heads, Optimization, PathRating, fit_blocks
+from pynas.methods import Bootstrap, BossNAS, Heads, Optimization, PathRating, fit_blocks
 from pynas.spaces import Choice
 
 

@@ -92,5 +92,5 @@ def test_linear_evaluations_rate_falls_at_its_milestones(net):
 
 
 def test_bad_sampling(net):
-    with pytest.raises(InputError, match=r"\[one-shot\] expected sampling of uniform, fair, got 'all'"):
+    with pytest.raises(InputError, match=r"\[one-shot\] expected sampling to be 'uniform' or 'fair', got 'all'"):
         methods.OneShot(net, sampling="all")

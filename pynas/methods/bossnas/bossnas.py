@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pynas.checked import AtLeastOne, Fraction, NonNegative, checked
+from pynas.checked import AtLeastOne, checked
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches
 from pynas.methods.bossnas.block_tree import block_widths
 from pynas.methods.bossnas.collapse import CollapseDetector
-from pynas.methods.bossnas.heads import PathHead
 from pynas.methods.bossnas.losses import bootstrap_losses, build_heads, check_target, pooled, supervised_losses
+from pynas.methods.bossnas.options import Bootstrap, Heads, Optimization
 from pynas.methods.bossnas.rating import PathRating, TrainedBlock, rate_block
 from pynas.methods.ema import ema_momentum, frozen_copy, update_ema
 from pynas.methods.sampling import BlockSampler
@@ -30,61 +29,6 @@ from pynas.teachers import Teacher, as_teacher
 from pynas.train.method import Method, unshared_state, with_prefixes
 
 Views = list[Tensor]
-
-
-@checked("bossnas")
-@dataclass(frozen=True, kw_only=True)
-class Bootstrap:
-    """Settings of ensemble bootstrapping.
-
-    paths: P, the number of paths sampled per step.
-    target: "ensemble" (eq. 3), or an ablation of table 5: "naive" (each path's own average), "classification" (labels),
-        "distillation" (the pooled features of a teacher after the block).
-    feed: "best": blocks train one after the other, on the output of the best paths before them. "joint": all blocks
-        train in every step, each on the output of a random path before it.
-    sampling: "fair" or "random"; None: fair unless the space forbids some paths.
-    views: "each": every path has a pair of views of its own (the paper). "shared": all paths share one pair, which makes
-        augmentation P times cheaper.
-    both_views: also predict the first views from the second ones. renormalize: normalise the mean of the targets. The
-        released code does both.
-    momentum: of the weights' average, rising to 1 by a cosine.
-    """
-
-    paths: AtLeastOne = 4
-    target: Literal["ensemble", "naive", "classification", "distillation"] = "ensemble"
-    feed: Literal["best", "joint"] = "best"
-    sampling: Literal["fair", "random"] | None = None
-    views: Literal["each", "shared"] = "each"
-    both_views: bool = False
-    renormalize: bool = False
-    momentum: Fraction = 0.99
-
-
-@checked("bossnas")
-@dataclass(frozen=True, kw_only=True)
-class Heads:
-    """Sizes of the projectors and predictors: hidden layers and outputs (dim).
-
-    width: common width that the features of a block's paths are brought to; None takes the widest.
-    """
-
-    hidden: AtLeastOne = 4096
-    dim: AtLeastOne = 256
-    width: AtLeastOne | None = None
-
-
-@checked("bossnas")
-@dataclass(frozen=True, kw_only=True)
-class Optimization:
-    """Settings of LARS.
-
-    rate: learning rate for batches of 4096 images, scaled by `batch_size` / 4096. amp: forward passes in bfloat16.
-    """
-
-    rate: NonNegative = 4.8
-    weight_decay: NonNegative = 1e-6
-    warmup_epochs: NonNegative = 1.0
-    amp: bool = False
 
 
 class BossNAS(nn.Module, Method):
@@ -116,9 +60,9 @@ class BossNAS(nn.Module, Method):
         image_shape: tuple[int, int, int] | None = None,
         num_classes: int | None = None,
         batch_size: AtLeastOne = 256,
-        bootstrap: Bootstrap = Bootstrap(),
-        heads: Heads = Heads(),
-        optimization: Optimization = Optimization(),
+        bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
+        heads: Heads = Heads(),  # noqa: B008
+        optimization: Optimization = Optimization(),  # noqa: B008
     ):
         super().__init__()
         side = net.space.image_size
@@ -133,9 +77,8 @@ class BossNAS(nn.Module, Method):
         self.heads, self.ema_heads = build_heads(widths, heads.width, heads.hidden, heads.dim, outputs)
         self.ema = frozen_copy(net)
         self.ema.head = None
-        self.block = 0
         self.chosen: list[Choice] = []
-        self.detector = CollapseDetector()
+        self.block, self.detector = 0, CollapseDetector()
         self._samplers: dict[tuple[int, object], BlockSampler] = {}
         for b, cells in enumerate(net.space.blocks):
             for state in {cell.start for cell in cells}:
@@ -259,11 +202,10 @@ class BossNAS(nn.Module, Method):
         centre of all paths (eq. 5-6). options: for `pynas.rating.rate_population`, as `progress`.
         """
         self._check_chosen(block)
-        state, averaged = self.start_state(block), None
-        if len(self.ema_heads):
-            averaged = (self.ema, self.ema_heads[block])
+        state = self.start_state(block)
+        averaged = (self.ema, self.ema_heads[block]) if len(self.ema_heads) else None
         trained = TrainedBlock(
-            block, self.net, self.head(block), averaged, self.sampler(block, state), state,
+            block, self.net, self.heads[block], averaged, self.sampler(block, state), state,
             features=lambda images: self.features(images, block),
             pooled=lambda images: pooled(self.teacher, block, self.place(images)),
             target=self.bootstrap.target, renormalize=self.bootstrap.renormalize, num_classes=self.num_classes,
@@ -343,10 +285,6 @@ class BossNAS(nn.Module, Method):
         for part, mode in modes:
             part.training = mode
         self.chosen.append(choice)
-
-    def head(self, block: int) -> PathHead:
-        """Return a block's head in the online supernet."""
-        return self.heads[block]  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:

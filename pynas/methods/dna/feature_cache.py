@@ -1,4 +1,4 @@
-"""A teacher's features of images that come again, on disk: computed once, read through a memory map ever after."""
+"""Cache of a teacher's features on disk: computed once per image, then read through a memory map."""
 
 from __future__ import annotations
 
