@@ -98,7 +98,7 @@ def fair_architectures(space: Space, rng: np.random.Generator) -> list[Architect
     Candidates of layers with fewer ones are in several architectures. A block's cell is drawn with its share of the paths.
 
     Raises:
-        InputError: a space with rules on which candidates go together.
+        InputError: a space that forbids some paths.
     """
     first = space.sample(rng)
     cells = [cells[choice.cell] for choice, cells in zip(first, space.blocks)]

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from pynas.errors import InputError
+
 
 class Method(Protocol):
     """A method is an `nn.Module` with these members; `pynas.fit` needs nothing else.
@@ -29,6 +31,7 @@ class Method(Protocol):
 
     def prepare(self, batches: Iterable[tuple[Any, torch.Tensor]]) -> None:
         """Fit what stays fixed during training, on training batches; called before the first step of a fresh run."""
+        return None
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return an optimizer over all trained parameters, its groups at their starting learning rates."""
@@ -48,9 +51,11 @@ class Method(Protocol):
 
     def before_step(self, progress: float, epochs: int, optimizer: torch.optim.Optimizer) -> None:
         """Begin a new stage of the training where one is due; called before every step of the optimizer."""
+        return None
 
     def after_step(self, progress: float, epochs: int) -> None:
         """Update moving averages of weights; called after every step of the optimizer."""
+        return None
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that training changes, by their names in the state dict; a checkpoint keeps these.
@@ -60,8 +65,8 @@ class Method(Protocol):
         return unshared_state(self)  # type: ignore[arg-type]
 
     def block_state(self, block: int) -> dict[str, torch.Tensor]:
-        """Return the part of `trained_state` that is trained with a block; needed for training block by block only."""
-        raise NotImplementedError
+        """Return the part of `trained_state` that is trained with a block; needed for `trained_blocks` only."""
+        raise InputError(f"[fit] expected a method with block_state, got {type(self).__name__}; use spread='data'")
 
 
 def unshared_state(module: torch.nn.Module, *without: str) -> dict[str, torch.Tensor]:

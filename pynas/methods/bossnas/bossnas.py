@@ -68,8 +68,8 @@ class BossNAS(nn.Module, Method):
         side = net.space.image_size
         self.net, self.image_shape = net, image_shape or (3, side, side)
         self.bootstrap, self.optimization, self.num_classes = bootstrap, optimization, num_classes
-        distilled = bootstrap.target == "distillation" and teacher is not None
-        self.teacher = as_teacher(teacher, taps) if distilled else None
+        distills = bootstrap.target == "distillation"
+        self.teacher = as_teacher(teacher, taps) if distills and teacher is not None else None
         self.pairs = bootstrap.paths if bootstrap.views == "each" else 1
         self.learning_rate = optimization.rate * batch_size / 4096
         outputs = check_target(bootstrap.target, num_classes, self.teacher, self.image_shape, len(net.space.blocks))
@@ -205,7 +205,7 @@ class BossNAS(nn.Module, Method):
         state = self.start_state(block)
         averaged = (self.ema, self.ema_heads[block]) if len(self.ema_heads) else None
         trained = TrainedBlock(
-            block, self.net, self.heads[block], averaged, self.sampler(block, state), state,
+            block, self.net, self.heads[block], averaged, self.sampler(block, state), state,  # type: ignore[arg-type]
             features=lambda images: self.features(images, block),
             pooled=lambda images: pooled(self.teacher, block, self.place(images)),
             target=self.bootstrap.target, renormalize=self.bootstrap.renormalize, num_classes=self.num_classes,

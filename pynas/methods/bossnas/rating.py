@@ -114,7 +114,7 @@ def rate_block(
 def _to_centre(
     block: TrainedBlock, inputs: BlockBatches, choices: Sequence[Choice], layers: Layers, centre_of: str, options: Any
 ) -> ScoreTable:
-    targets = {}
+    targets: dict[str, Any] = {}
     if centre_of == "average" and block.averaged is not None:
         ema, head = block.averaged
         targets = {"target_layers": block_tree(ema, block.number, choices).layers, "target_tail": head}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,8 @@ class DNA(nn.Module, Method):
     Raises:
         InputError: taps that do not match the blocks in number or size, an option out of its range.
     """
+
+    trained_blocks: Collection[int]  # type: ignore[assignment]
 
     @checked("dna")
     def __init__(

@@ -1,4 +1,4 @@
-"""DNA++: teacher and supernet learn together, without labels (Distillation via Self-Supervised Learning, section 3.5)."""
+"""DNA++: teacher and supernet learn at the same time, without labels (Self-Supervised Learning, section 3.5)."""
 
 from __future__ import annotations
 
