@@ -149,7 +149,7 @@ def test_damaged_checkpoints_are_named_and_kept(tmp_path, damage):
     elif damage == "flip":
         path.write_bytes(content[:-3] + bytes([content[-3] ^ 64]) + content[-2:])
     elif damage == "version":
-        path.write_bytes(content.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
+        path.write_bytes(content.replace(b'\\"version\\": 2', b'\\"version\\": 9'))
     method = Regression()
     if damage == "network":
         method.net.append(nn.Linear(4, 4))
