@@ -79,7 +79,7 @@ def run(method: str, kind: str, seed: int, space, images: data.ImageData, option
     if method == "dna":
         train(module, images, options, seed)
     teacher = Teacher(module, ["block_1", "block_2", "block_3"])
-    build = methods.METHODS[method]
+    build = {"dna": methods.DNA, "dna-pp": methods.DNAPlusPlus}[method]
     # LARS's own trust of 0.001 is too little for so few steps.
     learner = build(net, teacher, image_shape=images.image_shape, **({"trust": 0.03} if method == "dna-pp" else {}))
     loader = images.loader("train", options.batch_size, "standard", views=views, seed=seed)

@@ -22,6 +22,7 @@ import torch
 import pynas
 from pynas import data, spaces, zero_cost
 from pynas.costs import count
+from pynas.evaluation import ErrorRate
 from pynas.files import write_json
 from pynas.methods import PreNAS
 from pynas.methods.whole import subnets
@@ -78,7 +79,7 @@ def run(sampling: str, seed: int, images: data.ImageData, options: argparse.Name
     method = PreNAS(net, members, sampling=sampling, learning_rate=options.learning_rate, warmup_epochs=2)
     loader = images.loader("train", options.batch_size, "standard", seed=seed)
     pynas.fit(method, loader, options.epochs, folder, seed=seed)
-    accuracy = 100 * method.accuracy(images.loader("test", 256, "none"), members)
+    accuracy = 100 * (1 - ErrorRate(net, images.loader("test", 256, "none"), norm="running").many(members))
     result = {"params": [one.costs["params"] for one in preferred.members], "accuracy": accuracy.tolist()}
     write_json(path, result)
     print(f"{sampling}, seed {seed}: {accuracy.mean():.2f} %", flush=True)

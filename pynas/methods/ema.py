@@ -1,4 +1,4 @@
-"""The moving average of a network's weights: the mean teacher of BYOL and BossNAS."""
+"""Moving average of a network's weights: the mean teacher of BYOL and BossNAS."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def ema_momentum(base: float, progress: float) -> float:
-    """1 - (1 - base) (cos(pi progress) + 1) / 2: from `base` to 1 by a cosine, progress in [0, 1] (BYOL)."""
+    """Momentum that rises from `base` to 1 by a cosine: 1 - (1 - base) (cos(pi progress) + 1) / 2 (BYOL)."""
     return 1 - (1 - base) * (math.cos(math.pi * min(max(progress, 0.0), 1.0)) + 1) / 2
 
 
 def frozen_copy(module: Module) -> Module:
-    """A copy that gets no gradients; modules that are shared within it stay shared."""
+    """Copy a module without gradients; submodules shared within it stay shared."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
 def update_ema(target: nn.Module | None, online: nn.Module | None, momentum: float) -> None:
-    """target = momentum * target + (1 - momentum) * online, for each parameter that the target has (BossNAS, eq. 2).
+    """Set target = momentum * target + (1 - momentum) * online for each parameter of the target (BossNAS, eq. 2).
 
-    Batch-norm statistics are not averaged: both networks take those of their own batches.
+    Batch-norm statistics are not averaged: each network keeps those of its own batches.
     """
     if target is None or online is None:
         return

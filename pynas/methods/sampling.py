@@ -1,4 +1,4 @@
-"""Path samplers: which candidates run in a training step."""
+"""Samplers of the paths that run in a training step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import numpy as np
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Cell, Choice, Space
 
-SAMPLERS = ("fair", "random")
-
-# Draws before a space is taken to hold no pair.
+# Tries of `differing_pair` before it gives up.
 _TRIES = 200
 
 
 def uniform_path(counts: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
-    """One candidate per layer, independently and uniformly (single path one-shot; DNA, section 3.3).
+    """Draw one candidate per layer, independently and uniformly (single path one-shot; DNA, section 3.3).
 
     counts: candidates per layer, `[L]`.
     """
@@ -24,7 +22,7 @@ def uniform_path(counts: Sequence[int], rng: np.random.Generator) -> tuple[int, 
 
 
 def fair_paths(counts: Sequence[int], n: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """n paths without a common candidate: a random permutation of each layer's candidates (FairNAS; BossNAS).
+    """Draw n paths without a common candidate, by a random permutation of each layer's candidates (FairNAS; BossNAS).
 
     Raises:
         InputError: more paths than a layer has candidates.
@@ -37,16 +35,19 @@ def fair_paths(counts: Sequence[int], n: int, rng: np.random.Generator) -> list[
 
 
 class BlockSampler:
-    """Draws the paths that a block trains in one step.
+    """Sampler of the n paths that a block trains in one step.
 
-    Paths are dealt to the cells as evenly as their number allows, the odd ones to cells drawn at random. Within a cell
-    "fair" takes `fair_paths`, "random" draws each path uniformly from those allowed.
+    The paths are divided among the cells as evenly as possible, the remaining ones go to cells drawn at random. Within a
+    cell "fair" draws by `fair_paths`, "random" draws each path uniformly from the allowed ones.
 
-    cells: the alternative cells of a block. start: the boundary state that the block before left, None for any.
+    cells: the alternative cells of a block. start: boundary state that the block before leaves, None for any.
+
+    Raises:
+        InputError: more paths than a layer has candidates, or forbidden paths, under fair sampling.
     """
 
     def __init__(self, cells: Sequence[Cell], n: int, sampling: str, start: object = None) -> None:
-        self._cells = {c: cell for c, cell in enumerate(cells) if start_fits(cell, start)}
+        self._cells = {c: cell for c, cell in enumerate(cells) if cell.follows(start)}
         self._n, self._sampling = n, sampling
         self._listed = {c: list(cell.paths()) for c, cell in self._cells.items() if cell.allowed is not None}
         most = -(-n // max(1, len(self._cells)))
@@ -57,7 +58,7 @@ class BlockSampler:
                 raise InputError("[sampling] expected sampling='random' in a space that forbids some paths, got 'fair'")
 
     def __call__(self, rng: np.random.Generator) -> list[Choice]:
-        """The paths of one step."""
+        """Draw the paths of one step."""
         numbers = sorted(self._cells)
         shares = {c: self._n // len(numbers) for c in numbers}
         for position in rng.permutation(len(numbers))[: self._n % len(numbers)]:
@@ -72,16 +73,11 @@ class BlockSampler:
         return fair_paths(counts, n, rng) if self._sampling == "fair" else [uniform_path(counts, rng) for _ in range(n)]
 
 
-def start_fits(cell: Cell, state: object) -> bool:
-    """Whether a cell can continue from a boundary state."""
-    return cell.follows(state)
-
-
 def differing_pair(space: Space, rng: np.random.Generator) -> tuple[Architecture, Architecture]:
-    """Two architectures that differ in every layer that has a choice (Pi-NAS, section 3.2); the first is uniform.
+    """Draw two architectures that differ in every layer with a choice (Pi-NAS, section 3.2); the first is uniform.
 
     Raises:
-        InputError: a space whose rules seem to leave no such pair.
+        InputError: no such pair that the space's rules allow was drawn in 200 tries.
     """
     for _ in range(_TRIES):
         first = space.sample(rng)
@@ -97,21 +93,21 @@ def differing_pair(space: Space, rng: np.random.Generator) -> tuple[Architecture
 
 
 def fair_architectures(space: Space, rng: np.random.Generator) -> list[Architecture]:
-    """As many architectures as a layer has candidates, each candidate of every layer in one of them (FairNAS).
+    """Draw as many architectures as a layer has candidates, each candidate of every layer in one of them (FairNAS).
 
-    Where layers have fewer candidates than others, these come more than once. Every block's cell is drawn by size.
+    Candidates of layers with fewer ones are in several architectures. A block's cell is drawn with its share of the paths.
 
     Raises:
-        InputError: a space with rules on which candidates go together.
+        InputError: a space that forbids some paths.
     """
     first = space.sample(rng)
     cells = [cells[choice.cell] for choice, cells in zip(first, space.blocks)]
     rounds = max(count for cell in cells for count in cell.counts)
     columns = [[rng.permutation(np.resize(rng.permutation(count), rounds)) for count in cell.counts] for cell in cells]
-    found = [
+    architectures = [
         Architecture.of((choice.cell, [column[n] for column in block]) for choice, block in zip(first, columns))
         for n in range(rounds)
     ]
-    for architecture in found:
+    for architecture in architectures:
         space.check(architecture)
-    return found
+    return architectures

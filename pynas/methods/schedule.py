@@ -1,4 +1,4 @@
-"""The optimiser and the learning rate of BYOL and what builds on it."""
+"""Optimizer and learning-rate schedule of BYOL and the methods that build on it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from timm.optim import Lars
 def lars(
     parameters: Iterable[torch.nn.Parameter], rate: float, weight_decay: float, trust: float = 0.001
 ) -> torch.optim.Optimizer:
-    """LARS with momentum 0.9; batch norm and biases are excluded from decay and from the adaptive rate (BYOL).
+    """Return LARS with momentum 0.9; batch norm and biases have neither weight decay nor an adaptive rate (BYOL).
 
-    trust: of the adaptive rate, rate * trust * |weights| / |gradient|.
+    trust: coefficient of the adaptive rate, rate * trust * |weights| / |gradient|.
     """
     once = list(dict.fromkeys(parameters))
     groups = [
@@ -25,7 +25,7 @@ def lars(
 
 
 def warm_cosine(progress: float, epochs: float, warmup: float = 0.0) -> float:
-    """A linear warm-up of `warmup` epochs (at most half of all), then a cosine to 0; factor of the base rate."""
+    """Factor of the base rate: a linear warm-up of `warmup` epochs (at most half of all), then a cosine to 0."""
     warmup = min(warmup, epochs / 2)
     if progress < warmup:
         return progress / warmup

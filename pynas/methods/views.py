@@ -1,4 +1,4 @@
-"""Images and views of them in batches: what is accepted, and where they go."""
+"""Views of images in batches: checks, and the device and layout they are moved to."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pynas.errors import InputError
 
 
 def first_view(images: Any) -> Tensor:
-    """The images of a batch, of several views the first."""
+    """Images of a batch; the first view where there are several."""
     return images[0] if isinstance(images, (list, tuple)) else images
 
 
 def check_views(images: Any, views: int) -> list[Tensor]:
-    """The views of a training batch.
+    """Return the views of a training batch as a list.
 
     Raises:
         InputError: views that do not come in pairs, another number of them, or a batch of one image.
@@ -34,6 +34,6 @@ def check_views(images: Any, views: int) -> list[Tensor]:
 
 
 def place(net: nn.Module, images: Tensor) -> Tensor:
-    """Images on the net's device, channels last: the layout that convolutions run fastest in."""
+    """Move images to the net's device, channels last, the layout that convolutions run fastest in."""
     device = next(net.parameters()).device
     return images.to(device, memory_format=torch.channels_last, non_blocking=True)

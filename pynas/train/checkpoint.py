@@ -1,11 +1,11 @@
-"""Checkpoints of a training: weights and optimiser state, and putting them back."""
+"""Training checkpoints: write weights and optimizer state, and restore them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
 
 from pynas.errors import InputError
 from pynas.tensor_files import TensorFile
@@ -13,9 +13,9 @@ from pynas.tensor_files import TensorFile
 CHECKPOINT = "pynas.checkpoint"
 
 
-def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """All that a resumed run needs: `model.*`, and the optimiser's state as `optimizer.<parameter number>.<name>`."""
-    tensors = {f"model.{name}": value for name, value in trained_state(module).items()}
+def training_tensors(method: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Tensors that a resumed run needs: `model.<name>`, and `optimizer.<parameter number>.<name>`."""
+    tensors = {f"model.{name}": value for name, value in method.trained_state().items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:
@@ -23,13 +23,13 @@ def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-def restore_training(checkpoint: TensorFile, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put `training_tensors` back.
+def restore_training(checkpoint: TensorFile, method: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Load the tensors of `training_tensors` into a method and its optimizer.
 
     Raises:
         InputError: the checkpoint is of another network.
     """
-    load_weights(checkpoint, module)
+    load_weights(checkpoint, method)
     content = optimizer.state_dict()
     content["state"] = {}
     for name, value in checkpoint.with_prefix("optimizer.").items():
@@ -38,32 +38,22 @@ def restore_training(checkpoint: TensorFile, module: nn.Module, optimizer: torch
     optimizer.load_state_dict(content)
 
 
-def load_weights(checkpoint: TensorFile, module: nn.Module) -> None:
-    """Load the `model.*` tensors into a method, strictly.
+def load_weights(checkpoint: TensorFile, method: Any) -> None:
+    """Load the `model.*` tensors of a checkpoint into a method, strictly.
 
     Raises:
         InputError: names or shapes differ.
     """
-    have = checkpoint.with_prefix("model.")
-    differing = differing_names(have, trained_state(module))
+    stored = checkpoint.with_prefix("model.")
+    check_same("checkpoint", stored, method.trained_state())
+    method.load_state_dict(stored, strict=False)
+
+
+def check_same(where: str, stored: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+    """Raise InputError unless stored tensors have the names and shapes of a method's own."""
+    differing = sorted(set(stored) ^ set(own)) or [name for name in own if own[name].shape != stored[name].shape]
     if differing:
         raise InputError(
-            f"[checkpoint] expected the weights of this network, got others: {len(differing)} tensors differ, "
-            f"the first is {differing[0]!r}"
+            f"[{where}] expected the weights of this network, got others: {len(differing)} tensors differ, "
+            f"the first is {differing[0]!r}; use another run folder"
         )
-    module.load_state_dict(have, strict=False)
-
-
-def differing_names(have: Mapping[str, torch.Tensor], want: Mapping[str, torch.Tensor]) -> list[str]:
-    """Tensors that only one side has; where both have the same, those of other shapes."""
-    return sorted(set(have) ^ set(want)) or [name for name in want if want[name].shape != have[name].shape]
-
-
-def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict without a frozen teacher, which is kept in a file of its own; shared weights stand once."""
-    state, seen = {}, set()
-    for name, value in module.state_dict(keep_vars=True).items():
-        if id(value) not in seen and not name.startswith("teacher."):
-            state[name] = value.detach()
-        seen.add(id(value))
-    return state

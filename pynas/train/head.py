@@ -1,4 +1,4 @@
-"""A classifier on top of a network whose other weights stay as they are."""
+"""Training of a classifier on a frozen network."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pynas.train.loop import Batch, epoch_batches
 
 
 def fit_head(model: nn.Module, loader: Iterable[Batch], epochs: int, *, rate: float = 0.01, seed: int = 0) -> None:
-    """Train `model.head` by cross-entropy (Adam, batch-norm statistics of the head's own); nothing else changes.
+    """Train `model.head` by cross-entropy and Adam; the other weights and statistics do not change.
 
     Raises:
         InputError: a model without a head.
     """
     head = getattr(model, "head", None)
     if not isinstance(head, nn.Module) or not list(head.parameters()):
-        raise InputError("[fit_head] expected a model with a head to train, got one without")
+        raise InputError("[fit_head] expected a model whose `head` has parameters, got none")
     device = next(model.parameters()).device
     modes = [(part, part.training) for part in model.modules()]
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

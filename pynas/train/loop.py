@@ -18,6 +18,7 @@ import torch
 from pynas.errors import InputError
 from pynas.tensor_files import read_tensors, write_tensors
 from pynas.train.checkpoint import CHECKPOINT, restore_training, training_tensors
+from pynas.train.method import Method
 from pynas.train.team import Team, is_first_process
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -26,7 +27,7 @@ LAST = "checkpoints/last.safetensors"
 
 @dataclass(frozen=True)
 class Step:
-    """What the loop reports after a step; `metrics.jsonl` holds one per line."""
+    """Report of one step; `metrics.jsonl` holds one per line."""
 
     step: int  # counted from 1
     steps: int  # in the whole training
@@ -36,7 +37,7 @@ class Step:
 
 
 def fit(
-    method: Any,
+    method: Method,
     train_loader: Iterable[Batch],
     epochs: int,
     run: str | Path | None = None,
@@ -49,17 +50,18 @@ def fit(
 ) -> None:
     """Train a method's supernet, resuming from `run` if it holds a checkpoint.
 
-    Randomness (paths, dropout) of a step depends on `seed` and the step's number alone, so that a run that was killed
-    and restarted ends with the same weights as one that was not (on the CPU; on CUDA up to the kernels' own order of sums).
+    The randomness of a step (paths, dropout) depends on `seed` and the step's number alone, so that a run that was killed
+    and restarted ends with the same weights as an uninterrupted one (on the CPU; on CUDA up to the kernels' order of sums).
 
-    method: see `pynas.methods.Method`. train_loader: has a length and yields (images, labels), the same batches each
-        time for the same epoch; if it has `set_epoch(epoch, start)`, that is called first and it begins at batch
-        `start`, else the first `start` batches are drawn and dropped.
-    accumulate: batches whose mean gradient makes one step of the optimiser; the last step of an epoch takes what is left.
-    run: folder for checkpoints and `metrics.jsonl`; None keeps nothing. A checkpoint is written after every epoch and
+    method: an `nn.Module` with the members of `pynas.train.Method`.
+    train_loader: has a length and yields (images, labels), the same batches each time for the same epoch. If it has
+        `set_epoch(epoch, start)`, the loop calls that and iteration begins at batch `start`; otherwise the loop draws and
+        drops the first `start` batches.
+    accumulate: batches whose mean gradient makes one step of the optimizer; the last step of an epoch takes the rest.
+    run: folder for checkpoints and `metrics.jsonl`; None writes nothing. A checkpoint is written after every epoch and
         every `checkpoint_seconds`. on_step: called after every step.
-    spread: what the processes of a torch.distributed process group share, each given the same arguments: "data", every
-        batch, or "blocks", see `Team`. The first process writes the files, which all must be able to read.
+    spread: how the processes of a torch.distributed process group divide the work, each given the same arguments: by
+        "data" or by "blocks", see `Team`. The first process writes the files, and all processes must be able to read them.
 
     Raises:
         InputError: no batches, or a checkpoint of another network, seed, number of epochs or of batches in a step.
@@ -75,7 +77,7 @@ def fit(
     with torch.random.fork_rng():
         trainer.start(train_loader)
         train_loader = trainer.team.share(train_loader)
-        method.train()
+        trainer.method.train()
         saved = time.monotonic()
         while trainer.step < trainer.steps:
             epoch, step = divmod(trainer.step, trainer.epoch_steps)
@@ -91,11 +93,11 @@ def fit(
                 got = (trainer.step - epoch * trainer.epoch_steps) * accumulate
                 raise InputError(f"[fit] expected {length} batches in epoch {epoch + 1}, got {got}")
             trainer.save()
-        method.eval()
+        trainer.method.eval()
 
 
 def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch from batch `start` on."""
+    """Batches of an epoch, from batch `start` on."""
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch, start)
         return iter(loader)
@@ -103,7 +105,7 @@ def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0) -> Iterat
 
 
 class _Trainer:
-    """One training: the optimiser, the position, and the files."""
+    """State of one training: the method, its optimizer, the current step, and the files."""
 
     def __init__(
         self, method: Any, length: int, epochs: int, accumulate: int, run: Path | None, seed: int, spread: str
@@ -120,20 +122,20 @@ class _Trainer:
         self.device = next(method.parameters()).device
 
     def start(self, loader: Iterable[Batch]) -> None:
-        """From the checkpoint where there is one, else from the method's own preparation."""
+        """Restore the checkpoint if there is one; otherwise prepare the method."""
         if self.run is not None and (self.run / LAST).exists():
             checkpoint = read_tensors(self.run / LAST, CHECKPOINT)
-            wanted = self.description()
+            own = self.description()
             for name in ("seed", "epochs", "batches", "accumulate"):
-                if checkpoint.metadata.get(name) != wanted[name]:
+                if checkpoint.metadata.get(name) != own[name]:
                     raise InputError(
-                        f"[fit] expected a checkpoint with {name} = {wanted[name]}, got {checkpoint.metadata.get(name)} "
+                        f"[fit] expected a checkpoint with {name} = {own[name]}, got {checkpoint.metadata.get(name)} "
                         f"in {self.run / LAST}; use the same setting or another run folder"
                     )
             restore_training(checkpoint, self.method, self.optimizer)
             self.step = int(checkpoint.metadata["step"])
-            if self.scaler is not None:
-                self.scaler.load_state_dict(checkpoint.metadata["scaler"])
+            if self.method.scaler is not None:
+                self.method.scaler.load_state_dict(checkpoint.metadata["scaler"])
         else:
             torch.manual_seed(self.seed)
             self.method.prepare(epoch_batches(loader, 0))
@@ -141,41 +143,34 @@ class _Trainer:
         if self.run is not None and is_first_process():
             self.truncate_metrics(self.run / "metrics.jsonl")
 
-    @property
-    def scaler(self) -> torch.amp.GradScaler | None:
-        """What scales a method's losses in float16; None where there is no need."""
-        return getattr(self.method, "scaler", None)
-
     def train_on(self, batches: Sequence[Batch]) -> Step:
-        """One step: learning rates, the mean gradient of the batches, update."""
+        """Set the learning rates, then take one optimizer step by the mean gradient of the batches."""
         progress = self.step / self.epoch_steps
         factor = self.method.rate_factor(progress, self.epochs)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates):
             group["lr"] = rate * factor
         rng = np.random.default_rng([self.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)) + self.team.rank)
-        if hasattr(self.method, "before_step"):
-            self.method.before_step(progress, self.epochs, self.optimizer)
+        self.method.before_step(progress, self.epochs, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        found = [self.losses(*batch, rng) for batch in batches]
-        losses = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
+        by_batch = [self.losses(*batch, rng) for batch in batches]
+        losses = {name: sum(each[name] for each in by_batch) / len(by_batch) for name in by_batch[0]}
         losses = self.team.average_losses(losses, self.device)
         self.check(losses)
         self.update(len(batches))
-        if hasattr(self.method, "after_step"):
-            self.method.after_step(self.step / self.epoch_steps, self.epochs)
+        self.method.after_step(self.step / self.epoch_steps, self.epochs)
         epoch = (self.step - 1) // self.epoch_steps + 1
         report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor)
         self.lines.append(json.dumps(asdict(report)))
         return report
 
     def losses(self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> dict[str, float]:
-        """Forward and backward of one batch."""
+        """Run forward and backward for one batch; return its losses by name."""
         return {name: float(loss) for name, loss in self.method.training_step(images, labels, rng).items()}
 
     def check(self, losses: Mapping[str, float]) -> None:
-        """Raise FloatingPointError for losses that are not finite."""
+        """Raise FloatingPointError where a loss is not finite."""
         for name, loss in losses.items():
             if not math.isfinite(loss):
                 epoch = (self.step - 1) // self.epoch_steps + 1
@@ -183,39 +178,40 @@ class _Trainer:
                                          f"(epoch {epoch}); {self.kept()}")  # fmt: skip
 
     def update(self, batches: int) -> None:
-        """A step of the optimiser with the mean of the gradients that `batches` batches have added up."""
-        self.team.average_gradients(self.optimizer)  # before they are unscaled: all processes must see what overflowed
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
+        """Take an optimizer step by the mean of the gradients that `batches` batches have added up."""
+        scaler = self.method.scaler
+        self.team.average_gradients(self.optimizer)  # before unscaling, so that all processes see the same overflows
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
         if batches > 1:
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
                         parameter.grad /= batches
-        if self.scaler is None:
+        if scaler is None:
             self.optimizer.step()
         else:
-            self.scaler.step(self.optimizer)  # leaves a step out whose gradients overflowed
-            self.scaler.update()
+            scaler.step(self.optimizer)  # skips the step if a gradient overflowed
+            scaler.update()
 
     def description(self) -> dict[str, Any]:
-        """What a checkpoint says of itself."""
-        said = {"seed": self.seed, "epochs": self.epochs, "batches": self.length, "accumulate": self.accumulate,
-                "step": self.step, "steps": self.steps}  # fmt: skip
-        return said if self.scaler is None else {**said, "scaler": self.scaler.state_dict()}
+        """Metadata of a checkpoint."""
+        metadata = {"seed": self.seed, "epochs": self.epochs, "batches": self.length, "accumulate": self.accumulate,
+                    "step": self.step, "steps": self.steps}  # fmt: skip
+        return metadata if self.method.scaler is None else {**metadata, "scaler": self.method.scaler.state_dict()}
 
     def kept(self) -> str:
-        """Where the last good weights are."""
+        """Name the last good checkpoint, for an error message."""
         if self.run is None or not (self.run / LAST).exists():
             return "there is no checkpoint yet"
         return f"the checkpoint before it is kept: {self.run / LAST}"
 
     def save(self) -> None:
-        """Metrics first, then the checkpoint: lines after a checkpoint's step are dropped when it is resumed."""
+        """Write the metrics, then the checkpoint; a resumed run drops the metrics of steps after its checkpoint."""
         self.team.settle(self.optimizer)
         if self.run is None:
             return
-        # A finite loss may leave an infinite gradient behind: such weights must not replace good ones.
+        # A finite loss may have an infinite gradient; the weights after it must not replace good ones.
         for name, parameter in self.method.named_parameters():
             if parameter.requires_grad and not torch.isfinite(parameter).all():
                 raise FloatingPointError(
@@ -233,7 +229,7 @@ class _Trainer:
         write_tensors(self.run / LAST, CHECKPOINT, tensors, **self.description())
 
     def truncate_metrics(self, path: Path) -> None:
-        """Drop lines of steps that the checkpoint has not seen, and a half-written last line."""
+        """Drop the lines of steps after the checkpoint, and a half-written last line."""
         if not path.exists():
             return
         keep = 0

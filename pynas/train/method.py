@@ -1,4 +1,4 @@
-"""What the training loop asks of a method."""
+"""The protocol of all methods: what the training loop asks of them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from pynas.errors import InputError
+
 
 class Method(Protocol):
     """A method is an `nn.Module` with these members; `pynas.fit` needs nothing else.
 
-    A class that names `Method` as its second base, `class Mine(nn.Module, Method)`, takes the hooks that it does not
-    define from here: they do nothing.
+    Name `Method` as the second base of your class, `class Mine(nn.Module, Method)`: it then inherits the hooks that do
+    nothing and the `trained_state` that keeps everything, and defines the others.
 
-    All randomness comes from the argument `rng` and from torch's generator, which the loop seeds for every step. So a step
-    depends on the weights, the batch and its number alone, and a resumed run repeats the one that was killed.
+    All randomness comes from the argument `rng` and from torch's generator, which the loop seeds for every step. A step
+    therefore depends on the weights, the batch and its number alone, and a resumed run repeats the one that was killed.
 
     net: the supernet. scaler: the `torch.amp.GradScaler` that `training_step` scales its losses by, None for no scaling.
-    trained_blocks: the blocks that this process trains, None for all; a method whose blocks learn apart from each other
-        starts with a range of its blocks, and `fit(..., spread="blocks")` gives every process its share.
+    trained_blocks: the blocks that this process trains. None where the blocks depend on each other; a method whose blocks
+        learn independently sets a range of all its blocks, and `fit(..., spread="blocks")` gives every process its share.
     """
 
     net: Any
@@ -28,47 +30,58 @@ class Method(Protocol):
     trained_blocks: Collection[int] | None = None
 
     def prepare(self, batches: Iterable[tuple[Any, torch.Tensor]]) -> None:
-        """Fit what is fixed before the first step of a fresh run, on training batches."""
+        """Fit what stays fixed during training, on training batches; called before the first step of a fresh run."""
+        return None
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Return an optimiser over all that is trained, its groups at their starting learning rates."""
+        """Return an optimizer over all trained parameters, its groups at their starting learning rates."""
         raise NotImplementedError
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """Return the factor of the starting learning rates, `progress` epochs into `epochs`."""
+        """Return the factor of the starting learning rates after `progress` of `epochs` epochs."""
         raise NotImplementedError
 
     def training_step(self, images: Any, labels: torch.Tensor, rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
         """Run forward and backward for one batch, and return the detached losses by name.
 
         images: `[B, 3, H, W]`, or a list of such views. Gradients add up: `fit(..., accumulate=N)` calls this for N batches
-        before a step of the optimiser.
+        before a step of the optimizer.
         """
         raise NotImplementedError
 
     def before_step(self, progress: float, epochs: int, optimizer: torch.optim.Optimizer) -> None:
-        """Called before every step of the optimiser: here a new stage of the training may begin."""
+        """Begin a new stage of the training where one is due; called before every step of the optimizer."""
+        return None
 
     def after_step(self, progress: float, epochs: int) -> None:
-        """Called after every step of the optimiser: here averages of weights move."""
+        """Update moving averages of weights; called after every step of the optimizer."""
+        return None
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that training changes, by their names in the state dict; a checkpoint keeps these.
 
-        Shared tensors stand once. A method with a frozen teacher leaves the teacher's tensors out.
+        A shared tensor stands once. A method with a frozen teacher leaves the teacher's tensors out.
         """
         return unshared_state(self)  # type: ignore[arg-type]
 
     def block_state(self, block: int) -> dict[str, torch.Tensor]:
-        """Return the part of `trained_state` that belongs to a block (the stem belongs to the first one)."""
-        raise NotImplementedError
+        """Return the part of `trained_state` that is trained with a block; needed for `trained_blocks` only."""
+        raise InputError(f"[fit] expected a method with block_state, got {type(self).__name__}; use spread='data'")
 
 
-def unshared_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """State dict of a module in which tensors that have several names stand once."""
+def unshared_state(module: torch.nn.Module, *without: str) -> dict[str, torch.Tensor]:
+    """State dict of a module in which a tensor of several names stands once, under the first.
+
+    without: prefixes of the names to leave out.
+    """
     state, seen = {}, set()
     for name, value in module.state_dict(keep_vars=True).items():
-        if id(value) not in seen:
+        if id(value) not in seen and not name.startswith(without):
             state[name] = value.detach()
         seen.add(id(value))
     return state
+
+
+def with_prefixes(state: Mapping[str, torch.Tensor], *prefixes: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with one of the prefixes."""
+    return {name: value for name, value in state.items() if name.startswith(prefixes)}

@@ -1,4 +1,4 @@
-"""Several processes train one supernet (torchrun): shares of each batch, and blocks of their own."""
+"""Training by several processes (torchrun), which divide each batch or the blocks among themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pynas.errors import InputError
-from pynas.train.checkpoint import trained_state
+from pynas.train.method import Method
 
 SPREADS = ("data", "blocks")
 
@@ -22,39 +22,39 @@ def is_first_process() -> bool:
 
 
 def block_groups(processes: int, blocks: int) -> list[range]:
-    """The blocks of each group: as many groups as divide the processes evenly, at most one per block."""
+    """Blocks of each process group: as many groups as divide the processes evenly, at most one per block."""
     groups = max(n for n in range(1, blocks + 1) if processes % n == 0)
     return [range(g, blocks, groups) for g in range(groups)]
 
 
 class Team:
-    """What the processes of a training do together; for one process alone, nothing.
+    """Process group of a training; does nothing for one process alone.
 
     spread: "data" gives every process a share of each batch, and averages the gradients. "blocks" first forms as many
         groups as divide the processes evenly, at most one per block, and gives every group blocks of its own (block b to
-        group b modulo groups): nothing is exchanged between groups but for checkpoints, and within a group batches are
-        shared. Only for methods whose blocks learn apart from each other (`blocks_apart`, as `methods.DNA`).
+        group b modulo groups): groups exchange tensors for checkpoints only, and the processes of a group share batches.
+        This needs a method whose blocks learn independently (`trained_blocks` not None, as of `methods.DNA`).
 
     Batch norm normalises each process's share by itself, as in torch's DistributedDataParallel; running statistics are
-    averaged. torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) makes them one on GPUs.
+    averaged. On GPUs torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) normalises the whole batch.
 
     Raises:
-        InputError: an unknown spread, or blocks that do not learn apart.
+        InputError: an unknown spread, or "blocks" for a method whose blocks depend on each other.
     """
 
-    def __init__(self, method: Any, spread: str = "data") -> None:
+    def __init__(self, method: Method, spread: str = "data") -> None:
         if spread not in SPREADS:
             raise InputError(f"[fit] expected spread of {', '.join(SPREADS)}, got {spread!r}")
-        together = dist.is_available() and dist.is_initialized()
-        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-        self.method, self.groups = method, 1
+        distributed = dist.is_available() and dist.is_initialized()
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        self.method: Any = method
+        self.groups = 1
         self.group: Any = None  # of torch.distributed; None: all processes
-        apart = getattr(method, "blocks_apart", False)
-        if apart:
+        if method.trained_blocks is not None:
             method.trained_blocks = range(len(method.net.space))
-        if spread == "blocks" and (not apart or getattr(method, "scaler", None) is not None):
-            raise InputError(f"[fit] expected a method whose blocks learn apart, without loss scaling, for spread='blocks', "
-                             f"got {type(method).__name__}; use spread='data'")  # fmt: skip
+        if spread == "blocks" and (method.trained_blocks is None or method.scaler is not None):
+            raise InputError(f"[fit] expected a method whose blocks learn independently, without loss scaling, for "
+                             f"spread='blocks', got {type(method).__name__}; use spread='data'")  # fmt: skip
         if spread == "blocks" and self.size > 1:
             self._form_groups(len(method.net.space))
         self.group_size = self.size // self.groups
@@ -69,10 +69,10 @@ class Team:
         self.method.trained_blocks = shares[own]
 
     def share(self, loader: Any) -> Any:
-        """A loader of this process's part of each batch.
+        """Return a loader of this process's part of each batch.
 
         Raises:
-            InputError: batches that do not divide by the processes of a group.
+            InputError: a batch that the processes of a group cannot share equally.
         """
         if self.group_size == 1:
             return loader
@@ -81,48 +81,49 @@ class Team:
 
     @torch.no_grad()
     def begin(self) -> None:
-        """All start from the first process's weights."""
+        """Give all processes the first process's weights."""
         if self.size > 1:
-            for tensor in trained_state(self.method).values():
-                plain = tensor.contiguous()  # channels last is no layout that all backends send
+            for tensor in self.method.trained_state().values():
+                plain = tensor.contiguous()  # not every backend sends channels last
                 dist.broadcast(plain, 0)
                 tensor.copy_(plain)
 
     @torch.no_grad()
     def average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
-        """The mean over the processes that share a batch."""
+        """Replace gradients by their means over the processes that share a batch."""
         if self.group_size == 1:
             return
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self._average(gradients)
 
     def average_losses(self, losses: Mapping[str, float], device: torch.device) -> dict[str, float]:
-        """The mean over shares of batches, so that all processes see the same, and stop at the same that is not finite."""
+        """Mean losses over the shares of a batch; all processes get the same, and stop alike where one is not finite."""
         if self.size == 1:
             return dict(losses)
         values = torch.tensor(list(losses.values()), dtype=torch.float64, device=device)
-        dist.all_reduce(values)  # a block that another group trains counts 0 here
+        dist.all_reduce(values)  # a process reports 0 for the blocks of other groups
         return dict(zip(losses, (values / self.group_size).tolist()))
 
     def first_says(self, value: bool, device: torch.device) -> bool:
-        """What holds in the first process, whose clock is everyone's."""
+        """Return the first process's value in all processes, since their clocks differ."""
         if self.size == 1:
             return value
-        said = torch.tensor([int(value)], device=device)
-        dist.broadcast(said, 0)
-        return bool(said.item())
+        flag = torch.tensor([int(value)], device=device)
+        dist.broadcast(flag, 0)
+        return bool(flag.item())
 
     @torch.no_grad()
     def settle(self, optimizer: torch.optim.Optimizer) -> None:
-        """Before a checkpoint: one mean of running statistics, and every process has every block."""
+        """Average the running statistics, and give every process the weights of all blocks; called before a checkpoint."""
         if self.group_size > 1:
-            frozen = {id(b) for name, b in self.method.named_buffers() if name.startswith("teacher.")}
-            self._average([b for b in self.method.buffers() if b.is_floating_point() and id(b) not in frozen])
+            parameters = {name for name, _ in self.method.named_parameters()}
+            state = self.method.trained_state().items()
+            self._average([value for name, value in state if name not in parameters and value.is_floating_point()])
         if self.groups > 1:
             self._exchange_blocks(optimizer)
 
     def _average(self, tensors: list[Tensor]) -> None:
-        """Means over the group, in place, sent as one."""
+        """Replace tensors by their means over the group, sent as one."""
         if tensors:
             flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
             dist.all_reduce(flat, group=self.group)
@@ -132,9 +133,10 @@ class Team:
 
     def _exchange_blocks(self, optimizer: torch.optim.Optimizer) -> None:
         method = self.method
-        parts = [part for b in method.trained_blocks for part in method.block_parts(b)]
-        mine = {id(tensor) for part in parts for tensor in (*part.parameters(), *part.buffers())}
-        weights = {name: t.detach().cpu() for name, t in method.state_dict(keep_vars=True).items() if id(t) in mine}
+        state = {name: value for b in method.trained_blocks for name, value in method.block_state(b).items()}
+        parameters = dict(method.named_parameters())
+        mine = {id(parameters[name]) for name in state if name in parameters}
+        weights = {name: _on_cpu(value) for name, value in state.items()}
         numbered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = {
             number: {name: _on_cpu(value) for name, value in optimizer.state[parameter].items()}
@@ -142,16 +144,18 @@ class Team:
             if id(parameter) in mine and parameter in optimizer.state
         }
         everyone: list[Any] = [None] * self.size
-        # The first of each group speaks for it.
+        # The first process of each group sends the group's blocks.
         dist.all_gather_object(everyone, (weights, moments) if self.rank % self.group_size == 0 else None)
-        for said in everyone:
-            if said is not None:
-                weights, moments = said
+        for sent in everyone:
+            if sent is not None:
+                weights, moments = sent
                 method.load_state_dict(weights, strict=False)
                 for number, state in moments.items():
-                    where = numbered[number].device
-                    kept = {n: v.to(where) if isinstance(v, Tensor) and v.ndim else v for n, v in state.items()}
-                    optimizer.state[numbered[number]] = kept
+                    device = numbered[number].device
+                    optimizer.state[numbered[number]] = {
+                        name: value.to(device) if isinstance(value, Tensor) and value.ndim else value
+                        for name, value in state.items()
+                    }
 
 
 def _on_cpu(value: Any) -> Any:
@@ -159,7 +163,7 @@ def _on_cpu(value: Any) -> Any:
 
 
 class _Share:
-    """Every size-th image of each batch of any loader."""
+    """Loader of every `size`-th image of each batch, for loaders without a `share` of their own."""
 
     def __init__(self, loader: Iterable[Any], own: int, size: int) -> None:
         self.loader, self.own, self.size = copy.copy(loader), own, size

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import pynas
 from pynas.errors import CollapseWarning, InputError
-from pynas.methods import BossNAS, PathRating
+from pynas.methods import Bootstrap, BossNAS, Heads, Optimization, PathRating
 from pynas.methods.bossnas.population import evolve
 from pynas.spaces import Cell, Choice, Space
 from pynas.teachers import Teacher
@@ -34,12 +34,13 @@ def small_net():
     return pynas.Supernet([[shallow, deep], [second]], stem=conv(3, 4), space=space)
 
 
-OPTIONS = {"image_shape": (3, 8, 8), "paths": 2, "hidden": 12, "dim": 5, "batch_size": 4096, "rate": 1.0}
-
-
-def small_method(net=None, **options):
+def small_method(net=None, teacher=None, *, num_classes=None, batch_size=4096, rate=1.0, amp=False, **options):
     torch.manual_seed(0)
-    return BossNAS(net or small_net(), **{**OPTIONS, **options})
+    return BossNAS(
+        net or small_net(), teacher, image_shape=(3, 8, 8), num_classes=num_classes, batch_size=batch_size,
+        bootstrap=Bootstrap(**{"paths": 2, **options}), heads=Heads(hidden=12, dim=5),
+        optimization=Optimization(rate=rate, amp=amp),
+    )  # fmt: skip
 
 
 def some_views(count=4, batch=6, seed=3):
@@ -269,7 +270,7 @@ def teacher():
 def test_supervised_targets_by_hand(target):
     options = {"target": target, "num_classes": 3}
     torch.manual_seed(0)
-    method = BossNAS(small_net(), teacher() if target == "distillation" else None, **OPTIONS, **options)
+    method = small_method(None, teacher() if target == "distillation" else None, **options)
     views = some_views(seed=50)
     reference = copy.deepcopy(method).train()
     losses = method.train().training_step(views, LABELS, np.random.default_rng(1))
@@ -289,7 +290,7 @@ def test_supervised_targets_by_hand(target):
     assert [len(table) for table in tables] == [2, 6]
     with pytest.raises(InputError, match="bootstrapped target"):
         method.rate_block(
-            [(some_views(2), LABELS)], 0, calibration=[(some_views(2), LABELS)], rating=PathRating("centre")
+            [(some_views(2), LABELS)], 0, calibration=[(some_views(2), LABELS)], rating=PathRating(kind="centre")
         )
 
 
@@ -301,11 +302,11 @@ def test_linear_evaluation_tells_features_that_carry_the_label_from_noise():
             return x.mean(1, keepdim=True).expand_as(x)
 
     net = pynas.Supernet([[[[nn.Identity(), Grey()], [nn.Identity(), nn.Identity()]]]])
-    method = BossNAS(net, **{**OPTIONS, "num_classes": 3})
+    method = small_method(net, num_classes=3)
     labels = torch.arange(30) % 3
     images = torch.zeros(30, 3, 8, 8)
     images[torch.arange(30), labels] = 1.0
-    batches, rating = [(images, labels)], PathRating("linear", probe_epochs=40, probe_rate=0.1)
+    batches, rating = [(images, labels)], PathRating(kind="linear", probe_epochs=40, probe_rate=0.1)
     (table,) = method.rate_block(batches, 0, calibration=batches, rating=rating)
     assert table[0, 0] < 0.6 and table[1, 0] == pytest.approx(math.log(3), abs=0.1)
     assert table[0, 0] == pytest.approx(table[0, 1])
@@ -392,11 +393,11 @@ def test_boundary_states_restrict_what_may_follow():
     ("options", "message"),
     [
         ({"paths": 5}, "at most 2 paths per step under fair sampling"),
-        ({"paths": 0}, "paths of at least 1, got 0"),
-        ({"target": "nothing"}, "target to be one of ensemble, naive"),
-        ({"feed": "none"}, "feed to be one of best, joint"),
-        ({"views": "three"}, "views to be one of each, shared"),
-        ({"sampling": "greedy"}, "sampling to be one of None, fair, random"),
+        ({"paths": 0}, "paths to be greater than or equal to 1, got 0"),
+        ({"target": "nothing"}, "target to be 'ensemble', 'naive'"),
+        ({"feed": "none"}, "feed to be 'best' or 'joint'"),
+        ({"views": "three"}, "views to be 'each' or 'shared'"),
+        ({"sampling": "greedy"}, "sampling to be 'fair' or 'random'"),
         ({"target": "classification"}, "num_classes of at least 2"),
         ({"target": "distillation"}, "expected a teacher"),
     ],
@@ -426,7 +427,7 @@ def test_ratings_that_cannot_be():
     method, batches = small_method(), [(some_views(2), LABELS)]
     with pytest.raises(InputError, match="two views to rate paths by, got single images"):
         method.rate_block([(some_views(1)[0], LABELS)], 0, calibration=batches)
-    with pytest.raises(InputError, match="at least two paths, since one alone is its own centre, got 1"):
+    with pytest.raises(InputError, match="population to be greater than or equal to 2, got 1"):
         PathRating(population=1)
     with pytest.raises(InputError, match="at most the block's 8 paths, got 9"):
         method.rate_block(batches, 0, calibration=batches, rating=PathRating(population=9))
@@ -435,4 +436,4 @@ def test_ratings_that_cannot_be():
     with pytest.raises(InputError, match="a best path for each block before block 2, got 0"):
         method.start(1)
     with pytest.raises(InputError, match="num_classes for rating by linear evaluation"):
-        method.rate_block(batches, 0, calibration=batches, rating=PathRating("linear"))
+        method.rate_block(batches, 0, calibration=batches, rating=PathRating(kind="linear"))

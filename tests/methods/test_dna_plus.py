@@ -8,17 +8,17 @@ from pynas import spaces, supernet, teachers
 from pynas.errors import InputError
 from pynas.methods import DNA, DNAPlus
 from pynas.methods.dna.plus import Generation
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 
 SPACE = spaces.get("mbconv-mini")
 
 
 def tables(seed, like=None, noise=0.0):
     rng = np.random.default_rng(seed)
-    return [
+    return Scores(SPACE, [
         [ScoreTable((rng.random(cell.counts) * noise) + (0 if like is None else like[b][c].scores)) for c, cell in
          enumerate(cells)] for b, cells in enumerate(SPACE.blocks)
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 def architectures(count):
@@ -31,7 +31,7 @@ def test_generations_end_when_an_architecture_comes_again():
     a, b, c = architectures(3)
     history = [Generation(net, tables(seed, noise=1.0)) for seed, net in enumerate((a, b, c, b))]
     assert [plus.why_stop(history[:n]) for n in (1, 2, 3)] == [None] * 3
-    assert plus.why_stop(history) == "the architecture of generation 2 came again"
+    assert plus.why_stop(history) == "the architecture of generation 2 was found again"
 
 
 def test_generations_end_when_their_scores_agree():
@@ -71,10 +71,10 @@ def test_a_generation_is_a_dna_under_the_scaled_teacher():
 
 
 def test_numbers_out_of_range_are_named():
-    with pytest.raises(InputError, match="generations of at least 1, got 0"):
+    with pytest.raises(InputError, match="generations to be greater than or equal to 1, got 0"):
         DNAPlus(SPACE, generations=0)
-    with pytest.raises(InputError, match="phi of at least 0, got -1"):
+    with pytest.raises(InputError, match="phi to be greater than or equal to 0, got -1"):
         DNAPlus(SPACE, phi=-1)
-    with pytest.raises(InputError, match="a space of MBConvSpec, got own"):
+    with pytest.raises(InputError, match="a space of kind mbconv, got own"):
         DNAPlus(spaces.Space.from_counts("own", [[[2]]]))
     DNAPlus(spaces.Space.from_counts("own", [[[2]]]), generations=1)

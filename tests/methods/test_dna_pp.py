@@ -11,7 +11,6 @@ from torch.nn import functional as F
 import pynas
 from pynas.errors import InputError
 from pynas.methods import DNAPlusPlus
-from pynas.methods.dna.plus_plus import BlockBatches
 from pynas.methods.dna.self_supervised_loss import SelfSupervisedLoss
 from pynas.methods.sampling import uniform_path
 from pynas.spaces import Choice
@@ -72,7 +71,7 @@ def test_a_step_is_equations_10_and_11_block_by_block(method, batch):
     losses = method.train().training_step([first, second], labels, np.random.default_rng(5))
 
     rng = np.random.default_rng(5)
-    net, teacher = reference.net, reference.learning_teacher.module
+    net, teacher = reference.net, reference.teacher.module
     paths = [[uniform_path(cell.counts, rng) for cell in cells] for cells in net.space.blocks]
     y1 = teacher[1](teacher[0](first))
     y2 = teacher[2](y1.detach())
@@ -112,8 +111,8 @@ def test_teacher_and_supernet_learn_and_the_given_teacher_stays(batch):
     assert all(torch.equal(given[name], value) for name, value in teacher.state_dict().items())
     still = {name for name, value in method.named_parameters() if torch.equal(start[name], value)}
     # Neither head is trained: there are no labels.
-    assert still == {"net.head.1.weight", "net.head.1.bias", "learning_teacher.module.4.weight",
-                     "learning_teacher.module.4.bias"}  # fmt: skip
+    assert still == {"net.head.1.weight", "net.head.1.bias", "teacher.module.4.weight",
+                     "teacher.module.4.bias"}  # fmt: skip
 
 
 def test_a_stopped_training_ends_the_same(batch, tmp_path):
@@ -147,7 +146,7 @@ def test_ratings_equal_running_each_path_alone(method, batch, loss):
     before = copy.deepcopy(method.state_dict())
     tables = method.rate(loader, loss=loss)
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
-    teacher = copy.deepcopy(method.learning_teacher.module).train()
+    teacher = copy.deepcopy(method.teacher.module).train()
     score = {"self_supervised": SelfSupervisedLoss(), "mse": F.mse_loss}[loss]
     for b, cells in enumerate(method.net.space.blocks):
         for c, cell in enumerate(cells):
@@ -208,7 +207,7 @@ def deviation_after(weights):
     pynas.fit(method, batches, 10)
     found = []
     for b in range(2):
-        x, teacher = next(iter(BlockBatches(method, batches, b)))
+        x, teacher = next(iter(method.block_batches(batches, b)))
         with torch.no_grad(), batch_statistics(method.net), batch_statistics(method.projectors):
             path = method.net.run_path(b, Choice(0, (0,) * len(method.net.layers(b, 0))), x)
             found += [teacher.std(0).mean().item(), method.projectors[b](path).std(0).mean().item()]
@@ -240,6 +239,6 @@ def test_the_papers_pair_fits():
     assert all(loss.isfinite() for loss in losses.values()) and len(losses) == 4
     for block in method.net.blocks:
         assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in block.parameters())
-    with_gradient = {name.split(".")[2] for name, p in method.learning_teacher.named_parameters()
+    with_gradient = {name.split(".")[2] for name, p in method.teacher.named_parameters()
                      if ".blocks." in name and p.grad is not None}  # fmt: skip
     assert with_gradient == set("0123456")

@@ -11,23 +11,23 @@ import pynas
 from pynas import search
 from pynas.costs import Costs
 from pynas.errors import InputError
-from pynas.methods import BossNAS
-from pynas.methods.bossnas.rating import PathRating
+from pynas.methods import Bootstrap, BossNAS, Heads, Optimization, PathRating, fit_blocks
 from pynas.spaces import Choice
-from pynas.methods import fit_blocks
 
 
 def conv(inputs, outputs, kernel):
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def method(**options):
+def method(hidden=8, **options):
     torch.manual_seed(0)
     first = [[conv(4, 5, k) for k in (1, 3)]]
     second = [[conv(5, 4, k) for k in (1, 3, 5)], [conv(4, 4, k) for k in (1, 3)]]
     net = pynas.Supernet([[first], [second]], stem=conv(3, 4, 3))
-    options = {"image_shape": (3, 4, 4), "paths": 2, "hidden": 8, "dim": 4, "batch_size": 4096, "rate": 2.0, **options}
-    return BossNAS(net, **options)
+    return BossNAS(
+        net, image_shape=(3, 4, 4), batch_size=4096, bootstrap=Bootstrap(paths=2, **options),
+        heads=Heads(hidden=hidden, dim=4), optimization=Optimization(rate=2.0),
+    )  # fmt: skip
 
 
 def batches(views, count=3, seed=0):
@@ -171,8 +171,8 @@ def test_a_trellis_of_scales_is_searched_from_where_the_best_paths_end():
     """HyTra's rules: a block is trained and rated from the scale that the best path before it left."""
     torch.manual_seed(0)
     net = pynas.supernet("hytra-mini", 3)
-    options = {"image_shape": (3, 16, 16), "paths": 4, "hidden": 8, "dim": 4, "batch_size": 4096, "rate": 0.5}
-    boss = BossNAS(net, **options)
+    boss = BossNAS(net, image_shape=(3, 16, 16), batch_size=4096, bootstrap=Bootstrap(paths=4),
+                   heads=Heads(hidden=8, dim=4), optimization=Optimization(rate=0.5))  # fmt: skip
     assert [sorted(head.fix.by_width) for head in boss.heads[:3]] == [["128", "256", "32", "64"]] * 3
 
     def views(count):

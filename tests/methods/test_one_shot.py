@@ -30,7 +30,7 @@ def net():
 @pytest.mark.parametrize("name, number", [("spos", 1), ("fairnas", 3)])
 def test_a_step_sums_the_gradients_of_its_paths(net, batch, name, number):
     images, labels = batch
-    method, reference = methods.METHODS[name](copy.deepcopy(net)), net
+    method, reference = getattr(methods, name)(copy.deepcopy(net)), net
     loss = method.training_step(images, labels, np.random.default_rng(4))["classification"]
     paths = method.architectures(np.random.default_rng(4))
     assert len(paths) == number
@@ -92,5 +92,5 @@ def test_linear_evaluations_rate_falls_at_its_milestones(net):
 
 
 def test_bad_sampling(net):
-    with pytest.raises(InputError, match=r"\[one-shot\] expected sampling of uniform, fair, got 'all'"):
+    with pytest.raises(InputError, match=r"\[one-shot\] expected sampling to be 'uniform' or 'fair', got 'all'"):
         methods.OneShot(net, sampling="all")

@@ -191,7 +191,7 @@ def test_bad_use(views):
     method = build().train()
     with pytest.raises(InputError, match=r"\[pinas\] expected a list of 4 views, got one tensor"):
         method.training_step(views[0], torch.zeros(6), np.random.default_rng(0))
-    with pytest.raises(InputError, match=r"\[pinas\] expected momentum"):
+    with pytest.raises(InputError, match=r"\[pinas\] expected momentum to be less than 1, got 1.0"):
         build(momentum=1.0)
     own = pynas.Supernet([[[[torch.nn.Identity(), torch.nn.Identity()]]]])
     with pytest.raises(InputError, match="expected a supernet whose head has features"):

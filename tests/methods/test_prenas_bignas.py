@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import pynas
 from pynas.errors import InputError
+from pynas.evaluation import ErrorRate
 from pynas.methods import PreNAS
 from pynas.methods.whole import subnets
 from pynas.spaces import bignas
@@ -80,14 +81,14 @@ def test_drop_path_is_of_training_alone(net, members, batch):
 def test_accuracy_is_with_batch_norm_of_each(net, members, batch):
     images, labels = batch
     batches, calibration = [(images, labels)], [(torch.randn(8, 3, 16, 16), None), (torch.randn(8, 3, 16, 16), None)]
-    found = PreNAS(net, members).accuracy(batches, members, calibration)
+    found = 1 - ErrorRate(net, batches, calibration, "recalibrate").many(members)
     for architecture, accuracy in zip(members, found):
         model = net.extract(architecture)
         pynas.export.recalibrate(model, calibration)
         right = (model.eval()(images).argmax(1) == labels).double().mean().item()
         assert right == pytest.approx(accuracy)
     with pytest.raises(InputError, match="others to re-estimate batch norm on"):
-        PreNAS(net, members).accuracy(batches, members)
+        ErrorRate(net, batches, None, "recalibrate").many(members)
 
 
 def test_the_whole_space_and_bad_samplings(net):

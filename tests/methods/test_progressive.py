@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import pynas
 from pynas.errors import InputError
-from pynas.methods import DNA
+from pynas.methods import DNA, ProgressiveDNA
 from pynas.methods.sampling import uniform_path
 from pynas.spaces import Choice
 
@@ -24,14 +24,15 @@ def batch(size=12):
 def make(strategy, keep=2):
     torch.manual_seed(0)
     net, teacher = small_net(), small_teacher()
-    return DNA(net, teacher, image_shape=(3, 8, 8), strategy=strategy, keep=keep, rating_batches=[batch()])
+    dna = DNA(net, teacher, image_shape=(3, 8, 8))
+    return ProgressiveDNA(dna, strategy=strategy, keep=keep, rating_batches=[batch()])
 
 
 def naive_score(method, choices, images):
     """Equation 7 of each block along one path of the student, batch statistics, the stem's stored ones; summed."""
     net = copy.deepcopy(method.net).train()
     net.stem.eval()
-    features, _ = method.targets(images)
+    features, _ = method.dna.targets(images)
     total = 0.0
     with torch.no_grad():
         x = net.stem(images)
@@ -56,7 +57,7 @@ def test_the_kept_paths_are_the_best_after_each_block(strategy):
             at_change["best"] = [path for _, path in ranked(found)[:2]]
 
     pynas.fit(method, [batch()] * 3, 2, on_step=watch)
-    assert method.progressive.prefixes(1) == at_change["best"]
+    assert method.prefixes(1) == at_change["best"]
     kept = method.kept_architectures([batch()])
     expected = ranked(
         (naive_score(method, (*prefix, choice), image), (*prefix, choice))
@@ -89,9 +90,9 @@ def test_which_blocks_train_and_on_what(strategy):
     reference = copy.deepcopy(method)
     losses = method.training_step(images, labels, np.random.default_rng(4))
     rng = np.random.default_rng(4)
-    prefixes = reference.progressive.prefixes(1)
+    prefixes = reference.prefixes(1)
     (choice,) = prefixes[int(rng.integers(len(prefixes)))]
-    features, _ = reference.targets(images)
+    features, _ = reference.dna.targets(images)
     output = reference.net.run_path(0, choice, reference.net.stem(images))
     first = functional.mse_loss(output, features[0])
     path = uniform_path(reference.net.space.blocks[1][0].counts, rng)
@@ -133,7 +134,7 @@ def test_tables_go_on_from_the_best_kept_path():
     method, image = make("progressive-b"), batch()[0]
     pynas.fit(method, [batch()] * 2, 2)
     table = method.rate([batch()])[1][0]
-    best = method.progressive.prefixes(1)[0]
+    best = method.prefixes(1)[0]
     before = naive_score(method, best, image)
     for choice in method.net.space.paths(1):
         assert table[choice.path] == pytest.approx(naive_score(method, (*best, choice), image) - before, rel=1e-4)
@@ -141,11 +142,11 @@ def test_tables_go_on_from_the_best_kept_path():
 
 def test_what_is_missing_is_named():
     method = make("progressive-b")
-    method.rating_batches = None
-    with pytest.raises(InputError, match="expected rating_batches for a progressive strategy"):
-        pynas.fit(method, [batch()], 2)
     with pytest.raises(InputError, match="all 2 blocks trained, got to block 1"):
         method.kept_architectures([batch()])
-    method.progressive = None
-    with pytest.raises(InputError, match="expected a progressive strategy, got 'concurrent'"):
-        method.kept_architectures([batch()])
+    with pytest.raises(InputError, match="strategy to be 'progressive-a' or 'progressive-b', got 'slow'"):
+        make("slow")
+    with pytest.raises(InputError, match="keep to be greater than or equal to 1, got 0"):
+        make("progressive-a", keep=0)
+    with pytest.raises(InputError, match="blocks learn independently"):
+        pynas.fit(method, [batch()], 2, spread="blocks")

@@ -86,5 +86,5 @@ def test_it_teaches_and_comes_back_from_its_file(tmp_path):
 
 def test_a_space_without_a_rule_is_named():
     space = spaces.Space.from_counts("own", [[[2]]])
-    with pytest.raises(InputError, match="a space of MBConvSpec, got own of int"):
+    with pytest.raises(InputError, match="a space of kind mbconv, got"):
         scaled_space(space, Architecture.of([(0, (1,))]), 1)

@@ -164,11 +164,11 @@ def test_search_over_states_is_that_of_enumeration():
 
 
 def test_shared_weights_are_counted_and_kept_once():
-    from pynas.train.checkpoint import trained_state
+    from pynas.train.method import unshared_state
 
     supernet = net()
     assert sum(p.numel() for p in supernet.parameters()) == 9 * 8 * (3 + 8 + 8 + 8) + 8 * 5 + 5
-    state = trained_state(supernet)
+    state = unshared_state(supernet)
     assert sum(value.numel() for value in state.values()) == sum(p.numel() for p in supernet.parameters())
     other = net()
     for parameter in other.parameters():

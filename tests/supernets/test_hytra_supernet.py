@@ -13,7 +13,7 @@ from pynas.errors import InputError
 from pynas.rating import ScoreTable
 from pynas.spaces import Architecture, Space
 from pynas.spaces.hytra import NAMED, named
-from pynas.train.checkpoint import trained_state
+from pynas.train.method import unshared_state
 
 IMAGES = (3, 224, 224)
 # BossNAS's published MAdds in G at 224x224, to three places.
@@ -104,7 +104,7 @@ def test_cells_of_a_block_share_their_layers(mini):
 
 
 def test_checkpoints_hold_shared_weights_once(mini):
-    state = trained_state(mini)
+    state = unshared_state(mini)
     distinct = {id(tensor): tensor for tensor in [*mini.parameters(), *mini.buffers()]}
     assert sum(tensor.numel() for tensor in state.values()) == sum(tensor.numel() for tensor in distinct.values())
     other = pynas.supernet("hytra-mini", num_classes=7).eval()

@@ -11,7 +11,7 @@ from pynas import export, search
 from pynas.costs import Costs, count, count_module
 from pynas.rating import ScoreTable
 from pynas.spaces import nats_size
-from pynas.train.checkpoint import trained_state
+from pynas.train.method import unshared_state
 
 
 class ReLUConvBN(nn.Module):
@@ -168,7 +168,7 @@ def test_weights_exist_once(net):
     convolutions = sum(p.numel() for p in largest.parameters() if p.ndim > 1)
     skips = 2 * 64 * 64
     assert sum(p.numel() for p in net.parameters() if p.ndim > 1) == convolutions + skips
-    assert sum(value.numel() for name, value in trained_state(net).items() if value.ndim > 1) == convolutions + skips
+    assert sum(value.numel() for name, value in unshared_state(net).items() if value.ndim > 1) == convolutions + skips
 
 
 def test_a_step_trains_the_chosen_slices():

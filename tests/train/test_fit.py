@@ -12,10 +12,11 @@ from pynas.errors import InputError
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT
 from pynas.train.loop import LAST
+from pynas.train.method import Method
 from tests.killing import Killed, killer
 
 
-class Regression(nn.Module):
+class Regression(nn.Module, Method):
     """A method of one linear map with batch norm and dropout, whose noise comes from both generators."""
 
     def __init__(self):
@@ -148,7 +149,7 @@ def test_damaged_checkpoints_are_named_and_kept(tmp_path, damage):
     elif damage == "flip":
         path.write_bytes(content[:-3] + bytes([content[-3] ^ 64]) + content[-2:])
     elif damage == "version":
-        path.write_bytes(content.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
+        path.write_bytes(content.replace(b'\\"version\\": 2', b'\\"version\\": 9'))
     method = Regression()
     if damage == "network":
         method.net.append(nn.Linear(4, 4))
@@ -169,7 +170,7 @@ def test_learning_rate_decays_by_epoch(tmp_path):
     np.testing.assert_allclose([line["learning_rate"] for line in lines], np.repeat([0.1, 0.09, 0.081], 5))
 
 
-class Plain(nn.Module):
+class Plain(nn.Module, Method):
     """Linear regression without noise: what accumulation gives can be computed by hand."""
 
     def __init__(self):
@@ -179,9 +180,6 @@ class Plain(nn.Module):
             self.net.weight.fill_(0.1)
             self.net.bias.zero_()
         self.positions = []
-
-    def prepare(self, batches):
-        pass
 
     def optimizer(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)

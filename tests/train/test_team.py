@@ -171,11 +171,11 @@ def test_a_loss_that_is_not_finite_stops_all(folder):
         assert "2 processes share equally, got" in divides and "7" in divides
 
 
-def test_blocks_need_a_method_whose_blocks_learn_apart():
+def test_blocks_need_a_method_whose_blocks_learn_independently():
     torch.manual_seed(0)
     method = three_blocks()
-    method.blocks_apart = False
-    with pytest.raises(InputError, match="whose blocks learn apart"):
+    method.trained_blocks = None
+    with pytest.raises(InputError, match="whose blocks learn independently"):
         pynas.fit(method, batches(), 1, spread="blocks")
     with pytest.raises(InputError, match="expected spread of data, blocks, got 'both'"):
         pynas.fit(method, batches(), 1, spread="both")

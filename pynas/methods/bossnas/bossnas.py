@@ -3,58 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pynas.checked import AtLeastOne, checked
 from pynas.errors import InputError
-from pynas.methods.bossnas.block_paths import block_widths, end_state
+from pynas.methods.blocks import Batches
+from pynas.methods.bossnas.block_tree import block_widths
 from pynas.methods.bossnas.collapse import CollapseDetector
-from pynas.methods.bossnas.heads import PathHead
-from pynas.methods.bossnas.losses import TARGETS, bootstrap_losses, build_heads, check_target, supervised_losses
-from pynas.methods.bossnas.rating import PathRating, rate_block
-from pynas.methods.checks import check_at_least, check_one_of
+from pynas.methods.bossnas.losses import bootstrap_losses, build_heads, check_target, pooled, supervised_losses
+from pynas.methods.bossnas.options import Bootstrap, Heads, Optimization
+from pynas.methods.bossnas.rating import PathRating, TrainedBlock, rate_block
 from pynas.methods.ema import ema_momentum, frozen_copy, update_ema
-from pynas.methods.sampling import SAMPLERS, BlockSampler
+from pynas.methods.sampling import BlockSampler
 from pynas.methods.schedule import lars, warm_cosine
 from pynas.methods.views import check_views, first_view, place
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Cell, Choice
 from pynas.supernets import Supernet, evaluating
 from pynas.teachers import Teacher, as_teacher
+from pynas.train.method import Method, unshared_state, with_prefixes
 
 Views = list[Tensor]
-Batches = Iterable[tuple[Any, Tensor]]
 
 
-class BossNAS(nn.Module):
+class BossNAS(nn.Module, Method):
     """Siamese supernets: every sampled path of the online one learns to predict the mean of all sampled paths of the other.
 
     Loss of path p of block k: mean over the batch of |S_k(W, p; x_p) - 1/P sum_q T_k(W', q; x'_q)|^2 (eq. 3-4), on
     L2-normalised vectors; (x_p, x'_p) is a pair of views of its own for each path, S ends with a projector and a
     predictor, T with the projector, W' is the moving average of W. No labels are used.
 
-    A block trains at a time, `start(block)` says which; what it gets is the output of the best paths of the blocks
-    before it in the averaged supernet, chosen with `fix`. `pynas.train.fit_blocks` does all of it. With feed="joint"
-    all blocks train in every step; each is then fed by one random path of the blocks before it, drawn anew each step,
-    since no path has been rated yet: cheaper in epochs, but a block's input changes as those before it learn.
+    One block trains at a time, chosen by `start(block)`. Its input is the output of the best paths of the blocks before it
+    in the averaged supernet, chosen with `fix`. `pynas.methods.fit_blocks` does all of this. With feed="joint" all blocks
+    train in every step, each on the output of one random path of the blocks before it, drawn anew each step since no path
+    has been rated yet: this needs fewer epochs, but a block's input changes while the blocks before it learn.
 
-    net: the supernet. paths: P, sampled per step. target: "ensemble" (eq. 3), or of table 5's ablations "naive" (each
-    path its own average), "classification" (labels), "distillation" (the pooled features of `teacher` after the block).
-    sampling: "fair" or "random"; None: fair unless the space forbids some paths. views: "each" path has a pair of its
-    own (the paper), or "shared": one pair for all, with which augmentation costs P times less. both_views: also predict
-    the first views from the second ones, and renormalize: the mean is normalised again, both as the released code does.
-    momentum: of the average, rising to 1 by a cosine. hidden, dim: of projector and predictor; width: what the features
-    of paths that end with different widths are brought to, by default the widest. rate: the learning rate for a batch
-    of 4096, scaled by `batch_size` / 4096 (images per update; batches may be accumulated by `fit`). amp: bfloat16.
+    net: the supernet. teacher: for target="distillation". num_classes: for target="classification" and linear evaluation.
+    batch_size: images per step of the optimizer (over all batches that `fit` accumulates).
 
     Raises:
-        InputError: options outside these, or more paths than a layer has candidates under fair sampling.
+        InputError: an option out of its range, or more paths than a layer has candidates under fair sampling.
     """
 
+    @checked("bossnas")
     def __init__(
         self,
         net: Supernet,
@@ -63,45 +59,26 @@ class BossNAS(nn.Module):
         taps: Sequence[str] | None = None,
         image_shape: tuple[int, int, int] | None = None,
         num_classes: int | None = None,
-        paths: int = 4,
-        target: str = "ensemble",
-        feed: str = "best",
-        sampling: str | None = None,
-        views: str = "each",
-        both_views: bool = False,
-        renormalize: bool = False,
-        momentum: float = 0.99,
-        hidden: int = 4096,
-        dim: int = 256,
-        width: int | None = None,
-        rate: float = 4.8,
-        batch_size: int = 256,
-        weight_decay: float = 1e-6,
-        warmup_epochs: float = 1.0,
-        amp: bool = False,
+        batch_size: AtLeastOne = 256,
+        bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (frozen)
+        heads: Heads = Heads(),  # noqa: B008
+        optimization: Optimization = Optimization(),  # noqa: B008
     ):
         super().__init__()
-        check_at_least("bossnas", 1, paths=paths, hidden=hidden, dim=dim)
-        check_one_of("bossnas", "target", target, TARGETS)
-        check_one_of("bossnas", "feed", feed, ("best", "joint"))
-        check_one_of("bossnas", "sampling", sampling, (None, *SAMPLERS))
-        check_one_of("bossnas", "views", views, ("each", "shared"))
         side = net.space.image_size
         self.net, self.image_shape = net, image_shape or (3, side, side)
-        self.teacher = as_teacher(teacher, taps) if target == "distillation" and teacher is not None else None
-        self.num_classes = num_classes
-        self.paths, self.target, self.feed, self.sampling = paths, target, feed, sampling
-        self.pairs = paths if views == "each" else 1
-        self.both_views, self.renormalize, self.momentum = both_views, renormalize, momentum
-        self.learning_rate, self.weight_decay = rate * batch_size / 4096, weight_decay
-        self.warmup_epochs, self.amp = warmup_epochs, amp
-        outputs = check_target(target, num_classes, self.teacher, self.image_shape, len(net.space.blocks))
-        self.heads, self.ema_heads = build_heads(block_widths(net, self.image_shape), width, hidden, dim, outputs)
+        self.bootstrap, self.optimization, self.num_classes = bootstrap, optimization, num_classes
+        distills = bootstrap.target == "distillation"
+        self.teacher = as_teacher(teacher, taps) if distills and teacher is not None else None
+        self.pairs = bootstrap.paths if bootstrap.views == "each" else 1
+        self.learning_rate = optimization.rate * batch_size / 4096
+        outputs = check_target(bootstrap.target, num_classes, self.teacher, self.image_shape, len(net.space.blocks))
+        widths = block_widths(net, self.image_shape)
+        self.heads, self.ema_heads = build_heads(widths, heads.width, heads.hidden, heads.dim, outputs)
         self.ema = frozen_copy(net)
         self.ema.head = None
-        self.block = 0
         self.chosen: list[Choice] = []
-        self.detector = CollapseDetector()
+        self.block, self.detector = 0, CollapseDetector()
         self._samplers: dict[tuple[int, object], BlockSampler] = {}
         for b, cells in enumerate(net.space.blocks):
             for state in {cell.start for cell in cells}:
@@ -109,13 +86,13 @@ class BossNAS(nn.Module):
 
     @property
     def views(self) -> int:
-        """Views of each image that a training batch holds: first the P first views, then the P second ones."""
+        """Views of each image in a training batch: first the first views of all pairs, then the second ones."""
         return 2 * self.pairs
 
     @property
     def training_blocks(self) -> list[int]:
-        """The blocks that learn now."""
-        return [self.block] if self.feed == "best" else list(range(len(self.net.space.blocks)))
+        """Blocks that train now."""
+        return [self.block] if self.bootstrap.feed == "best" else list(range(len(self.net.space.blocks)))
 
     def start(self, block: int) -> None:
         """Train this block from now on.
@@ -123,81 +100,90 @@ class BossNAS(nn.Module):
         Raises:
             InputError: no best path was chosen for a block before it.
         """
-        if self.feed == "best" and len(self.chosen) < block:
-            raise InputError(f"[bossnas] expected a best path for each block before block {block + 1}, "
-                             f"got {len(self.chosen)}; rate and `fix` them first")  # fmt: skip
+        if self.bootstrap.feed == "best":
+            self._check_chosen(block)
         self.block, self.detector = block, CollapseDetector()
 
+    def _check_chosen(self, block: int) -> None:
+        if len(self.chosen) < block:
+            raise InputError(f"[bossnas] expected a best path for each block before block {block + 1}, "
+                             f"got {len(self.chosen)}; rate and `fix` them first")  # fmt: skip
+
     def start_state(self, block: int) -> object:
-        """The boundary state that the chosen path before a block left; None where every cell may follow."""
+        """Return the boundary state that the chosen path before a block leaves; None where any cell may follow."""
         if block == 0 or len(self.chosen) < block:
             return None
-        return end_state(self.net.space, block - 1, self.chosen[block - 1])
+        return self.net.space.end(block - 1, self.chosen[block - 1])
 
     def sampler(self, block: int, state: object) -> BlockSampler:
-        """What draws a block's paths after a boundary state."""
+        """Return the sampler of a block's paths after a boundary state."""
         if (block, state) not in self._samplers:
             cells: Sequence[Cell] = self.net.space.blocks[block]
-            sampling = self.sampling or ("random" if any(cell.allowed for cell in cells) else "fair")
-            self._samplers[block, state] = BlockSampler(cells, self.paths, sampling, state)
+            sampling = self.bootstrap.sampling or ("random" if any(cell.allowed for cell in cells) else "fair")
+            self._samplers[block, state] = BlockSampler(cells, self.bootstrap.paths, sampling, state)
         return self._samplers[block, state]
 
     def prepare(self, batches: Batches) -> None:
-        """Check the first batch before anything is trained."""
+        """Check the number of views of the first batch."""
         for images, _ in batches:
             check_views(images, self.views)
             return
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """LARS over what learns now."""
+        """Return LARS over the blocks that train now, with their heads."""
         parts: list[nn.Module | None] = [self.net.stem if 0 in self.training_blocks else None]
         for b in self.training_blocks:
             parts += [self.net.blocks[b], self.heads[b]]
         parameters = (p for part in parts if part is not None for p in part.parameters())
-        return lars(parameters, self.learning_rate, self.weight_decay)
+        return lars(parameters, self.learning_rate, self.optimization.weight_decay)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """A linear warm-up, then a cosine to 0 (appendix A.2)."""
-        return warm_cosine(progress, epochs, self.warmup_epochs)
+        """Return the factor of a linear warm-up, then a cosine to 0 (appendix A.2)."""
+        return warm_cosine(progress, epochs, self.optimization.warmup_epochs)
 
     def training_step(self, images: Views, labels: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Forward and backward of the blocks that learn; the losses are means over the paths."""
+        """Run forward and backward of the blocks that train now; the reported losses are means over the paths."""
         views = [self.place(view) for view in check_views(images, self.views)]
         losses: dict[str, Tensor] = {}
         for b, state, inputs in self.inputs(views, rng):
             with self.autocast():
-                found = self.path_losses(b, self.sampler(b, state)(rng), inputs, views, labels)
-            found.sum().backward()
-            losses[f"block_{b + 1}"] = found.detach().mean()
+                by_path = self.path_losses(b, self.sampler(b, state)(rng), inputs, views, labels)
+            by_path.sum().backward()
+            losses[f"block_{b + 1}"] = by_path.detach().mean()
         return losses
 
     def path_losses(self, block: int, choices: Sequence[Choice], x: Views, images: Views, labels: Tensor) -> Tensor:
-        """The loss of each path `[P]`. x: what the block gets of every view, `images` the views themselves."""
-        first = [x[p % self.pairs] for p in range(self.paths)]
-        second = [x[self.pairs + p % self.pairs] for p in range(self.paths)]
+        """Return the loss of each path, `[P]`.
+
+        x: the block's input for every view. images: the views themselves.
+        """
+        paths, target, renormalize = self.bootstrap.paths, self.bootstrap.target, self.bootstrap.renormalize
+        first = [x[p % self.pairs] for p in range(paths)]
+        second = [x[self.pairs + p % self.pairs] for p in range(paths)]
         online = self.vectors(self.net, self.heads[block], block, choices, first)
         if not len(self.ema_heads):
-            seen = [images[p % self.pairs] for p in range(self.paths)]
-            return supervised_losses(online, self.teacher, block, seen, labels)
+            views = [images[p % self.pairs] for p in range(paths)]
+            return supervised_losses(online, self.teacher, block, views, labels)
         self.detector.watch(online, block)
         with torch.no_grad():
-            target = self.vectors(self.ema, self.ema_heads[block], block, choices, second)
-        losses = bootstrap_losses(online, target, self.target, self.renormalize)
-        if self.both_views:
+            averaged = self.vectors(self.ema, self.ema_heads[block], block, choices, second)
+        losses = bootstrap_losses(online, averaged, target, renormalize)
+        if self.bootstrap.both_views:
             online = self.vectors(self.net, self.heads[block], block, choices, second)
             with torch.no_grad():
-                target = self.vectors(self.ema, self.ema_heads[block], block, choices, first)
-            losses = losses + bootstrap_losses(online, target, self.target, self.renormalize)
+                averaged = self.vectors(self.ema, self.ema_heads[block], block, choices, first)
+            losses = losses + bootstrap_losses(online, averaged, target, renormalize)
         return losses
 
-    def rate(self, batches: Batches, *, calibration: Batches, **options: Any) -> list[list[ScoreTable]]:
-        """Rate the blocks that have been trained one after the other: `tables[b][cell]`, see `rate_block`.
+    def rate(self, batches: Batches, *, calibration: Batches, **options: Any) -> Scores:
+        """Rate all blocks after they were trained one after the other. options: as of `rate_block`.
 
         Raises:
-            InputError: a block whose predecessors have no chosen path.
+            InputError: no path was chosen for a block before another.
         """
         blocks = range(len(self.net.space.blocks))
-        return [self.rate_block(batches, b, calibration=calibration, **options) for b in blocks]
+        tables = [self.rate_block(batches, b, calibration=calibration, **options) for b in blocks]
+        return Scores(self.net.space, tables)
 
     def rate_block(
         self,
@@ -209,28 +195,34 @@ class BossNAS(nn.Module):
         seed: int = 0,
         **options: Any,
     ) -> list[ScoreTable]:
-        """Score every path of a block that can follow the chosen ones: a table per cell, NaN for the others.
+        """Score every path of a block that can follow the chosen ones: a table per cell, NaN for the other paths.
 
-        batches: yields (two views, labels), the same each time. calibration: training batches to re-estimate batch-norm
-        statistics on (the released code takes one). rating: `PathRating`, by default the distance to the centre of all
-        paths (eq. 5-6). options: for `pynas.rating.rate_population`, as `progress`.
+        batches: yields (two views, labels), the same batches each time it is iterated. calibration: training batches that
+        batch-norm statistics are re-estimated on (the released code takes one). rating: by default the distance to the
+        centre of all paths (eq. 5-6). options: for `pynas.rating.rate_population`, as `progress`.
         """
-        if len(self.chosen) < block:
-            raise InputError(f"[bossnas] expected a best path for each block before block {block + 1}, "
-                             f"got {len(self.chosen)}")  # fmt: skip
-        return rate_block(self, batches, block, calibration, rating or PathRating(), seed, **options)
+        self._check_chosen(block)
+        state = self.start_state(block)
+        averaged = (self.ema, self.ema_heads[block]) if len(self.ema_heads) else None
+        trained = TrainedBlock(
+            block, self.net, self.heads[block], averaged, self.sampler(block, state), state,  # type: ignore[arg-type]
+            features=lambda images: self.features(images, block),
+            pooled=lambda images: pooled(self.teacher, block, self.place(images)),
+            target=self.bootstrap.target, renormalize=self.bootstrap.renormalize, num_classes=self.num_classes,
+        )  # fmt: skip
+        return rate_block(trained, batches, calibration, rating or PathRating(), seed, **options)
 
     @staticmethod
     def vectors(net: Supernet, head: nn.Module, block: int, choices: Sequence[Choice], x: Views) -> Tensor:
-        """What each path makes of its view, `[P, B, D]` in float32."""
-        # A view that several paths share enters once.
+        """Return the head's output for each path and its view, `[P, B, D]` in float32."""
+        # A view that several paths share runs through the stem once.
         entered = {id(view): net.enter(view) if block == 0 else view for view in x}
         outputs = [head(net.run_path(block, choice, entered[id(view)])) for choice, view in zip(choices, x)]
         return torch.stack([output.float() for output in outputs])
 
     def after_step(self, progress: float, epochs: int) -> None:
-        """Move the averages of what has learned (eq. 2)."""
-        momentum = ema_momentum(self.momentum, progress / epochs)
+        """Update the moving averages of the blocks that train now (eq. 2)."""
+        momentum = ema_momentum(self.bootstrap.momentum, progress / epochs)
         if 0 in self.training_blocks:
             update_ema(self.ema.stem, self.net.stem, momentum)
         for b in self.training_blocks:
@@ -238,9 +230,18 @@ class BossNAS(nn.Module):
             if len(self.ema_heads):
                 update_ema(self.ema_heads[b], self.heads[b], momentum)
 
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the state dict without the frozen teacher."""
+        return unshared_state(self, "teacher.")
+
+    def block_state(self, block: int) -> dict[str, Tensor]:
+        """Return the tensors trained with a block, and their averages; the stem belongs to the first block."""
+        parts = [f"net.blocks.{block}.", f"ema.blocks.{block}.", f"heads.{block}.", f"ema_heads.{block}."]
+        return with_prefixes(self.trained_state(), *parts, *["net.stem.", "ema.stem."] * (block == 0))
+
     def inputs(self, views: Views, rng: np.random.Generator) -> Iterator[tuple[int, object, Views]]:
-        """(block, boundary state, what it gets of each view) for the blocks that learn."""
-        if self.feed == "best":
+        """Yield (block, boundary state, the block's input for each view) for the blocks that train now."""
+        if self.bootstrap.feed == "best":
             yield self.block, self.start_state(self.block), [self.features(view, self.block) for view in views]
             return
         state: object = None
@@ -252,11 +253,11 @@ class BossNAS(nn.Module):
                 with torch.no_grad(), self.autocast():
                     entered = [self.ema.enter(view) if b == 0 else view for view in views]
                     views = [self.ema.run_path(b, choice, view) for view in entered]
-                state = end_state(self.net.space, b, choice)
+                state = self.net.space.end(b, choice)
 
     @torch.no_grad()
     def features(self, images: Tensor, block: int) -> Tensor:
-        """What a block gets: the images for the first, else the chosen paths' output in the averaged supernet."""
+        """Return a block's input: the images for the first, else the output of the chosen paths in the averaged supernet."""
         x = self.place(images)
         if block == 0:
             return x
@@ -272,7 +273,7 @@ class BossNAS(nn.Module):
 
     @torch.no_grad()
     def fix(self, choice: Choice, calibration: Batches) -> None:
-        """Choose the path of the next block that has none; its batch-norm statistics are re-estimated, and then stay."""
+        """Choose the path of the next block without one; its batch-norm statistics are re-estimated once, here."""
         block = len(self.chosen)
         modules = [*self.ema.path(block, choice)]
         if block == 0 and self.ema.stem is not None:
@@ -285,19 +286,15 @@ class BossNAS(nn.Module):
             part.training = mode
         self.chosen.append(choice)
 
-    def head(self, block: int) -> PathHead:
-        """A block's head in the online supernet."""
-        return self.heads[block]  # type: ignore[return-value]
-
     @property
     def device(self) -> torch.device:
-        """Where the method's weights are."""
+        """Device of the method's weights."""
         return next(self.heads.parameters()).device
 
     def place(self, images: Tensor) -> Tensor:
-        """Images on the method's device, channels last."""
+        """Move images to the method's device, channels last."""
         return place(self.heads, images)
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where `amp` asks for it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
+        """Return the context of the training's forward passes: bfloat16 with `amp`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.optimization.amp)

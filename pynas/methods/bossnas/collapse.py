@@ -1,4 +1,4 @@
-"""Collapse: a bootstrapped network that puts out the same vector for every image has the least loss and learned nothing."""
+"""Detection of collapse: a bootstrapped network that maps all images to one vector has the least loss and is useless."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pynas.errors import CollapseWarning
 def output_deviation(outputs: Tensor) -> float:
     """sqrt(D) times the standard deviation over a batch of L2-normalised outputs, the mean over paths and dimensions.
 
-    outputs: [P, B, D]. 1 where directions are spread evenly, 0 where all images give one (SimSiam, section 4.1).
+    outputs: [P, B, D]. 1 for evenly spread directions, 0 where all images have the same (SimSiam, section 4.1).
     """
     unit = functional.normalize(outputs.float(), dim=2)
     return float(unit.std(1, correction=0).mean()) * math.sqrt(outputs.shape[2])
@@ -32,7 +32,7 @@ class CollapseDetector:
         self._steps: dict[int, int] = {}
 
     def watch(self, outputs: Tensor, block: int) -> None:
-        """Look at one step's outputs [P, B, D]."""
+        """Count a step's outputs [P, B, D] of a block, and warn where it has collapsed."""
         deviation = output_deviation(outputs)
         self._steps[block] = self._steps.get(block, 0) + 1 if deviation < self.threshold else 0
         if self._steps[block] == self.patience:
@@ -45,7 +45,7 @@ class CollapseDetector:
 
 
 def warn_constant(scores: Iterable[float], block: int, tolerance: float = 1e-6) -> None:
-    """Warn where the ratings of a block are all the same, up to `tolerance` of their size: they cannot rank."""
+    """Warn where all scores of a block are equal, up to `tolerance` of their size: they cannot rank its paths."""
     values = np.array([score for score in scores if not math.isnan(score)])
     if len(values) > 1 and np.ptp(values) <= tolerance * np.abs(values).max():
         warnings.warn(

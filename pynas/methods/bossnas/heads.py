@@ -1,4 +1,4 @@
-"""Heads that turn what a block's paths put out into vectors of one length."""
+"""Heads that turn the output of any path of a block into a vector of one length."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pynas.errors import InputError
 
 
 class Fix(nn.Module):
-    """Features of every width that a block can end with, brought to one: 1x1 convolution and batch norm per width.
+    """Map features of every width that a block can end with to one width: 1x1 convolution and batch norm per width.
 
-    With one width alone, features pass unchanged. A width stands for a scale too where a space ties them (HyTra).
+    With one width alone, features pass unchanged. In HyTra a width also stands for a scale.
     """
 
     def __init__(self, widths: Iterable[int], width: int):
@@ -38,20 +38,20 @@ class Fix(nn.Module):
 
 
 class Pool(nn.Module):
-    """The mean over space: [B, C, H, W] -> [B, C]; vectors pass."""
+    """Mean over space: [B, C, H, W] -> [B, C]; vectors pass unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(2).mean(2) if x.ndim > 2 else x
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Linear, batch norm, ReLU, Linear: BYOL's projector and predictor."""
+    """BYOL's projector and predictor: linear, batch norm, ReLU, linear."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
                          nn.Linear(hidden, outputs))  # fmt: skip
 
 
 class PathHead(nn.Module):
-    """Fix, mean over space, `top`: [B, C, H, W] of any path of a block -> vectors [B, D]."""
+    """Head of a block: `fix` the width, mean over space, `top`; [B, C, H, W] of any path -> vectors [B, D]."""
 
     def __init__(self, widths: Iterable[int], width: int, **parts: nn.Module):
         super().__init__()
@@ -64,5 +64,5 @@ class PathHead(nn.Module):
         return self.top(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """What `top` gets, `[B, width]`."""
+        """Input of `top`, `[B, width]`."""
         return self.pool(self.fix(x))

@@ -1,4 +1,4 @@
-"""Training losses of BossNAS's paths: ensemble bootstrapping and the ablations of table 5, with the heads they need."""
+"""Training losses of BossNAS's paths, ensemble bootstrapping and the ablations of table 5, and the heads they need."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from pynas.methods.ema import frozen_copy
 from pynas.ops import ensemble_loss
 from pynas.teachers import Teacher
 
-BOOTSTRAPPED, SUPERVISED = ("ensemble", "naive"), ("classification", "distillation")
-TARGETS = (*BOOTSTRAPPED, *SUPERVISED)
+BOOTSTRAPPED = ("ensemble", "naive")
 
 
 def bootstrap_losses(online: Tensor, target: Tensor, kind: str, renormalize: bool) -> Tensor:
-    """The loss of each path `[P]`, online and target `[P, B, D]`.
+    """Loss of each path, `[P]`, of online and target vectors `[P, B, D]`.
 
-    "ensemble": the distance to the mean of all targets (eq. 3-4); "naive": to the path's own target.
+    kind: "ensemble": distance to the mean of all targets (eq. 3-4); "naive": distance to the path's own target.
     """
     if kind == "ensemble":
         return ensemble_loss(online, target, renormalize=renormalize)
@@ -31,8 +30,10 @@ def bootstrap_losses(online: Tensor, target: Tensor, kind: str, renormalize: boo
 def supervised_losses(
     outputs: Tensor, teacher: Teacher | None, block: int, images: Sequence[Tensor], labels: Tensor
 ) -> Tensor:
-    """Per path `[P]`: cross-entropy of the logits `[P, B, classes]`, or with a teacher the mean squared distance of
-    `[P, B, D]` to its pooled features after the block, for each path's own view."""
+    """Loss of each path, `[P]`, for its own view: cross-entropy of its logits `[P, B, classes]`.
+
+    With a teacher: mean squared distance of its outputs `[P, B, D]` to the teacher's pooled features after the block.
+    """
     if teacher is None:
         labels = labels.to(outputs.device)
         return torch.stack([functional.cross_entropy(logits, labels) for logits in outputs])
@@ -40,15 +41,16 @@ def supervised_losses(
 
 
 @torch.no_grad()
-def pooled(teacher: Teacher, block: int, images: Tensor) -> Tensor:
-    """The teacher's features after a block, the mean over space, [B, D]."""
+def pooled(teacher: Teacher | None, block: int, images: Tensor) -> Tensor:
+    """Mean over space of the teacher's features after a block, [B, D]."""
+    assert teacher is not None
     return Pool()(teacher(images)[block]).float()
 
 
 def check_target(
     target: str, classes: int | None, teacher: Teacher | None, image_shape: tuple[int, int, int], blocks: int
 ) -> list[int] | None:
-    """What each block's head puts out for a supervised target; None for the bootstrapped ones.
+    """Return the output size of each block's head for a supervised target; None for the bootstrapped ones.
 
     Raises:
         InputError: no number of classes, or a teacher without a tap per block.
@@ -70,10 +72,10 @@ def check_target(
 def build_heads(
     widths: Sequence[Sequence[int]], width: int | None, hidden: int, dim: int, outputs: Sequence[int] | None
 ) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """The blocks' heads in the online and in the averaged supernet (none for supervised targets).
+    """Return the blocks' heads in the online and in the averaged supernet (none for supervised targets).
 
-    Online: fix, mean over space, projector, predictor; averaged: the same without the predictor (BYOL). Supervised:
-    fix, mean over space, one linear map to `outputs`.
+    Online: fix, mean over space, projector, predictor. Averaged: without the predictor (BYOL). Supervised: fix, mean over
+    space, one linear map to `outputs`.
     """
     online, averaged = nn.ModuleList(), nn.ModuleList()
     for b, ends in enumerate(widths):

@@ -1,4 +1,4 @@
-"""An evolving population of a block's paths, for blocks that are too large to rate whole."""
+"""Evolution of a population of a block's paths, for blocks that are too large to rate every path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from pynas.errors import InputError
-from pynas.methods.sampling import start_fits, uniform_path
+from pynas.methods.sampling import uniform_path
 from pynas.spaces import Cell, Choice
 
 
@@ -19,10 +19,13 @@ def evolve(
     rng: np.random.Generator,
     start: object = None,
 ) -> dict[Choice, float]:
-    """Scores of the last population: rate one, keep the better half, breed the rest, again (BossNAS, section 3.3).
+    """Evolve a population of paths and return the scores of its last generation (BossNAS, section 3.3).
 
-    rate: scores of a population, whose centre is that population's own (eq. 5). start: the boundary state to continue
-    from. A child is crossed from two parents of one cell, layer by layer, or is a parent with one candidate changed.
+    Each generation keeps the better half and breeds the rest: a child is crossed from two parents of one cell, layer by
+    layer, or is a parent with one candidate changed.
+
+    rate: called with a population, returns its scores by the distance to its own centre (eq. 5). start: boundary state to
+    continue from.
 
     Raises:
         InputError: a population of fewer than two paths or of more than there are, or no generation.
@@ -34,7 +37,7 @@ def evolve(
         raise InputError(f"[population] expected at least one generation, got {generations}")
     if size > breeder.size:
         raise InputError(f"[population] expected at most the block's {breeder.size} paths, got {size}; "
-                         "without a population all of them are rated")  # fmt: skip
+                         "use population=None to rate all of them")  # fmt: skip
     population: list[Choice] = []
     scores: dict[Choice, float] = {}
     for _ in range(generations):
@@ -43,7 +46,7 @@ def evolve(
         while len(population) < size:
             child = breeder.child(parents, rng) if parents else breeder.draw(rng)
             if child in population or not breeder.allows(child):
-                child = breeder.draw(rng)  # keeps the population diverse, and ends
+                child = breeder.draw(rng)  # a random path keeps the population diverse, and the loop ends
             if child not in population:
                 population.append(child)
         scores = dict(rate(population))
@@ -54,7 +57,7 @@ class Breeder:
     """Draws and changes paths of the cells that can continue from a boundary state."""
 
     def __init__(self, cells: Sequence[Cell], start: object = None) -> None:
-        self._cells = {c: cell for c, cell in enumerate(cells) if start_fits(cell, start)}
+        self._cells = {c: cell for c, cell in enumerate(cells) if cell.follows(start)}
         self._listed = {c: list(cell.paths()) for c, cell in self._cells.items() if cell.allowed is not None}
 
     @property
@@ -63,11 +66,11 @@ class Breeder:
         return sum(cell.size for cell in self._cells.values())
 
     def allows(self, choice: Choice) -> bool:
-        """Whether it is one of the paths."""
+        """Whether the space's rules allow the choice."""
         return self._cells[choice.cell].allows(choice.path)
 
     def draw(self, rng: np.random.Generator) -> Choice:
-        """A path, uniformly."""
+        """Draw a path uniformly."""
         sizes = np.array([cell.size for cell in self._cells.values()], dtype=np.float64)
         c = list(self._cells)[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
         if c in self._listed:
@@ -75,7 +78,7 @@ class Breeder:
         return Choice(c, uniform_path(self._cells[c].counts, rng))
 
     def child(self, parents: Sequence[Choice], rng: np.random.Generator) -> Choice:
-        """A child of these, allowed or not."""
+        """Return a child of the parents, which the space's rules may forbid."""
         one = parents[int(rng.integers(len(parents)))]
         mates = [parent for parent in parents if parent.cell == one.cell and parent != one]
         if mates and rng.random() < 0.5:

@@ -1,164 +1,167 @@
-"""How BossNAS scores the paths of a block: the distance to the population's centre, or with labels (table 5)."""
+"""Rating of a BossNAS block: the distance of each path to the population's centre, or a loss with labels (table 5)."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pynas.checked import AtLeastOne, Positive, checked
 from pynas.errors import InputError
-from pynas.methods.bossnas.block_paths import block_choices, block_tree, split_scores
+from pynas.methods.blocks import Batches, BlockBatches, Pair
+from pynas.methods.bossnas.block_tree import Layers, block_tree, split_scores
 from pynas.methods.bossnas.collapse import warn_constant
-from pynas.methods.bossnas.losses import pooled
+from pynas.methods.bossnas.heads import PathHead
 from pynas.methods.bossnas.population import evolve
 from pynas.methods.ema import frozen_copy
+from pynas.methods.sampling import BlockSampler
 from pynas.methods.views import first_view
 from pynas.rating import ScoreTable, rate, rate_population
 from pynas.spaces import Choice
-
-if TYPE_CHECKING:
-    from pynas.methods.bossnas.bossnas import BossNAS
-
-Batches = Iterable[tuple[Any, Tensor]]
-RATINGS = ("centre", "classification", "distillation", "linear")
+from pynas.supernets import Supernet
 
 
-@dataclass(frozen=True)
+@checked("bossnas")
+@dataclass(frozen=True, kw_only=True)
 class PathRating:
     """Settings of a rating.
 
-    kind: "centre": |S(p; x1) - mean over all paths of S(q; x2)|^2 and the same with the views exchanged (eq. 5-6), the
-    mean taken from the averaged supernet as in the released code (`centre_of="online"`: eq. 5 to the letter);
-    "classification" and "distillation": the training loss of those targets; "linear": cross-entropy of a linear
-    classifier that all paths share, trained on their frozen features; None: by the method's target.
+    kind: "centre": |S(p; x1) - mean over all paths of S(q; x2)|^2, plus this with the views exchanged (eq. 5-6), the mean
+        taken from the averaged supernet as in the released code (`centre_of="online"`: eq. 5 to the letter).
+        "classification" and "distillation": the training loss of those targets. "linear": cross-entropy of a linear
+        classifier that all paths share, trained on their frozen features. None: by the method's target.
     norm: "recalibrate" (statistics per path, from the calibration batches) or "batch".
-    population, generations: rate an evolving population of so many paths instead of all; the last one is scored.
+    population, generations: rate an evolving population of this size instead of all paths; the last one is scored.
     probe_epochs, probe_rate: training of the linear classifier (Adam).
     """
 
-    kind: str | None = None
-    norm: str = "recalibrate"
-    centre_of: str = "average"
-    population: int | None = None
-    generations: int = 8
-    probe_epochs: int = 5
-    probe_rate: float = 0.01
+    kind: Literal["centre", "classification", "distillation", "linear"] | None = None
+    norm: Literal["recalibrate", "batch", "running"] = "recalibrate"
+    centre_of: Literal["average", "online"] = "average"
+    population: Annotated[int, Ge(2)] | None = None
+    generations: AtLeastOne = 8
+    probe_epochs: AtLeastOne = 5
+    probe_rate: Positive = 0.01
 
-    def __post_init__(self) -> None:
-        if self.kind not in (None, *RATINGS):
-            raise InputError(f"[bossnas] expected a rating of {', '.join(RATINGS)}, got {self.kind!r}")
-        if self.centre_of not in ("average", "online"):
-            raise InputError(f"[bossnas] expected centre_of to be average or online, got {self.centre_of!r}")
-        if self.population is not None and self.population < 2:
-            raise InputError("[population] expected at least two paths, since one alone is its own centre, "
-                             f"got {self.population}")  # fmt: skip
+
+@dataclass(frozen=True)
+class TrainedBlock:
+    """A trained block, as a rating reads it.
+
+    number: of the block, counted from 0. head: its head in the online supernet `net`.
+    averaged: the averaged supernet and the block's head there; None for supervised targets.
+    sampler: draws paths for the linear classifier. state: boundary state that the block continues from.
+    features: called with images, returns the block's input. pooled: called with images, returns the teacher's features.
+    """
+
+    number: int
+    net: Supernet
+    head: PathHead
+    averaged: tuple[Supernet, nn.Module] | None
+    sampler: BlockSampler
+    state: object
+    features: Callable[[Tensor], Tensor]
+    pooled: Callable[[Tensor], Tensor]
+    target: str
+    renormalize: bool
+    num_classes: int | None
 
 
 def rate_block(
-    method: BossNAS,
-    batches: Batches,
-    block: int,
-    calibration: Batches,
-    settings: PathRating,
-    seed: int = 0,
-    **options: Any,
+    block: TrainedBlock, batches: Batches, calibration: Batches, settings: PathRating, seed: int = 0, **options: Any
 ) -> list[ScoreTable]:
-    """Score every path of a block that can follow the chosen ones (or an evolving population of them): a table per cell.
+    """Score every path of a block that can follow the chosen ones, or an evolving population of them: a table per cell.
 
-    batches: (two fixed views, labels), the same each time. calibration: training batches, for statistics and the probe.
-    seed: of the population and the probe. options: for `pynas.rating.rate_population` or `pynas.rate`.
+    batches: (two fixed views, labels), the same batches each time. calibration: training batches, for batch-norm statistics
+    and the linear classifier. seed: of the population and the classifier. options: for `pynas.rating.rate_population` or
+    `pynas.rate`.
     """
-    kind = settings.kind or (method.target if not len(method.ema_heads) else "centre")
-    _check_kind(method, kind)
-    tail = _probe(method, block, calibration, settings, seed) if kind == "linear" else None
-    still = [method.features(first_view(images), block) for images, _ in calibration]
+    kind = settings.kind or (block.target if block.averaged is None else "centre")
+    _check_kind(block, kind)
+    head = _probe(block, calibration, settings, seed) if kind == "linear" else block.head
+    inputs = block_batches(block, batches, kind)
+    calibrating = [block.features(first_view(images)) for images, _ in calibration]
 
     def score(choices: Sequence[Choice]) -> dict[Choice, float]:
-        tree = block_tree(method.net, block, choices)
-        common = {"norm": settings.norm, "calibration": still, "paths": tree.paths.values(), **options}
+        tree = block_tree(block.net, block.number, choices)
+        common = {"norm": settings.norm, "calibration": calibrating, "paths": tree.paths.values(), **options}
         if kind == "centre":
-            return tree.scores(_to_centre(method, batches, block, choices, tree.layers, settings.centre_of, common))
-        loss = "mse" if kind == "distillation" else "cross_entropy"
-        inputs, head = BlockInputs(method, batches, block, kind), tail or method.heads[block]
-        return tree.scores(rate(tree.layers, inputs, loss, tail=head, tail_norm=settings.norm, **common))
+            table = _to_centre(block, inputs, choices, tree.layers, settings.centre_of, common)
+        else:
+            loss = "mse" if kind == "distillation" else "cross_entropy"
+            table = rate(tree.layers, inputs, loss, tail=head, tail_norm=settings.norm, **common)
+        return tree.scores(table)
 
-    cells, state = method.net.space.blocks[block], method.start_state(block)
+    space = block.net.space
+    cells = space.blocks[block.number]
     if settings.population is None:
-        scores = score(block_choices(cells, state))
+        following = space.cells_after(block.number, block.state).items()
+        scores = score([Choice(c, path) for c, cell in following for path in cell.paths()])
     else:
-        rng = np.random.default_rng([seed, block])
-        scores = evolve(score, cells, settings.population, settings.generations, rng, state)
-    warn_constant(scores.values(), block)
+        rng = np.random.default_rng([seed, block.number])
+        scores = evolve(score, cells, settings.population, settings.generations, rng, block.state)
+    warn_constant(scores.values(), block.number)
     return split_scores(cells, scores, rating=kind, norm=settings.norm, population=settings.population)
 
 
-def _to_centre(method, batches, block, choices, layers, centre_of, common) -> ScoreTable:
-    targets = {}
-    if centre_of == "average":
-        averaged = block_tree(method.ema, block, choices)
-        targets = {"target_layers": averaged.layers, "target_tail": method.ema_heads[block]}
-    inputs = BlockInputs(method, batches, block, "centre")
-    return rate_population(
-        layers, inputs, tail=method.heads[block], renormalize=method.renormalize, **targets, **common
-    )
+def _to_centre(
+    block: TrainedBlock, inputs: BlockBatches, choices: Sequence[Choice], layers: Layers, centre_of: str, options: Any
+) -> ScoreTable:
+    targets: dict[str, Any] = {}
+    if centre_of == "average" and block.averaged is not None:
+        ema, head = block.averaged
+        targets = {"target_layers": block_tree(ema, block.number, choices).layers, "target_tail": head}
+    return rate_population(layers, inputs, tail=block.head, renormalize=block.renormalize, **targets, **options)
 
 
-class BlockInputs:
-    """What a block gets of each batch, with its target: the other view, the labels, or the teacher's pooled features."""
+def block_batches(block: TrainedBlock, batches: Batches, kind: str) -> BlockBatches:
+    """Return a block's input and target for every batch: the other view, the labels, or the teacher's pooled features."""
 
-    def __init__(self, method: BossNAS, batches: Batches, block: int, kind: str):
-        self.method, self.batches, self.block, self.kind = method, batches, block, kind
+    def pair(images: Any, labels: Tensor) -> Pair:
+        x = block.features(first_view(images))
+        if kind == "distillation":
+            return x, block.pooled(first_view(images))
+        if kind != "centre":
+            return x, labels
+        if not isinstance(images, (list, tuple)) or len(images) != 2:
+            got = f"{len(images)} views" if isinstance(images, (list, tuple)) else "single images"
+            raise InputError(f"[bossnas] expected two views to rate paths by, got {got}; use a loader with views=2")
+        return x, block.features(images[1])
 
-    def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        method = self.method
-        for images, labels in self.batches:
-            x = method.features(first_view(images), self.block)
-            if self.kind == "centre":
-                if not isinstance(images, (list, tuple)) or len(images) != 2:
-                    got = f"{len(images)} views" if isinstance(images, (list, tuple)) else "single images"
-                    raise InputError(
-                        f"[bossnas] expected two views to rate paths by, got {got}; use a loader with views=2"
-                    )
-                yield x, method.features(images[1], self.block)
-            elif self.kind == "distillation":
-                assert method.teacher is not None
-                yield x, pooled(method.teacher, self.block, method.place(first_view(images)))
-            else:
-                yield x, labels
+    return BlockBatches(batches, pair)
 
 
-def _check_kind(method: BossNAS, kind: str) -> None:
-    """Whether the method has what a kind of rating needs."""
-    if kind == "centre" and not len(method.ema_heads):
-        raise InputError(f"[bossnas] expected a bootstrapped target for rating by the centre, got {method.target!r}")
-    if kind in ("classification", "distillation") and kind != method.target:
-        raise InputError(f"[bossnas] expected target={kind!r} for rating by it, got {method.target!r}")
+def _check_kind(block: TrainedBlock, kind: str) -> None:
+    """Raise InputError where the method's target does not allow a kind of rating."""
+    if kind == "centre" and block.averaged is None:
+        raise InputError(f"[bossnas] expected a bootstrapped target for rating by the centre, got {block.target!r}; "
+                         "use kind=None")  # fmt: skip
+    if kind in ("classification", "distillation") and kind != block.target:
+        raise InputError(f"[bossnas] expected target={kind!r} for rating by it, got {block.target!r}; use kind=None")
 
 
-def _probe(method: BossNAS, block: int, batches: Batches, settings: PathRating, seed: int) -> nn.Module:
-    """Fix, mean over space, and a linear classifier trained on the frozen features of random paths."""
-    net, head = frozen_copy(method.net).train(), frozen_copy(method.head(block)).train()
-    if method.num_classes is None:
+def _probe(block: TrainedBlock, batches: Batches, settings: PathRating, seed: int) -> nn.Module:
+    """Train a linear classifier on the frozen features of random paths; returns it after the head's width and pooling."""
+    net, head = frozen_copy(block.net).train(), frozen_copy(block.head).train()
+    if block.num_classes is None:
         raise InputError("[bossnas] expected num_classes for rating by linear evaluation, got none")
-    rng, sample = np.random.default_rng([seed, block]), method.sampler(block, method.start_state(block))
-    linear = nn.Linear(head.width, method.num_classes).to(method.device)
+    rng, device = np.random.default_rng([seed, block.number]), next(head.parameters()).device
+    linear = nn.Linear(head.width, block.num_classes).to(device)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     optimizer = torch.optim.Adam(linear.parameters(), settings.probe_rate)
     for _, (images, labels) in itertools.product(range(settings.probe_epochs), list(batches)):
-        x = method.features(first_view(images), block)
-        for choice in sample(rng):
+        x = block.features(first_view(images))
+        for choice in block.sampler(rng):
             with torch.no_grad():
-                features = head.features(net.run_path(block, choice, net.enter(x) if block == 0 else x))
+                features = head.features(net.run_path(block.number, choice, net.enter(x) if block.number == 0 else x))
             optimizer.zero_grad()
             functional.cross_entropy(linear(features.float()), labels.to(features.device)).backward()
             optimizer.step()

@@ -9,10 +9,10 @@ import numpy as np
 from scipy import optimize, stats
 
 from pynas.errors import InputError
-from pynas.rating import ScoreTable
+from pynas.rating import Scores
 from pynas.spaces import Architecture
 
-# Pull towards equal weights of the blocks, per pair of networks.
+# Strength of the pull towards equal weights of the blocks.
 _PULL = 0.05
 
 
@@ -20,9 +20,9 @@ _PULL = 0.05
 class BlockWeights:
     """Weights of 0 or more with the mean 1, for `search.best(..., weights=...)`.
 
-    tau: Kendall's tau of the weighted scores with the accuracies that the weights were fitted to; uniform_tau: of the plain
-    sum. left_out_tau: each network's pairs with the others, ordered by weights that were fitted without it; what to
-    expect of another network. Positive: better scores go with higher accuracies.
+    tau: Kendall's tau of the weighted scores and the accuracies that the weights were fitted to. uniform_tau: of the plain
+    sum of the scores. left_out_tau: of each network's pairs with the others, ordered by weights fitted without it; this
+    estimates the tau for another network. All are positive where better scores go with higher accuracies.
     """
 
     weights: tuple[float, ...]
@@ -32,7 +32,7 @@ class BlockWeights:
 
 
 def fit_block_weights(
-    tables: Sequence[Sequence[ScoreTable]],
+    scores: Scores,
     architectures: Sequence[Architecture],
     accuracies: Sequence[float],
 ) -> BlockWeights:
@@ -42,41 +42,40 @@ def fit_block_weights(
     with z_k the scores of block k over their standard deviation s_k, then lambda_k = w_k / s_k, scaled to the mean 1.
     Convex, so the result does not depend on where it starts. A block whose scores are all equal gets the weight 0.
 
-    tables: by `[b][cell]`, the scores. architectures: at least 4, with the top-1 accuracy of each after training.
+    architectures: at least 4, with the top-1 accuracy of each after training.
 
     Raises:
         InputError: fewer than 4 networks, accuracies that are all equal, or a path without a score.
     """
-    scores, accuracy = block_scores(tables, architectures), np.asarray(accuracies, dtype=np.float64)
-    if len(scores) < 4 or accuracy.shape != (len(scores),) or not np.isfinite(accuracy).all():
+    by_block, accuracy = block_scores(scores, architectures), np.asarray(accuracies, dtype=np.float64)
+    if len(by_block) < 4 or accuracy.shape != (len(by_block),) or not np.isfinite(accuracy).all():
         raise InputError(
-            f"[weights] expected at least 4 networks with an accuracy each, got {len(scores)} and {len(accuracy)}"
+            f"[weights] expected at least 4 networks with an accuracy each, got {len(by_block)} and {len(accuracy)}"
         )
     if len(np.unique(accuracy)) < 2:
         raise InputError(f"[weights] expected accuracies that differ, got {accuracy[0]} for each")
-    weights = _fit(scores, accuracy)
+    weights = _fit(by_block, accuracy)
     return BlockWeights(
         tuple(weights.tolist()),
-        _tau(scores @ weights, accuracy),
-        _left_out_tau(scores, accuracy),
-        _tau(scores.sum(1), accuracy),
+        _tau(by_block @ weights, accuracy),
+        _left_out_tau(by_block, accuracy),
+        _tau(by_block.sum(1), accuracy),
     )
 
 
-def block_scores(tables: Sequence[Sequence[ScoreTable]], architectures: Sequence[Architecture]) -> np.ndarray:
-    """The score of every block of every architecture, `[N, blocks]`.
+def block_scores(scores: Scores, architectures: Sequence[Architecture]) -> np.ndarray:
+    """Score of every block of every architecture, `[N, blocks]`.
 
     Raises:
-        InputError: a path that has none.
+        InputError: a path without a score.
     """
-    rows = [[tables[b][choice.cell][choice.path] for b, choice in enumerate(each)] for each in architectures]
-    scores = np.array(rows, dtype=np.float64).reshape(len(rows), len(tables))
-    missing = np.argwhere(~np.isfinite(scores))
+    by_block = scores.by_block(architectures)
+    missing = np.argwhere(~np.isfinite(by_block))
     if len(missing):
         row, block = missing[0]
-        raise InputError(f"[weights] expected a score of every path, got {scores[row, block]} for block {block + 1} of "
-                         f"{str(architectures[row])!r}")  # fmt: skip
-    return scores
+        raise InputError(f"[weights] expected a score of every path, got {by_block[row, block]} for block {block + 1} of "
+                         f"{str(architectures[row])!r}; rate all paths")  # fmt: skip
+    return by_block
 
 
 def _fit(scores: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
@@ -95,14 +94,14 @@ def _fit(scores: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
         return float(value), slope
 
     start = np.ones(scaled.shape[1])
-    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start)).x
+    fitted = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start)).x
     weights = np.zeros(scores.shape[1])
-    weights[useful] = found / spread[useful]
+    weights[useful] = fitted / spread[useful]
     return weights / weights.mean() if weights.any() else np.ones(len(weights))
 
 
 def _left_out_tau(scores: np.ndarray, accuracy: np.ndarray) -> float:
-    """Mean over the networks of agreeing minus disagreeing pairs, over the pairs whose accuracies differ."""
+    """Agreeing minus disagreeing pairs, as a share of the pairs whose accuracies differ, over all networks left out."""
     agreement = pairs = 0.0
     for i in range(len(scores)):
         rest = np.arange(len(scores)) != i
@@ -115,5 +114,5 @@ def _left_out_tau(scores: np.ndarray, accuracy: np.ndarray) -> float:
 
 
 def _tau(scores: np.ndarray, accuracy: np.ndarray) -> float:
-    """NaN where the scores are all equal."""
+    """Kendall's tau; NaN where the scores are all equal."""
     return float(stats.kendalltau(-scores, accuracy).statistic) if len(np.unique(scores)) > 1 else float("nan")

@@ -3,60 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pynas.checked import AtLeastOne, Positive, checked
 from pynas.errors import InputError
-from pynas.methods.checks import check_one_of
-from pynas.methods.dna.block_batches import Batches, BlockBatches, check_taps
+from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
 from pynas.methods.dna.feature_cache import FeatureCache
-from pynas.methods.dna.functional import Tail, is_functional
-from pynas.methods.dna.progressive import STRATEGIES, Progressive
-from pynas.methods.dna.projection import Projection
+from pynas.methods.dna.functional import Tail, functional_target, is_functional
+from pynas.methods.dna.projection import Projection, check_taps, fit_projections
 from pynas.methods.sampling import uniform_path
 from pynas.methods.views import place
-from pynas.rating import ScoreTable, rate
-from pynas.spaces import Architecture, Choice
-from pynas.supernets import Supernet
+from pynas.rating import Scores, ScoreTable
+from pynas.spaces import Choice
+from pynas.supernets import Supernet, evaluating
 from pynas.teachers import Teacher, as_teacher
+from pynas.train.method import Method, unshared_state, with_prefixes
 
-AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+AMP = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+Loss = str | Callable[..., Tensor]
 
 
-class DNA(nn.Module):
+class DNA(nn.Module, Method):
     """Each block of the supernet learns to turn the teacher's features before it into the teacher's features after it.
 
     Training loss of a path of block k: mean (Y_k - U_k(Y_{k-1}))^2 over the K neurons of Y_k (eq. 6). The first block
-    gets the images through the stem, which learns with it. All blocks train in every step from one teacher pass, every
-    cell of a block with a path of its own, drawn uniformly. The head learns at the same time to classify the teacher's
-    last features (`head_loss`), so that the exported network works without retraining.
+    gets the images through the stem, which is trained with it. All blocks train in every step on one teacher pass: every
+    cell of a block runs one path, drawn uniformly. The head is trained at the same time to classify the teacher's last
+    features (`head_loss`), so that the exported network works without retraining.
 
     Where the teacher's width differs from the block's, the teacher's features first go through a fixed 1x1 convolution
-    (`Projection`): its principal components, fitted on the first `projection_batches` training batches.
+    (`Projection`): their principal components, fitted on the first `projection_batches` training batches.
 
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`, one name per block.
-    learning_rates: Adam's starting rates for the first block and for the others (section 4.3); decay: factor every
-        `decay_every` epochs. optimizer: "adam", or "adamw", which the paper trains ViTs by, with decay_every=3.
-    loss_weights: what block k's training loss is multiplied by (lambda_k); 1 each by default.
-    teacher_norm: "running" (the teacher's own statistics) or "batch" (as the released code does); default: as it is.
-    amp: "bfloat16" or "float16" (with loss scaling) for the training's forward passes; None is float32.
-    strategy: "concurrent" (eq. 6), or one block after the other on what the student's own blocks before it put out
-        (eq. 5; table 10): "progressive-a" or "progressive-b", see `Progressive`, with `keep` (its m) and
-        `rating_batches`, the batches that a block is rated on before the next one begins.
-    cache: folder for the teacher's features of fixed images (`FeatureCache`), at most `cache_bytes`: those that are
-        rated on, and with `cache_training` those that are trained on, which must then be the same in every epoch.
+    learning_rates: starting rates of the first block and of the others (section 4.3). The rates are multiplied by `decay`
+        every `decay_every` epochs. optimizer: "adam", or "adamw", which the paper trains ViTs by, with decay_every=3.
+    loss_weights: factors lambda_k of the blocks' training losses; 1 each by default.
+    teacher_norm: batch norm of the teacher: "running" (its stored statistics) or "batch" (each batch's, as in the released
+        code); None keeps the teacher's setting.
+    amp: "bfloat16" or "float16" (with loss scaling) for the forward passes of the training; None is float32.
+    cache: folder for the teacher's features of the images that are rated on (`FeatureCache`), at most `cache_bytes`.
+        cache_training: also cache the training images, which must then be the same in every epoch.
 
     Raises:
-        InputError: taps that do not match the blocks in number or size, an unknown option.
+        InputError: taps that do not match the blocks in number or size, an option out of its range.
     """
 
+    trained_blocks: Collection[int]  # type: ignore[assignment]
+
+    @checked("dna")
     def __init__(
         self,
         net: Supernet,
@@ -64,19 +67,16 @@ class DNA(nn.Module):
         *,
         taps: Sequence[str] | None = None,
         image_shape: tuple[int, int, int] | None = None,
-        learning_rates: tuple[float, float] = (0.002, 0.005),
-        decay: float = 0.9,
-        decay_every: int = 1,
-        optimizer: str = "adam",
-        projection_batches: int = 4,
+        learning_rates: tuple[Positive, Positive] = (0.002, 0.005),
+        decay: Positive = 0.9,
+        decay_every: AtLeastOne = 1,
+        optimizer: Literal["adam", "adamw"] = "adam",
+        projection_batches: AtLeastOne = 4,
         loss_weights: Sequence[float] | None = None,
-        teacher_norm: str | None = None,
-        amp: str | None = None,
-        strategy: str = "concurrent",
-        keep: int = 5,
-        rating_batches: Batches | None = None,
+        teacher_norm: Literal["running", "batch"] | None = None,
+        amp: Literal["bfloat16", "float16"] | None = None,
         cache: str | Path | None = None,
-        cache_bytes: int = 4 * 2**30,
+        cache_bytes: AtLeastOne = 4 * 2**30,
         cache_training: bool = False,
     ):
         super().__init__()
@@ -86,28 +86,19 @@ class DNA(nn.Module):
             self.teacher = Teacher(self.teacher.module, self.teacher.taps, teacher_norm, self.teacher.metadata)
         side = net.space.image_size
         self.image_shape = image_shape or (3, side, side)
-        if decay_every < 1:
-            raise InputError(f"[dna] expected decay_every of at least 1 epoch, got {decay_every}")
         self.learning_rates, self.decay, self.decay_every = learning_rates, decay, decay_every
         self.projection_batches = projection_batches
         self.loss_weights = check_weights(loss_weights, len(net.space))
-        check_one_of("dna", "amp", amp, (None, *AMP))
-        check_one_of("dna", "strategy", strategy, ("concurrent", *STRATEGIES))
-        check_one_of("dna", "optimizer", optimizer, tuple(OPTIMIZERS))
-        self.amp, self.optimizer_type = None if amp is None else AMP[amp], OPTIMIZERS[optimizer]
-        self.scaler: torch.amp.GradScaler | None = None
+        self.amp, self.optimizer_type = AMP[amp], OPTIMIZERS[optimizer]
         shapes = check_taps(self.teacher, net, self.image_shape)
-        self.projections = nn.ModuleList(Projection(have[0], want[0]) for have, want in shapes)
-        self.progressive = None if strategy == "concurrent" else Progressive(net.space, strategy, keep)
-        self.rating_batches = rating_batches
+        self.projections = nn.ModuleList(Projection(theirs[0], ours[0]) for theirs, ours in shapes)
         self.cache = None if cache is None else FeatureCache(cache, self.teacher, cache_bytes)
         self.cache_training = cache_training
-        self.blocks_apart = self.progressive is None
-        self.trained_blocks: Collection[int] = range(len(net.space))
+        self.trained_blocks = range(len(net.space))
 
     @torch.no_grad()
     def targets(self, images: Tensor, training: bool = False) -> tuple[list[Tensor], Tensor | None]:
-        """The teacher's features after each block, in the blocks' widths, and its logits (None without a head)."""
+        """Return the teacher's features after each block, in the blocks' widths, and its logits (None without a head)."""
         if self.cache is not None and (self.cache_training or not training):
             features, logits = self.cache(images)
         else:
@@ -115,21 +106,12 @@ class DNA(nn.Module):
                 features, logits = self.teacher.features_and_logits(images)
         return [projection(feature) for projection, feature in zip(self.projections, features)], logits
 
-    @torch.no_grad()
     def prepare(self, batches: Batches) -> None:
         """Fit the projections on the first training batches."""
-        features = []
-        for number, (images, _) in enumerate(batches):
-            if number == self.projection_batches:
-                break
-            features.append(self.teacher(self.place(images)))
-        if not features:
-            raise InputError("[dna] expected training batches, got an empty loader")
-        for projection, block in zip(self.projections, zip(*features)):
-            projection.fit(block)  # type: ignore[operator]
+        fit_projections(self.projections, batches, self.projection_batches, lambda x: self.teacher(self.place(x)))
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam with the paper's starting rates per block (section 4.3); the head trains at the rate of the last blocks."""
+        """Return Adam with the paper's starting rates per block (section 4.3); the head has the rate of the last blocks."""
         first, rest = self.learning_rates
         outer = list(self.net.stem.parameters()) if self.net.stem is not None else []
         groups: list[dict[str, Any]] = [{"params": outer + list(self.net.blocks[0].parameters()), "lr": first}]
@@ -141,36 +123,23 @@ class DNA(nn.Module):
         return self.optimizer_type([group for group in groups if group["params"]])
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """Rates shrink by `decay` after every `decay_every` epochs (of a block's own training, where these come in turn)."""
-        if self.progressive is not None:
-            progress -= self.progressive.stage_at(progress, epochs) * epochs / len(self.net.space)
+        """Return `decay` to the power of the number of `decay_every` epochs that have passed."""
         return self.decay ** (int(progress + 1e-9) // self.decay_every)
 
-    def before_step(self, progress: float, epochs: int, optimizer: torch.optim.Optimizer) -> None:
-        """Where blocks train in turn: rate the block that is done, and begin the next one."""
-        if self.progressive is not None:
-            self.progressive.advance(self, self.progressive.stage_at(progress, epochs), optimizer)
-
     def training_step(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
-        """One step of all blocks; backward runs block by block, so that one block's graph is alive at a time."""
+        """Train all blocks on one batch; backward runs block by block, which keeps one block's graph at a time."""
         images = self.place(images)
         features, logits = self.targets(images, training=True)
-        if self.progressive is not None:
-            losses = self.progressive.training_step(self, images, features, rng)
-        else:
-            losses = {}
-            for b in range(len(self.net.space.blocks)):
-                losses[f"block_{b + 1}"] = self.train_block(b, images if b == 0 else features[b - 1], features[b], rng)
-        if self.net.head is not None:
-            losses["head"] = torch.zeros(())
-            if len(self.net.space) - 1 in self.trained_blocks:
-                losses["head"] = self.train_head(self.net.head, features[-1], logits, labels)
-        return losses
+        losses = {}
+        for b in range(len(self.net.space.blocks)):
+            losses[f"block_{b + 1}"] = self.train_block(b, images if b == 0 else features[b - 1], features[b], rng)
+        return losses | self.train_head(features[-1], logits, labels)
 
     def train_block(self, block: int, x: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
-        """Equation 6 for a random path of every cell of a block; x: the images for the first block. Mean over cells.
+        """Train a random path of every cell of a block by equation 6; returns the mean loss of the cells.
 
-        0 for a block that another process trains; its paths are drawn all the same, so that `rng` goes on alike.
+        x: the block's input, of the first block the images. For a block that another process trains the loss is 0; its
+        paths are drawn all the same, so that `rng` stays in step.
         """
         cells = self.net.space.blocks[block]
         choices = [Choice(c, uniform_path(cell.counts, rng)) for c, cell in enumerate(cells)]
@@ -185,96 +154,95 @@ class DNA(nn.Module):
         self.backward(loss * self.loss_weights[block])
         return loss.detach() / len(cells)
 
-    def train_head(self, head: nn.Module, features: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
-        """`head_loss` of the head on the teacher's last features."""
+    def train_head(self, features: Tensor, logits: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
+        """Train the head on the teacher's last features by `head_loss`; a net without a head has no loss."""
+        if self.net.head is None:
+            return {}
+        if len(self.net.space) - 1 not in self.trained_blocks:
+            return {"head": torch.zeros(())}
         with self.autocast():
-            loss = head_loss(head(features).float(), None if logits is None else logits.float(), labels)
+            loss = head_loss(self.net.head(features).float(), None if logits is None else logits.float(), labels)
         self.backward(loss)
-        return loss.detach()
+        return {"head": loss.detach()}
 
-    def block_parts(self, block: int) -> list[nn.Module]:
-        """What learns with a block: the stem with the first one, the head with the last one."""
-        parts = [self.net.blocks[block]]
-        if block == 0 and self.net.stem is not None:
-            parts.append(self.net.stem)
-        if block == len(self.net.space) - 1 and self.net.head is not None:
-            parts.append(self.net.head)
-        return parts
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the state dict without the frozen teacher."""
+        return unshared_state(self, "teacher.")
+
+    def block_state(self, block: int) -> dict[str, Tensor]:
+        """Return the tensors trained with a block; the stem belongs to the first block, the head to the last."""
+        parts = [f"net.blocks.{block}."]
+        parts += ["net.stem."] * (block == 0) + ["net.head."] * (block == len(self.net.space) - 1)
+        return with_prefixes(self.trained_state(), *parts)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Forward passes of the training in the `amp` type."""
+        """Return the context in which forward passes run in the `amp` type."""
         return torch.autocast(self.device.type, self.amp) if self.amp is not None else contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients up; in float16, scaled so that small ones do not vanish."""
+        """Add the loss's gradients; in float16 the loss is scaled, so that small gradients do not vanish."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
-    def rate(
-        self,
-        batches: Batches,
-        *,
-        loss: str | Callable[..., Tensor] = "relative_l1",
-        norm: str = "batch",
-        **options: Any,
-    ) -> list[list[ScoreTable]]:
-        """Rate every path of every cell of every block: `tables[b][cell]`; the default is eq. 7 with batch statistics.
-
-        loss: of a block's output and the teacher's features ("relative_l1", "mse", "cosine", a callable), or functional:
-            "kl", "cross_entropy" or "error" of what comes out when the path's output runs on through the rest of the
-            teacher (`Tail`).
-        batches: yields (images, labels), the same ones each time it is iterated. options: for `pynas.rate`.
-        """
-        return [self.rate_block(batches, b, loss=loss, norm=norm, **options) for b in range(len(self.net.space.blocks))]
+    def rate(self, batches: Batches, **options: Any) -> Scores:
+        """Rate every path of every block; the default is eq. 7 with batch statistics. options: as of `rate_block`."""
+        return Scores(self.net.space, [self.rate_block(batches, b, **options) for b in range(len(self.net.space))])
 
     def rate_block(
         self,
         batches: Batches,
         block: int,
         *,
-        loss: str | Callable[..., Tensor] = "relative_l1",
+        loss: Loss = "relative_l1",
         norm: str = "batch",
+        prefix: Sequence[Choice] = (),
         resume: str | Path | None = None,
         **options: Any,
     ) -> list[ScoreTable]:
-        """Rate every path of every cell of one block, as `rate` does.
+        """Rate every path of a block; returns a table per cell.
 
-        Where blocks were trained in turn, a block gets what the best kept path of the blocks before it puts out.
-
+        batches: yields (images, labels), the same batches each time it is iterated.
+        loss: of a block's output and the teacher's features ("relative_l1", "mse", "cosine", a callable), or functional:
+            "kl", "cross_entropy" or "error" of the teacher's logits when its later part runs on the path's output (`Tail`).
+        prefix: choices of the blocks before; the block then gets their output instead of the teacher's features.
         resume: the partial rating of cell c is kept in `<resume>.cell_<c>` until the cell is done.
+        options: for `pynas.rate`.
         """
-        inputs = self.block_batches(batches, block, loss)
+        inputs = self.block_batches(batches, block, loss, prefix)
         if is_functional(loss):
             options["tail"] = Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
-        tables = []
-        for c in range(len(self.net.space.blocks[block])):
-            file = None if resume is None else f"{resume}.cell_{c}"
-            tables.append(rate(self.net.layers(block, c), inputs, loss=loss, norm=norm, resume=file, **options))
-        return tables
+        return rate_cells(self.net, block, inputs, loss=loss, norm=norm, resume=resume, **options)
 
     def block_batches(
-        self, batches: Batches, block: int, loss: str | Callable[..., Tensor] = "relative_l1"
+        self, batches: Batches, block: int, loss: Loss = "relative_l1", prefix: Sequence[Choice] = ()
     ) -> BlockBatches:
-        """What block `block` gets, and what its paths are compared with under `loss`, batch by batch."""
-        prefix = () if self.progressive is None else self.progressive.prefixes(block)[0]
-        return BlockBatches(self, batches, block, loss, prefix)
+        """Return a block's input and its target under `loss` for every batch.
 
-    def kept_architectures(self, batches: Batches) -> list[tuple[Architecture, float]]:
-        """The m architectures that a progressive training ends with, and their scores, best first (table 10).
-
-        Raises:
-            InputError: a concurrent training, which keeps none: search its tables.
+        The input is the teacher's feature Y_{k-1}, or with a `prefix` the output of the student's blocks before it (batch
+        statistics). The target is Y_k, or the logits or labels that a functional loss compares with.
         """
-        if self.progressive is None:
-            raise InputError("[dna] expected a progressive strategy, got 'concurrent'; search the tables of `rate`")
-        return self.progressive.search(self, batches)
+        modules = [module for b, choice in enumerate(prefix) for module in self.net.path(b, choice)]
+        # A copy in training mode: its batch norm uses the batch's statistics, and the net's running ones do not change.
+        before = copy.deepcopy(nn.Sequential(*modules)).train()
+
+        def pair(images: Tensor, labels: Tensor) -> Pair:
+            images = self.place(images)
+            features, logits = self.targets(images)
+            if block > 0 and not prefix:
+                x = features[block - 1]
+            else:
+                with evaluating(self.net.stem):
+                    x = before(self.net.enter(images))
+            return x, functional_target(str(loss), logits, labels) if is_functional(loss) else features[block]
+
+        return BlockBatches(batches, pair)
 
     @property
     def device(self) -> torch.device:
-        """Where the supernet is."""
+        """Device of the supernet."""
         return next(self.net.parameters()).device
 
     def place(self, images: Tensor) -> Tensor:
-        """Images on the method's device, channels last: the layout that convolutions run fastest in."""
+        """Move images to the method's device, channels last."""
         return place(self.net, images)
 
 
@@ -288,8 +256,8 @@ def head_loss(output: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
 
 
 def check_weights(weights: Sequence[float] | None, blocks: int) -> list[float]:
-    """One weight of 0 or more per block; 1 each where there are none."""
-    checked = [1.0] * blocks if weights is None else [float(weight) for weight in weights]
+    """Return one weight per block, 1 each for None; raise InputError for another number or a negative weight."""
+    checked = [1.0] * blocks if weights is None else list(weights)
     if len(checked) != blocks or not all(0 <= weight < float("inf") for weight in checked):
         raise InputError(f"[dna] expected {blocks} loss_weights of 0 or more, one per block, got {weights!r}")
     return checked

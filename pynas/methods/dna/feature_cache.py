@@ -1,4 +1,4 @@
-"""A teacher's features of images that come again, on disk: computed once, read through a memory map ever after."""
+"""Cache of a teacher's features on disk: computed once per image, then read through a memory map."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Layout = list[tuple[list[int], str]]
 
 
 class FeatureCache:
-    """`cache(images)` is `teacher.features_and_logits(images)`, run only for images that are not in the folder yet.
+    """`cache(images)` returns `teacher.features_and_logits(images)`, and runs the teacher for new images only.
 
-    An image is known by the digest of its own pixels, so neither its order nor its batch matters, and other data or another
-    split finds what it shares; the subfolder by the digest of the teacher's weights and taps. A row of `features.bin` holds
-    all taps and the logits of one image. A row's key goes into `index.bin` after the row is on disk: a run that is killed
-    at any moment leaves whole rows. A second process at the same time reads, and writes nothing.
+    The key of an image is the digest of its pixels, so its order and batch do not matter, and other data or another split
+    share its features. The subfolder is named by the digest of the teacher's weights and taps. A row of `features.bin`
+    holds the features at all taps and the logits of one image. Its key is written to `index.bin` after the row is on disk:
+    a run that is killed at any moment leaves whole rows. A second process at the same time reads and does not write.
 
-    limit: bytes that the features may take. Augmented views never come again and fill it up.
+    limit: maximal bytes of the features. Augmented views do not come again; they would fill the cache.
 
     Raises:
         InputError: a teacher with batch statistics (its features depend on the whole batch), a damaged or full cache.
@@ -48,7 +48,7 @@ class FeatureCache:
         described = f"{digest(teacher.module.state_dict())} {teacher.taps} {teacher.module}"
         self.folder = Path(folder) / hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._index = (self.folder / "index.bin").open("a+b")  # open as long as this is: it holds the lock
+        self._index = (self.folder / "index.bin").open("a+b")  # holds the lock while it is open
         self.close = weakref.finalize(self, self._index.close)
         try:
             fcntl.flock(self._index, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,10 +62,10 @@ class FeatureCache:
             self._read()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FeatureCache:
-        return self  # copies of a method share the files
+        return self  # copies of a method share the cache
 
     def __len__(self) -> int:
-        """Images whose features are kept."""
+        """Number of cached images."""
         return len(self._rows)
 
     @torch.no_grad()
@@ -132,7 +132,7 @@ class FeatureCache:
         self._index.seek(0)
         keys = self._index.read()
         whole = len(keys) - len(keys) % _KEY_BYTES
-        if whole < len(keys) and self.writes:  # killed while it wrote a key
+        if whole < len(keys) and self.writes:  # a kill cut a key
             os.ftruncate(self._index.fileno(), whole)
         self._rows = {keys[i : i + _KEY_BYTES]: i // _KEY_BYTES for i in range(0, whole, _KEY_BYTES)}
         self._layout = [(list(shape), kind) for shape, kind in content["layout"]]
@@ -153,5 +153,5 @@ def _key(image: Tensor) -> bytes:
 
 
 def _bytes(part: Tensor) -> Tensor:
-    """[B, ...] -> its bytes [B, n]."""
+    """Bytes of each row of a tensor: [B, ...] -> uint8 [B, n]."""
     return part.detach().cpu().contiguous().reshape(len(part), -1).view(torch.uint8)

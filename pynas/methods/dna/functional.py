@@ -1,4 +1,4 @@
-"""Functional rating: a path's output runs on through the rest of the teacher, and is scored by what comes out."""
+"""Functional rating: the rest of the teacher runs on a path's output, and its logits are scored."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _turn = threading.local()
 
 
 def is_functional(loss: Any) -> bool:
-    """Whether a loss compares what comes out of the teacher's head rather than a block's features."""
+    """Whether a loss is of the teacher's logits rather than a block's features."""
     return isinstance(loss, str) and loss in LOSSES
 
 
 class Tail(nn.Module):
-    """The teacher after a tap: from a block's output `[B, C, H, W]` to the teacher's logits `[B, classes]`.
+    """Part of the teacher after a tap: from a block's output `[B, C, H, W]` to the teacher's logits `[B, classes]`.
 
-    Where the block's width C differs from the teacher's, the output first goes back through the transpose of the fixed
-    projection W that the block's targets came through: W^T y. This undoes a widening exactly (W^T W = 1); after a narrowing
-    it gives the teacher's feature without the directions that W left out, for every path alike.
+    Where the block's width C differs from the teacher's, the output is first multiplied by the transpose of the fixed
+    projection W of the block's targets: W^T y. This inverts a widening exactly (W^T W = 1); after a narrowing it gives the
+    teacher's feature without the directions that W left out, for every path alike.
 
-    The part before the tap runs on two blank images whose features are thrown away; batch norm uses stored statistics.
+    The part before the tap runs on two blank images, and its features are dropped; batch norm uses stored statistics.
 
     Raises:
         InputError: a teacher with batch statistics or without logits, or information that passes by the tap.
@@ -44,11 +44,12 @@ class Tail(nn.Module):
         super().__init__()
         if teacher.norm != "running":
             raise InputError(
-                f"[rate] expected a teacher with the norm 'running' for these losses, got {teacher.norm!r}"
+                f"[rate] expected a teacher with the norm 'running' for these losses, got {teacher.norm!r}; "
+                "use teacher_norm='running'"
             )
-        teacher.tail(tap, image_shape)  # checks that all passes through the tap
+        teacher.tail(tap, image_shape)  # checks that all information passes through the tap
         self.projection = projection
-        # A copy that shares the weights, since the hook stays on it; the tap's output is what this thread runs now.
+        # The copy shares the weights and keeps the hook, which replaces the tap's output by this thread's feature.
         self.module = private_copy(teacher.module)
         self.module.get_submodule(teacher.taps[tap]).register_forward_hook(_feature_of_turn)
         like = next(self.module.parameters())
@@ -68,7 +69,7 @@ def _feature_of_turn(module: nn.Module, inputs: Any, output: Any) -> Tensor:
 
 
 def functional_target(loss: str, logits: Tensor | None, labels: Tensor) -> Tensor:
-    """What a functional loss compares with: the teacher's logits, or the labels.
+    """Return the target of a functional loss: the teacher's logits, or the labels.
 
     Raises:
         InputError: a teacher without logits, or labels outside its classes.

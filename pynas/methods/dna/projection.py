@@ -1,12 +1,20 @@
-"""Fitting a teacher's features to a student's width: a fixed 1x1 convolution from a principal component analysis."""
+"""Match of a teacher's features to a student's blocks: checked sizes, and widths projected onto principal components."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from pynas.errors import InputError
+from pynas.methods.blocks import Batches
+from pynas.supernets import Supernet
+from pynas.teachers import Teacher
+
+Shape = tuple[int, ...]
 
 
 class Projection(nn.Module):
@@ -14,7 +22,7 @@ class Projection(nn.Module):
 
     Narrowing keeps the directions in which the features vary most (principal components of the uncentred second
     moment); widening is an isometry. W is fixed before training and is not learned: a learned adaptation on the
-    student's side could do a part of the block's work, and would stay behind when the network is taken out.
+    student's side could do a part of the block's work, and the exported network would lack it.
     """
 
     weight: torch.Tensor
@@ -25,7 +33,7 @@ class Projection(nn.Module):
 
     @property
     def is_identity(self) -> bool:
-        """Whether the widths agree, so that features pass unchanged."""
+        """Whether the widths are equal, so that features pass unchanged."""
         return self.weight.shape[0] == self.weight.shape[1]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -35,8 +43,10 @@ class Projection(nn.Module):
         return functional.conv2d(features, self.weight.to(features.dtype)[:, :, None, None])
 
     def back(self, features: torch.Tensor) -> torch.Tensor:
-        """W^T y: [B, out_channels, H, W] -> [B, in_channels, H, W]; the inverse of a widening, after a narrowing the
-        nearest feature that `forward` maps to y."""
+        """W^T y: [B, out_channels, H, W] -> [B, in_channels, H, W].
+
+        This inverts a widening exactly; for a narrowing it returns the smallest feature that `forward` maps to y.
+        """
         if self.is_identity:
             return features
         return functional.conv2d(features, self.weight.T.to(features.dtype)[:, :, None, None])
@@ -52,7 +62,7 @@ class Projection(nn.Module):
             flat = features.detach().transpose(0, 1).reshape(in_channels, -1).double().cpu()
             moment += flat @ flat.T
         directions = torch.linalg.eigh(moment).eigenvectors.flip(1).T
-        # An eigenvector's sign is arbitrary: its largest entry is made positive, so that machines agree.
+        # An eigenvector's sign is arbitrary; a positive largest entry gives the same result on all machines.
         largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
         directions = directions * largest.sign()
         if out_channels > in_channels:
@@ -60,3 +70,52 @@ class Projection(nn.Module):
             random = torch.randn(out_channels, in_channels, dtype=torch.float64, generator=generator)
             directions = torch.linalg.qr(random).Q @ directions
         self.weight.copy_(directions[:out_channels])
+
+
+@torch.no_grad()
+def fit_projections(
+    projections: nn.ModuleList, batches: Batches, count: int, features: Callable[[Any], list[torch.Tensor]]
+) -> None:
+    """Fit the blocks' projections on the first `count` batches.
+
+    features: called with a batch's images, returns the teacher's features, one per projection.
+
+    Raises:
+        InputError: no batches.
+    """
+    fitted_on = []
+    for number, (images, _) in enumerate(batches):
+        if number == count:
+            break
+        fitted_on.append(features(images))
+    if not fitted_on:
+        raise InputError("[dna] expected training batches, got an empty loader")
+    for projection, block in zip(projections, zip(*fitted_on)):
+        projection.fit(block)  # type: ignore[operator]
+
+
+def check_taps(teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int]) -> list[tuple[Shape, Shape]]:
+    """Return for each block the teacher's feature shape at its tap and the block's output shape.
+
+    Raises:
+        InputError: another number of taps than blocks, another spatial size, or a space whose blocks end in several shapes.
+    """
+    if net.space.has_states:
+        raise InputError(f"[dna] expected a space whose blocks each end in one shape, got {net.space.name}, where it "
+                         "depends on the path; use bossnas, which trains such spaces")  # fmt: skip
+    theirs, ours = teacher.feature_shapes(image_shape), net.block_shapes(image_shape)
+    if len(theirs) != len(ours):
+        raise InputError(
+            f"[dna] expected {len(ours)} taps, one per block, got {len(theirs)}: {', '.join(teacher.taps)}"
+        )
+    for b, (feature, output) in enumerate(zip(theirs, ours)):
+        if feature[1:] != output[1:]:
+            raise InputError(
+                f"[dna] expected features of size {_size(output)} after block {b + 1}, got {_size(feature)} "
+                f"at the teacher's tap {teacher.taps[b]!r} for {_size(image_shape)} images"
+            )
+    return list(zip(theirs, ours))
+
+
+def _size(shape: Shape) -> str:
+    return "x".join(map(str, shape[1:])) if len(shape) == 3 else f"the shape {shape}"

@@ -1,4 +1,4 @@
-"""Compound scaling of a found architecture (EfficientNet's rule), and the teacher that comes of it (DNA, eq. 9)."""
+"""Compound scaling of a found architecture (EfficientNet's rule), and the scaled teacher (DNA, eq. 9)."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _KIND = "pynas.scaled_teacher"
 
 @dataclass(frozen=True)
 class Scaling:
-    """What depth, width and resolution are multiplied by."""
+    """Factors of depth, width and resolution."""
 
     depth: float
     width: float
     resolution: float
 
     def layers(self, count: int) -> int:
-        """Layers of a block, rounded up."""
+        """Scaled number of layers of a block, rounded up."""
         return math.ceil(self.depth * count - 1e-9)
 
     def channels(self, count: int) -> int:
-        """A width, rounded to a multiple of 8 that is at least nine tenths of it; never less than unscaled."""
+        """Scaled width, rounded to a multiple of 8 that is at least nine tenths of it; never less than `count`."""
         return max(count, make_divisible(count * self.width, 8, round_limit=0.9))
 
     def side(self, pixels: int) -> int:
-        """The side of the images, rounded."""
+        """Scaled side of the images, rounded."""
         return round(self.resolution * pixels)
 
 
@@ -55,27 +55,25 @@ def compound_scaling(phi: float) -> Scaling:
 
 
 def scaled_space(space: Space, architecture: Architecture, phi: float) -> Space:
-    """A space of one architecture: the given one, scaled. phi 0 is the architecture itself.
+    """Return a space of one architecture: the given one, scaled. phi 0 leaves it as it is.
 
-    A block gets `depth` times its layers, by more of its last one; all widths, also those of the stem and the head, grow by
-    `width`; `image_size` by `resolution`.
+    A block gets `depth` times its layers, by repeating its last one. All widths, including those of the stem and the head,
+    are multiplied by `width`, and `image_size` by `resolution`.
 
     Raises:
         InputError: an architecture outside the space, or a space without a rule.
     """
     space.check(architecture)
-    kind = type(space.blocks[0][0].layers[0][0])
-    if kind not in SCALERS:
-        known = ", ".join(known.__name__ for known in SCALERS)
-        raise InputError(f"[scaling] expected a space of {known}, got {space.name} of {kind.__name__}")
-    scaling, blocks = compound_scaling(phi), []
+    if space.kind not in SCALERS:
+        raise InputError(f"[scaling] expected a space of kind {', '.join(SCALERS)}, got {space.name} of {space.kind}; "
+                         "use generations=1")  # fmt: skip
+    (scale, scale_stem, scale_head), scaling = SCALERS[space.kind], compound_scaling(phi)
+    blocks = []
     for cells, choice in zip(space.blocks, architecture):
-        layers = [layer[c] for layer, c in zip(cells[choice.cell].layers, choice.path)]
-        layers = SCALERS[kind](layers, scaling)
+        layers = scale([layer[c] for layer, c in zip(cells[choice.cell].layers, choice.path)], scaling)
         blocks.append((Cell(tuple((layer,) for layer in layers)),))
-    stem, head = (
-        _SCALED_ENDS[type(end)](end, scaling) if end is not None else None for end in (space.stem, space.head)
-    )
+    stem = None if space.stem is None else scale_stem(space.stem, scaling)
+    head = None if space.head is None else scale_head(space.head, scaling)
     return Space(f"{space.name}-scaled", tuple(blocks), stem, head, scaling.side(space.image_size), kind=space.kind)
 
 
@@ -106,16 +104,15 @@ def _head(head: HeadSpec, scaling: Scaling) -> HeadSpec:
     return HeadSpec(scaling.channels(head.in_channels), scaling.channels(head.channels), inner)
 
 
-# How a block's chosen layers scale, by the type of their descriptions; stems and heads likewise.
-SCALERS: dict[type, Callable[[Any, Scaling], list[Any]]] = {MBConvSpec: _mbconv}
-_SCALED_ENDS: dict[type, Callable[[Any, Scaling], Any]] = {StemSpec: _stem, HeadSpec: _head}
+# Functions that scale the chosen layers of a block, a stem and a head, by the kind of space.
+SCALERS: dict[str, tuple[Callable[[Any, Scaling], Any], ...]] = {"mbconv": (_mbconv, _stem, _head)}
 
 
 def scaled_teacher(space: Space, architecture: Architecture, phi: float, num_classes: int) -> Teacher:
-    """The scaled network with fresh weights (torch's generator), tapped after every block: a plain stem, block_1, ..., head.
+    """Return the scaled network with fresh weights (torch's generator) as a teacher, tapped after every block.
 
-    As a teacher it gets images of the students' size, whatever the rule says of the resolution: its features must have the
-    size of the blocks that they supervise (the paper tests its teachers so, table 11).
+    Its modules are stem, block_1, ..., head. It gets images of the students' size, not of the scaled resolution: its
+    features must have the size of the blocks that they supervise (the paper tests its teachers so, table 11).
     """
     scaled = scaled_space(space, architecture, phi)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -137,12 +134,12 @@ def scaled_teacher(space: Space, architecture: Architecture, phi: float, num_cla
 
 
 def save_scaled(path: str | Path, teacher: Teacher, **metadata: Any) -> None:
-    """Write a scaled teacher, atomically, with what it was made from and a digest of its weights."""
+    """Write a scaled teacher, atomically, with its architecture, its scaling and a digest of its weights."""
     write_tensors(path, _KIND, teacher.module.state_dict(), **teacher.metadata, **metadata)
 
 
 def load_scaled(path: str | Path) -> Teacher:
-    """Read a teacher that `save_scaled` wrote.
+    """Read a teacher from a file of `save_scaled`.
 
     Raises:
         InputError: missing, damaged, of another kind or version, or of a space that is not one of pynas's own.

@@ -17,9 +17,9 @@ class SelfSupervisedLoss:
     distance / (M C) sum_j |z_j - y_j|^2 + covariance / C (|Off-diag(Cov(z))|^2 + |Off-diag(Cov(y))|^2)
     + deviation / C sum_c (hinge(y_c) + hinge(z_c)) / 2,    hinge(x) = max(0, gamma - sqrt(Var(x) + eps))
 
-    y is the teacher's, z the student's. The weights are VICReg's, whose distance is a mean over the channels too: eq. 10
-    prints it as a sum, so its lambda_1 is distance / C. Eq. 11 prints the teacher's hinge alone (both=False): then a
-    student that puts out a constant is held up by nothing but the teacher, and stays there for long.
+    y is the teacher's projection, z the student's. The weights are VICReg's, whose distance is a mean over the channels
+    too: eq. 10 prints a sum, so its lambda_1 is distance / C. Eq. 11 prints the teacher's hinge alone (both=False): a
+    student with a constant output then has no gradient away from it but the distance, and stays constant for long.
     """
 
     distance: float = 25.0
@@ -38,7 +38,7 @@ class SelfSupervisedLoss:
         return self.per_path(student, teacher, 1)[0]
 
     def per_path(self, outputs: Tensor, target: Tensor, paths: int) -> Tensor:
-        """The loss of each of G stacked paths: outputs `[G*M, C]`, path by path, against one target `[M, C]` -> `[G]`."""
+        """Loss of each of G stacked paths, `[G]`: outputs `[G*M, C]`, path by path, against one target `[M, C]`."""
         if target.ndim != 2 or len(target) < 2 or outputs.shape != (paths * len(target), target.shape[1]):
             raise InputError(f"[dna-pp] expected projections [M, C] of at least two samples, got {list(target.shape)} "
                              f"of the teacher and {list(outputs.shape)} of {paths} path(s)")  # fmt: skip

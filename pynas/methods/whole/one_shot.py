@@ -2,75 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from pynas.checked import Fraction, NonNegative, Positive, checked
 from pynas.errors import InputError
 from pynas.methods.sampling import fair_architectures
 from pynas.methods.schedule import warm_cosine
 from pynas.methods.views import place
-from pynas.methods.whole.pinas import check_net
 from pynas.spaces import Architecture
-from pynas.supernets import AutoFormer
-
-SAMPLING = ("uniform", "fair")
+from pynas.train.method import Method
 
 
-class OneShot(nn.Module):
-    """Each step trains paths of the supernet with the labels: mean cross-entropy, SGD, cosine.
+class OneShot(nn.Module, Method):
+    """Supervised training of random paths of a supernet: mean cross-entropy, SGD, a cosine learning rate.
 
     sampling: "uniform" draws one path (Guo et al., ECCV 2020); "fair" draws as many as a layer has candidates, each
     candidate in one of them, and updates once by the sum of their gradients (Chu et al., ICCV 2021).
 
     Raises:
-        InputError: unknown sampling, a net without a classifier, or an AutoFormer supernet, which is `PreNAS`'s.
+        InputError: an option out of its range, a net without a classifier, or an AutoFormer supernet, which `PreNAS` trains.
     """
 
+    @checked("one-shot")
     def __init__(
         self,
         net: Any,
         *,
-        sampling: str = "uniform",
-        learning_rate: float = 0.05,
-        weight_decay: float = 4e-5,
-        label_smoothing: float = 0.0,
+        sampling: Literal["uniform", "fair"] = "uniform",
+        learning_rate: Positive = 0.05,
+        weight_decay: NonNegative = 4e-5,
+        label_smoothing: Fraction = 0.0,
     ):
         super().__init__()
-        if isinstance(net, AutoFormer):
+        if net.space.kind == "autoformer":
             name = "spos" if sampling == "uniform" else "fairnas"
             raise InputError(f"[one-shot] expected a supernet with weights of each candidate's own, got {net.space.name}, "
                              f"which shares slices; use pynas.methods.PreNAS(net, sampling={name!r})")  # fmt: skip
-        check_net("one-shot", net)
-        if sampling not in SAMPLING:
-            raise InputError(f"[one-shot] expected sampling of {', '.join(SAMPLING)}, got {sampling!r}")
+        _ = net.classifier  # a net without one raises an InputError
         self.net, self.sampling = net, sampling
         self.learning_rate, self.weight_decay, self.label_smoothing = learning_rate, weight_decay, label_smoothing
 
-    def prepare(self, batches: Iterable[Any]) -> None:
-        """Nothing to fit."""
-
     def optimizer(self) -> torch.optim.Optimizer:
-        """SGD with momentum 0.9 over the whole supernet."""
+        """Return SGD with momentum 0.9 over the whole supernet."""
         return torch.optim.SGD(self.net.parameters(), self.learning_rate, momentum=0.9, weight_decay=self.weight_decay)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """A cosine from 1 to 0."""
+        """Return the factor of a cosine from 1 to 0."""
         return warm_cosine(progress, epochs)
 
     def architectures(self, rng: np.random.Generator) -> list[Architecture]:
-        """The paths of a step."""
+        """Draw the architectures of a step."""
         space = self.net.space
         return fair_architectures(space, rng) if self.sampling == "fair" else [space.sample(rng)]
 
     def training_step(
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
-        """One step; the loss reported is the mean over its paths."""
+        """Run forward and backward of the step's paths; the reported loss is their mean."""
         images, losses = place(self.net, images), []
         for architecture in self.architectures(rng):
             logits = self.net(images, architecture)
@@ -80,15 +73,19 @@ class OneShot(nn.Module):
         return {"classification": torch.stack(losses).mean()}
 
 
-def spos(net: Any, *, learning_rate: float = 0.05, weight_decay: float = 4e-5, label_smoothing: float = 0.0) -> OneShot:
-    """Single path one-shot: each step trains one uniformly drawn path with the labels."""
+@checked("spos")
+def spos(
+    net: Any, *, learning_rate: Positive = 0.05, weight_decay: NonNegative = 4e-5, label_smoothing: Fraction = 0.0
+) -> OneShot:
+    """Return single path one-shot: each step trains one uniformly drawn path with the labels."""
     return OneShot(net, sampling="uniform", learning_rate=learning_rate, weight_decay=weight_decay,
                    label_smoothing=label_smoothing)  # fmt: skip
 
 
+@checked("fairnas")
 def fairnas(
-    net: Any, *, learning_rate: float = 0.05, weight_decay: float = 4e-5, label_smoothing: float = 0.0
+    net: Any, *, learning_rate: Positive = 0.05, weight_decay: NonNegative = 4e-5, label_smoothing: Fraction = 0.0
 ) -> OneShot:
-    """FairNAS: each step trains every candidate of every layer once, with the labels."""
+    """Return FairNAS: each step trains every candidate of every layer once, with the labels."""
     return OneShot(net, sampling="fair", learning_rate=learning_rate, weight_decay=weight_decay,
                    label_smoothing=label_smoothing)  # fmt: skip

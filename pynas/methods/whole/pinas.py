@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from torch import nn
 from torch.nn import functional
 
+from pynas.checked import AtLeastOne, NonNegative, Positive, checked
 from pynas.errors import InputError
 from pynas.methods.ema import frozen_copy
 from pynas.methods.sampling import differing_pair
@@ -20,14 +22,15 @@ from pynas.methods.whole.shuffle import gathered, shuffled, unshuffled
 from pynas.nn import FeatureQueue
 from pynas.ops.queue_nce import queue_nce
 from pynas.spaces import Architecture
+from pynas.train.method import Method
 
 VIEWS = 4
-# Spread of unit vectors below which the representations are taken for constant; independent ones have 1.
+# Spread of unit vectors below which the representations count as constant; independent vectors have 1.
 COLLAPSED = 0.05
 
 
-class PiNAS(nn.Module):
-    """The features of an image agree whichever path it takes, and differ from other images' features.
+class PiNAS(nn.Module, Method):
+    """The supernet learns features that agree across the paths of an image, and differ from other images' features.
 
     Each step draws paths i and j that differ in every layer and sends four views of the images through them: z_i and z_j
     from the supernet, z'_i and z'_j from its mean teacher. The loss is
@@ -36,20 +39,21 @@ class PiNAS(nn.Module):
 
     (eq. 4), with all products over a temperature (0.2 as in the released code; eq. 4 prints 1) and negatives n from a queue
     of earlier (z'_i + z'_j) / 2. z is a two-layer projection of the features, L2-normalised. Weights of the mean teacher
-    follow W' = m W' + (1 - m) W (eq. 2), those alone that the paths of this step run.
+    follow W' = m W' + (1 - m) W (eq. 2), only those that the paths of this step run.
 
     net: a supernet with `features`, `classifier` and `modules_of`. Ablations of table 7:
     cross_path: False compares z_i with z'_i and z_j with z'_j instead.
     mean_teacher: False takes z' from the supernet itself, without gradient (the supernet-Pi model).
-    negatives: False minimises eq. 1 alone; it collapses, of which a warning tells once.
-    projector_norm: batch norm in the projection, which the paper has not: small networks then leave the constant solution
-    that they start near within tens of steps, not thousands.
-    Sharing of the shortcut is a matter of the space: `splitattention-unshared` goes without.
+    negatives: False minimises eq. 1 alone; it collapses, and a warning is given once.
+    projector_norm: batch norm in the projection, not in the paper: small networks start near the constant solution, and
+    then leave it within tens of steps instead of thousands.
+    The space decides whether shortcuts are shared: those of `splitattention-unshared` are not.
 
     Raises:
-        InputError: a net without features, or a number out of range.
+        InputError: a net without a classifier, or an option out of its range.
     """
 
+    @checked("pinas")
     def __init__(
         self,
         net: Any,
@@ -58,19 +62,14 @@ class PiNAS(nn.Module):
         mean_teacher: bool = True,
         negatives: bool = True,
         projector_norm: bool = False,
-        dim: int = 128,
-        queue_size: int = 49_152,
-        temperature: float = 0.2,
-        momentum: float = 0.999,
-        learning_rate: float = 0.03,
-        weight_decay: float = 1e-4,
+        dim: AtLeastOne = 128,
+        queue_size: AtLeastOne = 49_152,
+        temperature: Positive = 0.2,
+        momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.999,
+        learning_rate: Positive = 0.03,
+        weight_decay: NonNegative = 1e-4,
     ):
         super().__init__()
-        check_net("pinas", net)
-        if not 0 <= momentum < 1 or temperature <= 0:
-            raise InputError(
-                f"[pinas] expected momentum in [0, 1) and temperature above 0, got {momentum} and {temperature}"
-            )
         self.net = net
         self.cross_path, self.mean_teacher, self.negatives = cross_path, mean_teacher, negatives
         self.temperature, self.momentum = temperature, momentum
@@ -84,25 +83,25 @@ class PiNAS(nn.Module):
         self.spread, self.collapsed = 1.0, False
 
     def prepare(self, batches: Iterable[Any]) -> None:
-        """Nothing to fit; the mean teacher begins as the supernet."""
+        """Copy the supernet's weights to the mean teacher."""
         if self.key_net is not None and self.key_projector is not None:
             self.key_net.load_state_dict(self.net.state_dict())
             self.key_projector.load_state_dict(self.projector.state_dict())
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """SGD over the supernet and the projection (section 4.1); the classifier waits for the linear evaluation."""
+        """Return SGD over the supernet and the projection (section 4.1), without the classifier: see `LinearEvaluation`."""
         skipped = {id(parameter) for parameter in self.net.classifier.parameters()}
         trained = [p for p in [*self.net.parameters(), *self.projector.parameters()] if id(p) not in skipped]
         return torch.optim.SGD(trained, self.learning_rate, momentum=0.9, weight_decay=self.weight_decay)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """A cosine from 1 to 0."""
+        """Return the factor of a cosine from 1 to 0."""
         return warm_cosine(progress, epochs)
 
     def training_step(
         self, images: Sequence[torch.Tensor], labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
-        """One step on four views `[B, 3, H, W]` of the same images; labels are not looked at.
+        """Run forward and backward for four views `[B, 3, H, W]` of the same images; labels are not used.
 
         Raises:
             InputError: another number of views.
@@ -124,13 +123,15 @@ class PiNAS(nn.Module):
         return {"consistency": loss.detach()}
 
     def query(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
-        """z `[B, dim]`: what the supernet makes of the images on a path."""
+        """Return the supernet's representations z of the images on a path, `[B, dim]`."""
         return functional.normalize(self.projector(self.net.features(images, architecture)), dim=1)
 
     @torch.no_grad()
     def key(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
-        """z' `[B, dim]`: what the mean teacher makes of them. Several processes exchange images before, so that batch
-        norm's statistics do not tell which images belong together."""
+        """Return the mean teacher's representations z' of the images on a path, `[B, dim]`.
+
+        Several processes exchange images first, so that batch norm's statistics do not reveal the matching images.
+        """
         images, order = shuffled(images)
         if self.key_net is None or self.key_projector is None:
             keys = self.query(images, architecture)
@@ -139,14 +140,14 @@ class PiNAS(nn.Module):
         return unshuffled(keys, order)
 
     def distance(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """One of the two terms of eq. 4, of eq. 1 without negatives; mean over the batch."""
+        """Return one of the two terms of eq. 4 (without negatives of eq. 1), averaged over the batch."""
         if self.queue is None:
             return -(query * key).sum(1).mean()
         return queue_nce(query, key, self.queue.features, self.temperature).mean()
 
     @torch.no_grad()
     def follow(self, paths: Sequence[Architecture]) -> None:
-        """Eq. 2 for the weights that the paths run, each once; those that no path runs stay as they are."""
+        """Move the mean teacher by eq. 2, once for each weight that the paths run; other weights do not change."""
         if self.key_net is None or self.key_projector is None:
             return
         pairs = [(self.projector, self.key_projector)]
@@ -162,7 +163,7 @@ class PiNAS(nn.Module):
 
     @torch.no_grad()
     def watch(self, queries: torch.Tensor) -> None:
-        """Note how far the representations `[B, dim]` spread (1: as independent unit vectors), and warn of a collapse."""
+        """Record the spread of representations `[B, dim]` (1 for independent unit vectors), and warn of a collapse."""
         if len(queries) < 2:
             return
         self.spread = float(queries.std(0).square().sum().sqrt())
@@ -174,8 +175,3 @@ class PiNAS(nn.Module):
                 f"spread {self.spread:.1e}; the supernet will not rank architectures",
                 stacklevel=2,
             )
-
-
-def check_net(name: str, net: Any) -> None:
-    """Raise InputError unless a net has what methods on whole networks need."""
-    net.classifier  # noqa: B018

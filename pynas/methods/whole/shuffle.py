@@ -1,4 +1,4 @@
-"""Images exchanged between processes, so that batch norm in each sees a random part of them (MoCo's shuffled batch norm)."""
+"""Exchange of images between processes, so that batch norm in each sees a random part of them (MoCo)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import distributed
 
 
-def _together() -> bool:
+def _distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def shuffled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """This process's share of all processes' images in a random order, and the order; one process keeps its images.
+    """Return this process's share of all processes' images in a random order, and the order; None for one process.
 
     images: [B, ...], B the same in every process.
     """
-    if not _together():
+    if not _distributed():
         return images, None
     everything = _gather(images)
     order = torch.randperm(len(everything), device=images.device)
@@ -24,15 +24,15 @@ def shuffled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def unshuffled(features: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
-    """The features `[B, D]` of the images that this process gave to `shuffled`."""
+    """Return the features `[B, D]` of the images that this process passed to `shuffled`."""
     if order is None:
         return features
     return _gather(features)[_own(torch.argsort(order))]
 
 
 def gathered(features: torch.Tensor) -> torch.Tensor:
-    """All processes' features `[B, D]`, one after the other; one process has its own."""
-    return _gather(features) if _together() else features
+    """Concatenate the features `[B, D]` of all processes."""
+    return _gather(features) if _distributed() else features
 
 
 def _gather(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Which architectures of an entangled supernet a training step runs: preferred ones, or the baselines'."""
+"""Samplers of the architectures that a training step of a weight-entangled supernet runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Sampler = Callable[[np.random.Generator], list[Architecture]]
 
 
 def balanced(space: Space, members: Sequence[Architecture]) -> Sampler:
-    """A group of those that occur, uniformly, then one of its members (PreNAS, section 3.3).
+    """Draw a group uniformly among those with members, then one of its members (PreNAS, section 3.3).
 
-    Groups: of a space of one block its cells (dimension, depth); of a convolutional one the pairs (resolution, layers in
-    all), as width and depth of a single stage would leave nearly every member alone.
+    The groups of a space of one block are its cells (dimension, depth). Those of a convolutional space are the pairs
+    (resolution, total number of layers): by width and depth of a stage, nearly every group would have one member.
     """
     groups: dict[Hashable, list[Architecture]] = {}
     for architecture in members:
@@ -40,12 +40,12 @@ def _group(architecture: Architecture) -> Hashable:
 
 
 def uniform(space: Space, members: Sequence[Architecture]) -> Sampler:
-    """One of the members, uniformly (figure 5)."""
+    """Draw one of the members uniformly (figure 5)."""
     return lambda rng: [members[int(rng.integers(len(members)))]]
 
 
 def resampled(space: Space, members: Sequence[Architecture]) -> Sampler:
-    """New architectures from what the members of a dimension choose: depth, and layer by layer the candidate (figure 5)."""
+    """Draw a new architecture: a dimension, a depth, and in each layer a candidate, each occurring in members (figure 5)."""
     cells = space.blocks[0]
     seen: dict[int, dict[int, set[int]]] = {}
     depths: dict[int, set[int]] = {}
@@ -70,7 +70,7 @@ def resampled(space: Space, members: Sequence[Architecture]) -> Sampler:
 
 
 def autoformer(space: Space, members: Sequence[Architecture]) -> Sampler:
-    """Every factor uniformly: dimension, depth, then heads and MLP ratio of each layer (AutoFormer)."""
+    """Draw every factor uniformly: dimension, depth, then heads and MLP ratio of each layer (AutoFormer)."""
     cells = space.blocks[0]
 
     def draw(rng: np.random.Generator) -> list[Architecture]:
@@ -81,14 +81,14 @@ def autoformer(space: Space, members: Sequence[Architecture]) -> Sampler:
 
 
 def spos(space: Space, members: Sequence[Architecture]) -> Sampler:
-    """One architecture of the whole space, uniformly (single path one-shot)."""
+    """Draw one architecture of the whole space uniformly (single path one-shot)."""
     return lambda rng: [space.sample(rng)]
 
 
 def fairnas(space: Space, members: Sequence[Architecture]) -> Sampler:
-    """As many architectures as a layer has candidates, each candidate of every layer in one of them (FairNAS).
+    """Draw as many architectures as a layer has candidates, each candidate of every layer in one of them (FairNAS).
 
-    Their cells are drawn without repetition as far as there are enough. One update follows the gradients of all.
+    Their cells are drawn without repetition, if there are enough. A step updates once by the gradients of all.
     """
     cells = space.blocks[0]
     counts = {count for cell in cells for count in cell.counts}
@@ -106,11 +106,11 @@ def fairnas(space: Space, members: Sequence[Architecture]) -> Sampler:
 
 PREFERRED = {"balanced": balanced, "uniform": uniform, "resampled": resampled}
 WHOLE = {"autoformer": autoformer, "spos": spos, "fairnas": fairnas}
-# Those that know spaces of several blocks, as BigNAS's.
+# Samplers for spaces of several blocks, as BigNAS's.
 OF_BLOCKS = {"balanced", "uniform", "spos"}
 
 
 def ends(net: Any) -> tuple[Architecture, Architecture]:
-    """The smallest and the largest architecture of a supernet: first cells and candidates, last cells and candidates."""
+    """Return the smallest and the largest architecture of a supernet."""
     smallest = Architecture.of((0, [0] * len(cells[0].layers)) for cells in net.space.blocks)
     return smallest, largest(net)

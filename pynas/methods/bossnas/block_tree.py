@@ -1,4 +1,4 @@
-"""All paths of a block as one tree: cells of different depth side by side, so that one rating covers the block."""
+"""One tree of all paths of a block: its cells, of different depth, side by side, so that one rating covers the block."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from pynas.methods.sampling import start_fits
 from pynas.rating import ScoreTable
-from pynas.spaces import Cell, Choice, Space
+from pynas.spaces import Cell, Choice
 from pynas.supernets import Supernet
 from pynas.supernets.shapes import output_shape
 from pynas.supernets.walk import Walked
@@ -20,19 +19,22 @@ Layers = list[list[nn.Module]]
 
 @dataclass(frozen=True)
 class BlockTree:
-    """`layers` as the rating engine takes them, and each choice's path through them."""
+    """Layers as the rating engine takes them, `[layer][candidate]`, and the path of each choice through them."""
 
     layers: Layers
     paths: Mapping[Choice, tuple[int, ...]]
 
     def scores(self, table: ScoreTable) -> dict[Choice, float]:
-        """Scores by choice, of a table of this tree."""
+        """Scores by choice, read from a table of this tree."""
         return {choice: table[path] for choice, path in self.paths.items()}
 
 
 def block_tree(net: Supernet, block: int, choices: Sequence[Choice]) -> BlockTree:
-    """The tree of these choices of a block. Layer l holds the candidates of layer l of every cell, one after the other;
-    a shorter cell goes on with an identity. The stem is a layer before those of the first block."""
+    """Build the tree of some choices of a block.
+
+    Layer l holds the candidates of layer l of every cell, one after the other; a shorter cell continues with identities.
+    The stem is a layer before those of the first block.
+    """
     cells = {choice.cell: net.layers(block, choice.cell) for choice in choices}
     depth = max(len(layers) for layers in cells.values())
     layers: Layers = [[] for _ in range(depth)]
@@ -51,16 +53,11 @@ def block_tree(net: Supernet, block: int, choices: Sequence[Choice]) -> BlockTre
     return BlockTree(layers, paths)
 
 
-def block_choices(cells: Sequence[Cell], start: object = None) -> list[Choice]:
-    """All allowed paths of the cells that can continue from a boundary state (None: from any)."""
-    return [Choice(c, path) for c, cell in enumerate(cells) if start_fits(cell, start) for path in cell.paths()]
-
-
 def split_scores(cells: Sequence[Cell], scores: Mapping[Choice, float], **metadata: object) -> list[ScoreTable]:
-    """Scores by choice as a table per cell, NaN where there is none.
+    """Scores by choice as a table per cell, NaN for choices without a score.
 
-    A cell without any score that consists of the same candidates as a rated one takes its scores: the cells of a space
-    of slimmable layers differ only in the width they start from, and one of the widths was rated (as BossNAS does).
+    A cell without any score takes the scores of a rated cell of the same candidates: the cells of a space of slimmable
+    layers differ only in the width they start from, and BossNAS rates one of the widths.
     """
     tables = [np.full(cell.counts, np.nan) for cell in cells]
     for choice, score in scores.items():
@@ -73,12 +70,7 @@ def split_scores(cells: Sequence[Cell], scores: Mapping[Choice, float], **metada
     return [ScoreTable(table, dict(metadata)) for table in tables]
 
 
-def end_state(space: Space, block: int, choice: Choice) -> object:
-    """The boundary state that a choice leaves behind; None where the space has none."""
-    return space.end(block, choice)
-
-
 def block_widths(net: Supernet, image_shape: tuple[int, int, int]) -> list[list[int]]:
-    """Per block, the numbers of channels that its paths can end with, ascending."""
+    """Numbers of channels that the paths of each block can end with, ascending."""
     walked = Walked(net, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
     return [sorted({shape[0] for cell in cells for shape in cell.shapes[-1]}) for cells in walked.blocks]
