@@ -3,9 +3,9 @@
 net    = pynas.supernet("mbconv-mini", num_classes=10)
 method = pynas.methods.DNA(net, teacher)
 pynas.fit(method, train_loader, epochs=20, run="runs/dna")
-tables = method.rate(val_loader)
+scores = pynas.Scores(net.space, method.rate(val_loader))
 costs  = pynas.costs.count(net, (3, 32, 32))
-found  = pynas.search.best(tables, costs, limits={"madds": 20e6}, top_k=5)
+found  = pynas.search.best(scores, costs, limits={"madds": 20e6}, top_k=5)
 model  = pynas.export.subnet(net, found[0].architecture)
 """
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from pynas.costs import Costs, LayerCosts, LayerTable, cost_range
 from pynas.errors import InfeasibleError, InputError
-from pynas.rating import ScoreTable
-from pynas.search import Entry, best, states_of
+from pynas.rating import Scores, ScoreTable
+from pynas.search import Entry, best
 from pynas.spaces import Architecture, Cell, Space
 from pynas.zero_cost.isomers import exact, greedy_path
 from pynas.zero_cost.saliency import Saliency
@@ -92,12 +92,12 @@ class SearchRanking:
             if given is not None:
                 raise InputError(f"[select] expected no {what} for {space.name}, as the selection among convolutional "
                                  f"networks skips the normalisation of isomers, got {given!r}")  # fmt: skip
-        self._costs, self._states = Costs({cost: costs[cost]}, {cost: costs.fixed[cost]}), states_of(space)
+        self._costs = Costs({cost: costs[cost]}, {cost: costs.fixed[cost]})
         self._parts = []
         for first in self._resolutions(space, scores):
             tables = [[first], *([ScoreTable(-table) for table in cells] for cells in scores[NAME][1:])]
             rated = [[~np.isnan(table.scores) for table in cells] for cells in tables]
-            self._parts.append((tables, cost_range(space, self._costs, cost, rated)))
+            self._parts.append((Scores(space, tables), cost_range(space, self._costs, cost, rated)))
         self.range = min(low for _, (low, _) in self._parts), max(high for _, (_, high) in self._parts)
         self.metadata = {"normaliser": None, "allocation": None}
 
@@ -115,10 +115,10 @@ class SearchRanking:
         (name,) = self._costs.names
         most = float(np.nextafter(high, low))
         found: list[Entry] = []
-        for tables, (least, greatest) in self._parts:
+        for part, (least, greatest) in self._parts:
             if least < high and greatest >= low:
                 with contextlib.suppress(InfeasibleError):
-                    found += best(tables, self._costs, {name: most}, count, at_least={name: low}, states=self._states)
+                    found += best(part, self._costs, {name: most}, count, at_least={name: low})
         found.sort(key=lambda entry: entry.score)
         return [Ranked(entry.architecture, -entry.score, None) for entry in found[:count]]
 

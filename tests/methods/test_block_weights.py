@@ -9,12 +9,12 @@ from scipy import optimize, stats
 from pynas.errors import InputError
 from pynas.methods import fit_block_weights
 from pynas.methods.dna.block_weights import _PULL
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Architecture
 
 
 def tables(rng, blocks=2):
-    return [[ScoreTable(rng.random((3, 4)) + b)] for b in range(blocks)]
+    return Scores.product([[ScoreTable(rng.random((3, 4)) + b)] for b in range(blocks)])
 
 
 def networks(rng, count, blocks=2):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from pynas.errors import InputError
-from pynas.rating import ScoreTable
+from pynas.rating import Scores
 from pynas.spaces import Architecture
 
 # Pull towards equal weights of the blocks, per pair of networks.
@@ -32,7 +32,7 @@ class BlockWeights:
 
 
 def fit_block_weights(
-    tables: Sequence[Sequence[ScoreTable]],
+    scores: Scores,
     architectures: Sequence[Architecture],
     accuracies: Sequence[float],
 ) -> BlockWeights:
@@ -42,41 +42,40 @@ def fit_block_weights(
     with z_k the scores of block k over their standard deviation s_k, then lambda_k = w_k / s_k, scaled to the mean 1.
     Convex, so the result does not depend on where it starts. A block whose scores are all equal gets the weight 0.
 
-    tables: by `[b][cell]`, the scores. architectures: at least 4, with the top-1 accuracy of each after training.
+    architectures: at least 4, with the top-1 accuracy of each after training.
 
     Raises:
-        InputError: fewer than 4 networks, accuracies that are all equal, or a path without a score.
+        InputError: tables without their space, fewer than 4 networks, accuracies that are all equal, an architecture outside
+            the space, or a path without a score.
     """
-    scores, accuracy = block_scores(tables, architectures), np.asarray(accuracies, dtype=np.float64)
-    if len(scores) < 4 or accuracy.shape != (len(scores),) or not np.isfinite(accuracy).all():
+    rows, accuracy = _block_scores(scores, architectures), np.asarray(accuracies, dtype=np.float64)
+    if len(rows) < 4 or accuracy.shape != (len(rows),) or not np.isfinite(accuracy).all():
         raise InputError(
-            f"[weights] expected at least 4 networks with an accuracy each, got {len(scores)} and {len(accuracy)}"
+            f"[weights] expected at least 4 networks with an accuracy each, got {len(rows)} and {len(accuracy)}"
         )
     if len(np.unique(accuracy)) < 2:
         raise InputError(f"[weights] expected accuracies that differ, got {accuracy[0]} for each")
-    weights = _fit(scores, accuracy)
+    weights = _fit(rows, accuracy)
     return BlockWeights(
         tuple(weights.tolist()),
-        _tau(scores @ weights, accuracy),
-        _left_out_tau(scores, accuracy),
-        _tau(scores.sum(1), accuracy),
+        _tau(rows @ weights, accuracy),
+        _left_out_tau(rows, accuracy),
+        _tau(rows.sum(1), accuracy),
     )
 
 
-def block_scores(tables: Sequence[Sequence[ScoreTable]], architectures: Sequence[Architecture]) -> np.ndarray:
-    """The score of every block of every architecture, `[N, blocks]`.
-
-    Raises:
-        InputError: a path that has none.
-    """
-    rows = [[tables[b][choice.cell][choice.path] for b, choice in enumerate(each)] for each in architectures]
-    scores = np.array(rows, dtype=np.float64).reshape(len(rows), len(tables))
-    missing = np.argwhere(~np.isfinite(scores))
+def _block_scores(scores: Scores, architectures: Sequence[Architecture]) -> np.ndarray:
+    """Score of every block of every architecture, `[N, blocks]`, all finite."""
+    space = Scores.check("weights", scores).space
+    for architecture in architectures:
+        space.check(architecture)
+    rows = scores.by_block(architectures)
+    missing = np.argwhere(~np.isfinite(rows))
     if len(missing):
         row, block = missing[0]
-        raise InputError(f"[weights] expected a score of every path, got {scores[row, block]} for block {block + 1} of "
+        raise InputError(f"[weights] expected a score of every path, got {rows[row, block]} for block {block + 1} of "
                          f"{str(architectures[row])!r}")  # fmt: skip
-    return scores
+    return rows
 
 
 def _fit(scores: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
