@@ -1,4 +1,4 @@
-"""Exact search over score tables under cost limits; searches by trial where there are no tables."""
+"""Exact search over score tables under cost limits (a multiple-choice knapsack), and searches by trial."""
 
 from pynas.search.action_space import learn_action_space
 from pynas.search.best import Entry, Found, best

@@ -33,9 +33,9 @@ class Entry:
 
 @dataclass
 class Found(Sequence[Entry]):
-    """The architectures found, best first, and the proof.
+    """Architectures, best first, with the certificate of their optimality.
 
-    exhausted: fewer than top_k architectures keep the limits, and these are all.
+    exhausted: fewer than top_k architectures keep the limits, and these are all of them.
     """
 
     entries: Sequence[Entry]
@@ -53,7 +53,7 @@ class Found(Sequence[Entry]):
         return iter(self.entries)
 
     def verify(self) -> int:
-        """Check the answer independently, by enumeration (`pynas.search.verify`). Returns the partial choices seen."""
+        """Check the answer by enumeration, apart from the kernel, and return the number of partial choices seen."""
         return self.traversal.verify()
 
 

@@ -72,10 +72,10 @@ def total_scores(scores: Scores, bench: Benchmark) -> np.ndarray:
 
 
 def read_scores(path: str | Path, bench: Benchmark) -> np.ndarray:
-    """Scores from a CSV file with the columns `architecture` and `score`, in the benchmark's order, NaN where none.
+    """Read scores from a CSV file with the columns `architecture` and `score`, in the benchmark's order, NaN where none.
 
     Raises:
-        InputError: missing, malformed, an architecture that is not in the benchmark, or one that comes twice.
+        InputError: a missing or malformed file, an architecture that is not in the benchmark or comes twice.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
