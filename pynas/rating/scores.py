@@ -24,7 +24,7 @@ class Scores:
 
     space: the space that the tables belong to; a search reads the boundary states off it.
     tables: by `[block][cell]`; a table has one axis per layer of its cell.
-    metadata: what the scores were computed from (checkpoint, data, loss, norm mode, ...), kept in the files.
+    metadata: how the scores were computed (checkpoint, data, loss, norm mode, ...), kept in the files.
 
     Raises:
         InputError: tables whose shapes are not those of the space's cells.
@@ -126,7 +126,7 @@ class Scores:
     def save(self, folder: str | Path) -> None:
         """Write `block_1.npz`, `block_2.npz`, ... into a folder, each file atomically."""
         for b, cells in enumerate(self.tables):
-            save_block(block_file(folder, b), cells, space=self.space.name, **self.metadata)
+            save_block(block_file(folder, b), cells, **{**self.metadata, "space": self.space.name})
 
     @classmethod
     def load(cls, folder: str | Path, space: Space | None = None) -> Scores:
