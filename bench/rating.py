@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 import pynas
 from pynas.nn import MBConv
-from pynas.rating import rate, rate_population
-from pynas.rating.together import Together
+from pynas.rating import Settings, rate, rate_population
+from pynas.rating.shared_work import SharedWork
 
 
 class ConvolutionsOnly(nn.Module):
@@ -139,9 +139,11 @@ def measure_dna(arguments: argparse.Namespace) -> None:
     only = [[ConvolutionsOnly(module) for module in layer] for layer in layers]
     for name in arguments.dtype:
         dtype = None if name == "float32" else getattr(torch, name)
-        limit, _ = repeated(lambda d=dtype: rate(only, [(x, target)], "mse", "running", dtype=d), arguments)
+        limit, _ = repeated(
+            lambda d=dtype: rate(only, [(x, target)], "mse", "running", engine=Settings(dtype=d)), arguments
+        )
         limit.report(f"    convolutions alone, {name}", total, reference)
-        cost, table = repeated(lambda d=dtype: rate(layers, [(x, target)], dtype=d), arguments)
+        cost, table = repeated(lambda d=dtype: rate(layers, [(x, target)], engine=Settings(dtype=d)), arguments)
         cost.report(f"(c) pynas, {name}", total, reference, note(cost, limit, table, scores))
 
 
@@ -196,7 +198,7 @@ def measure_boss(arguments: argparse.Namespace) -> None:
 
         def run(candidates, norm: str, dtype=dtype):
             return rate_population(
-                candidates, [(first, second)], norm, calibration=[calibration], tail=tail, dtype=dtype
+                candidates, [(first, second)], norm, calibration=[calibration], tail=tail, engine=Settings(dtype=dtype)
             )
 
         limit, _ = repeated(lambda run=run: run(only, "running"), arguments)
@@ -211,7 +213,7 @@ BATCHES = 4
 
 
 def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Tensor) -> None:
-    """Candidates that share weights: (a), (b), and pynas with and without running them together."""
+    """Candidates that share weights: (a), (b), and pynas with and without sharing their work."""
     device = arguments.device
     layers = [[module.to(device) for module in layer] for layer in layers]
     x, target = x.to(device), target.to(device)
@@ -235,10 +237,10 @@ def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Ten
     batches = [(x, target)] * BATCHES
     for name in arguments.dtype:
         dtype = None if name == "float32" else getattr(torch, name)
-        with mock.patch.object(Together, "family", lambda self, candidate: None):
-            apart, _ = repeated(lambda d=dtype: rate(layers, batches, loss, dtype=d), arguments)
+        with mock.patch.object(SharedWork, "family", lambda self, candidate: None):
+            apart, _ = repeated(lambda d=dtype: rate(layers, batches, loss, engine=Settings(dtype=d)), arguments)
         apart.report(f"    pynas, candidates apart, {name}", total, reference)
-        cost, table = repeated(lambda d=dtype: rate(layers, batches, loss, dtype=d), arguments)
+        cost, table = repeated(lambda d=dtype: rate(layers, batches, loss, engine=Settings(dtype=d)), arguments)
         worst = max(abs(table[path] / score - 1) for path, score in scores.items())
         cost.report(f"(c) pynas, {name}", total, reference, _agreement(len(scores), worst))
 

@@ -20,9 +20,9 @@ import scipy.sparse
 import torch
 
 from bench._timer import machine
+from bench.algorithm_2 import algorithm_2
 from bench.search_instances import INSTANCES, Instance
 from pynas.search import Traversal, traverse
-from pynas.search.reference import algorithm_2
 
 # A solver gives the best loss, or None when it did not finish in `seconds` or does not know such an instance.
 Solver = Callable[[Instance, float], float | None]

@@ -25,7 +25,7 @@ from scipy import stats
 import pynas
 from pynas import costs, data, export, search, teachers
 from pynas.files import write_json, write_text
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.rating.scores import load_block, save_block
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT, load_weights
@@ -125,8 +125,9 @@ def choose(tables: dict[str, Tables], table: costs.Costs, options: argparse.Name
     window: dict[str, Any] = {"limits": {"madds": half_way}, "at_least": {"madds": 0.96 * half_way}}
     nets = {}
     for loss, rated in tables.items():
-        nets[f"found by {loss}"] = str(search.best(rated, table, **window)[0].architecture)
-    nets[f"worst by {RATINGS[0]}"] = str(search.best(negated(tables[RATINGS[0]]), table, **window)[0].architecture)
+        nets[f"found by {loss}"] = str(search.best(Scores(space, rated), table, **window)[0].architecture)
+    negative = Scores(space, negated(tables[RATINGS[0]]))
+    nets[f"worst by {RATINGS[0]}"] = str(search.best(negative, table, **window)[0].architecture)
     rng, drawn = np.random.default_rng(1), 0
     while drawn < options.random_nets:
         architecture = space.sample(rng)

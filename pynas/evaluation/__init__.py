@@ -1,4 +1,4 @@
-"""Evaluation of whole architectures with a supernet's weights: error rate, and consistency between paths."""
+"""Whole architectures with a supernet's weights: their error rates, and the consistency between them."""
 
 from pynas.evaluation.consistency import consistency, last_layer_paths, path_similarity
 from pynas.evaluation.error_rate import ErrorRate

@@ -1,4 +1,4 @@
-"""Many architectures of a network of cells at once: what several compute alike is computed once, the rest stacked."""
+"""Many architectures of a NAS-Bench-201 supernet at once: equal values are computed once, different ones stacked."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from pynas.spaces import Architecture
 from pynas.spaces.nasbench201 import EDGES
 from pynas.supernets.nasbench201 import CellNet, SharedCell
 
-MODES = ("batch", "record", "recorded")
-
 
 class PathNorms:
     """Batch norm with statistics for each stacked path.
 
-    mode: "batch" normalises by the batch, "record" also remembers its statistics, "recorded" normalises by the mean of
-    those remembered, with the unbiased variance, as torch's cumulative average does.
+    mode: "batch" normalises by the batch's statistics; "record" also keeps them; "recorded" normalises by the mean of those
+    kept, with the unbiased variance, as torch's cumulative average does.
     """
 
     def __init__(self, mode: str = "batch") -> None:
@@ -29,7 +27,7 @@ class PathNorms:
         self._sums: dict[nn.Module, tuple[torch.Tensor, torch.Tensor, int]] = {}
 
     def __call__(self, norm: nn.BatchNorm2d, x: torch.Tensor, paths: int) -> torch.Tensor:
-        """x: [paths * B, C, H, W] -> the same shape."""
+        """Normalise x `[paths * B, C, H, W]`."""
         if self.mode == "recorded":
             mean, var, times = self._sums[norm]
             return path_batch_norm(
@@ -47,7 +45,7 @@ class PathNorms:
 
 
 class CellPaths:
-    """Runs the given architectures of a cell network together; they may be any, best in lexicographic order."""
+    """Runs some architectures of a NAS-Bench-201 supernet in one pass; neighbours in lexicographic order share the most."""
 
     def __init__(self, net: CellNet, architectures: Sequence[Architecture]) -> None:
         self.net = net
@@ -55,7 +53,7 @@ class CellPaths:
 
     @torch.no_grad()
     def features(self, images: torch.Tensor, norms: PathNorms) -> torch.Tensor:
-        """images: [B, 3, H, W] -> what the classifier reads, for each architecture, `[P, B, D]`."""
+        """Input of the classifier for images `[B, 3, H, W]`, of each architecture, `[P, B, D]`."""
         net, batch = self.net, len(images)
         x = norms(net.stem[1], net.stem[0](images), 1)  # type: ignore[arg-type]
         value, at = x[None], np.zeros(len(self.paths), np.int64)
@@ -71,7 +69,7 @@ class CellPaths:
     def _cell(
         self, cell: SharedCell, x: torch.Tensor, at: np.ndarray, norms: PathNorms
     ) -> tuple[torch.Tensor, np.ndarray]:
-        """value: the distinct values `[U, B, C, H, W]`; at: which of them each path has, `[P]`."""
+        """Run a cell on distinct values `[U, B, C, H, W]`; at `[P]`: index of each path's value. Returns the same pair."""
         nodes = [(x, at)]
         for target in range(1, 4):
             results, inputs, known = [torch.zeros_like(x[:1])], [], 1
@@ -97,7 +95,7 @@ class CellPaths:
 
 
 def _operate(operation: nn.Module, value: torch.Tensor, norms: PathNorms) -> torch.Tensor:
-    """One operation on distinct values `[U, B, C, H, W]`."""
+    """Run one operation on distinct values `[U, B, C, H, W]`."""
     x = value.flatten(0, 1)
     if isinstance(operation, ReLUConvBN):
         y = norms(operation.bn, operation.conv(torch.relu(x)), len(value))

@@ -1,4 +1,4 @@
-"""How alike a supernet's paths see the same images: the consistency that Pi-NAS trains for (section 4.5, figure 5)."""
+"""Consistency of a supernet: similarity of the features of different paths, which Pi-NAS trains for (section 4.5)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def path_similarity(
 ) -> np.ndarray:
     """Cosine similarity of the features of each pair of paths, mean over the images: float64 `[P, P]`.
 
-    Batch norm normalises by the batch. centred: subtract each path's mean over the batch first; without it, features that
-    do not depend on the image at all count as alike, and so a collapsed supernet as consistent.
+    Batch norm normalises by the batch.
+    centred: subtract each path's mean over the batch first. Without it, features that do not depend on the image are similar,
+    and a collapsed supernet appears consistent.
 
     Raises:
         InputError: no images.
@@ -46,24 +47,24 @@ def path_similarity(
 
 
 def consistency(similarity: np.ndarray) -> float:
-    """The mean similarity of different paths, from `path_similarity`'s matrix."""
+    """Mean similarity of different paths, from the matrix of `path_similarity`."""
     return float(similarity[~np.eye(len(similarity), dtype=bool)].mean())
 
 
 def last_layer_paths(space: Space, rng: np.random.Generator) -> list[Architecture]:
-    """Random architectures that end in candidates 0, 1, 2, ... of the last layer: those of figure 5.
+    """Draw one architecture for each candidate 0, 1, 2, ... of the last layer, as for Pi-NAS's figure 5.
 
     Raises:
         InputError: a space whose rules forbid one of them.
     """
-    found: list[Architecture] = []
-    while not found or len(found) < space.blocks[-1][found[0][-1].cell].counts[-1]:
+    drawn: list[Architecture] = []
+    while not drawn or len(drawn) < space.blocks[-1][drawn[0][-1].cell].counts[-1]:
         architecture = space.sample(rng)
         *before, last = architecture
-        cell = found[0][-1].cell if found else last.cell
+        cell = drawn[0][-1].cell if drawn else last.cell
         if last.cell != cell:
             continue
-        choices = [*before, type(last)(cell, (*last.path[:-1], len(found)))]
-        found.append(Architecture(tuple(choices)))
-        space.check(found[-1])
-    return found
+        choices = [*before, type(last)(cell, (*last.path[:-1], len(drawn)))]
+        drawn.append(Architecture(tuple(choices)))
+        space.check(drawn[-1])
+    return drawn

@@ -1,4 +1,4 @@
-"""Rating of whole architectures of a trained supernet: the error of each, with batch norm of its own."""
+"""Error rates of whole architectures of a trained supernet, each with batch-norm statistics of its own."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pynas.errors import InputError
 from pynas.evaluation.cells import CellPaths, PathNorms
 from pynas.spaces import Architecture
 from pynas.supernets.modes import batch_statistics, evaluating
-from pynas.supernets.nasbench201 import CellNet
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 NORMS = ("recalibrate", "batch", "running")
-# The features of a layer that are kept at a time when architectures run together: a CPU's cache, a part of a GPU.
+# Bytes of one layer's features when architectures are stacked: a CPU's cache, a part of a GPU.
 _BYTES = {"cpu": 2**25, "cuda": 2**30}
 
 
 class ErrorRate:
-    """`rate(architecture)`: the share of images that a supernet's own classifier gets wrong, lower is better.
+    """Called with an architecture, returns the share of images that the supernet classifies wrongly; lower is better.
 
-    batches: labelled images to rate on, the same ones each time. calibration: training images; with
-    norm="recalibrate" the batch-norm statistics are re-estimated on them for every architecture (the mean over their
-    batches), as sharing makes the stored ones averages over many. norm="batch": statistics of the batch that is rated;
-    "running": the stored ones. stacked: whether `many` runs architectures of a cell network together, which spares a GPU
-    small kernels, but costs a CPU more in copies than it shares; None: on a GPU.
-    The supernet is left as it was. An architecture that was rated before is looked up.
+    The supernet is left unchanged. An architecture that was rated before is looked up.
+
+    batches: labelled images to rate on. calibration: (training images, anything) to re-estimate batch norm on.
+    norm: batch-norm statistics: "recalibrate" (re-estimated for every architecture, as the mean over the calibration
+        batches, since the stored ones average over many architectures), "batch" (of the rated batch) or "running" (stored).
+    stacked: whether `many` stacks architectures in one pass, which only NAS-Bench-201's supernets can; it saves a GPU small
+        kernels but costs a CPU more in copies than it shares. None: on a GPU.
 
     Raises:
         InputError: an unknown mode, nothing to rate or to calibrate on, or an architecture outside the space.
@@ -50,7 +50,9 @@ class ErrorRate:
         device = next(net.parameters()).device
         self.net, self.norm = net, norm
         self.stacked = (
-            isinstance(net, CellNet) and norm != "running" and (device.type == "cuda" if stacked is None else stacked)
+            net.space.kind == "nasbench201"
+            and norm != "running"
+            and (device.type == "cuda" if stacked is None else stacked)
         )
         self.batches = [(_placed(images, device), labels.to(device)) for images, labels in batches]
         self.calibration = [_placed(images, device) for images, _ in calibration or ()]
@@ -60,7 +62,7 @@ class ErrorRate:
 
     @torch.no_grad()
     def __call__(self, architecture: Architecture) -> float:
-        """The error in [0, 1]."""
+        """Error of an architecture, in [0, 1]."""
         if architecture not in self.known:
             self.net.space.check(architecture)
             with self._normed(architecture):
@@ -73,14 +75,14 @@ class ErrorRate:
     def many(
         self, architectures: Sequence[Architecture], progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
-        """Errors `[N]`; progress: called with (done, in all)."""
+        """Errors of the architectures, `[N]`; progress: called with (done, in all)."""
         fresh = sorted({a for a in architectures if a not in self.known}, key=str)
         done = len(architectures) - len(fresh)
         size = self._chunk() if self.stacked else 1
         for start in range(0, len(fresh), size):
             chunk = fresh[start : start + size]
             if self.stacked:
-                self.known |= zip(chunk, self._together(chunk))
+                self.known |= zip(chunk, self._stacked_errors(chunk))
             else:
                 self(chunk[0])
             done += len(chunk)
@@ -89,15 +91,15 @@ class ErrorRate:
         return np.array([self.known[architecture] for architecture in architectures])
 
     def _chunk(self) -> int:
-        """Architectures at a time: as many as have their widest features within the budget."""
+        """Number of architectures in one pass: their widest features must fit the budget."""
         images = max(len(images) for images, _ in self.batches)
         side, channels = self.net.space.image_size, self.net.space.stem.channels[0]
         budget = _BYTES["cuda" if next(self.net.parameters()).is_cuda else "cpu"]
         return max(1, budget // (4 * images * channels * side**2))
 
     @torch.no_grad()
-    def _together(self, architectures: Sequence[Architecture]) -> list[float]:
-        """The errors of several architectures of a cell network."""
+    def _stacked_errors(self, architectures: Sequence[Architecture]) -> list[float]:
+        """Errors of several architectures of a NAS-Bench-201 supernet, in one pass."""
         for architecture in architectures:
             self.net.space.check(architecture)
         paths, norms = CellPaths(self.net, architectures), PathNorms("record")
@@ -119,7 +121,7 @@ class ErrorRate:
 
 @contextlib.contextmanager
 def recalibrated(net: Any, architecture: Architecture, calibration: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Have a supernet evaluate one architecture with statistics of these images; afterwards all is as before."""
+    """Evaluate one architecture with batch-norm statistics of these images inside the `with` block, then restore them."""
     norms = [part for module in net.modules_of(architecture) for part in module.modules() if _tracks(part)]
     stored = [(norm, norm.momentum, {name: value.clone() for name, value in norm.named_buffers()}) for norm in norms]
     with evaluating(net), torch.no_grad():

@@ -1,9 +1,21 @@
-"""Rating: the score of every path of a cell, by sharing features between paths that begin alike."""
+"""Scores of every path of a cell; paths that begin alike share their features."""
 
+from pynas.rating.adapters import choice_layers, configured, encoded
 from pynas.rating.population import rate_population
 from pynas.rating.progress import Progress
 from pynas.rating.rate import rate
 from pynas.rating.scores import Scores
+from pynas.rating.settings import Settings
 from pynas.rating.table import ScoreTable
 
-__all__ = ["Progress", "ScoreTable", "Scores", "rate", "rate_population"]
+__all__ = [
+    "Progress",
+    "ScoreTable",
+    "Scores",
+    "Settings",
+    "choice_layers",
+    "configured",
+    "encoded",
+    "rate",
+    "rate_population",
+]

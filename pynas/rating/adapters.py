@@ -1,7 +1,7 @@
-"""Other people's supernets as layers of candidates for `rate`.
+"""Supernets of other projects as layers of candidates for `rate`.
 
-A supernet often has no list of candidates: it has layers that are told what to be. Each function here gives the
-candidates of one layer; all of them hold the same layer, so its weights exist once.
+Many supernets have no list of candidates but layers that take a choice as an argument or a configuration. Each function here
+returns the candidates of one layer; all of them hold that layer, so its weights exist once.
 
     class Block(nn.Module):                              # forward(x, choices): an nn.ModuleList of choice layers
         def __init__(self):
@@ -16,7 +16,7 @@ candidates of one layer; all of them hold the same layer, so its weights exist o
     table = pynas.rate(choice_layers(block.layers), batches)
 
     layers = [encoded(layer, [0, 1, 2]) for layer in block.layers]                  # layer(x, code)
-    layers = [encoded(block, itertools.product(range(2), range(2)))]                # only the whole takes an encoding
+    layers = [encoded(block, itertools.product(range(2), range(2)))]                # only the whole block takes a code
     layers = [configured(layer, [{"heads": 3}, {"heads": 4}]) for layer in layers]  # layer.set_sample_config(heads=3)
 """
 
@@ -29,17 +29,17 @@ from torch import Tensor, nn
 
 
 def choice_layers(layers: Iterable[Iterable[nn.Module]]) -> list[list[nn.Module]]:
-    """Candidates of an `nn.ModuleList` of `nn.ModuleList`, one inner list per layer."""
+    """Return the candidates of an `nn.ModuleList` of `nn.ModuleList`, one inner list per layer."""
     return [list(layer) for layer in layers]
 
 
 def encoded(layer: nn.Module, codes: Iterable[Any]) -> list[nn.Module]:
-    """One candidate per code: `layer(x, code)`. With a whole network as the layer, its paths share no prefixes."""
+    """Return one candidate per code: `layer(x, code)`. Where the layer is a whole network, its paths share no prefixes."""
     return [Encoded(layer, code) for code in codes]
 
 
 def configured(layer: nn.Module, configs: Iterable[Any], setter: str = "set_sample_config") -> list[nn.Module]:
-    """One candidate per configuration: `layer.set_sample_config(config)` or `(**config)`, then `layer(x)`."""
+    """Return one candidate per configuration: `layer.set_sample_config(config)` or `(**config)`, then `layer(x)`."""
     return [Configured(layer, config, setter) for config in configs]
 
 

@@ -1,4 +1,4 @@
-"""Batches of a rating: what is accepted, and which go down the tree together."""
+"""Batches of a rating: their checks, and the groups that share one walk of the tree."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from pynas.rating.norms import Streams
 from pynas.rating.tree import Node, PathTree
 
 # Batches that share one walk, and one pass of the calibration batches, in `recalibrate` mode.
-_TOGETHER = 8
+_GROUP = 8
 
 Batch = tuple[Tensor, Any]
 
 
 def leaf_rows(leaves: Sequence[Node], first: int = 0) -> list[int] | slice:
-    """The rows that belong to these leaves, in their order, in a score vector that begins with the path number `first`."""
+    """Rows of these leaves, in their order, in a vector of scores that begins with path number `first`."""
     rows = [leaf.start - first for leaf in leaves]
     in_order = rows == list(range(rows[0], rows[0] + len(rows)))
     return slice(rows[0], rows[-1] + 1) if in_order else rows
 
 
 def check_calibration(norm: str, tail_norm: str, calibration: Iterable[Tensor] | None) -> Streams:
-    """The calibration batches, if and only if a norm mode needs them.
+    """Return the calibration batches where a norm mode needs them, else none.
 
     Raises:
-        InputError: missing or not tensors with samples.
+        InputError: an unknown norm mode; batches that are missing or not tensors with samples.
     """
     needed = "recalibrate" in (norm, tail_norm)
     for mode in (norm, tail_norm):
         if mode not in norms.MODES:
             raise InputError(f"[rate] expected norm to be one of {', '.join(norms.MODES)}, got {mode!r}")
-    found = list(calibration) if calibration is not None and needed else []
-    if needed and not found:
-        raise InputError("[rate] expected calibration batches for norm='recalibrate', got none")
-    if any(not isinstance(x, Tensor) or x.ndim == 0 or not len(x) for x in found):
-        raise InputError("[rate] expected calibration batches that are input tensors with samples")
-    return found
+    inputs = list(calibration) if calibration is not None and needed else []
+    if needed and not inputs:
+        raise InputError("[rate] expected calibration batches for norm='recalibrate', got none; pass calibration=")
+    for x in inputs:
+        if not isinstance(x, Tensor) or x.ndim == 0 or not len(x):
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"[rate] expected calibration batches that are input tensors with samples, got {got}")
+    return inputs
 
 
 def check_finite(values: Tensor, tree: PathTree, first: int = 0) -> None:
-    """values: `[..., paths]`, beginning with the tree's path number `first`.
+    """Check that values `[..., paths]`, which begin with the tree's path number `first`, are finite.
 
     Raises:
         InputError: naming a path whose score is infinite or not a number.
@@ -60,13 +62,13 @@ def check_finite(values: Tensor, tree: PathTree, first: int = 0) -> None:
         )
 
 
-def groups(batches: Iterable[Any], together: bool, max_bytes: int) -> Iterator[list[Batch]]:
-    """Batches that go down the tree in one walk: one, or `together` several, within a small part of the budget.
+def groups(batches: Iterable[Any], several: bool, max_bytes: int) -> Iterator[list[Batch]]:
+    """Split batches into groups that share one walk: one batch each, or `several` within a small part of the budget.
 
     Raises:
-        InputError: a batch that is no (input, target) pair, or has no samples.
+        InputError: a batch that is not an (input, target) pair or has no samples.
     """
-    most = _TOGETHER if together else 1
+    most = _GROUP if several else 1
     group: list[Batch] = []
     for batch in batches:
         group.append(_check_batch(batch))

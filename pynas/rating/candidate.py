@@ -1,4 +1,4 @@
-"""One candidate of one layer, run on stacked paths so that each path gets what it would get alone."""
+"""One candidate of one layer, run on stacked paths with the outputs that each path has alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pynas.rating.outputs import same_outputs
 
 @dataclass
 class _Known:
-    """What was seen of a candidate on one input shape."""
+    """Facts about a candidate on one input shape, found by running it."""
 
     contiguous: bool
     changes_input: bool = False
@@ -27,12 +27,11 @@ class _Known:
 
 
 class Candidate:
-    """Runs a module; the first runs of each input shape show whether it needs protection.
+    """Runs a module on stacked paths; the first runs on each input shape find out how it must be run.
 
-    A module that writes to its input gets a copy, so that its siblings do not see the change. One that mixes the samples
-    of stacked paths is run path by path. One that fails on channels-last inputs (a `view`) gets contiguous ones.
-    Streams are the inputs that travel together (`PathContext`). Threads share a fused module, which keeps no state; of
-    any other each thread has a copy.
+    A module that writes to its input gets a copy, so that its siblings do not see the change. A module that mixes the
+    samples of stacked paths runs path by path. A module that fails on channels-last inputs (a `view`) gets contiguous ones.
+    Threads share a fused module, which keeps no state; of any other module each thread has a copy.
     """
 
     def __init__(self, module: nn.Module, context: PathContext, graphs: Graphs | None = None) -> None:
@@ -67,7 +66,7 @@ class Candidate:
         return fuse(self._module)
 
     def _own(self) -> nn.Module:
-        """This thread's copy: a forward may keep things on its module."""
+        """This thread's copy, since a forward may keep things on its module."""
         if not hasattr(self._of_thread, "module"):
             self._of_thread.module = private_copy(self._module)
         return self._of_thread.module
@@ -79,7 +78,7 @@ class Candidate:
     def _examine(
         self, shapes: tuple[tuple[int, ...], ...], streams: Streams, paths: int
     ) -> tuple[_Known, Streams | None]:
-        """What is to be known; with it the outputs, if a run for it was the one asked for."""
+        """Return the facts, and the outputs where a run that found them was the one asked for."""
         known = self._known.get(shapes)
         if known is None:
             known, outputs = self._guarded([path_rows(x, paths, 0, 1) for x in streams])
@@ -91,7 +90,7 @@ class Candidate:
         return known, None
 
     def _guarded(self, streams: Streams) -> tuple[_Known, Streams]:
-        """Run one path on copies of its inputs, which tell whether they were written to."""
+        """Run one path on copies of its inputs, and note whether the module wrote to them."""
         # Inference tensors count no versions.
         with torch.inference_mode(False), torch.no_grad():
             copies = [x.clone() for x in streams]
@@ -119,13 +118,13 @@ class Candidate:
         return known, self._run(known, streams, 1)
 
     def _mixes(self, known: _Known, streams: Streams) -> bool:
-        """Whether two stacked paths come out otherwise than one by one."""
+        """Whether two stacked paths give other outputs than one by one."""
         alone = self._one_by_one(known, [x.clone() for x in streams], 2)
         stacked = self._run(known, [x.clone() for x in streams], 2)
         return not same_outputs(stacked, alone)
 
 
 def path_rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:
-    """The rows of `count` of the stacked paths."""
+    """Rows of the stacked paths `first` to `first + count - 1`."""
     batch = x.shape[0] // paths
     return x.narrow(0, first * batch, count * batch)

@@ -1,7 +1,7 @@
-"""A private copy of somebody's modules: structure and buffers are copied, weights are shared.
+"""Private copies of the user's modules: structure and buffers are copied, weights are shared.
 
-The engine changes modules (evaluation mode, batch norm per path, another dtype). It does so on this copy, so the user's
-own modules, their flags, hooks and statistics are never touched, whatever happens.
+The engine changes modules (evaluation mode, batch norm per path, another dtype). It changes this copy, so the user's own
+modules keep their flags, hooks and statistics, even after an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Layers = list[list[nn.Module]]
 
 
 def private_copy(modules: Any, dtype: torch.dtype | None = None) -> Any:
-    """Copy nested lists of modules; modules used twice stay one.
+    """Copy nested lists of modules; a module that appears twice is copied once.
 
     Weights keep their storage unless `dtype` asks for another floating type; batch norm keeps its own type (its sums are
     taken in float32 anyway).
@@ -40,10 +40,10 @@ def private_copy(modules: Any, dtype: torch.dtype | None = None) -> Any:
 
 
 def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:
-    """Lists of lists of modules, none empty.
+    """Return the layers as lists of modules, none of them empty.
 
     Raises:
-        InputError: naming the layer that is not.
+        InputError: a layer that is empty or holds anything but modules.
     """
     checked = [list(layer) for layer in layers]
     if not checked:

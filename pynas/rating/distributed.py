@@ -1,4 +1,4 @@
-"""Several processes rate shares of the paths (torchrun); each ends with the whole."""
+"""Rating by several processes (torchrun): each rates a share of the paths, and all end with the whole table."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from pynas.errors import InputError
 
 
 def rank_and_size(distributed: bool | None) -> tuple[int, int]:
-    """This process's rank and the number of processes; (0, 1) when alone. None: as torch.distributed is set up.
+    """Return this process's rank and the number of processes, (0, 1) for one; None: all processes of torch.distributed.
 
     Raises:
-        InputError: asked for without a process group.
+        InputError: distributed=True without a process group.
     """
     ready = dist.is_available() and dist.is_initialized()
     if distributed and not ready:
         raise InputError(
-            "[rate] expected torch.distributed to be initialised for distributed=True, got no process group"
+            "[rate] expected torch.distributed to be initialised for distributed=True, got no process group; "
+            "call torch.distributed.init_process_group first"
         )
     return (dist.get_rank(), dist.get_world_size()) if ready and distributed is not False else (0, 1)
 
 
 @contextmanager
-def fails_together(size: int, device: torch.device) -> Iterator[None]:
-    """An error in one process ends all of them, so that none waits for ever for the others' scores."""
+def fail_as_one(size: int, device: torch.device) -> Iterator[None]:
+    """End all processes on an error in one, so that none waits for ever for the others' scores."""
     if size == 1:
         yield
         return
@@ -46,14 +47,14 @@ def fails_together(size: int, device: torch.device) -> Iterator[None]:
 
 
 def add_up(values: Tensor, size: int) -> Tensor:
-    """The sum over processes."""
+    """Sum over processes."""
     if size > 1:
         dist.all_reduce(values)
     return values
 
 
 def most(values: Tensor, size: int) -> Tensor:
-    """The elementwise maximum over processes."""
+    """Elementwise maximum over processes."""
     if size > 1:
         values = values.clone()
         dist.all_reduce(values, dist.ReduceOp.MAX)
@@ -61,12 +62,12 @@ def most(values: Tensor, size: int) -> Tensor:
 
 
 def least(value: int, size: int, device: torch.device) -> int:
-    """The minimum over processes."""
+    """Minimum over processes."""
     return -int(most(torch.tensor([-value], device=device), size).item())
 
 
 def any_of(value: bool, size: int, device: torch.device) -> bool:
-    """Whether it holds in some process."""
+    """Whether the value is True in some process."""
     return bool(most(torch.tensor([int(value)], device=device), size).item())
 
 

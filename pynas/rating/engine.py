@@ -1,7 +1,7 @@
-"""The evaluation engine: private copies of the layers, and the workers that walk the tree of paths with them.
+"""The evaluation engine: private copies of the layers, and workers that walk the tree of paths.
 
-On a CPU several workers walk subtrees at once, each with one thread: no barrier inside an operator, and each core keeps
-its own features in its own cache. A GPU gets one worker and large stacks.
+On a CPU several workers walk subtrees at once, each with one thread: no operator waits at a barrier, and each core keeps its
+own features in its own cache. A GPU has one worker and large stacks.
 """
 
 from __future__ import annotations
@@ -10,57 +10,29 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pynas.errors import InputError
 from pynas.rating import norms
 from pynas.rating.copies import private_copy
 from pynas.rating.graphs import graphs_for
 from pynas.rating.memory import default_max_bytes, keep_freed_pages
 from pynas.rating.norms import PathContext, Streams
-from pynas.rating.stacking import Stacking, check_stack
+from pynas.rating.settings import Settings
+from pynas.rating.stacking import Stacking
 from pynas.rating.tree import Node, PathTree
 from pynas.rating.walker import Visit, Walker
 
-# Subtrees handed out per worker, so that all have work until the end.
+# Subtrees per worker, so that all have work until the end.
 _SHARES = 4
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How the engine runs; what is None is chosen from the device.
-
-    max_bytes: budget of the features that are held (default: half of the free memory).
-    dtype: run in this type, e.g. torch.bfloat16 (default: the modules' own).
-    channels_last: layout of 4-dimensional inputs (default: on a CPU and for half types).
-    workers: threads on a CPU (default: torch's number of threads).
-    stack: paths to run at once (`Stacking`; default: "cache" on a CPU, "memory" on a GPU).
-    graphs: replay repeated runs as CUDA graphs (default: on a GPU, where no statistics are re-estimated).
-    """
-
-    max_bytes: int | None = None
-    dtype: torch.dtype | None = None
-    channels_last: bool | None = None
-    workers: int | None = None
-    stack: str | int | None = None
-    graphs: bool | None = None
-
-    def __post_init__(self) -> None:
-        check_stack(self.stack)
-        for name in ("max_bytes", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"[rate] expected {name} to be at least 1, got {value}")
-
-
 class Engine:
-    """Runs every path of `tree`, prefix by prefix; use it as a context manager.
+    """Runs every path of `tree`, prefix by prefix, inside a `with` block.
 
-    layers: anybody's modules, with the norm mode of each layer in `modes`.
-    calibration: how many of the streams, the first, only re-estimate batch-norm statistics.
+    layers: any modules. modes: norm mode of each layer.
+    calibration: number of streams, the first ones, that only re-estimate batch-norm statistics.
     """
 
     def __init__(
@@ -95,9 +67,9 @@ class Engine:
         self._stack.close()
 
     def run(self, streams: Streams, visit: Visit, node: Node | None = None) -> None:
-        """Call `visit` with the outputs of every path on each of the streams, some paths at a time, from any worker.
+        """Call `visit` with the outputs of every path on each stream, some paths at a time, from any worker.
 
-        node: only these rows of the tree's paths.
+        node: run only its rows of the tree's paths.
 
         Raises:
             InputError: a candidate that fails on its input, named with its path.
@@ -112,7 +84,7 @@ class Engine:
             self._share_out(node, streams, visit)
 
     def _share_out(self, node: Node, streams: Streams, visit: Visit) -> None:
-        """The first layers here, the subtrees below by the workers; few wait, so that few features are held."""
+        """Walk the first layers in this thread and the subtrees below in the workers; few wait, so that few features are held."""
         room = threading.Semaphore(2 * self._workers)
         futures: list[Future[None]] = []
 
@@ -151,7 +123,7 @@ class Engine:
         return Walker(layers, self._tree, context, Stacking(widths, share, stack), graphs)
 
     def place(self, x: Tensor) -> Tensor:
-        """The same on the engine's device, in the layout that its features have."""
+        """Return a tensor detached, on the engine's device and in its features' layout."""
         x = x.detach().to(self.device)
         last = self._settings.channels_last
         if last is None:
@@ -160,7 +132,7 @@ class Engine:
 
 
 def device_of(layers: Sequence[Sequence[nn.Module]]) -> torch.device:
-    """Where the modules are."""
+    """Device of the modules' first tensor; the CPU where they have none."""
     tensors = (t for layer in layers for module in layer for t in (*module.parameters(), *module.buffers()))
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 

@@ -1,6 +1,6 @@
-"""Fuses what follows a batch norm into it: y = act(norm(x) + residual) in one pass, over the convolution's own output.
+"""Fusion of a batch norm with the addition and activation after it: y = act(norm(x) + residual) in one pass.
 
-Finds the patterns in anybody's modules by symbolic tracing; what cannot be traced stays as it is.
+Symbolic tracing finds the patterns in any module; a module that cannot be traced stays unfused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 class FusedNorm(nn.Module):
-    """A batch norm with what follows it."""
+    """A batch norm fused with the addition and activation after it."""
 
     def __init__(self, norm: PathNorm, activation: str | None, in_place: bool) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Tracer(fx.Tracer):
 
 
 def fuse(module: nn.Module) -> nn.Module | None:
-    """The same module with known batch norms fused with their residual and activation; None if there is nothing to do.
+    """Return the module with its known batch norms fused with residual and activation; None where none is known.
 
     module: a private copy with its norms installed.
     """
@@ -67,12 +67,12 @@ def fuse(module: nn.Module) -> nn.Module | None:
         return None
     if isinstance(module, _BatchNorm) or _has_hooks(module):
         return None
-    module = private_copy(module)  # what a forward keeps on its module while it is traced must not stay there
+    module = private_copy(module)  # a forward may keep proxies on its module while it is traced
     try:
         with _tracing:
             graph = _Tracer().trace(module)
             traced = fx.GraphModule(module, graph)
-    except Exception:  # whatever a forward does with a proxy: it stays as it is
+    except Exception:  # a forward may do with a proxy what tracing does not support: stay unfused
         return None
     for node in list(graph.nodes):
         norm = _norm_of(node, traced)
@@ -85,7 +85,7 @@ def fuse(module: nn.Module) -> nn.Module | None:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Tracing would run the hooks of the modules it looks into once, and never again."""
+    """Whether a module has forward hooks; tracing would run them once and then lose them."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
@@ -110,9 +110,9 @@ def _fuse_node(node: fx.Node, norm: PathNorm, traced: fx.GraphModule) -> None:
             if isinstance(other, fx.Node) and other is not last and not user.kwargs:
                 last, residual = user, other
         user = _only_user(last)
-        found = _activation(user, traced)
-        if user is not None and found is not None:
-            last, activation = user, found
+        following = _activation(user, traced)
+        if user is not None and following is not None:
+            last, activation = user, following
     name = f"fused_{node.name}"
     traced.add_submodule(name, FusedNorm(norm, activation, _is_fresh(source, traced)))
     with traced.graph.inserting_after(last):
@@ -135,7 +135,7 @@ def _activation(node: fx.Node | None, traced: fx.GraphModule) -> str | None:
 
 
 def _is_fresh(source: Any, traced: fx.GraphModule) -> bool:
-    """The norm's input is a convolution's output that nobody else reads: it may be overwritten."""
+    """Whether the norm's input is a convolution's output without other readers, so that it may be overwritten."""
     return (
         isinstance(source, fx.Node)
         and source.op == "call_module"

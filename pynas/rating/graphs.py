@@ -1,9 +1,8 @@
-"""CUDA graphs: a candidate that runs again on inputs of the same shape is recorded once and replayed.
+"""CUDA graphs: a candidate that runs again on inputs of one shape is recorded once and replayed.
 
-A replay is one launch in place of a dozen, which matters where the tensors are small. It reads a static input and writes a
-static output, so it costs a copy of both; large inputs run as ever. A recording keeps what Python decided while it was made:
-the number of stacked paths is part of its key, and a rating that re-estimates statistics (recorded in Python, turn by turn)
-is not recorded at all.
+A replay is one launch in place of a dozen, which pays where tensors are small. It reads a static input and writes a static
+output, so it costs a copy of both; large inputs run eagerly. A recording repeats all decisions that Python took while it was
+made: so the number of stacked paths is part of its key, and a rating that re-estimates statistics is not recorded.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ _WARM_UP = 2
 
 @dataclass(frozen=True)
 class Recording:
-    """A run on `input`; `replay()` writes its result to `output` anew."""
+    """A recorded run: `replay()` computes `output` from `input`."""
 
     input: Tensor
     output: Tensor
     replay: Callable[[], object]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The module's output for x; a copy, since the next replay overwrites the static one."""
+        """Replay on x and return a copy of the output, which the next replay overwrites."""
         self.input.copy_(x)
         self.replay()
         return self.output.clone()
@@ -44,7 +43,7 @@ class Recording:
 
 
 class BrokenCapture(RuntimeError):
-    """A capture that was begun and failed: the allocator may still think that it goes on, so no other should begin."""
+    """A capture that failed half-way; the allocator may still be capturing, so no other capture should begin."""
 
 
 Record = Callable[[nn.Module, Tensor, Any], Recording]
@@ -53,7 +52,7 @@ Record = Callable[[nn.Module, Tensor, Any], Recording]
 def record_cuda(module: nn.Module, x: Tensor, pool: Any) -> Recording:
     """Record a module on x's device, with its temporaries in a pool that other recordings use too.
 
-    One that waits for the device raises while it warms up, so that no capture is begun that would break.
+    A module that waits for the device raises during the warm-up, before a capture begins that it would break.
     """
     static, stream = x.clone(), torch.cuda.Stream(x.device)
     stream.wait_stream(torch.cuda.current_stream(x.device))
@@ -79,10 +78,10 @@ def record_cuda(module: nn.Module, x: Tensor, pool: Any) -> Recording:
 class Graphs:
     """Runs modules, by replay where they were recorded.
 
-    The second run on inputs of a shape is recorded, and compared with a plain one. A module that cannot be recorded, or
-    whose replay gives something else, runs plainly for good; after a broken capture, nothing more is recorded.
+    The second run on inputs of a shape is recorded and compared with an eager run. A module that cannot be recorded, or whose
+    replay gives another output, runs eagerly from then on; after a broken capture nothing more is recorded.
 
-    max_bytes: budget of the static tensors. pool: where the recordings' temporaries live.
+    max_bytes: budget of the static tensors. pool: memory pool of the recordings' temporaries.
     """
 
     def __init__(self, max_bytes: int, record: Record = record_cuda, pool: Any = None) -> None:
@@ -91,8 +90,8 @@ class Graphs:
         self._plain: set[int] = set()
 
     def run(self, module: nn.Module, x: Tensor, paths: int) -> Tensor:
-        """module(x), with so many paths stacked; the module must live as long as this."""
-        # What is examined outside of inference mode runs plainly: it is looked at once.
+        """Return module(x) for `paths` stacked paths; the module must live as long as this object."""
+        # Outside of inference mode a candidate is only examined, once.
         if id(module) in self._plain or x.nbytes > _LARGEST_INPUT or not torch.is_inference_mode_enabled():
             return module(x)
         key = (id(module), paths, x.shape, x.stride(), x.dtype)
@@ -103,7 +102,7 @@ class Graphs:
         return self._first_replay(key, module, x) if recording is None else recording(x)
 
     def clear(self) -> None:
-        """Free everything, and record nothing from now on: memory has run out."""
+        """Free all recordings, and record nothing from now on, as memory ran out."""
         self._plain.update(key[0] for key in self._runs)
         self._runs.clear()
         self._room = 0
@@ -116,7 +115,7 @@ class Graphs:
         try:
             recording = self._record(module, x, self._pool)
             agrees = same_output(recording(x), expected)
-        except Exception as error:  # whatever a module does that a graph cannot hold
+        except Exception as error:  # a module may do what a graph cannot hold
             agrees = False
             if isinstance(error, BrokenCapture):
                 self._room = 0
@@ -128,14 +127,16 @@ class Graphs:
         return expected
 
 
-def graphs_for(device: torch.device, wanted: bool | None, max_bytes: int, re_estimates: bool) -> Graphs | None:
-    """What runs the candidates of a rating on this device; None where they run plainly.
+def graphs_for(device: torch.device, enabled: bool | None, max_bytes: int, re_estimates: bool) -> Graphs | None:
+    """Return the `Graphs` of a rating on this device; None where candidates run eagerly.
 
     Raises:
-        InputError: asked for without a GPU.
+        InputError: enabled without a GPU.
     """
-    if wanted and device.type != "cuda":
-        raise InputError(f"[rate] expected modules on a CUDA device for graphs=True, got {device}")
-    if wanted is False or device.type != "cuda" or re_estimates:
+    if enabled and device.type != "cuda":
+        raise InputError(
+            f"[rate] expected modules on a CUDA device for graphs=True, got {device}; move them or leave it out"
+        )
+    if enabled is False or device.type != "cuda" or re_estimates:
         return None
     return Graphs(max_bytes // 8, pool=torch.cuda.graph_pool_handle())

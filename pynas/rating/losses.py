@@ -1,4 +1,4 @@
-"""Losses of stacked paths: outputs `[G*B, ...]` of G paths against one target, a loss per path `[G]`."""
+"""Losses of stacked paths: from outputs `[G*B, ...]` of G paths and one target to one loss per path `[G]`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PathLoss = Callable[[Tensor, Any, int], Tensor]
 
 
 def distance(kind: str) -> PathLoss:
-    """`path_distance`: "relative_l1" (DNA eq. 7, by the batch's whole target's deviation), "mse" or "cosine"."""
+    """Return `path_distance` of a kind: "relative_l1" (DNA eq. 7, over the deviation of the whole target), "mse", "cosine"."""
     return lambda outputs, target, paths: path_distance(outputs, target, kind)
 
 
 def kl(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
-    """KL(teacher || path) of logits `[B, K]`, the mean over samples."""
+    """Mean over the samples of KL(teacher || path) between logits `[B, K]`."""
     teacher, path = target.log_softmax(-1), outputs.log_softmax(-1).unflatten(0, (paths, -1))
     return (teacher.exp() * (teacher - path)).flatten(2).sum(2).mean(1)
 
 
 def cross_entropy(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
-    """Cross-entropy of logits `[B, K]` with labels `[B]` or probabilities `[B, K]`, the mean over samples."""
+    """Mean over the samples of the cross-entropy of logits `[B, K]` with labels `[B]` or probabilities `[B, K]`."""
     repeated = target.repeat(paths, *[1] * (target.ndim - 1))
     return F.cross_entropy(outputs, repeated, reduction="none").unflatten(0, (paths, -1)).flatten(1).mean(1)
 
@@ -39,9 +39,8 @@ def error(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
 
 
 def per_path(loss: Callable[[Tensor, Any], Tensor]) -> PathLoss:
-    """A loss of one path's output, `loss(output [B, ...], target) -> scalar`, called for each path in turn."""
-
-    turn = threading.Lock()  # the workers' threads take turns in somebody else's function
+    """Return the stacked form of `loss(output [B, ...], target) -> scalar`, which is called for each path in turn."""
+    turn = threading.Lock()  # the user's function runs in one worker at a time
 
     def stacked(outputs: Tensor, target: Any, paths: int) -> Tensor:
         with turn:
@@ -49,7 +48,7 @@ def per_path(loss: Callable[[Tensor, Any], Tensor]) -> PathLoss:
                 torch.as_tensor(loss(y, target), device=outputs.device) for y in outputs.contiguous().chunk(paths)
             ]
         if any(value.numel() != 1 for value in values):
-            raise InputError(f"[rate] expected a loss that gives one number, got the shape {tuple(values[0].shape)}")
+            raise InputError(f"[rate] expected a loss that returns one number, got the shape {tuple(values[0].shape)}")
         return torch.stack([value.detach().reshape(()) for value in values])
 
     return stacked
@@ -63,7 +62,7 @@ NAMES = (*_LIKE_OUTPUT, *_LABELS)
 
 
 def resolve(loss: str | Callable[[Tensor, Any], Tensor]) -> PathLoss:
-    """The stacked form of a loss given by name or as a callable; one with a method `per_path` brings its own.
+    """Return the stacked form of a loss given by name or as a callable; a callable with a method `per_path` brings its own.
 
     Raises:
         InputError: an unknown name.

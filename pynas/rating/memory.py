@@ -1,16 +1,16 @@
-"""Memory of a rating: the default budget, and keeping freed pages in the process while it runs."""
+"""Memory of a rating: the default budget, and freed pages that stay in the process while it runs."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import threading
 from collections.abc import Iterator
 
+import psutil
 import torch
 
-# glibc's mallopt parameters and the values it would have after its own adjustment to large blocks (malloc.h).
+# glibc's mallopt parameters, and the values that glibc itself would set after large blocks (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _KEEP = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0}
 _USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_MAX: 65536}
@@ -20,24 +20,19 @@ _holders = 0
 
 
 def default_max_bytes(device: torch.device) -> int:
-    """Half of the memory that is free now."""
+    """Half of the memory, in bytes, that is free on the device now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (free + unused) // 2
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return available // 2
+    return psutil.virtual_memory().available // 2
 
 
 @contextlib.contextmanager
 def keep_freed_pages() -> Iterator[None]:
-    """While inside, freed memory stays with the process (glibc only; elsewhere nothing happens).
+    """Keep freed memory in the process inside the `with` block, and give it back at the end (glibc only).
 
-    A fresh 10 MB tensor costs more in page faults than the arithmetic on it. On leaving, the memory goes back.
+    A fresh 10 MB tensor costs more in page faults than the arithmetic on it.
     """
     global _holders
     libc = _glibc()

@@ -1,7 +1,6 @@
-"""Normalisation that mixes samples, made per path.
+"""Batch norm per path: statistics within the rows of each stacked path.
 
-Stacked paths lie path-major on the batch axis: rows g*B..g*B+B-1 belong to path g. A batch norm that uses the batch's
-statistics must take them within each path's rows.
+Stacked paths lie path-major on the batch axis: rows g*B..g*B+B-1 belong to path g.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from pynas.ops.path_batch_norm import path_batch_norm
 
 MODES = ("running", "batch", "recalibrate")
 
-# Inputs that travel down the tree together, each `[G*B_i, ...]`: calibration batches first, then data.
+# Inputs that pass the tree in one walk, each `[G*B_i, ...]`: calibration batches first, then data.
 Streams = list[Tensor]
 Statistics = tuple[Tensor, Tensor]
 
 
 class PathContext(threading.local):
-    """What the modules of a rating share while they run, thread by thread: the number of stacked paths, whose turn it is.
+    """State that the modules of a rating share while they run, one per thread: stacked paths, and the stream in turn.
 
-    calibration: how many of the streams are calibration batches. A norm that is re-estimated records their statistics
-    in turn, and normalises the data streams by the mean of them.
+    calibration: number of streams that are calibration batches. A norm that is re-estimated records the statistics of each,
+    and normalises the data streams by their mean.
     """
 
     def __init__(self, calibration: int = 0) -> None:
@@ -38,10 +37,10 @@ class PathContext(threading.local):
         self._recorded: dict[_BatchNorm, list[Statistics]] = {}
 
     def __deepcopy__(self, memo: dict[int, object]) -> PathContext:
-        return self  # copies of a module run in the same turns
+        return self  # copies of a module share the context
 
     def turns(self, streams: Streams, paths: int) -> Iterator[Tensor]:
-        """The streams in turn; statistics recorded before are forgotten."""
+        """Yield the streams in turn, after forgetting recorded statistics."""
         self.paths = paths
         self._recorded.clear()
         for index, x in enumerate(streams):
@@ -49,11 +48,11 @@ class PathContext(threading.local):
             yield x
 
     def record(self, norm: _BatchNorm, statistics: Statistics) -> None:
-        """Remember the mean and variance `[G, C]` of one calibration batch."""
+        """Keep the mean and variance `[G, C]` of one calibration batch."""
         self._recorded.setdefault(norm, []).append(statistics)
 
     def recorded(self, norm: _BatchNorm) -> Statistics:
-        """The mean over the calibration batches, as torch's cumulative average (momentum=None) gives it."""
+        """Mean of the statistics over the calibration batches, as torch's cumulative average (momentum=None)."""
         seen = self._recorded[norm]
         if len(seen) > 1:
             seen[:] = [tuple(torch.stack(values).mean(0) for values in zip(*seen))]  # type: ignore[list-item]
@@ -61,9 +60,9 @@ class PathContext(threading.local):
 
 
 class PathNorm:
-    """Stands in for a batch norm's forward: statistics of each path's rows, its own or its calibration batches'.
+    """Replaces a batch norm's forward; each path is normalised by statistics of its own.
 
-    mode: "running" (stored statistics), "batch" or "recalibrate".
+    mode: "running" (stored statistics), "batch" (of the batch) or "recalibrate" (of the calibration batches).
     """
 
     def __init__(self, norm: _BatchNorm, context: PathContext, mode: str) -> None:
@@ -77,7 +76,7 @@ class PathNorm:
     def apply(
         self, x: Tensor, activation: str | None = None, residual: Tensor | None = None, in_place: bool = False
     ) -> Tensor:
-        """Normalise, add the residual, activate: in one pass, written over `x` if so asked."""
+        """Normalise, add the residual and activate in one pass; in_place: write the result over `x`."""
         norm, context = self.norm, self._context
         mean = var = None
         paths = context.paths
@@ -101,10 +100,10 @@ class PathNorm:
 
 
 def install(modules: Sequence[nn.Module], mode: str, context: PathContext) -> None:
-    """Put private copies in evaluation mode, and give every batch norm below them the forward that `mode` asks for.
+    """Put private copies in evaluation mode, and give every batch norm in them the forward of a norm mode.
 
-    One with a forward of its own stays as it is for `running`, and is put in training mode for `batch`: the engine then
-    finds that it mixes paths, and runs them one by one.
+    A batch norm with a forward of its own stays as it is for "running", and is put in training mode for "batch": the engine
+    then finds that it mixes paths, and runs them one by one.
 
     Raises:
         InputError: an unknown mode, or a batch norm with a forward of its own that cannot be re-estimated per path.

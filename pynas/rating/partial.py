@@ -1,4 +1,4 @@
-"""The partial result of a rating, kept in a file so that a killed one resumes from the subtrees it had rated."""
+"""Partial result of a rating, kept in a file from which a killed rating resumes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _KIND = "pynas.partial_scores"
 
 
 class Partial:
-    """Sums of losses `[P]` and how far they go: whole groups of batches, then units (subtrees) of the next group.
+    """Sums of losses `[P]` over the groups of batches and units (subtrees) that are done.
 
-    path: the file, or None to keep nothing. key: what the sums depend on; a file of another key is refused.
-    centre: the sums of the outputs that the next group's losses are taken to, where they are.
+    path: the file, None to keep nothing. key: digest of everything that the sums depend on; a file of another key is refused.
+    group, unit: the next unit of the next group. centre: sums of the outputs, for ratings by the distance to their mean.
     """
 
     def __init__(self, path: str | Path | None, key: str, paths: int, interval: float = 5.0) -> None:
@@ -37,7 +37,7 @@ class Partial:
 
     @classmethod
     def of(cls, path: str | Path | None, rank: int, size: int, paths: int, *depends: Any) -> Partial:
-        """This process's file (`path`, or `path.0of2` where there are several), for sums that depend on all this."""
+        """Open this process's file, `path` or with several processes `path.0of2`, for sums that depend on `depends`."""
         if path is None:
             return cls(None, "", paths)
         return cls(f"{path}.{rank}of{size}" if size > 1 else path, digest(*depends, rank, size), paths)
@@ -55,11 +55,11 @@ class Partial:
 
     @property
     def keeps(self) -> bool:
-        """Whether there is a file."""
+        """Whether the result is kept in a file."""
         return self._path is not None
 
     def check_data(self, data: str) -> None:
-        """The next group's digest: it must be the one that the file was made with.
+        """Check the digest of the next group's batches against the one in the file.
 
         Raises:
             InputError: other batches.
@@ -70,7 +70,7 @@ class Partial:
         self.data = data
 
     def advance(self, group: int, unit: int, samples: int, now: bool = False) -> None:
-        """The next thing to do is this unit of this group; saved from time to time, or `now`."""
+        """Note that this unit of this group comes next, and save: every few seconds, or `now`."""
         self.group, self.unit, self.samples = group, unit, samples
         if self._path is not None and (now or time.monotonic() - self._saved >= self._interval):
             metadata = {"key": self._key, "data": self.data, "samples": samples, "group": group, "unit": unit}
@@ -79,13 +79,13 @@ class Partial:
             self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """The rating is complete."""
+        """Remove the file, after the rating is complete."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
 def digest(*parts: Any) -> str:
-    """A SHA-256 over tensors (type, shape, bytes), modules' states, and the text of anything else."""
+    """SHA-256 over tensors (type, shape, bytes), modules' states, and the text of all else."""
     sha = hashlib.sha256()
     for part in _flatten(parts):
         if isinstance(part, Tensor):

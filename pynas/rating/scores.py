@@ -1,9 +1,10 @@
-"""The scores of a whole space: a table per cell of every block, together with the space they belong to."""
+"""Score tables of all blocks, with the space that they belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Scores:
 
     space: the space that the tables belong to; a search reads the boundary states off it.
     tables: by `[block][cell]`; a table has one axis per layer of its cell.
-    metadata: what the scores were computed from (checkpoint, data, loss, norm mode, ...), kept in the files.
+    metadata: how the scores were computed (checkpoint, data, loss, norm mode, ...), kept in the files.
 
     Raises:
         InputError: tables whose shapes are not those of the space's cells.
@@ -37,26 +38,62 @@ class Scores:
         expected = [[cell.counts for cell in cells] for cells in self.space.blocks]
         shapes = [[table.shape for table in cells] for cells in self.tables]
         if shapes != expected:
-            raise InputError(f"[scores] expected tables of the shapes {expected}, as {self.space} has, got {shapes}")
+            raise InputError(f"[scores] expected tables of the shapes {expected}, as the cells of {self.space} have, "
+                             f"got {shapes}")  # fmt: skip
 
     @classmethod
     def product(cls, tables: Sequence[Sequence[ScoreTable]], name: str = "own") -> Scores:
         """Scores of a product space, in which every path of a block goes with every path of the other blocks.
 
         tables: by `[block][cell]`. Use `Scores(space, tables)` for a space with boundary states.
+
+        Raises:
+            InputError: no table.
         """
+        if not all(tables) or len(tables) == 0:
+            raise InputError("[scores] expected the score tables of at least one block and cell, got none")
         counts = [[table.shape for table in cells] for cells in tables]
         return cls(Space.from_counts(name, counts), tables)
+
+    @classmethod
+    def check(cls, where: str, scores: Any) -> Scores:
+        """Return `scores` if they are a `Scores`; `where` is the name in front of the error.
+
+        Raises:
+            InputError: anything else, as nested lists of tables, which do not say how blocks combine.
+        """
+        if not isinstance(scores, Scores):
+            raise InputError(f"[{where}] expected Scores, got {type(scores).__name__}; write Scores(space, tables) for the "
+                             "tables of a space, or Scores.product(tables) where every path of a block goes with every "
+                             "path of the others")  # fmt: skip
+        return scores
 
     def __len__(self) -> int:
         """Number of blocks."""
         return len(self.tables)
 
     def __getitem__(self, block: int) -> Sequence[ScoreTable]:
+        """Tables of a block, by cell."""
         return self.tables[block]
 
     def __iter__(self) -> Iterator[Sequence[ScoreTable]]:
         return iter(self.tables)
+
+    @cached_property
+    def boundary_states(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+        """State that every path starts from, and state that it leaves: int64 arrays of the tables' shapes.
+
+        Equal states have equal numbers in both lists; a path that the space forbids leaves -1.
+        """
+        numbers: dict[Hashable, int] = {None: 0}
+        starts, ends = [], []
+        for cells in self.space.blocks:
+            starts.append([np.full(cell.counts, numbers.setdefault(cell.start, len(numbers))) for cell in cells])
+            ends.append([np.full(cell.counts, 0 if cell.allowed is None else -1) for cell in cells])
+            for cell, array in zip(cells, ends[-1]):
+                for path in () if cell.allowed is None and cell.leaves is None else cell.paths():
+                    array[path] = numbers.setdefault(cell.end(path), len(numbers))
+        return starts, ends
 
     def of(self, architecture: Architecture) -> float:
         """Sum of an architecture's block scores; NaN where one of its paths was not rated.
@@ -69,10 +106,13 @@ class Scores:
 
     def total(self, architectures: Iterable[Architecture]) -> np.ndarray:
         """Sum of the block scores of each architecture, float64 `[N]`; NaN where a path was not rated."""
-        return self.by_block(architectures).sum(1)
+        return np.asarray(sum(self.by_block(architectures).T))  # block after block, as `of` adds
 
     def by_block(self, architectures: Iterable[Architecture]) -> np.ndarray:
-        """Score of every block of every architecture, float64 `[N, blocks]`; NaN where a path was not rated."""
+        """Score of every block of every architecture, float64 `[N, blocks]`; NaN where a path was not rated.
+
+        architectures: members of the space; they are not checked.
+        """
         architectures = list(architectures)
         scores = np.full((len(architectures), len(self.tables)), np.nan)
         for b, cells in enumerate(self.tables):
@@ -86,7 +126,7 @@ class Scores:
     def save(self, folder: str | Path) -> None:
         """Write `block_1.npz`, `block_2.npz`, ... into a folder, each file atomically."""
         for b, cells in enumerate(self.tables):
-            save_block(block_file(folder, b), cells, space=self.space.name, **self.metadata)
+            save_block(block_file(folder, b), cells, **{**self.metadata, "space": self.space.name})
 
     @classmethod
     def load(cls, folder: str | Path, space: Space | None = None) -> Scores:

@@ -1,7 +1,7 @@
-"""The two walks of a population rating: one adds up the outputs of all paths, one takes the distances to their mean.
+"""The two walks of a population rating: one adds up the outputs of all paths, one measures the distances to their mean.
 
-Both are sums over paths, so processes share the paths out and add up, and a killed rating goes on after the subtrees it had
-walked, in either walk. Outputs that can be held are measured without a second walk.
+Both are sums over paths, so processes share the paths and add up, and a killed rating resumes after the last subtree of either
+walk. Outputs that fit the budget are held and measured without a second walk.
 """
 
 from __future__ import annotations
@@ -21,31 +21,32 @@ from pynas.rating import distributed as processes
 from pynas.rating.batches import Batch, check_finite, groups, leaf_rows
 from pynas.rating.engine import Engine
 from pynas.rating.norms import Streams
-from pynas.rating.partial import Partial, digest
+from pynas.rating.partial import digest
 from pynas.rating.progress import Meter, Progress
-from pynas.rating.tree import Node, PathTree
+from pynas.rating.session import Session
+from pynas.rating.tree import Node
 
-# Held paths whose distances are taken in one step.
+# Held paths whose distances are computed in one step.
 _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class CentreDistance:
-    """|S(path; x1) - mean over all paths of S(path'; x2)|^2 per path, and with `both_views` that of the views exchanged."""
+    """Squared distance |S(path; x1) - mean over all paths of S(path'; x2)|^2, with `both_views` plus that of exchanged views."""
 
     normalize: bool
     renormalize: bool
     both_views: bool
 
     def features(self, y: Tensor, paths: int) -> Tensor:
-        """Outputs `[G*B, ...]` as `[G, B, D]`."""
+        """Flatten outputs `[G*B, ...]` to `[G, B, D]`."""
         y = y.flatten(1)
         if y.dtype in (torch.bfloat16, torch.float16):
             y = y.float()
         return (F.normalize(y, dim=1) if self.normalize else y).unflatten(0, (paths, -1))
 
     def mean(self, total: Tensor, paths: int) -> Tensor:
-        """The centre `[B, D]` from the sum over all paths."""
+        """Centre `[B, D]` from the sum over all paths."""
         mean = total / paths
         return F.normalize(mean, dim=1) if self.renormalize else mean
 
@@ -54,53 +55,43 @@ class CentreDistance:
 
         features, means: two views of each batch in turn, `[G, B, D]` and `[B, D]`.
         """
-        for batch, found in enumerate(values):
+        for batch, distances in enumerate(values):
             first, second = features[2 * batch : 2 * batch + 2]
             mean_first, mean_second = means[2 * batch : 2 * batch + 2]
             distance = _squared_distance(first, mean_second)
-            found[rows] = distance + _squared_distance(second, mean_first) if self.both_views else distance
+            distances[rows] = distance + _squared_distance(second, mean_first) if self.both_views else distance
 
 
 def _squared_distance(y: Tensor, mean: Tensor) -> Tensor:
-    """Per path `[G]`: the squared distance of `[G, B, D]` to `[B, D]`, the mean over samples."""
+    """Squared distance of `[G, B, D]` to `[B, D]`, mean over the samples, `[G]`."""
     return (y - mean.to(y.dtype)).square_().sum(2, dtype=torch.float64).mean(1)
 
 
 class Sweeps:
     """Adds the distances of this process's units (subtrees) to `partial.sums`.
 
-    target: the engine that gives the centre, None for `online` itself. hold_bytes: budget of the outputs that are held.
-    size: the number of processes, each with its own units of the same tree.
+    target: engine that gives the centre, None for `online` itself. hold_bytes: budget of the outputs that are held.
     """
 
     def __init__(
-        self,
-        online: Engine,
-        target: Engine | None,
-        tree: PathTree,
-        units: Sequence[Node],
-        calibration: Streams,
-        distance: CentreDistance,
-        partial: Partial,
-        hold_bytes: int,
-        size: int,
+        self, online: Engine, target: Engine | None, session: Session, distance: CentreDistance, hold_bytes: int
     ) -> None:
-        self._online, self._target, self._tree, self._units = online, target, tree, units
-        self._calibration, self._distance, self._partial = calibration, distance, partial
-        self._hold_bytes, self._size = hold_bytes, size
-        self._paths = sum(unit.stop - unit.start for unit in units)
+        self._online, self._target, self._distance, self._hold_bytes = online, target, distance, hold_bytes
+        self._tree, self._units, self._calibration = session.tree, session.units, session.calibration
+        self._partial, self._size = session.partial, session.size
+        self._paths = sum(unit.stop - unit.start for unit in self._units)
         self._lock = threading.Lock()
 
     def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
-        """Rate all batches; `partial` holds the sums and the number of samples at the end."""
+        """Rate all batches; at the end `partial` holds the sums and the number of samples."""
         count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
         meter = Meter(progress, None if count is None else count * self._paths)
-        # All take the same steps together: the same groups, from the first one that is not done everywhere.
+        # All processes take the same steps: the same groups, from the first one that some process has not done.
         size, device = self._size, self._online.device
-        found = groups(batches, bool(self._calibration), processes.least(self._online.max_bytes, size, device))
+        pending = groups(batches, bool(self._calibration), processes.least(self._online.max_bytes, size, device))
         first, samples = processes.least(self._partial.group, size, device), 0
         for index in itertools.count():
-            group = self._next(index, found)
+            group = self._next(index, pending)
             if group is None:
                 break
             if index < first:
@@ -113,11 +104,11 @@ class Sweeps:
         self._partial.samples = samples
         meter.finish()
 
-    def _next(self, index: int, found: Iterator[list[Batch]]) -> list[Batch] | None:
-        """The next group of pairs of views, None at the end: the same in every process."""
+    def _next(self, index: int, pending: Iterator[list[Batch]]) -> list[Batch] | None:
+        """Return the next group of pairs of views, checked to be equal in all processes; None at the end."""
         content = ""
-        with self._together():
-            group = next(found, None)
+        with self._fail_as_one():
+            group = next(pending, None)
             for first, second in group or ():
                 if not isinstance(second, Tensor) or len(second) != len(first):
                     raise InputError("[rate] expected batches of two views with the same samples")
@@ -137,19 +128,19 @@ class Sweeps:
         lacks = not done and partial.unit < units
         held: dict[int, Streams] = {}
         if processes.any_of(lacks, self._size, self._online.device):
-            with self._together():
+            with self._fail_as_one():
                 sums = self._sum(index, streams, samples, held, keep=lacks)
             sums = self._add_up(sums, group)
             if lacks:
                 partial.centre = sums
                 partial.advance(index, units, samples, now=True)
-        with self._together():
+        with self._fail_as_one():
             if not done:
                 self._measure(index, streams, group, samples, held, meter)
                 partial.advance(index + 1, 0, samples + sum(len(x) for x, _ in group))
 
     def _sum(self, index: int, streams: Streams, samples: int, held: dict[int, Streams], keep: bool) -> list[Tensor]:
-        """The sums over this process's paths `[B, D]`, one per view; keep: they are this run's next thing to do."""
+        """Sums over this process's paths `[B, D]`, one per view; keep: save them in `partial` on the way."""
         partial, device = self._partial, self._online.device
         first = partial.unit if keep else 0
         sums = [total.to(device) for total in partial.centre] if first else []
@@ -182,8 +173,8 @@ class Sweeps:
                 total += views.sum(0, dtype=torch.float64)
 
     def _start(self, sums: list[Tensor], kept: Streams, features: Streams, unit: Node) -> None:
-        """Room for the sums, and for the unit's outputs if those of all units can be held."""
-        with torch.inference_mode(False):  # they are written to after the walk, too
+        """Allocate the sums, and room for the unit's outputs where those of all units can be held."""
+        with torch.inference_mode(False):  # they are also written to after the walk
             if not sums:
                 sums.extend(torch.zeros(y.shape[1:], dtype=torch.float64, device=y.device) for y in features)
             held = self._paths * sum(y[0].nbytes for y in features) <= self._hold_bytes
@@ -201,13 +192,13 @@ class Sweeps:
                 )
 
     def _add_up(self, sums: list[Tensor], group: list[Batch]) -> list[Tensor]:
-        """The sums over all processes; one without paths of its own learns their widths."""
+        """Add up the sums of all processes; a process without paths learns the widths from the others."""
         if self._size == 1:
             return sums
         device, samples = self._online.device, [len(view) for pair in group for view in pair]
         own = torch.tensor([y.shape[1] for y in sums] or [0] * len(samples), device=device)
         widths = processes.most(own, self._size)
-        with self._together():
+        with self._fail_as_one():
             if sums and not torch.equal(own, widths):
                 raise InputError(f"[rate] expected outputs of one width for their mean, got {own.tolist()} in this "
                                  f"process and {widths.tolist()} in another")  # fmt: skip
@@ -227,26 +218,26 @@ class Sweeps:
                 meter.add(count, fresh=False)
                 continue
             shape = len(group), len(self._tree.paths)
-            found = torch.zeros(shape, dtype=torch.float64, device=self._online.device)
+            values = torch.zeros(shape, dtype=torch.float64, device=self._online.device)
             if number in held:
                 for first in range(unit.start, unit.stop, _AT_ONCE):
                     rows = slice(first, min(first + _AT_ONCE, unit.stop))
                     inside = slice(rows.start - unit.start, rows.stop - unit.start)
-                    self._distance.measure(found, rows, [views[inside] for views in held[number]], means)
+                    self._distance.measure(values, rows, [views[inside] for views in held[number]], means)
                 meter.add(count)
             else:
-                self._online.run(streams, self._writer(found, means, meter), unit)
-            check_finite(found[:, unit.start : unit.stop], self._tree, unit.start)
-            partial.sums += (sizes @ found.cpu()).numpy()
+                self._online.run(streams, self._writer(values, means, meter), unit)
+            check_finite(values[:, unit.start : unit.stop], self._tree, unit.start)
+            partial.sums += (sizes @ values.cpu()).numpy()
             partial.advance(index, units + number + 1, samples)
 
-    def _writer(self, found: Tensor, means: list[Tensor], meter: Meter) -> Callable[[Sequence[Node], Streams], None]:
+    def _writer(self, values: Tensor, means: list[Tensor], meter: Meter) -> Callable[[Sequence[Node], Streams], None]:
         def visit(leaves: Sequence[Node], outputs: Streams) -> None:
             features = [self._distance.features(y, len(leaves)) for y in outputs[len(self._calibration) :]]
-            self._distance.measure(found, leaf_rows(leaves), features, means)
-            meter.add(len(leaves) * len(found))
+            self._distance.measure(values, leaf_rows(leaves), features, means)
+            meter.add(len(leaves) * len(values))
 
         return visit
 
-    def _together(self) -> Any:
-        return processes.fails_together(self._size, self._online.device)
+    def _fail_as_one(self) -> Any:
+        return processes.fail_as_one(self._size, self._online.device)

@@ -1,4 +1,4 @@
-"""The score table of a cell: every path's score in an array with one axis per layer."""
+"""Score table of a cell: an array of path scores with one axis per layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ScoreTable:
     """Scores of all paths of one cell; lower is better.
 
     scores: float64 `[c_1, ..., c_L]`, one axis per layer, NaN where a path is not allowed or was not rated.
-    metadata: what the table was computed from (loss, norm mode, number of samples, ...), kept in the file.
+    metadata: how the table was computed (loss, norm mode, number of samples, ...), kept in the file.
     """
 
     scores: np.ndarray
@@ -43,12 +43,12 @@ class ScoreTable:
         return int((~np.isnan(self.scores)).sum())
 
     def rated(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rated paths in lexicographic order and their scores: int64 `[n, L]`, float64 `[n]`."""
+        """Return the rated paths in lexicographic order and their scores: int64 `[n, L]`, float64 `[n]`."""
         paths = np.argwhere(~np.isnan(self.scores))
         return paths, self.scores[tuple(paths.T)]
 
     def best(self, k: int = 1) -> list[tuple[tuple[int, ...], float]]:
-        """The k best (path, score), best first, ties by path."""
+        """Return the k best (path, score), best first; equal scores in the order of the paths."""
         paths, scores = self.rated()
         order = np.argsort(scores, kind="stable")[:k]
         return [(tuple(int(c) for c in paths[i]), float(scores[i])) for i in order]

@@ -1,4 +1,4 @@
-"""The tree of a cell's paths: paths that begin alike share the nodes of their common prefix."""
+"""Tree of a cell's paths: paths with a common prefix share its nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pynas.errors import InputError
 
 Path = tuple[int, ...]
 
-# Subtrees per share: more cut the paths more evenly, fewer repeat fewer prefixes.
+# Subtrees per share: with more, shares are more equal; with fewer, fewer prefixes are computed twice.
 _CUTS = 8
 # Subtrees between which a resumable rating may stop.
 _UNITS = 16
@@ -21,7 +21,7 @@ _UNITS = 16
 
 @dataclass(frozen=True)
 class Node:
-    """A prefix of paths: the rows `start:stop` of the tree's sorted path list that begin with it, or some of them."""
+    """A prefix, given by the rows `start:stop` of the tree's sorted paths that begin with it, or some of them."""
 
     start: int
     stop: int
@@ -66,24 +66,24 @@ class PathTree:
         return 1 if depth == 0 else len(self._starts[depth - 1]) - 1
 
     def prefix(self, node: Node, depth: int) -> Path:
-        """The choices that lead to a node."""
+        """Choices that lead to a node."""
         return tuple(int(choice) for choice in self.paths[node.start, :depth])
 
     def branches(self, depth: int, nodes: Sequence[Node]) -> Iterator[Branch]:
-        """The candidates of layer `depth` with the nodes each of them leads to, candidate by candidate."""
-        grown: dict[int, list[tuple[int, Node]]] = {}
+        """Yield each candidate of layer `depth` with the nodes that it leads to."""
+        children_of: dict[int, list[tuple[int, Node]]] = {}
         starts = self._starts[depth]
         for position, node in enumerate(nodes):
             first, last = bisect_right(starts, node.start) - 1, bisect_left(starts, node.stop)
             for start, stop in zip(starts[first:last], starts[first + 1 : last + 1]):
                 child = Node(max(start, node.start), min(stop, node.stop))
-                grown.setdefault(int(self.paths[start, depth]), []).append((position, child))
-        for candidate in sorted(grown):
-            parents, children = zip(*grown[candidate])
+                children_of.setdefault(int(self.paths[start, depth]), []).append((position, child))
+        for candidate in sorted(children_of):
+            parents, children = zip(*children_of[candidate])
             yield Branch(candidate, parents, children)
 
     def split(self, parts: int) -> list[Node]:
-        """All nodes of the least depth that has at least `parts` of them: subtrees that can be rated apart."""
+        """Return all nodes of the least depth that has at least `parts` of them; their subtrees can be rated separately."""
         depth = next((d for d in range(self.depth) if self.width(d) >= parts), self.depth)
         if depth == 0:
             return [self.root]
@@ -91,19 +91,19 @@ class PathTree:
         return [Node(start, stop) for start, stop in pairwise(starts)]
 
     def share(self, part: int, parts: int) -> Node:
-        """A contiguous share of the paths, about one of `parts` equal ones, cut where subtrees end."""
+        """Return share `part` of `parts`: contiguous paths, nearly equal in number, cut where subtrees end."""
         nodes = self.split(_CUTS * parts)
         cuts = [nodes[len(nodes) * cut // parts].start for cut in range(parts)] + [len(self.paths)]
         return Node(cuts[part], cuts[part + 1])
 
     def units(self, share: Node, several: bool) -> list[Node]:
-        """A share of the paths as the subtrees between which a rating may stop, or as one; none if it is empty."""
+        """Split a share into subtrees between which a rating may stop (`several`), else keep it whole; an empty share has none."""
         cuts = [node.start for node in self.split(_UNITS)] if several else []
         cuts = [share.start, *(cut for cut in cuts if share.start < cut < share.stop), share.stop]
         return [Node(start, stop) for start, stop in pairwise(cuts) if start < stop]
 
     def extended(self) -> PathTree:
-        """The same paths with one more layer of a single candidate."""
+        """Return the tree with one more layer of a single candidate."""
         return PathTree(np.pad(self.paths, ((0, 0), (0, 1))))
 
 
@@ -112,12 +112,13 @@ def build_tree(
     paths: Iterable[Sequence[int]] | None = None,
     allowed: Callable[[Path], bool] | None = None,
 ) -> PathTree:
-    """The tree of all paths, or of the `paths` listed, without those that `allowed` forbids.
+    """Build the tree of all paths, or of the listed `paths`, without those that `allowed` forbids.
 
-    counts: candidates per layer. allowed: called with each prefix, whole paths included; False forbids all beyond.
+    counts: candidates per layer.
+    allowed: called with every prefix and with whole paths; False leaves out all paths that begin with it.
 
     Raises:
-        InputError: a listed path that is none of this cell's, or no path left.
+        InputError: a listed path that the cell does not have, or no path left.
     """
     if paths is not None:
         rows = _listed(counts, paths)
@@ -127,13 +128,13 @@ def build_tree(
     elif allowed is not None:
         prefixes: list[Path] = [()]
         for count in counts:
-            grown = (prefix + (choice,) for prefix in prefixes for choice in range(count))
-            prefixes = [prefix for prefix in grown if allowed(prefix)]
+            longer = (prefix + (choice,) for prefix in prefixes for choice in range(count))
+            prefixes = [prefix for prefix in longer if allowed(prefix)]
         table = np.array(prefixes, dtype=np.int64).reshape(-1, len(counts))
     else:
         table = np.indices(tuple(counts), dtype=np.int64).reshape(len(counts), -1).T
     if not len(table):
-        raise InputError("[rate] expected at least one path to rate, got none (look at `paths` and `allowed`)")
+        raise InputError("[rate] expected at least one path to rate, got none; check `paths` and `allowed`")
     return PathTree(np.ascontiguousarray(table))
 
 

@@ -1,13 +1,12 @@
-"""Walks the tree of paths, so that every prefix is computed once.
+"""Depth-first walk of the tree of paths, which computes every prefix once.
 
-A node's feature is kept while its subtree is walked, depth first, with parents stacked path-major on the batch axis as
-far as `Stacking` allows.
+A node's feature is kept while its subtree is walked. Parents are stacked path-major on the batch axis, as many as `Stacking`
+allows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -18,20 +17,20 @@ from pynas.errors import InputError
 from pynas.rating.candidate import Candidate, path_rows
 from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
+from pynas.rating.shared_work import SharedWork
 from pynas.rating.stacking import Stacking
-from pynas.rating.together import Together
 from pynas.rating.tree import Branch, Node, PathTree
 
 # Called with leaves and their stacked outputs, one tensor per stream.
 Visit = Callable[[Sequence[Node], Streams], None]
-# Nodes with their stacked features, some of one shape and some of another.
+# Nodes with their stacked features; every entry has one shape.
 Waiting = list[tuple[Sequence[Node], Streams]]
 
 
 class Walker:
     """Walks subtrees, on any number of threads at once.
 
-    layers: private copies, with their norms installed on `context`. graphs: replays candidates' repeated runs.
+    layers: private copies, with their norms installed on `context`. graphs: replays repeated runs of candidates.
     """
 
     def __init__(
@@ -44,14 +43,12 @@ class Walker:
     ) -> None:
         self._graphs = graphs
         self._layers = [[Candidate(module, context, graphs) for module in layer] for layer in layers]
-        self._together = [Together(layer, context, partial(self._run, depth)) for depth, layer in enumerate(layers)]
+        self._shared = [SharedWork(layer, context, partial(self._run, depth)) for depth, layer in enumerate(layers)]
         self._tree, self._stacking = tree, stacking
         self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
-        # CPU time of this thread: another process on the same core does not disturb it.
-        self._clock = time.thread_time
 
     def walk(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None = None) -> None:
-        """Call `visit` with every leaf below `nodes`, some at a time, or with every node of the depth `until`.
+        """Call `visit` with all leaves below `nodes`, or with all nodes of the depth `until`, some at a time.
 
         Raises:
             InputError: a candidate that fails on its input, named with its path.
@@ -59,7 +56,7 @@ class Walker:
         self._walk(depth, [(nodes, streams)], visit, until)
 
     def _walk(self, depth: int, groups: Waiting, visit: Visit, until: int | None) -> None:
-        """`walk` for groups of nodes, each with features of one shape; children of all groups are stacked together."""
+        """Walk groups of nodes, each with features of one shape; children of equal shape are stacked across the groups."""
         if depth == (len(self._layers) if until is None else until):
             for nodes, streams in groups:
                 visit(nodes, streams)
@@ -70,11 +67,11 @@ class Walker:
             while first < len(nodes):
                 some = nodes[first : first + self._stacking.limit(depth, _size(streams, len(nodes)))]
                 parents = [path_rows(x, len(nodes), first, len(some)) for x in streams]
-                self._grow(depth, some, parents, waiting, visit, until)
+                self._step(depth, some, parents, waiting, visit, until)
                 first += len(some)
         self._flush(depth + 1, waiting, visit, until)
 
-    def _grow(
+    def _step(
         self,
         depth: int,
         nodes: Sequence[Node],
@@ -83,26 +80,22 @@ class Walker:
         visit: Visit,
         until: int | None,
     ) -> None:
-        """Run the candidates of a layer on stacked parents; walk on as soon as enough children wait."""
-        seconds, children = 0.0, 0
+        """Run the candidates of a layer on stacked parents; walk on whenever the waiting children fill a stack."""
         for branches in self._families(depth, nodes):
             new = sum(len(branch.children) for branch in branches)
             if waiting and not self._has_room(depth + 1, waiting, new):
                 self._flush(depth + 1, waiting, visit, until)
-            started = self._clock()
-            grown = self._apply(depth, branches, nodes, streams)
-            seconds, children = seconds + self._clock() - started, children + new
+            outputs_of = self._apply(depth, branches, nodes, streams)
             for branch in branches:
-                outputs = grown.pop(0)
+                outputs = outputs_of.pop(0)
                 size = _size(outputs, len(branch.children))
                 if waiting and not self._has_room(depth + 1, waiting, len(branch.children), size):
                     self._flush(depth + 1, waiting, visit, until)
                 waiting.append((branch.children, outputs))
                 del outputs
-        self._stacking.timed(depth, len(nodes), children, seconds)
 
     def _has_room(self, depth: int, waiting: Waiting, new: int, size: int = 0) -> bool:
-        """Whether so many new children of this size (as the largest, if not known) may wait too; leaves do not wait."""
+        """Whether `new` more children of `size` bytes (0: of the largest size so far) may wait; leaves do not wait."""
         if depth == len(self._layers):
             return False
         held = [(len(nodes), _size(streams, len(nodes))) for nodes, streams in waiting]
@@ -111,7 +104,7 @@ class Walker:
         return total <= largest * self._stacking.limit(depth, largest)
 
     def _flush(self, depth: int, waiting: Waiting, visit: Visit, until: int | None) -> None:
-        """Stack what waits, by shape, and walk on."""
+        """Stack the waiting children by shape, and walk on."""
         by_shape: dict[object, Waiting] = {}
         for nodes, streams in waiting:
             by_shape.setdefault(tuple(x.shape[1:] for x in streams), []).append((nodes, streams))
@@ -126,29 +119,29 @@ class Walker:
             self._walk(depth, groups, visit, until)
 
     def _families(self, depth: int, nodes: Sequence[Node]) -> Iterator[list[Branch]]:
-        """The branches of a layer, those together that share work and start from the same parents."""
+        """Branches of a layer in lists: those of one list share work and start from the same parents."""
         families: dict[object, list[Branch]] = {}
         for branch in self._tree.branches(depth, nodes):
-            family = self._together[depth].family(branch.candidate)
+            family = self._shared[depth].family(branch.candidate)
             families.setdefault((family, branch.parents) if family else branch.candidate, []).append(branch)
         yield from families.values()
 
     def _apply(self, depth: int, branches: Sequence[Branch], nodes: Sequence[Node], streams: Streams) -> list[Streams]:
-        """The outputs of each branch; they start from the same parents."""
+        """Outputs of each branch; the branches start from the same parents."""
         parents = branches[0].parents
         if parents != tuple(range(len(nodes))):
             streams = [torch.cat([path_rows(x, len(nodes), parent, 1) for parent in parents]) for x in streams]
-        found = self._share(depth, branches, streams) if len(branches) > 1 else None
-        if found is None:
-            found = [self._alone(depth, branch, streams) for branch in branches]
-        for branch, outputs in zip(branches, found):
+        every = self._share(depth, branches, streams) if len(branches) > 1 else None
+        if every is None:
+            every = [self._alone(depth, branch, streams) for branch in branches]
+        for branch, outputs in zip(branches, every):
             self._check(depth, branch, streams, outputs)
-        return found
+        return every
 
     def _share(self, depth: int, branches: Sequence[Branch], streams: Streams) -> list[Streams] | None:
-        """All at once, if that goes; else None, and running each alone shows why."""
+        """Outputs of all branches from one shared run; None where that fails, and running each alone then names the error."""
         with contextlib.suppress(Exception):
-            return self._together[depth]([b.candidate for b in branches], streams, len(branches[0].children))
+            return self._shared[depth]([b.candidate for b in branches], streams, len(branches[0].children))
         return None
 
     def _alone(self, depth: int, branch: Branch, streams: Streams) -> Streams:
@@ -171,7 +164,7 @@ class Walker:
         self._shapes[depth][branch.candidate] = tuple(outputs[-1].shape[1:])
 
     def _run(self, depth: int, candidate: int, streams: Streams, paths: int) -> Streams:
-        """Run a candidate; when memory runs out, in halves, and with smaller stacks from then on."""
+        """Run a candidate; when memory runs out, run it in halves, and stack less from then on."""
         try:
             return self._layers[depth][candidate](streams, paths)
         except torch.OutOfMemoryError:

@@ -1,7 +1,7 @@
-"""Exact search over score tables under cost limits; searches by trial where there are no tables."""
+"""Exact search over score tables under cost limits (a multiple-choice knapsack), and searches by trial."""
 
 from pynas.search.action_space import learn_action_space
-from pynas.search.best import Entry, Found, States, best, states_of
+from pynas.search.best import Entry, Found, best
 from pynas.search.certificate import Certificate
 from pynas.search.evolution import evolve, random_search
 from pynas.search.front import Front, front
@@ -17,7 +17,6 @@ __all__ = [
     "Front",
     "History",
     "ParetoFront",
-    "States",
     "Traversal",
     "VerificationError",
     "best",
@@ -26,6 +25,5 @@ __all__ = [
     "learn_action_space",
     "pareto",
     "random_search",
-    "states_of",
     "traverse",
 ]

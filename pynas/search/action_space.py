@@ -1,4 +1,4 @@
-"""A learned action space: good regions are found by a tree of classifiers (Wang et al., 2019), as Pi-NAS searches."""
+"""Search by a learned action space, a tree of classifiers that finds good regions (Wang et al., 2019); Pi-NAS uses it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def learn_action_space(
     limits: Mapping[str, float] | None = None,
     file: str | Path | None = None,
 ) -> History:
-    """The architectures that are rated, at most `budget`; other arguments as for `evolve`.
+    """Rate at most `budget` architectures, and return them; other arguments as for `evolve`.
 
-    After `initial` random ones (80 in Pi-NAS), each step fits a tree on all ratings: a node's classifier tells those
-    better than the node's median from the others, down to `depth`. From the root it follows the better branch by mean rank
-    plus `exploration` sqrt(2 ln n_parent / n_child), and rates `picks` (8) of `proposals` random architectures that
-    fall into that leaf, or as far down towards it as there are any.
+    The first `initial` architectures are random (80 in Pi-NAS). Then each step fits a tree on all ratings: the classifier of a
+    node separates the ratings better than the node's median from the others, down to `depth`. From the root the step follows
+    the branch of the greater mean rank plus `exploration` sqrt(2 ln n_parent / n_child). It rates `picks` (8) of `proposals`
+    random architectures: those that pass the most classifiers towards that leaf.
 
     Raises:
         InputError: sizes out of range, a score that is not finite, or a file of another search.
@@ -71,22 +71,22 @@ def _check(initial: int, picks: int, depth: int, exploration: float, proposals: 
 
 
 def _distinct(ratings: Ratings, rng: np.random.Generator, count: int) -> list[Architecture]:
-    """Different random architectures that may be rated, `count` of them or fewer where they are hard to find."""
-    found: dict[Architecture, None] = {}
+    """Draw different architectures that may be rated, `count` of them, or fewer where they are rare."""
+    drawn: dict[Architecture, None] = {}
     for _ in range(2 * count):
         architecture = ratings.space.sample(rng)
         if ratings.may_rate(architecture):
-            found[architecture] = None
-        if len(found) == count:
+            drawn[architecture] = None
+        if len(drawn) == count:
             break
-    last = None if found else ratings.sample(rng)
-    return list(found) if last is None else [last]
+    last = None if drawn else ratings.sample(rng)
+    return list(drawn) if last is None else [last]
 
 
 class Encoding:
-    """Architectures as vectors of zeros and ones: a one for each block's cell, and for each layer's chosen description.
+    """Encodes architectures as vectors of zeros and ones: a one per block for its cell, and per layer for its candidate.
 
-    Layers at the same place with the same candidate have the same feature, whichever cell they are in.
+    Equal candidates at one place have one feature, whichever cell they are in.
     """
 
     def __init__(self, space: Space) -> None:
@@ -115,16 +115,16 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Region:
-    """A leaf of the tree: the classifiers from the root to it, and the side of each that it lies on."""
+    """A leaf of the tree: the classifiers from the root to it, each with the leaf's side."""
 
     sides: Sequence[tuple[Any, bool]]
 
     @classmethod
     def best(cls, vectors: np.ndarray, scores: np.ndarray, depth: int, exploration: float) -> Region:
-        """The leaf to draw from. vectors `[N, features]`, scores `[N]`, lower is better."""
-        from sklearn.svm import SVC  # here, since it takes a second to load and few searches need it
+        """Fit the tree along its best branches and return the leaf. vectors `[N, features]`, scores `[N]`, lower is better."""
+        from sklearn.svm import SVC  # loads in a second, and few searches need it
 
-        # By rank, so that the exploration's share does not depend on the scores' scale.
+        # Ranks keep the weight of the exploration independent of the scale of the scores.
         merit = 1 - (rankdata(scores) - 1) / max(len(scores) - 1, 1)
         sides: list[tuple[Any, bool]] = []
         rows = np.arange(len(scores))
@@ -146,7 +146,7 @@ class Region:
         return cls(sides)
 
     def depths(self, vectors: np.ndarray) -> np.ndarray:
-        """How many classifiers in a row, from the root on, each vector passes: int `[N]`."""
+        """Number of classifiers in a row, from the root on, that each vector passes: int `[N]`."""
         inside, passed = np.ones(len(vectors), bool), np.zeros(len(vectors), np.int64)
         for classifier, side in self.sides:
             inside &= classifier.predict(vectors).astype(bool) == side

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,60 +11,31 @@ import numpy as np
 
 from pynas.costs.table import Costs
 from pynas.errors import InputError
-from pynas.rating.table import ScoreTable
+from pynas.rating.scores import Scores
 from pynas.search.certificate import Certificate
 from pynas.search.grid import cost_column, losses_on_grid
 from pynas.search.problem import Limit, Problem
-from pynas.search.states import Links, link, unlinked
+from pynas.search.states import link, unlinked
 from pynas.search.traverse import Traversal, run
-from pynas.spaces import Architecture, Space
+from pynas.spaces import Architecture
 
 JOINS = ("sum", "product")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An architecture that was found: its score (lower is better) and what it costs, the fixed part included."""
+    """An architecture with its score (lower is better) and its whole costs, fixed part included."""
 
     architecture: Architecture
     score: float
     costs: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class States:
-    """Boundary states of a space that is no product, as HyTra's scale or nats-size's width.
-
-    starts, ends: by `[b][cell]`, int arrays of the score table's shape, the state a path needs to find and the one it
-    leaves. follows: bool `[S, S]`, whether a path that needs t may come after one that leaves s, at `[s, t]`; without
-    it, where they are equal. The first block's starts and the last one's ends are free.
-    """
-
-    starts: Sequence[Sequence[np.ndarray]]
-    ends: Sequence[Sequence[np.ndarray]]
-    follows: np.ndarray | None = None
-
-
-def states_of(space: Space) -> States | None:
-    """The boundary states of a space, for `best`; None for a product space, which has none."""
-    if not space.has_states:
-        return None
-    numbers: dict[Hashable, int] = {}
-    starts = [[np.full(cell.counts, numbers.setdefault(cell.start, len(numbers))) for cell in cells]
-              for cells in space.blocks]  # fmt: skip
-    ends = [[np.zeros(cell.counts, np.int64) for cell in cells] for cells in space.blocks]
-    for cells, arrays in zip(space.blocks, ends):
-        for cell, array in zip(cells, arrays):
-            for path in cell.paths():
-                array[path] = numbers.setdefault(cell.end(path), len(numbers))
-    return States(starts, ends)
-
-
 @dataclass
 class Found(Sequence[Entry]):
-    """The architectures found, best first, and the proof.
+    """Architectures, best first, with the certificate of their optimality.
 
-    exhausted: fewer than top_k architectures keep the limits, and these are all.
+    exhausted: fewer than top_k architectures keep the limits, and these are all of them.
     """
 
     entries: Sequence[Entry]
@@ -82,12 +53,12 @@ class Found(Sequence[Entry]):
         return iter(self.entries)
 
     def verify(self) -> int:
-        """Check the answer independently, by enumeration (`pynas.search.verify`). Returns the partial choices seen."""
+        """Check the answer by enumeration, apart from the kernel, and return the number of partial choices seen."""
         return self.traversal.verify()
 
 
 def best(
-    tables: Sequence[Sequence[ScoreTable]],
+    scores: Scores,
     costs: Costs,
     limits: Mapping[str, float] | None = None,
     top_k: int = 1,
@@ -95,27 +66,29 @@ def best(
     at_least: Mapping[str, float] | None = None,
     weights: Sequence[float] | None = None,
     join: str = "sum",
-    states: States | None = None,
 ) -> Found:
-    """The top_k architectures of least joined score whose costs keep every limit; exact, with a certificate.
+    """Find the top_k architectures of the scores' space with the least joined score whose costs keep every limit, exactly.
 
-    tables: by `[b][cell]`, the scores of block b; a path without a score (NaN) is not allowed. The score of an architecture is
-    sum_b weights[b] * score_b (DNA eq. 4: its lambda_k, 1 by default), or prod_b score_b ** weights[b], which is the
-    sum over the logarithms. limits, at_least: by cost name, inclusive, on the whole cost with its fixed part, e.g.
-    `{"madds": 400e6}`. Equal scores are ordered by block, cell and path.
+    The joined score is sum_b weights[b] * score_b (DNA eq. 4: its lambda_k, 1 by default), or with join="product"
+    prod_b score_b ** weights[b], minimised as a sum of logarithms. A path without a score (NaN) is left out. Equal scores
+    are ordered by block, cell and path.
+
+    limits, at_least: upper and lower bounds by cost name, inclusive, on the whole cost with its fixed part, e.g.
+    `{"madds": 400e6}`.
 
     Raises:
-        InputError: tables, costs or states that do not match, infinite scores, an unknown cost, a product of scores
-            that are not above 0.
-        InfeasibleError: no architecture keeps the limits; says the least that can be reached and which limits clash.
+        InputError: tables without their space, costs that do not match, infinite scores, an unknown cost, a product of
+            scores that are not above 0.
+        InfeasibleError: no architecture keeps the limits; the message says the least cost that can be reached and which
+            limits clash.
     """
-    pools = Pools(tables, costs, states)
-    problem = pools.problem("best", limits or {}, at_least or {}, weights, join)
+    pools = Pools("best", scores, costs)
+    problem = pools.problem(limits or {}, at_least or {}, weights, join)
     traversal = run(problem, top_k)
-    scores = np.exp(traversal.losses) if join == "product" else traversal.losses
+    joined = np.exp(traversal.losses) if join == "product" else traversal.losses
     entries = [
         Entry(pools.architecture(row), float(score), dict(zip(costs.names, totals)))
-        for row, score, totals in zip(traversal.indices, scores, traversal.costs.tolist())
+        for row, score, totals in zip(traversal.indices, joined, traversal.costs.tolist())
     ]
     return Found(entries, traversal.certificate, traversal.exhausted, traversal)
 
@@ -123,47 +96,52 @@ def best(
 class Pools:
     """Per block, the rated paths of all its cells in (cell, path) order, as flat arrays.
 
+    name: the caller's, in front of error messages.
+
     Raises:
-        InputError: a block without a rated path, or costs of other shapes.
+        InputError: tables without their space, a block without a rated path, or costs of other shapes.
     """
 
-    def __init__(self, tables: Sequence[Sequence[ScoreTable]], costs: Costs, states: States | None = None) -> None:
-        if len(tables) == 0:
-            raise InputError("[search] expected the score tables of at least one block, got none")
-        self.costs = costs
+    def __init__(self, name: str, scores: Scores, costs: Costs) -> None:
+        self.name, self.costs = name, costs
+        tables = Scores.check(name, scores).tables
         self.shapes = [[table.shape for table in cells] for cells in tables]
-        for name in costs.names:
-            self._require_shapes(f"the cost {name!r}", costs[name])
+        for cost in costs.names:
+            self._require_shapes(cost)
+        starts, ends = scores.boundary_states
         # rated[b][cell]: flat positions in the cell's table.
-        self.rated = [[np.flatnonzero(~np.isnan(table.scores)) for table in cells] for cells in tables]
+        self.rated = [
+            [np.flatnonzero(~np.isnan(table.scores) & (end >= 0)) for table, end in zip(*block)]
+            for block in zip(tables, ends)
+        ]
         sizes = [sum(map(len, cells)) for cells in self.rated]
         if 0 in sizes:
-            raise InputError(f"[search] expected rated paths in every block, got none in block {sizes.index(0)}")
+            raise InputError(f"[{name}] expected rated paths in every block, got none in block {sizes.index(0)}")
         self.offsets = np.cumsum([0, *sizes])
         self.scores = self._gather([[table.scores for table in cells] for cells in tables])
-        self.links = unlinked(self.offsets) if states is None else self._linked(states)
+        if scores.space.has_states:
+            self.links = link(name, self.offsets, self._gather(starts), self._gather(ends))
+        else:
+            self.links = unlinked(self.offsets)
 
-    def _linked(self, states: States) -> Links:
-        self._require_shapes("starts", states.starts)
-        self._require_shapes("ends", states.ends)
-        return link("search", self.offsets, self._gather(states.starts), self._gather(states.ends), states.follows)
-
-    def _require_shapes(self, what: str, arrays: Sequence[Sequence[np.ndarray]]) -> None:
-        shapes = [[np.shape(cell) for cell in cells] for cells in arrays]
+    def _require_shapes(self, cost: str) -> None:
+        shapes = [[np.shape(cell) for cell in cells] for cells in self.costs[cost]]
         if shapes != self.shapes:
-            raise InputError(f"[search] expected {what} with the score tables' shapes {self.shapes}, got {shapes}")
+            raise InputError(f"[{self.name}] expected the cost {cost!r} with the score tables' shapes {self.shapes}, "
+                             f"got {shapes}; count the costs of the same space")  # fmt: skip
 
     def _gather(self, tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+        """Values of the rated paths, `[N]`."""
         return np.concatenate(
             [
                 np.asarray(cell).reshape(-1)[rated]
-                for b, cells in enumerate(tables)
-                for cell, rated in zip(cells, self.rated[b])
+                for cells, positions in zip(tables, self.rated)
+                for cell, rated in zip(cells, positions)
             ]
         )
 
     def architecture(self, indices: np.ndarray) -> Architecture:
-        """The architecture of one index per block."""
+        """Architecture of one index per block."""
         return Architecture.of(self._choice(b, int(i)) for b, i in enumerate(indices))
 
     def _choice(self, b: int, index: int) -> tuple[int, tuple[int, ...]]:
@@ -175,20 +153,20 @@ class Pools:
 
     def problem(
         self,
-        name: str,
         limits: Mapping[str, float],
         at_least: Mapping[str, float],
         weights: Sequence[float] | None,
         join: str,
     ) -> Problem:
-        """The search problem on whole numbers."""
+        """Build the search problem on whole numbers."""
+        name = self.name
         for which in (*limits, *at_least):
             if which not in self.costs.names:
                 raise InputError(f"[{name}] expected limits on {', '.join(self.costs.names)}, got one on {which!r}")
         for value in (*limits.values(), *at_least.values()):
             if math.isnan(value):
                 raise InputError(f"[{name}] expected limits that are numbers, got {value}")
-        losses, grid = losses_on_grid(name, self._joined(name, weights, join), self.offsets)
+        losses, grid = losses_on_grid(name, self._joined(weights, join), self.offsets)
         columns = [
             cost_column(name, cost, self._gather(self.costs[cost]), self.offsets, self.costs.fixed[cost])
             for cost in self.costs.names
@@ -196,8 +174,9 @@ class Pools:
         bounds = [Limit(cost, limits.get(cost), at_least.get(cost)) for cost in self.costs.names]
         return Problem(name, self.offsets, losses, grid, columns, bounds, self.links)
 
-    def _joined(self, name: str, weights: Sequence[float] | None, join: str) -> np.ndarray:
-        """What is to be summed: weighted scores, or weighted logarithms of scores."""
+    def _joined(self, weights: Sequence[float] | None, join: str) -> np.ndarray:
+        """Terms of the sum to minimise `[N]`: weighted scores, or weighted logarithms of scores."""
+        name = self.name
         if join not in JOINS:
             raise InputError(f"[{name}] expected join to be one of {', '.join(JOINS)}, got {join!r}")
         blocks = len(self.offsets) - 1

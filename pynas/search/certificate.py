@@ -1,4 +1,4 @@
-"""What an exact search says about its own work."""
+"""Certificate of an exact search: the size of its problem, its work, and its bounds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Certificate:
-    """How the answer was proven: the search ended with nothing left that could be better, so the gap is 0.
+    """Proof of the answer: the search ended with no choice left that could be better, so the gap is 0.
 
-    space_size: number of choices, limits aside, exact. visited: partial choices and tree nodes looked at. pruned:
-    options and partial choices left out with proof. lower_bound: no choice within the limits has less loss. relaxation:
-    the Lagrangian bound where the search began, with these multipliers: per cost, loss per unit of its upper and of its
-    lower limit.
+    space_size: number of choices, limits aside, exact.
+    visited: partial choices and tree nodes that were looked at. pruned: options and partial choices left out with proof.
+    lower_bound: loss that no choice within the limits goes below.
+    relaxation: Lagrangian bound at the start of the search. multipliers: its multipliers, per cost the loss per unit of the
+        upper and of the lower limit.
     """
 
     space_size: int

@@ -32,13 +32,15 @@ def evolve(
     limits: Mapping[str, float] | None = None,
     file: str | Path | None = None,
 ) -> History:
-    """The architectures that evolution rates, at most `budget`, each once; `rate(architecture)`: lower is better.
+    """Rate at most `budget` architectures by regularised evolution, each once, and return them.
 
-    It starts from `population` random ones. Each further one is a child of the best of `tournament` members drawn from
-    the `population` rated last (the oldest die): with probability `crossing` crossed with another tournament's winner,
-    then mutated, layer by layer with probability `mutation` (by default one layer on average).
-    costs, limits: as for `best`; what exceeds a limit is never rated. file: JSON of the ratings; a killed search run again
-    with it goes on, and so does one with a larger budget.
+    The first `population` architectures are random. Each further one is a child of the best of `tournament` members drawn
+    from the `population` rated last (the oldest die). With probability `crossing` the parent is first crossed with the winner
+    of another tournament; then every layer mutates with probability `mutation` (default: one layer on average).
+
+    rate: returns the score of an architecture, lower is better.
+    costs, limits: as for `best`; an architecture beyond a limit is never rated.
+    file: JSON file of the ratings; a killed search resumes from it, also with a larger budget.
 
     Raises:
         InputError: sizes out of range, a score that is not finite, or a file of another search.
@@ -55,8 +57,8 @@ def evolve(
     rng = np.random.default_rng(seed)
     with Ratings(space, rate, budget, costs, limits, file, search="evolution", seed=seed, **options) as ratings:
         while ratings.left:
-            born = None if len(ratings.scores) < population else _child(ratings, rng, **options)
-            architecture = born or ratings.sample(rng)
+            child = None if len(ratings.scores) < population else _child(ratings, rng, **options)
+            architecture = child or ratings.sample(rng)
             if architecture is not None:
                 ratings(architecture)
         return ratings.history()
@@ -72,7 +74,7 @@ def random_search(
     limits: Mapping[str, float] | None = None,
     file: str | Path | None = None,
 ) -> History:
-    """`budget` distinct random architectures, rated; arguments as for `evolve`."""
+    """Rate `budget` distinct random architectures and return them; arguments as for `evolve`."""
     rng = np.random.default_rng(seed)
     with Ratings(space, rate, budget, costs, limits, file, search="random", seed=seed) as ratings:
         while ratings.left:
@@ -85,7 +87,7 @@ def random_search(
 def _child(
     ratings: Ratings, rng: np.random.Generator, population: int, tournament: int, mutation: float, crossing: float
 ) -> Architecture | None:
-    """A new architecture from the living; None where their children are all rated or too costly."""
+    """Breed a new architecture from the living; None where their children are all rated or too costly."""
 
     def winner() -> Architecture:
         drawn = rng.choice(population, tournament, replace=False) + len(ratings.scores) - population

@@ -1,4 +1,4 @@
-"""Whole Pareto fronts over score tables."""
+"""Pareto fronts over score tables."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 from pynas.costs.table import Costs
 from pynas.errors import InputError
-from pynas.rating.table import ScoreTable
-from pynas.search.best import Entry, Pools, States
+from pynas.rating.scores import Scores
+from pynas.search.best import Entry, Pools
 from pynas.search.pareto import ParetoFront, solve
 
 
 @dataclass
 class Front(Sequence[Entry]):
-    """The architectures on the front by rising cost.
+    """Architectures on the front, by rising cost.
 
-    names: the costs of the front. space_size: the number of architectures there are, exact.
+    names: the costs of the front. space_size: number of architectures of the space, exact.
     """
 
     entries: Sequence[Entry]
@@ -37,23 +37,23 @@ class Front(Sequence[Entry]):
         return iter(self.entries)
 
     def verify(self) -> None:
-        """Check the front independently; see `ParetoFront.verify`."""
+        """Check the front independently, as `ParetoFront.verify` does."""
         self.pareto.verify()
 
 
 def front(
-    tables: Sequence[Sequence[ScoreTable]],
+    scores: Scores,
     costs: Costs,
     names: str | Sequence[str],
     *,
     weights: Sequence[float] | None = None,
     join: str = "sum",
-    states: States | None = None,
     device: str = "cpu",
 ) -> Front:
-    """All architectures that no other one beats in joined score and the named cost, or two; exact, by rising cost.
+    """Find all architectures that no other one dominates in joined score and one or two named costs, exactly.
 
-    Scores join as in `best`; of equal ones the first by block, cell and path is kept. Entries name all costs.
+    They come by rising cost. Scores join as in `best`; of equal ones the first by block, cell and path is kept. Entries
+    hold all costs.
 
     Raises:
         InputError: as `best`, or other than one or two costs.
@@ -62,16 +62,16 @@ def front(
     unknown = [name for name in names if name not in costs.names]
     if unknown or not 1 <= len(set(names)) == len(names) <= 2:
         raise InputError(f"[front] expected one or two different costs of {', '.join(costs.names)}, got {list(names)}")
-    pools = Pools(tables, costs, states)
-    problem = pools.problem("front", {}, {}, weights, join)
+    pools = Pools("front", scores, costs)
+    problem = pools.problem({}, {}, weights, join)
     every = dict(zip(costs.names, problem.columns))
     problem.columns = [every[name] for name in names]
-    found = solve(problem, device)
-    rows = found.indices + problem.offsets[:-1]
+    pareto = solve(problem, device)
+    rows = pareto.indices + problem.offsets[:-1]
     totals = zip(*(every[name].total(rows).tolist() for name in costs.names))
-    scores = np.exp(found.losses) if join == "product" else found.losses
+    joined = np.exp(pareto.losses) if join == "product" else pareto.losses
     entries = [
         Entry(pools.architecture(indices), float(score), dict(zip(costs.names, total)))
-        for indices, score, total in zip(found.indices, scores, totals)
+        for indices, score, total in zip(pareto.indices, joined, totals)
     ]
-    return Front(entries, names, found.space_size, found)
+    return Front(entries, names, pareto.space_size, pareto)

@@ -1,4 +1,4 @@
-"""Losses and costs as whole numbers, so that every sum is exact and no comparison depends on rounding."""
+"""Losses and costs as whole numbers: every sum is exact, and no comparison depends on rounding."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BITS = 60
 class Grid:
     """Values as whole multiples of 2**exponent: float64 `[n]` per block -> int64, totals exact.
 
-    The unit is 2**-60 of the greatest possible total, so that float64 values within a factor of 2**7 of it are kept to
-    the last bit; smaller ones are rounded to the nearest multiple. A total is the exact sum of those, rounded once to
-    float64: what `math.fsum` gives.
+    The unit is 2**-60 of the greatest possible total: float64 values within a factor of 2**7 of it are kept to the last bit,
+    smaller ones are rounded to the nearest multiple. A total is the exact sum of those, rounded once to float64, as by
+    `math.fsum`.
     """
 
     exponent: int
@@ -34,15 +34,15 @@ class Grid:
         return np.rint(np.ldexp(values, -self.exponent)).astype(np.int64)
 
     def total(self, whole: np.ndarray | int) -> np.ndarray:
-        """Totals as float64, rounded once. A single number may be beyond 64 bits, as a loose bound can be."""
+        """Totals as float64, rounded once; a single number may exceed 64 bits, as a loose bound can."""
         return np.ldexp(np.asarray(whole).astype(np.float64), self.exponent)
 
     def most(self, limit: float) -> int:
-        """The greatest whole total that, rounded to float64, is `limit` or less."""
+        """Greatest whole total that, rounded to float64, is `limit` or less."""
         return bisect.bisect_right(range(2**61), self._scaled(limit), key=float) - 1
 
     def least(self, limit: float) -> int:
-        """The least whole total that, rounded to float64, is `limit` or more."""
+        """Least whole total that, rounded to float64, is `limit` or more."""
         return bisect.bisect_left(range(2**61), self._scaled(limit), key=float)
 
     def _scaled(self, limit: float) -> float:
@@ -52,7 +52,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Column:
-    """One cost: whole values `[N]`, the part that no choice changes, and their grid (None: int64 as given)."""
+    """One cost as whole values `[N]`, its fixed part that no choice changes, and their grid (None: int64 as given)."""
 
     whole: np.ndarray
     fixed: int
@@ -64,28 +64,29 @@ class Column:
         return whole if self.grid is None else self.grid.total(whole)
 
     def most(self, limit: float) -> int:
-        """The greatest whole total of the choice, without the fixed part, under an upper limit."""
+        """Greatest whole total of a choice, without the fixed part, under an upper limit."""
         if math.isinf(limit):
             return int(math.copysign(2**_BITS, limit))
         return (math.floor(limit) if self.grid is None else self.grid.most(limit)) - self.fixed
 
     def least(self, limit: float) -> int:
+        """Least whole total of a choice, without the fixed part, above a lower limit."""
         if math.isinf(limit):
             return int(math.copysign(2**_BITS, limit))
         return (math.ceil(limit) if self.grid is None else self.grid.least(limit)) - self.fixed
 
 
 def greatest_total(values: np.ndarray, offsets: np.ndarray) -> float:
-    """The sum over the blocks of the greatest magnitude."""
+    """Sum over the blocks of the greatest magnitude."""
     with np.errstate(over="ignore"):
         return float(np.maximum.reduceat(np.abs(values.astype(np.float64)), offsets[:-1]).sum())
 
 
 def join_blocks(name: str, blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """All blocks' values in one array `[N]`, and where each begins `[B+1]`.
+    """Join the blocks' values to one array `[N]`, and return the offsets `[B+1]` of the blocks.
 
     Raises:
-        InputError: no block, an empty one, or one that has other than one axis.
+        InputError: no block, an empty block, or a block with more than one axis.
     """
     if len(blocks) == 0:
         raise InputError(f"[{name}] expected at least one block, got none")
@@ -99,7 +100,7 @@ def join_blocks(name: str, blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np
 
 
 def losses_on_grid(name: str, losses: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, Grid]:
-    """Whole losses `[N]` and their grid.
+    """Return whole losses `[N]` and their grid.
 
     Raises:
         InputError: NaN, infinite, or a total beyond float64.
@@ -113,7 +114,7 @@ def losses_on_grid(name: str, losses: np.ndarray, offsets: np.ndarray) -> tuple[
 
 
 def cost_column(name: str, what: str, values: np.ndarray, offsets: np.ndarray, fixed: float = 0) -> Column:
-    """A cost of every option, checked and on integers.
+    """Check the cost of every option, and put it on whole numbers.
 
     Raises:
         InputError: NaN, infinite, negative, of another length, or a total beyond int64.

@@ -1,4 +1,4 @@
-"""The message when no choice keeps the limits: what can be reached, and the smallest set of limits that clash."""
+"""Message for limits that no choice keeps: the reachable costs, and the smallest set of limits that clash."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pynas.search.problem import Limit, Problem
 
 
 def explain(problem: Problem) -> str:
-    """One line: the least (or most) that can be reached for every limit alone, and which limits clash."""
+    """Return one line with the least (or most) that can be reached for every limit alone, and the limits that clash."""
     reach = []
     for column, limit in zip(problem.columns, problem.limits):
         if limit.upper is not None and limit.upper != math.inf:

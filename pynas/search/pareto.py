@@ -1,4 +1,4 @@
-"""Whole Pareto fronts, exact: every choice that no other one beats in loss and one or two costs."""
+"""Exact Pareto fronts on plain arrays: all choices that no other dominates in loss and one or two costs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pynas.search.verify import VerificationError
 
 @dataclass
 class ParetoFront:
-    """The undominated choices by rising cost: indices int64 `[F, B]`, losses float64 `[F]`, costs `[F, m]`.
+    """Undominated choices by rising cost: indices int64 `[F, B]`, losses float64 `[F]`, costs `[F, m]`.
 
-    space_size: number of choices there are, exact.
+    space_size: number of all choices, exact.
     """
 
     indices: np.ndarray
@@ -33,7 +33,7 @@ class ParetoFront:
         return len(self.losses)
 
     def verify(self, samples: int = 32, seed: int = 0) -> None:
-        """Check the front independently: sums, no point beats another, and at random limits the exact search agrees.
+        """Check that sums hold, that no point dominates another, and that the exact search agrees at random limits.
 
         Raises:
             VerificationError: it is not the exact front.
@@ -48,7 +48,7 @@ class ParetoFront:
         rng = np.random.default_rng(seed)
         corners = np.vstack([spent, np.full((1, spent.shape[1]), 2**61)])
         for _ in range(samples):
-            # At, or just below, the costs of points on the front, or without limit: where a missing point would show.
+            # A missing point shows at the costs of points on the front, just below them, and without limits.
             limits = corners[rng.integers(len(corners), size=spent.shape[1]), np.arange(spent.shape[1])]
             limits = limits - rng.integers(0, 2, size=limits.shape)
             within = whole[(spent <= limits).all(axis=1)]
@@ -57,7 +57,7 @@ class ParetoFront:
                 raise VerificationError(f"[verify] expected a front with the loss {least} within {limits}, got another")
 
     def _least_within(self, limits: np.ndarray) -> int | None:
-        """The least whole loss that the exact search finds within whole limits."""
+        """Least whole loss within whole limits, by the exact search; None where no choice keeps them."""
         problem = self.problem
         columns = [Column(column.whole, 0, None) for column in problem.columns]
         bounds = [Limit(f"cost {d}", int(limit)) for d, limit in enumerate(limits)]
@@ -78,23 +78,26 @@ def pareto(
     follows: np.ndarray | None = None,
     device: str = "cpu",
 ) -> ParetoFront:
-    """The whole front of total loss and total costs: every choice of one option per block that no other dominates.
+    """Find all choices of one option per block that no other dominates in total loss and total costs.
 
-    losses[b]: float64 `[n_b]`. costs[b]: int64 or float64 `[n_b]`, `[n_b, 1]` or `[n_b, 2]`. A choice dominates another when it
-    has no more of anything and less of something; of equal ones the first by the indices, block by block, is kept. Totals are
-    exact and states as in `traverse`. The work is one pass over the front so far times a block's front, per block, on `device`.
+    A choice dominates another when none of its totals is greater and one is less; of equal choices the first by the indices,
+    block by block, is kept. Totals are exact. The work per block is one pass, on `device`, over the front so far times the
+    block's own front.
+
+    losses[b]: float64 `[n_b]`. costs[b]: int64 or float64 `[n_b]`, `[n_b, 1]` or `[n_b, 2]`.
+    state_in, state_out, follows: as in `traverse`.
 
     Raises:
         InputError: as `traverse`, or other than one or two costs.
     """
     problem, table = read_problem("pareto", losses, costs, state_in, state_out, follows)
-    found = solve(problem, device)
-    found.costs = found.costs.astype(table.dtype if np.issubdtype(table.dtype, np.integer) else np.float64)
-    return found
+    points = solve(problem, device)
+    points.costs = points.costs.astype(table.dtype if np.issubdtype(table.dtype, np.integer) else np.float64)
+    return points
 
 
 def solve(problem: Problem, device: str = "cpu") -> ParetoFront:
-    """The front of a checked problem in all of its columns."""
+    """Return the front of a checked problem in all of its columns."""
     if not 1 <= len(problem.columns) <= 2:
         raise InputError(f"[{problem.name}] expected one or two costs for a front, got {len(problem.columns)}")
     rows = _front(problem, torch.device(device))
@@ -109,7 +112,7 @@ def solve(problem: Problem, device: str = "cpu") -> ParetoFront:
 
 
 def _front(problem: Problem, device: torch.device) -> np.ndarray:
-    """Option rows `[F, B]`. Fronts of the leading blocks, in lexicographic order, one block further each time."""
+    """Option rows `[F, B]` of the front, from fronts of the leading blocks in lexicographic order, one block more each time."""
     links = problem.links
     losses = torch.from_numpy(problem.losses[links.rows]).to(device)
     costs = torch.from_numpy(np.stack([column.whole[links.rows] for column in problem.columns], axis=1)).to(device)
@@ -133,7 +136,7 @@ def _front(problem: Problem, device: torch.device) -> np.ndarray:
 
 
 def _extend(front, block) -> tuple[torch.Tensor, torch.Tensor]:
-    """Parents and options of the next front, in lexicographic order: per end state what no other dominates."""
+    """Parents and options of the next front, undominated per end state, in lexicographic order."""
     loss, cost, _ = front
     losses, costs, start, stop = block
     pairs = []

@@ -1,4 +1,4 @@
-"""A checked search problem on whole numbers, and the call of the kernel."""
+"""A checked search problem (a multiple-choice knapsack) on whole numbers, and the call of the kernel."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pynas.ops.traversal import traverse
 from pynas.search.grid import Column, Grid
 from pynas.search.states import Links
 
-# Beyond every total: a bound there never matters, or is never met.
+# Beyond every total: an upper limit there holds for every choice, a lower one for none.
 _FAR = 2**61 - 1
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Bounds on the total of one cost, both inclusive; None where there is none."""
+    """Bounds on the total of one cost, both inclusive; None for no bound."""
 
     name: str
     upper: float | None = None
@@ -46,9 +46,9 @@ class Problem:
         return self.links.count()
 
     def criteria(self, which: Sequence[Limit] | None = None) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
-        """Costs `[N, M]` that must not exceed `[M]`, and what each is: (cost, 0 upper or 1 lower, which is negated).
+        """Return costs `[N, M]`, their upper limits `[M]`, and of each column (cost, 0 for its upper, 1 for its lower limit).
 
-        Limits that no choice can break are left out: they would only cost time.
+        A lower limit is an upper one on the negated cost. Limits that no choice can break are left out.
         """
         costs, most, owners = [], [], []
         for at, (column, limit) in enumerate(zip(self.columns, self.limits)):
@@ -72,7 +72,7 @@ class Problem:
     def solve(
         self, losses: np.ndarray, costs: np.ndarray, most: np.ndarray, top_k: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The kernel on these criteria: option rows `[found, B]`, counts and multipliers as the operator says."""
+        """Call the kernel; returns option rows `[k, B]`, and counts and multipliers as the operator documents them."""
         links = self.links
         whole = len(links.rows) == len(losses) and links.states == 1
         if not whole:

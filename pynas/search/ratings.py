@@ -1,4 +1,4 @@
-"""What a search by trial has rated so far, in order: kept in a file, so that a killed search goes on where it was."""
+"""Ratings of a search by trial, in order, kept in a file from which a killed search resumes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SAVE_EVERY, _TRIES = 5.0, 10_000
 
 @dataclass(frozen=True)
 class History:
-    """Distinct architectures and their scores (lower is better) in the order they were rated.
+    """Distinct architectures and their scores `[N]` (lower is better), in the order of rating.
 
-    scores: `[N]`. exhausted: the search ended before its budget, as it found nothing left to rate.
+    exhausted: the search ended before its budget, with no architecture left to rate.
     """
 
     architectures: tuple[Architecture, ...]
@@ -41,11 +41,11 @@ class History:
 
     @property
     def best_so_far(self) -> np.ndarray:
-        """The least score after 1, 2, ... ratings, `[N]`."""
+        """Least score after 1, 2, ... ratings, `[N]`."""
         return np.minimum.accumulate(self.scores)
 
     def top(self, k: int = 1) -> list[Entry]:
-        """The k best, best first; equal scores in the order they were rated."""
+        """Return the k best, best first; equal scores in the order of rating."""
         return [
             Entry(
                 self.architectures[i], float(self.scores[i]), self.costs.of(self.architectures[i]) if self.costs else {}
@@ -55,12 +55,11 @@ class History:
 
 
 class Ratings:
-    """Rates architectures one by one up to a budget, each once; to be used in a `with` block.
+    """Rates architectures one by one up to a budget, each once, inside a `with` block.
 
-    file: where the ratings are kept. A search whose choices depend on its seed and on earlier ratings alone resumes by
-    running again: the ratings that the file holds are not made anew.
-
-    metadata: what the search is; a file of another search is refused.
+    file: JSON file of the ratings. A search whose choices depend only on its seed and on earlier ratings resumes by running
+        again: ratings that the file holds are read from it.
+    metadata: description of the search; a file of another search is refused.
 
     Raises:
         InputError: limits without costs or on unknown costs, a budget below 1, or a file of another search.
@@ -100,7 +99,7 @@ class Ratings:
 
     @property
     def left(self) -> int:
-        """Ratings that the budget still allows; 0 when the space is searched through."""
+        """Ratings that the budget still allows; 0 when no architecture is left."""
         return 0 if self._exhausted else self._budget - len(self.scores)
 
     def may_rate(self, architecture: Architecture) -> bool:
@@ -110,11 +109,11 @@ class Ratings:
         if not self._limits:
             return True
         assert self._costs is not None
-        found = self._costs.of(architecture)
-        return all(found[name] <= limit for name, limit in self._limits.items())
+        spent = self._costs.of(architecture)
+        return all(spent[name] <= limit for name, limit in self._limits.items())
 
     def sample(self, rng: np.random.Generator) -> Architecture | None:
-        """An architecture that may be rated, drawn uniformly; None where none is left, and the search is then over.
+        """Draw an architecture that may be rated, uniformly; None ends the search, as none is left.
 
         Raises:
             InfeasibleError: none of the first 10,000 samples keeps the limits.
@@ -131,10 +130,10 @@ class Ratings:
         return None
 
     def __call__(self, architecture: Architecture) -> float:
-        """The score of an architecture: from the file, or rated now.
+        """Return the score of an architecture, from the file or rated now.
 
         Raises:
-            InputError: a score that is not finite, or a file that a search of another kind of rating went on with.
+            InputError: a score that is not finite, or a file whose next rating is of another architecture.
         """
         number = len(self.scores)
         if number < len(self._recorded):
@@ -154,7 +153,7 @@ class Ratings:
         return score
 
     def history(self) -> History:
-        """All ratings so far."""
+        """Return all ratings so far."""
         return History(tuple(self.architectures), np.array(self.scores), self._costs, self._exhausted)
 
     def _read(self) -> list[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""Boundary states: what block b may choose depends on how block b-1 ended (HyTra's scale, nats-size's width)."""
+"""Links between the options of neighbouring blocks, by boundary states (HyTra's scale, nats-size's width)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pynas.errors import InfeasibleError, InputError
 
 @dataclass(frozen=True)
 class Links:
-    """The options that lie on some whole choice, with states numbered per boundary from 0.
+    """Options that lie on some whole choice, with states numbered from 0 at each boundary.
 
-    rows `[N']`: the option of each row, ascending in each block; one that may follow several states has several rows.
-    offsets `[B+1]`, state_in and state_out `[N']` in 0..states-1; the first block starts in 0 and the last
-    one ends there.
+    rows `[N']`: option of each row, ascending in each block; an option that can follow several states has several rows.
+    offsets `[B+1]`: first row of each block. state_in, state_out `[N']`: states in 0..states-1; the first block starts in 0,
+    and the last one ends in 0.
     """
 
     rows: np.ndarray
@@ -40,7 +40,7 @@ class Links:
 
 
 def unlinked(offsets: np.ndarray) -> Links:
-    """Without states: everything follows everything."""
+    """Return links without states: every option follows every option."""
     none = np.zeros(offsets[-1], np.int64)
     return Links(np.arange(offsets[-1]), offsets, none, none, 1)
 
@@ -52,21 +52,22 @@ def link(
     state_out: np.ndarray,
     follows: np.ndarray | None = None,
 ) -> Links:
-    """Which rows connect. state_in, state_out int `[N]`; the first block's starts and the last one's ends are free.
+    """Find the options that lie on some whole choice, and link them.
 
-    follows: bool `[S, S]`, whether an option with state_in t may come after one with state_out s, at `[s, t]`; without
-    it, where the states are equal.
+    state_in, state_out: int `[N]`; the first block's state_in and the last one's state_out are free.
+    follows: bool `[S, S]`, whether an option with state_in t may come after one with state_out s, at `[s, t]`; None: where
+    the two are equal.
 
     Raises:
         InputError: states of another length or outside `follows`.
         InfeasibleError: no whole choice connects.
     """
-    for what, state in (("state_in", state_in), ("state_out", state_out)):
+    for argument, state in (("state_in", state_in), ("state_out", state_out)):
         if state.shape != (offsets[-1],) or not np.issubdtype(state.dtype, np.integer):
             got = f"{state.dtype} {list(state.shape)}"
-            raise InputError(f"[{name}] expected {what} as an integer per option, [{offsets[-1]}], got {got}")
+            raise InputError(f"[{name}] expected {argument} as an integer per option, [{offsets[-1]}], got {got}")
         if follows is not None and not ((state >= 0) & (state < len(follows))).all():
-            raise InputError(f"[{name}] expected {what} in 0..{len(follows) - 1}, got {state.min()}..{state.max()}")
+            raise InputError(f"[{name}] expected {argument} in 0..{len(follows) - 1}, got {state.min()}..{state.max()}")
     if follows is not None and (np.ndim(follows) != 2 or follows.shape[0] != follows.shape[1]):
         raise InputError(f"[{name}] expected follows of the shape [S, S], got {list(np.shape(follows))}")
     parts = _forward(name, offsets, state_in, state_out, follows)
@@ -74,7 +75,7 @@ def link(
     return _numbered(parts)
 
 
-# Per block: rows, the state each finds (of the block before), and the state it leaves.
+# Per block: rows, the state that the block before left for each, and the state that each leaves.
 _Parts = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 

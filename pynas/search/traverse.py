@@ -16,7 +16,7 @@ from pynas.search.problem import Limit, Problem
 from pynas.search.states import link, unlinked
 from pynas.search.verify import verify
 
-# One bound per cost, None where there is none; a number alone where there is one cost.
+# One bound per cost, None for no bound; a plain number where there is one cost.
 Bounds = Sequence[float | None] | float | None
 
 
@@ -24,7 +24,7 @@ Bounds = Sequence[float | None] | float | None
 class Traversal:
     """The top_k choices, best first: indices int64 `[k, B]`, losses float64 `[k]`, costs `[k, m]`, and the certificate.
 
-    exhausted: there are fewer than top_k choices within the limits, and these are all of them.
+    exhausted: fewer than top_k choices keep the limits, and these are all of them.
     """
 
     indices: np.ndarray
@@ -39,10 +39,10 @@ class Traversal:
         return len(self.losses)
 
     def verify(self) -> int:
-        """Check the answer independently, by enumeration; see `pynas.search.verify`. Returns the partial choices seen.
+        """Check the answer by enumeration, apart from the kernel, and return the number of partial choices seen.
 
         Raises:
-            VerificationError: it is not the exact answer.
+            VerificationError: the answer is not exact.
         """
         return verify(self.problem, self.indices + self.problem.offsets[:-1], self.exhausted, self.multipliers)
 
@@ -58,29 +58,30 @@ def traverse(
     state_out: Sequence[np.ndarray] | None = None,
     follows: np.ndarray | None = None,
 ) -> Traversal:
-    """The top_k choices of one option per block with the least total loss, all total costs within the limits; exact.
+    """Find the top_k choices of one option per block with the least total loss whose total costs keep the limits, exactly.
 
-    losses[b]: float64 `[n_b]`. costs[b]: int64 or float64 `[n_b, m]` or `[n_b]`. limits: `[m]`, inclusive, None for
-    none; at_least: lower limits likewise. state_in[b], state_out[b]: int `[n_b]`, an option follows one whose state_out
-    equals its state_in, or with follows bool `[S, S]` one with `follows[state_out, state_in]`; the first block's
-    state_in and the last one's state_out are free.
+    A total is the exact sum of the float64 values, rounded once (`math.fsum`); that number is compared with the limit. See
+    `Grid` for values far smaller than the total. Equal losses are ordered by the indices, block by block. The search runs on
+    torch's number of threads; the answer does not depend on it.
 
-    A total is the exact sum of the float64 values, rounded once (`math.fsum`), and that meets the limit; see `Grid` for
-    values far smaller than the total. Equal losses are ordered by the indices, block by block. Runs on torch's number
-    of threads; the answer does not depend on it.
+    losses[b]: float64 `[n_b]`. costs[b]: int64 or float64 `[n_b, m]` or `[n_b]`.
+    limits, at_least: upper and lower bounds `[m]`, inclusive, None for no bound.
+    state_in[b], state_out[b]: boundary states, int `[n_b]`: an option follows one whose state_out equals its state_in. The first
+        block's state_in and the last one's state_out are free.
+    follows: bool `[S, S]`, replaces equality by `follows[state_out, state_in]`.
 
     Raises:
         InputError: NaN, infinite, negative costs, overflowing sums, empty blocks, lengths that do not match.
-        InfeasibleError: no choice keeps the limits; says the least cost that can be reached, and which limits clash.
+        InfeasibleError: no choice keeps the limits; the message says the least cost that can be reached and which limits clash.
     """
     name = "traverse"
     problem, table = read_problem(name, losses, costs, state_in, state_out, follows)
     upper = _per_cost(name, "limits", limits, table.shape[1])
     lower = _per_cost(name, "at_least", at_least, table.shape[1])
     problem.limits = [Limit(f"cost {d}", u, l) for d, (u, l) in enumerate(zip(upper, lower))]
-    found = run(problem, top_k)
-    found.costs = found.costs.astype(table.dtype if np.issubdtype(table.dtype, np.integer) else np.float64)
-    return found
+    choices = run(problem, top_k)
+    choices.costs = choices.costs.astype(table.dtype if np.issubdtype(table.dtype, np.integer) else np.float64)
+    return choices
 
 
 def read_problem(
@@ -91,7 +92,7 @@ def read_problem(
     state_out: Sequence[np.ndarray] | None,
     follows: np.ndarray | None,
 ) -> tuple[Problem, np.ndarray]:
-    """The checked problem, without limits yet, and the costs as given `[N, m]`."""
+    """Check the arrays; returns the problem, still without limits, and the costs as given `[N, m]`."""
     flat, offsets = join_blocks(name, losses)
     table = _cost_table(name, costs, offsets)
     if (state_in is None) != (state_out is None):
@@ -135,7 +136,7 @@ def run(problem: Problem, top_k: int) -> Traversal:
 def _per_unit(
     problem: Problem, owners: Sequence[tuple[int, int]], multipliers: np.ndarray
 ) -> list[tuple[float, float]]:
-    """Loss per unit of cost in the user's units, for the upper and the lower limit of every cost."""
+    """Multipliers in the user's units: loss per unit of cost, for the upper and the lower limit of every cost."""
     out = [[0.0, 0.0] for _ in problem.limits]
     for (at, side), multiplier in zip(owners, multipliers.tolist()):
         grid = problem.columns[at].grid

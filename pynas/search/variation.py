@@ -1,4 +1,4 @@
-"""Mutation and crossover that stay in the space, also where what may come next depends on what was chosen before."""
+"""Mutation and crossover of architectures that stay in their space, whatever rules and boundary states it has."""
 
 from __future__ import annotations
 
@@ -6,62 +6,62 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from pynas.spaces import Architecture, Space
+from pynas.spaces import Architecture, Choice, Space
 from pynas.spaces.space import Cell
 
-# A wished cell, and a wished candidate for each of its layers; None: any.
-Wish = tuple[int | None, Sequence[int | None]]
+# A preferred cell, and a preferred candidate for each of its layers; None: any.
+Preference = tuple[int | None, Sequence[int | None]]
 
 
 def mutate(space: Space, architecture: Architecture, rng: np.random.Generator, probability: float) -> Architecture:
-    """Choose each layer's candidate, and each block's cell, anew with `probability`; what no longer fits, too."""
-    wishes: list[Wish] = []
+    """Redraw each block's cell and each layer's candidate with `probability`, and redraw the choices that no longer fit."""
+    preferences: list[Preference] = []
     for cells, choice in zip(space.blocks, architecture):
         cell = None if len(cells) > 1 and rng.random() < probability else choice.cell
         again = rng.random(len(choice.path)) < probability
-        wishes.append((cell, [None if new else candidate for new, candidate in zip(again, choice.path)]))
-    return _built(space, wishes, rng) or architecture
+        preferences.append((cell, [None if new else candidate for new, candidate in zip(again, choice.path)]))
+    return _fitted(space, preferences, rng) or architecture
 
 
 def crossover(space: Space, first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
-    """Take each block's cell and each layer's candidate from one of two parents by chance; what does not fit, at random."""
-    wishes: list[Wish] = []
+    """Take each block's cell and each layer's candidate from a random parent, and redraw the choices that do not fit."""
+    preferences: list[Preference] = []
     for choices in zip(first, second):
         chosen = choices[int(rng.integers(2))]
         path: list[int | None] = []
         for layer, candidate in enumerate(chosen.path):
             other = choices[int(rng.integers(2))].path
             path.append(other[layer] if layer < len(other) else candidate)
-        wishes.append((chosen.cell, path))
-    return _built(space, wishes, rng) or first
+        preferences.append((chosen.cell, path))
+    return _fitted(space, preferences, rng) or first
 
 
-def _built(space: Space, wishes: Sequence[Wish], rng: np.random.Generator) -> Architecture | None:
-    """The wishes as far as the space allows them, from front to back; None where that comes to a dead end."""
-    choices: list[tuple[int, tuple[int, ...]]] = []
+def _fitted(space: Space, preferences: Sequence[Preference], rng: np.random.Generator) -> Architecture | None:
+    """Follow the preferences from front to back where the space allows, else draw; None at a dead end."""
+    choices: list[Choice] = []
     state: Hashable = None
-    for cells, (wanted, path) in zip(space.blocks, wishes):
-        possible = [c for c, cell in enumerate(cells) if cell.follows(state)]
-        if not possible:
+    for b, (preferred, candidates) in enumerate(preferences):
+        cells = space.cells_after(b, state)
+        if not cells:
             return None
-        c = wanted if wanted in possible else possible[int(rng.integers(len(possible)))]
-        grown = _grown(cells[c], path, rng)
-        if grown is None:
+        c = preferred if preferred in cells else list(cells)[int(rng.integers(len(cells)))]
+        path = _fitted_path(cells[c], candidates, rng)
+        if path is None:
             return None
-        choices.append((c, grown))
-        state = cells[c].end(grown)
-    return Architecture.of(choices)
+        choices.append(Choice(c, path))
+        state = space.end(b, choices[-1])
+    return Architecture(tuple(choices))
 
 
-def _grown(cell: Cell, wishes: Sequence[int | None], rng: np.random.Generator) -> tuple[int, ...] | None:
+def _fitted_path(cell: Cell, candidates: Sequence[int | None], rng: np.random.Generator) -> tuple[int, ...] | None:
     path: tuple[int, ...] = ()
     for layer, count in enumerate(cell.counts):
-        wish = wishes[layer] if layer < len(wishes) else None
-        if wish is not None and wish < count and (cell.allowed is None or cell.allowed((*path, wish))):
-            path = (*path, wish)
-            continue
-        possible = [k for k in range(count) if cell.allowed is None or cell.allowed((*path, k))]
-        if not possible:
+        allowed = [k for k in range(count) if cell.allowed is None or cell.allowed((*path, k))]
+        preferred = candidates[layer] if layer < len(candidates) else None
+        if preferred in allowed:
+            path = (*path, preferred)
+        elif allowed:
+            path = (*path, allowed[int(rng.integers(len(allowed)))])
+        else:
             return None
-        path = (*path, possible[int(rng.integers(len(possible)))])
     return path

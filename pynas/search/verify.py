@@ -1,4 +1,4 @@
-"""An independent check of a search's answer: plain numpy, no dominance, nothing of the kernel's."""
+"""Independent check of a search's answer in plain numpy, without dominance and without the kernel."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from pynas.search.problem import Problem
 
-_CHUNK = 1 << 21  # partial choices times options looked at together: bounds the memory
+_CHUNK = 1 << 21  # partial choices times options in one step, which bounds the memory
 
 
 class VerificationError(RuntimeError):
-    """An answer that is not what it says."""
+    """The answer is not exact."""
 
 
 def verify(problem: Problem, rows: np.ndarray, exhausted: bool, multipliers: np.ndarray) -> int:
     """Check that rows int64 `[k, B]` are the first k choices within the limits, in order.
 
-    Sums and limits are recomputed; then all choices that come before the last one (or, if exhausted, all there are) are
-    counted by enumeration, cut only where exact costs break a limit or the Lagrangian bound with `multipliers` `[M]`
-    (any values >= 0 will do, good ones are fast) exceeds the last loss. Returns the number of partial choices seen.
+    Sums and limits are recomputed. Then all choices up to the last one (if exhausted, all choices) are counted by enumeration.
+    The enumeration is cut only where exact costs break a limit, or where the Lagrangian bound with `multipliers` `[M]` exceeds
+    the last loss; any multipliers >= 0 are valid, good ones are fast. Returns the number of partial choices seen.
 
     Raises:
-        VerificationError: what does not hold.
+        VerificationError: a check fails; the message says which.
     """
     costs, most, _ = problem.criteria()
     totals = [sum(int(problem.losses[row]) for row in choice) for choice in rows]
@@ -48,7 +48,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 class _Counter:
-    """Counts the choices within the limits whose (loss, rows) is `last` or before it."""
+    """Counts the choices within the limits whose (loss, rows) is `last` or comes before it."""
 
     def __init__(self, problem: Problem, costs, most, multipliers, last) -> None:
         links = problem.links
@@ -65,7 +65,7 @@ class _Counter:
         self._least_ahead(links.states)
         if last is not None:
             scale = sum(np.abs(v).max() for v in self.values) + np.abs(most.astype(np.float64)) @ multipliers
-            # Rounding of the values: a wider cut only costs time.
+            # Allows for rounding of the values: a wider cut only costs time.
             self.reach = last[0] + most @ multipliers + 1e-12 * (scale + 1)
 
     def _least_ahead(self, states: int) -> None:
@@ -82,21 +82,21 @@ class _Counter:
             np.minimum.at(self.cost_ahead[b], self.starts[b], self.costs[b] + self.cost_ahead[b + 1][stop])
 
     def count(self) -> int:
-        # A partial choice: loss, costs, value, state, and its order against `last`: -1 before, 0 equal so far, 1 after.
+        # Partial choices: loss, costs, value, state, and order against `last` (-1 before, 0 equal so far, 1 after).
         start = (np.zeros(1, np.int64), np.zeros((1, len(self.most)), np.int64), np.zeros(1))
         stack = [(0, (*start, np.zeros(1, np.int64), np.zeros(1, np.int64)))]
-        found = 0
+        counted = 0
         while stack:
             b, partial = stack.pop()
             if b == len(self.rows):
-                found += len(partial[0])
+                counted += len(partial[0])
                 continue
             step = max(1, _CHUNK // len(self.rows[b]))
             for begin in range(0, len(partial[0]), step):
                 onward = self._extend(b, tuple(array[begin : begin + step] for array in partial))
                 if len(onward[0]):
                     stack.append((b + 1, onward))
-        return found
+        return counted
 
     def _extend(self, b: int, partial):
         loss, cost, value, state, order = partial

@@ -1,4 +1,4 @@
-"""Published benchmarks as small tables, and how well scores rank them."""
+"""Published benchmarks as small tables, and the correlation of scores with them."""
 
 from pynas.tabular.baselines import LABELS, baselines, costs
 from pynas.tabular.benchmark import Benchmark

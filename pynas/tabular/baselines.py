@@ -1,4 +1,4 @@
-"""What costs nothing to compute and any ranking must beat: size, multiply-adds, widths, chance."""
+"""Trivial baselines that any ranking must beat: size, multiply-adds, widths, chance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pynas.supernets import supernet
 from pynas.tabular.benchmark import Benchmark
 from pynas.tabular.load import WIDTHS
 
-# What the baselines are called in tables and pictures.
+# Names of the baselines in tables and pictures.
 LABELS = {"conv_params": "convolution parameters", "params": "parameters", "madds": "MAdds",
           "log_channels": "sum of log widths", "random": "random"}  # fmt: skip
 _CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet16-120": 120}
@@ -24,26 +24,26 @@ _SIDES = {"cifar10": 32, "cifar100": 32, "imagenet16-120": 16}
 
 
 def baselines(bench: Benchmark, seed: int = 0) -> dict[str, np.ndarray]:
-    """Predictors that never saw an image, `[N]` each, larger is taken for better.
+    """Predictors that use no image, `[N]` each; larger counts as better.
 
-    conv_params (params for mbconv-23), madds, log_channels (nats-size: the sum of the logarithms of the widths), and
-    random: uniform numbers of this seed.
+    conv_params (params for mbconv-23), madds, log_channels (nats-size: sum of the logarithms of the widths), and random:
+    uniform numbers drawn with this seed.
     """
     counted = costs(bench)
     size = "conv_params" if "conv_params" in counted else "params"
-    found = {size: counted[size], "madds": counted["madds"]}
+    predictors = {size: counted[size], "madds": counted["madds"]}
     if bench.name == "nats-size":
-        found["log_channels"] = np.log(np.array(WIDTHS)[bench.choices]).sum(axis=1)
-    return found | {"random": np.random.default_rng(seed).random(len(bench))}
+        predictors["log_channels"] = np.log(np.array(WIDTHS)[bench.choices]).sum(axis=1)
+    return predictors | {"random": np.random.default_rng(seed).random(len(bench))}
 
 
 def costs(bench: Benchmark) -> dict[str, np.ndarray]:
-    """params and madds of every row, int64 `[N]`; for the two cell spaces conv_params too, without batch norm and classifier.
+    """Parameters and MAdds of every row, int64 `[N]`; for the two cell spaces also conv_params, those of convolutions alone.
 
     MAdds are those of convolutions and the classifier: NATS-Bench prints them plus the classifier's bias.
 
     Raises:
-        InputError: a benchmark that is none of the package's.
+        InputError: a benchmark that the package does not carry.
     """
     if bench.name not in _COSTS:
         raise InputError(f"[baselines] expected one of {', '.join(_COSTS)}, got {bench.name!r}")
@@ -73,7 +73,7 @@ class _Tally:
         self.madds = self.madds + width_in * width_out * side**2
 
     def totals(self, width, classes: int) -> dict[str, np.ndarray]:
-        """With the last batch norm and the classifier."""
+        """Totals, with the last batch norm and the classifier."""
         params = self.conv_params + self.norm_params + 2 * width + (width + 1) * classes
         return {"conv_params": self.conv_params, "params": params, "madds": self.madds + width * classes}
 
@@ -120,7 +120,7 @@ def _mbconv_23(bench: Benchmark) -> dict[str, np.ndarray]:
 
 @cache
 def _mbconv_costs() -> Costs:
-    # On the meta device no weight is drawn: the user's random numbers stay as they were.
+    # On the meta device no weight is drawn, so the user's random state is unchanged.
     with torch.device("meta"):
         net = supernet("mbconv-boss")
     return count(net, (3, 224, 224))

@@ -1,4 +1,4 @@
-"""A published benchmark: architectures in their field's string form, and what they reached when trained alone."""
+"""A published benchmark: architectures in the field's string form, with their accuracies when trained alone."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Benchmark:
 
     data: the data set of the accuracies.
     architectures: the field's own strings, `64:40:48:64:56`, `11|1111|1101|1011|1101` or NAS-Bench-201's.
-    choices: uint8 `[N, L]`, the candidate of every layer or edge; ops: what the codes mean.
+    choices: uint8 `[N, L]`, the candidate of every layer or edge. ops: names of the candidates, by code.
     accuracy: `[N]`, test top-1 in percent.
-    seeds: single runs, `[N, S]` in percent, NaN where there is none; None where none are published.
-    isomorphism: `[N]`, rows of one number compute the same function; None where every row is its own class.
+    seeds: accuracies of single runs, `[N, S]` in percent, NaN where there is none; None where none are published.
+    isomorphism: `[N]`, rows of equal numbers compute one function; None where every row is a class of its own.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Benchmark:
 
     @property
     def classes(self) -> np.ndarray:
-        """int64 `[N]`: the isomorphism class of every row, numbered from 0 in the order of first appearance."""
+        """Isomorphism class of every row, int64 `[N]`, numbered from 0 in the order of first appearance."""
         labels = np.arange(len(self)) if self.isomorphism is None else self.isomorphism
         _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[inverse]
@@ -55,17 +55,17 @@ class Benchmark:
 
     @cached_property
     def _spells_out(self) -> bool:
-        """Whether the strings name the candidates themselves rather than number them."""
+        """Whether the strings name the candidates rather than number them."""
         return any(op in self.architectures[0] for op in self.ops)
 
     def index(self, architecture: str | Architecture, space: Space | None = None) -> int:
-        """The row of an architecture, given by its string or as the search gives it (candidates in the order of layers).
+        """Row of an architecture, given by its string or as an `Architecture` (candidates in the order of layers).
 
-        space: whose candidates an `Architecture` numbers, needed by tables that spell candidates out: number 0 of a space
-        of three operations is another operation than number 0 of all five.
+        space: the space of an `Architecture`, needed where the table's strings name candidates: number 0 of a space of three
+        operations is another operation than number 0 of all five.
 
         Raises:
-            InputError: it is not in the table, or numbers alone where the table spells candidates out.
+            InputError: an architecture that is not in the table, or a missing space.
         """
         if isinstance(architecture, Architecture) and space is not None and space.notation is not None:
             architecture = space.format(architecture)
@@ -84,10 +84,10 @@ class Benchmark:
         return row
 
     def where(self, mask: np.ndarray) -> Benchmark:
-        """Some of the rows, by a boolean array, e.g. `bench.where(bench.accuracy > 92)`.
+        """Select rows by a boolean array, e.g. `bench.where(bench.accuracy > 92)`.
 
         Raises:
-            InputError: no boolean per row, or none chosen.
+            InputError: not one boolean per row, or no row selected.
         """
         mask = np.asarray(mask)
         if mask.dtype != bool or mask.shape != (len(self),):
@@ -105,7 +105,7 @@ class Benchmark:
         )
 
     def without(self, *ops: str) -> Benchmark:
-        """The rows that use none of these operations, e.g. `bench.without("none", "skip_connect")`: Pi-NAS's 729 cells.
+        """Select the rows without these operations, e.g. `bench.without("none", "skip_connect")`: Pi-NAS's 729 cells.
 
         Raises:
             InputError: an operation that the benchmark does not have.

@@ -1,4 +1,4 @@
-"""Mean best rank (mBR): how good the network is that a proxy picks out of each group."""
+"""Mean best rank (mBR): rank by accuracy of the network that a proxy picks from each group."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pynas.errors import InputError
 
 
 def mean_best_rank(scores: ArrayLike, accuracy: ArrayLike, groups: ArrayLike, *, lower_is_better: bool = True) -> float:
-    """mBR = sum_g (r_g - 1) / sum_g (|g| - 1) (PreNAS, appendix A): 0 where each pick is its group's best, 1 the worst.
+    """Return mBR = sum_g (r_g - 1) / sum_g (|g| - 1) (PreNAS, appendix A): 0 if each pick is its group's best, 1 the worst.
 
-    r_g: the rank by accuracy, from 1, of the network of group g with the best score; networks of one accuracy share
-    the mean of their ranks, and of several with the best score the mean counts, so that chance gives 0.5.
-    scores, accuracy, groups: `[N]`, groups as of `cost_groups`. Scores are losses unless told otherwise.
+    r_g is the rank by accuracy, from 1, of the network of group g with the best score. Networks of equal accuracy share the
+    mean of their ranks, and networks of equal best score count by their mean, so that chance gives 0.5.
+
+    scores, accuracy, groups: `[N]`, groups as from `cost_groups`.
 
     Raises:
         InputError: lengths that differ, values that are not finite, or no group with two networks.
@@ -39,7 +40,7 @@ def mean_best_rank(scores: ArrayLike, accuracy: ArrayLike, groups: ArrayLike, *,
 
 
 def cost_groups(costs: Mapping[str, ArrayLike], tolerance: float = 0.0) -> np.ndarray:
-    """Which networks cost the same, as isomers do: a number per network, int64 `[N]`.
+    """Number the groups of networks of equal cost, as isomers have: int64 `[N]`, a group per network.
 
     tolerance: 0 groups networks equal in each of the costs; above, those that share an interval [c, (1 + tolerance) c).
 
@@ -60,7 +61,7 @@ def cost_groups(costs: Mapping[str, ArrayLike], tolerance: float = 0.0) -> np.nd
 
 
 def _ranks_within(group: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """Rank in its group, from 1 for the highest accuracy, the mean where accuracies are equal; `[N]`."""
+    """Rank of each network in its group, from 1 for the highest accuracy, the mean where accuracies are equal; `[N]`."""
     order = np.lexsort((-accuracy, group))
     sorted_group, sorted_accuracy = group[order], accuracy[order]
     place = np.arange(len(group)) - np.searchsorted(sorted_group, sorted_group) + 1.0

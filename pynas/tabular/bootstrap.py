@@ -1,4 +1,4 @@
-"""Bootstrap of rank correlations, many resamples at once: a resample is how often it drew every row."""
+"""Bootstrap of rank correlations, many resamples at once; a resample is the number of times each row was drawn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Up to here Kendall's tau is exact in every resample; beyond, its pairs would not fit and it is linearised.
+# Up to so many rows Kendall's tau is exact in every resample; beyond, its pairs do not fit and it is linearised.
 EXACT_PAIRS = 1024
 _CHUNK = 1 << 21
 
@@ -17,9 +17,9 @@ def bootstrap(
 ) -> np.ndarray:
     """Kendall's tau-b, Spearman's rho and Pearson's R of every predictor in every resample, `[P, resamples, 3]`.
 
-    predictors: `[n]` each, larger is better. All see the same resamples of the rows. NaN where a resample is constant.
-    Above `exact_pairs` rows tau's sums over pairs are taken to first order in the counts: an error of the interval's
-    width of order 1/n.
+    predictors: `[n]` each, larger is better. All share the resamples of the rows. NaN where a resample is constant.
+    Above `exact_pairs` rows, tau's sums over pairs are linearised in the counts: the width of the interval then has a relative
+    error of order 1/n.
     """
     exact = len(accuracy) <= exact_pairs
     truth = _Column.of(accuracy)
@@ -44,7 +44,7 @@ def bootstrap(
 
 
 def _draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """float64 `[r, n]` a time: how often each row was drawn."""
+    """Yield counts of each row in some resamples, float64 `[r, n]`."""
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // n)
     for begin in range(0, resamples, step):
@@ -72,7 +72,7 @@ def _pearson(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Column:
-    """Values `[n]` made ready: standardised, their dense rank (int64, from 0), and the sorted order of the rows."""
+    """Values `[n]` of a predictor: standardised, their dense ranks (int64, from 0), and the sorted order of the rows."""
 
     standard: np.ndarray
     dense: np.ndarray
@@ -122,14 +122,14 @@ class _Pairs:
 
 
 def concordance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """For every row, the rows it agrees with in order less those it disagrees with; float64 `[n]`, in O(n sqrt n)."""
+    """For every row, number of concordant minus discordant rows; float64 `[n]`, in O(n sqrt n)."""
     agree = _dominated(x, y) + _dominated(-x, -y)
     return (agree - _dominated(x, -y) - _dominated(-x, y)).astype(np.float64)
 
 
 def _dominated(x: np.ndarray, y: np.ndarray, block: int = 256) -> np.ndarray:
-    """For every row, how many rows are smaller in x and in y; int64 `[n]`."""
-    # Of rows with one x, those with the smaller y come later: a smaller y that came before has a smaller x.
+    """For every row, number of rows that are smaller in x and in y; int64 `[n]`."""
+    # Of rows with equal x, those with the smaller y come later: a smaller y that came before has a smaller x.
     order = np.lexsort((-y, x))
     ranks = np.unique(y, return_inverse=True)[1].reshape(-1)[order]
     seen = np.zeros(ranks.max() + 1, np.int64)

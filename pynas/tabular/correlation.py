@@ -1,4 +1,4 @@
-"""Rank correlation of scores with published accuracies, beside what trivial baselines reach."""
+"""Rank correlation of scores with published accuracies, beside those of trivial baselines."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from scipy import stats
 
 from pynas.errors import InputError
-from pynas.rating.table import ScoreTable
+from pynas.rating import Scores
 from pynas.tabular.baselines import baselines
 from pynas.tabular.benchmark import Benchmark
 from pynas.tabular.bootstrap import bootstrap
 from pynas.tabular.path_scores import total_scores
 
-Scores = np.ndarray | Sequence[float] | Mapping[str, float] | Sequence[Sequence[ScoreTable]]
+RowScores = np.ndarray | Sequence[float] | Mapping[str, float] | Scores
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The scores' correlation first, then each baseline's.
+    """Correlations and picks by name: first "scores", then each baseline.
 
-    everything: among all rated rows; top: among those whose accuracy is in the top part (`top_fraction`, ties included).
-    picks: the accuracy in percent of the row that each would choose (the mean where several share the first place).
+    everything: correlations over all rated rows. top: over the rows of the highest accuracies (`top_fraction` of all, ties
+        included).
+    picks: accuracy in percent of the row that each ranks first, the mean where several share the first place.
     """
 
     benchmark: str
@@ -71,12 +72,12 @@ class Comparison:
         return self.everything["scores"].r
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; None where a correlation is not defined."""
+        """Return plain values for JSON, with None where a correlation is not defined."""
         return _without_nan(asdict(self))
 
 
 def correlate(
-    scores: Scores | None,
+    scores: RowScores | None,
     bench: Benchmark,
     *,
     lower_is_better: bool = True,
@@ -85,14 +86,17 @@ def correlate(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """How well scores rank a benchmark's architectures, always beside the trivial baselines.
+    """Correlate scores with a benchmark's accuracies, beside the trivial baselines (of which larger counts as better).
 
-    scores: one per row of the benchmark, NaN where there is none; or by architecture's string; or score tables `[block][cell]`,
-    summed. They are losses, lower is better, unless `lower_is_better=False`; positive correlations always mean that
-    better scores go with higher accuracies. None: the baselines alone. Baselines: larger is taken for better.
+    scores: one number per row of the benchmark, NaN where there is none; a mapping from the architectures' strings; or
+        `Scores`, summed over the blocks. None compares the baselines alone. They are losses unless `lower_is_better=False`;
+        a positive correlation always means that better scores go with higher accuracies.
+    top: share of the architectures, those of the highest accuracy, that are correlated on their own.
+    resamples, confidence, seed: of the bootstrap that gives the intervals.
 
     Raises:
-        InputError: scores that do not fit the benchmark, are infinite, all equal, or fewer than three.
+        InputError: scores that do not fit the benchmark, are infinite, all equal, or fewer than three; tables without
+            their space.
     """
     _check(top, resamples, confidence)
     bench, rated = (bench, {}) if scores is None else _rated(scores, bench, lower_is_better)
@@ -120,8 +124,8 @@ def correlate(
     )
 
 
-def _rated(scores: Scores, bench: Benchmark, lower_is_better: bool) -> tuple[Benchmark, dict[str, np.ndarray]]:
-    """The rows that have a score, and their scores turned so that larger is better."""
+def _rated(scores: RowScores, bench: Benchmark, lower_is_better: bool) -> tuple[Benchmark, dict[str, np.ndarray]]:
+    """Return the rows that have a score, and their scores with the sign by which larger is better."""
     values = scores_of_rows(scores, bench)
     rated = ~np.isnan(values)
     values = values[rated]
@@ -130,8 +134,8 @@ def _rated(scores: Scores, bench: Benchmark, lower_is_better: bool) -> tuple[Ben
     return bench.where(rated), {"scores": -values if lower_is_better else values}
 
 
-def scores_of_rows(scores: Scores, bench: Benchmark) -> np.ndarray:
-    """Scores in the benchmark's order, float64 `[N]`, NaN where there is none.
+def scores_of_rows(scores: RowScores, bench: Benchmark) -> np.ndarray:
+    """Return scores in the benchmark's order, float64 `[N]`, NaN where there is none.
 
     Raises:
         InputError: another number of scores, none, infinite ones, or an architecture that is not in the benchmark.
@@ -140,7 +144,7 @@ def scores_of_rows(scores: Scores, bench: Benchmark) -> np.ndarray:
         values = np.full(len(bench), np.nan)
         for architecture, score in scores.items():
             values[bench.index(architecture)] = score
-    elif len(scores) and isinstance(scores[0], Sequence) and isinstance(scores[0][0], ScoreTable):
+    elif isinstance(scores, Scores) or (len(scores) and isinstance(scores[0], Sequence)):
         values = total_scores(scores, bench)  # type: ignore[arg-type]
     else:
         values = np.asarray(scores, dtype=np.float64)
@@ -157,21 +161,21 @@ def _correlations(
     predictors: Mapping[str, np.ndarray], accuracy: np.ndarray, resamples: int, confidence: float, seed: int
 ) -> dict[str, Correlation]:
     drawn = bootstrap(list(predictors.values()), accuracy, resamples, seed)
-    found = {}
+    correlations = {}
     for (name, values), estimates in zip(predictors.items(), drawn):
         finite = estimates[np.isfinite(estimates).all(axis=1)]
         if len(finite) == 0 or len(np.unique(values)) < 2 or len(np.unique(accuracy)) < 2:
             undefined = (np.nan, np.nan)
-            found[name] = Correlation(np.nan, np.nan, np.nan, undefined, undefined, undefined)
+            correlations[name] = Correlation(np.nan, np.nan, np.nan, undefined, undefined, undefined)
             continue
         low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0).tolist()
         tau, rho, r = (float(test(values, accuracy)[0]) for test in (stats.kendalltau, stats.spearmanr, stats.pearsonr))
-        found[name] = Correlation(tau, rho, r, *zip(low, high))
-    return found
+        correlations[name] = Correlation(tau, rho, r, *zip(low, high))
+    return correlations
 
 
 def _percent(accuracy: float) -> float:
-    """Without the digits that float32 adds."""
+    """Round off the digits that float32 adds."""
     return round(float(accuracy), 4)
 
 

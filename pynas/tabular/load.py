@@ -19,19 +19,19 @@ WIDTHS = tuple(range(8, 65, 8))
 
 
 def read_arrays(file: str) -> dict[str, np.ndarray]:
-    """The arrays of one of the package's .npz tables."""
+    """Read the arrays of one of the package's .npz tables."""
     with (files("pynas.tabular") / "tables" / file).open("rb") as opened, np.load(opened) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
 def read_rows(file: str) -> Iterator[dict[str, str]]:
-    """The rows of one of the package's .csv tables."""
+    """Yield the rows of one of the package's .csv tables."""
     with (files("pynas.tabular") / "tables" / file).open(encoding="utf-8") as opened:
         yield from csv.DictReader(opened)
 
 
 def nats_size(data: str = "cifar10") -> Benchmark:
-    """NATS-Bench's size space: 32,768 widths of five layers, lexicographic, CIFAR-10."""
+    """Load NATS-Bench's size space: 32,768 choices of five widths, lexicographic, CIFAR-10."""
     _known_data("nats-size", data, ("cifar10",))
     hundredths = read_arrays("nats_size.npz")["cifar10_hundredths"]
     choices = np.stack(np.unravel_index(np.arange(8**5), (8,) * 5), axis=1).astype(np.uint8)
@@ -48,7 +48,7 @@ def nats_size(data: str = "cifar10") -> Benchmark:
 
 
 def mbconv_23(data: str = "imagenet") -> Benchmark:
-    """The ImageNet NAS bench: 23 architectures of `mbconv-boss`."""
+    """Load the ImageNet NAS bench: 23 architectures of `mbconv-boss`."""
     _known_data("mbconv-23", data, ("imagenet",))
     rows = list(read_rows("mbconv_23.csv"))
     names = tuple(row["encoding"] for row in rows)
@@ -65,7 +65,7 @@ def mbconv_23(data: str = "imagenet") -> Benchmark:
 
 
 def nasbench201(data: str = "cifar10") -> Benchmark:
-    """NAS-Bench-201: 15,625 cells in the official index order; cifar10, cifar100 or imagenet16-120."""
+    """Load NAS-Bench-201: 15,625 cells in the official index order; cifar10, cifar100 or imagenet16-120."""
     _known_data("nasbench201", data, ("cifar10", "cifar100", "imagenet16-120"))
     arrays = read_arrays("nasbench201.npz")
     choices = np.stack(np.unravel_index(arrays["cells"], (5,) * 6), axis=1).astype(np.uint8)
@@ -96,10 +96,10 @@ BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
 
 
 def load(name: str, data: str | None = None) -> Benchmark:
-    """A published benchmark; data: cifar10 (default), cifar100 or imagenet16-120 for nasbench201.
+    """Load a published benchmark; data: cifar10 (default), cifar100 or imagenet16-120 for nasbench201.
 
     Raises:
-        InputError: an unknown name or data set; the message lists those there are.
+        InputError: an unknown name or data set; the message lists the known ones.
     """
     if name not in BENCHMARKS:
         near = difflib.get_close_matches(str(name), BENCHMARKS, 1)

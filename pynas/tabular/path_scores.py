@@ -1,16 +1,15 @@
-"""BossNAS's published path scores, and scores of whole architectures from score tables or files."""
+"""BossNAS's published path scores; scores of a benchmark's rows from score tables or files."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pynas.errors import InputError
-from pynas.rating.table import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.tabular.benchmark import Benchmark
 from pynas.tabular.load import read_rows
 
@@ -18,11 +17,11 @@ from pynas.tabular.load import read_rows
 PUBLISHED = {"mbconv-23": ((4,) * 2, *((4,) * 4,) * 4), "nats-size": ((8,) * 2, (8,) * 2, (8,))}
 
 
-def load_path_scores(name: str) -> list[list[ScoreTable]]:
-    """BossNAS's scores of every path, `tables[block][0]`, as losses in [0, 8]: two views of 2 - 2 cos (eq. 4).
+def load_path_scores(name: str) -> Scores:
+    """Load BossNAS's published score of every path, a loss in [0, 8]: the sum over two views of 2 - 2 cos (eq. 4).
 
     "mbconv-23": ImageNet, blocks of 2/4/4/4/4 layers with 4 candidates. "nats-size": CIFAR-10, blocks of 2/2/1 layers
-    with 8 widths. Blocks combine freely: a block's input has one width, that of the best path before it.
+    with 8 widths. Blocks combine freely, as a product: each was rated on the output of the best path before it.
 
     Raises:
         InputError: a benchmark without published path scores.
@@ -31,15 +30,16 @@ def load_path_scores(name: str) -> list[list[ScoreTable]]:
         raise InputError(f"[path scores] expected {' or '.join(PUBLISHED)}, got {name!r}")
     losses = [np.full(shape, np.nan) for shape in PUBLISHED[name]]
     for row in read_rows(f"bossnas_{name.replace('-', '_')}_paths.csv"):
-        # What is published is -2 cos, summed over two views.
+        # The published number is -2 cos, summed over two views.
         losses[int(row["block"])][tuple(map(int, row["path"]))] = float(row["score"]) + 4
-    return [[ScoreTable(loss, {"source": "BossNAS (Li et al., ICCV 2021)", "space": name})] for loss in losses]
+    metadata = {"source": "BossNAS (Li et al., ICCV 2021)", "space": name}
+    return Scores.product([[ScoreTable(loss, metadata)] for loss in losses], name)
 
 
 def published_scores(bench: Benchmark) -> np.ndarray | None:
-    """BossNAS's score of every row of the benchmark, a loss `[N]`; None where nothing is published.
+    """Return BossNAS's published score of every row of the benchmark, a loss `[N]`; None where there is none.
 
-    For mbconv-23 the totals as printed, with four decimals: the correlations in the paper are those of these.
+    For mbconv-23 these are the printed totals with four decimals, on which the paper's correlations rest.
     """
     if bench.name == "mbconv-23":
         printed = {row["encoding"]: float(row["bossnas_score"]) for row in read_rows("mbconv_23.csv")}
@@ -47,12 +47,17 @@ def published_scores(bench: Benchmark) -> np.ndarray | None:
     return total_scores(load_path_scores(bench.name), bench) if bench.name in PUBLISHED else None
 
 
-def total_scores(tables: Sequence[Sequence[ScoreTable]], bench: Benchmark) -> np.ndarray:
-    """The sum over the blocks of the path's score, for every row of the benchmark, `[N]`; NaN where one is not rated.
+def total_scores(scores: Scores, bench: Benchmark) -> np.ndarray:
+    """Sum of the block scores of every row of the benchmark, float64 `[N]`; NaN where a path was not rated.
+
+    A space with a notation reads the rows' strings; the tables of any other must have the benchmark's layers.
 
     Raises:
-        InputError: tables that do not have the benchmark's layers, or several cells in a block.
+        InputError: tables without their space, a row outside the space, or tables of other layers.
     """
+    tables, space = Scores.check("total scores", scores).tables, scores.space
+    if space.notation is not None:
+        return scores.total(map(space.parse, bench.architectures))
     shapes = [table.shape for cells in tables for table in cells]
     layers, most = bench.choices.shape[1], len(bench.ops)
     if any(len(cells) != 1 for cells in tables) or [c for shape in shapes for c in shape] != [most] * layers:
@@ -67,10 +72,10 @@ def total_scores(tables: Sequence[Sequence[ScoreTable]], bench: Benchmark) -> np
 
 
 def read_scores(path: str | Path, bench: Benchmark) -> np.ndarray:
-    """Scores from a CSV file with the columns `architecture` and `score`, in the benchmark's order, NaN where none.
+    """Read scores from a CSV file with the columns `architecture` and `score`, in the benchmark's order, NaN where none.
 
     Raises:
-        InputError: missing, malformed, an architecture that is not in the benchmark, or one that comes twice.
+        InputError: a missing or malformed file, an architecture that is not in the benchmark or comes twice.
     """
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:

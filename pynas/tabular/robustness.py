@@ -1,8 +1,8 @@
-"""How alike the ratings of several runs are: the same method with other seeds, or with less data (DNA, tables 8 and 9)."""
+"""Agreement of the scores of several runs of a method, with other seeds or with less data (DNA, tables 8 and 9)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,20 +11,20 @@ from scipy import stats
 from pynas import search
 from pynas.costs import Costs
 from pynas.errors import InputError
-from pynas.rating import ScoreTable
-from pynas.spaces import Architecture, Space
-
-Tables = Sequence[Sequence[ScoreTable]]
+from pynas.rating import Scores
+from pynas.spaces import Architecture
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """One run beside the reference, which is the first.
+    """Agreement of one run with the reference, the first run.
 
-    tau: Kendall's tau of the total scores of the same architectures; block_tau: of the path scores of each block. NaN
-    where all scores are equal. found: the run's best architecture under the limits. same_choices: in how many blocks it
-    is the reference's. better_share: the share of architectures that this run scores better than the reference's best.
-    accuracy_tau: of the total scores of trained architectures with their accuracies, where there are any.
+    tau: Kendall's tau between the total scores of the sampled architectures; NaN where all scores are equal.
+    block_tau: Kendall's tau between the path scores of each block.
+    found: the run's best architecture under the limits.
+    same_choices: number of blocks in which that architecture agrees with the reference's.
+    better_share: share of the sampled architectures that this run scores better than the reference's best.
+    accuracy_tau: Kendall's tau between the total scores and accuracies of trained architectures; None without any.
     """
 
     name: str
@@ -38,7 +38,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Runs compared: each with the first, all totals with each other (`tau[i][j]`), and the totals `[runs, sample]`."""
+    """Agreement of every run with the first.
+
+    tau: Kendall's tau between the totals of runs i and j, `tau[i][j]`. totals: total scores, `[runs, sample]`.
+    """
 
     runs: tuple[Agreement, ...]
     tau: tuple[tuple[float, ...], ...]
@@ -46,60 +49,54 @@ class Robustness:
 
 
 def compare_runs(
-    runs: Mapping[str, Tables],
-    space: Space,
+    runs: Mapping[str, Scores],
     costs: Costs,
     limits: Mapping[str, float],
     sample: int = 1000,
     truth: Mapping[Architecture, float] | None = None,
 ) -> Robustness:
-    """Compare the ratings of one space, the first run being the reference.
+    """Compare the scores of runs on one space; the first run is the reference.
 
-    sample: architectures, drawn uniformly with a fixed seed, whose total scores (sums over the blocks) are ranked.
+    sample: number of architectures, drawn uniformly with a fixed seed, whose total scores are ranked.
     truth: accuracies of trained architectures.
 
     Raises:
-        InputError: no runs, a sample of fewer than two, or tables of another space.
+        InputError: no runs, a sample of fewer than two, or scores of different spaces.
         InfeasibleError: no architecture keeps the limits.
     """
     if not runs or sample < 2:
         raise InputError(f"[robustness] expected runs, and a sample of at least 2, got {len(runs)} and {sample}")
-    rng = np.random.default_rng(0)
+    scores = [Scores.check("robustness", each) for each in runs.values()]
+    names = {each.space.name for each in scores}
+    if len(names) > 1:
+        raise InputError(f"[robustness] expected scores of one space, got {', '.join(sorted(names))}")
+    space, rng = scores[0].space, np.random.default_rng(0)
     drawn = [space.sample(rng) for _ in range(sample)]
-    totals = np.array([[_total(tables, architecture) for architecture in drawn] for tables in runs.values()])
-    states = search.states_of(space)
-    found = [search.best(tables, costs, limits, states=states)[0].architecture for tables in runs.values()]
+    totals = np.array([each.total(drawn) for each in scores])
+    bests = [search.best(each, costs, limits)[0].architecture for each in scores]
     tau = tuple(tuple(_tau(one, other) for other in totals) for one in totals)
-    reference = next(iter(runs.values()))
     agreements = [
         Agreement(
             name,
             tau[0][i],
-            tuple(_tau(_scores(a), _scores(b)) for a, b in zip(reference, tables, strict=True)),
-            space.format(found[i]),
-            sum(a == b for a, b in zip(found[0], found[i])),
-            float((totals[i] < _total(tables, found[0])).mean()),
-            None if truth is None else _accuracy_tau(tables, truth),
+            tuple(_block_tau(scores[0], scores[i], b) for b in range(len(space))),
+            space.format(bests[i]),
+            sum(a == b for a, b in zip(bests[0], bests[i])),
+            float((totals[i] < scores[i].of(bests[0])).mean()),
+            # Positive where better scores go with higher accuracies.
+            None if truth is None else _tau(-scores[i].total(truth), np.array(list(truth.values()))),
         )
-        for i, (name, tables) in enumerate(runs.items())
+        for i, name in enumerate(runs)
     ]
     return Robustness(tuple(agreements), tau, totals)
 
 
-def _accuracy_tau(tables: Tables, truth: Mapping[Architecture, float]) -> float:
-    """Positive where better scores go with higher accuracies."""
-    return _tau(np.array([-_total(tables, architecture) for architecture in truth]), np.array(list(truth.values())))
-
-
-def _total(tables: Tables, architecture: Architecture) -> float:
-    return sum(tables[b][choice.cell][choice.path] for b, choice in enumerate(architecture))
-
-
-def _scores(cells: Sequence[ScoreTable]) -> np.ndarray:
-    return np.concatenate([table.rated()[1] for table in cells])
+def _block_tau(one: Scores, other: Scores, block: int) -> float:
+    return _tau(*(np.concatenate([table.rated()[1] for table in scores[block]]) for scores in (one, other)))
 
 
 def _tau(one: np.ndarray, other: np.ndarray) -> float:
+    """Kendall's tau; NaN where all values of one are equal."""
     if min(len(np.unique(one)), len(np.unique(other))) < 2:
         return float("nan")
     return float(stats.kendalltau(one, other).statistic)

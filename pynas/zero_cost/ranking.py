@@ -11,7 +11,7 @@ import numpy as np
 from pynas.costs import Costs, LayerCosts, LayerTable, cost_range
 from pynas.errors import InfeasibleError, InputError
 from pynas.rating import Scores, ScoreTable
-from pynas.search import Entry, best, states_of
+from pynas.search import Entry, best
 from pynas.spaces import Architecture, Cell, Space
 from pynas.zero_cost.isomers import exact, greedy_path
 from pynas.zero_cost.saliency import Saliency
@@ -93,7 +93,7 @@ class SearchRanking:
             if given is not None:
                 raise InputError(f"[select] expected no {option} for {space.name}, as the selection among convolutional "
                                  f"networks skips the normalisation of isomers, got {given!r}")  # fmt: skip
-        self._costs, self._states = Costs({cost: costs[cost]}, {cost: costs.fixed[cost]}), states_of(space)
+        self._costs = Costs({cost: costs[cost]}, {cost: costs.fixed[cost]})
         self._parts = []
         for first in self._resolutions(space, scores):
             rest = [[ScoreTable(-table) for table in cells] for cells in scores[NAME][1:]]
@@ -120,7 +120,7 @@ class SearchRanking:
         for part, (least, greatest) in self._parts:
             if least < high and greatest >= low:
                 with contextlib.suppress(InfeasibleError):
-                    entries += best(part.tables, self._costs, limits, count, at_least=at_least, states=self._states)
+                    entries += best(part, self._costs, limits, count, at_least=at_least)
         entries.sort(key=lambda entry: entry.score)
         return [Ranked(entry.architecture, -entry.score, None) for entry in entries[:count]]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import pynas
-from pynas import search
+from pynas import Scores, search
 from pynas.costs import Costs
 from pynas.errors import InputError
 from pynas.methods import Bootstrap, BossNAS, Heads, Optimization, PathRating, fit_blocks
@@ -187,7 +187,7 @@ def test_a_trellis_of_scales_is_searched_from_where_the_best_paths_end():
             rated = {tuple(path) for path in table.rated()[0].tolist()}
             assert rated == (set(cell.paths()) if b == 0 or cell.start == state else set())
         state = cells[choice.cell].end(choice.path)
-    found = search.best(tables, Costs({}, {}), top_k=2, states=search.states_of(space))
+    found = search.best(Scores(space, tables), Costs({}, {}), top_k=2)
     assert found[0].architecture in space
     # Greedy is not exact: what was fixed to feed the next block is one of those found, at no better score.
     fixed = sum(tables[b][choice.cell][choice.path] for b, choice in enumerate(boss.chosen))

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from pynas.errors import InputError
 from pynas.methods import DNA
+from pynas.rating import Settings
 from pynas.teachers import Teacher
 
 from .nets import small_net, small_teacher
@@ -33,7 +34,7 @@ def test_ratings_equal_running_on_through_the_teacher(loss, widths, workers):
     method.prepare([(images, labels)])
     loader = [(images[:6], labels[:6]), (images[6:], labels[6:])]
     before = copy.deepcopy(method.state_dict())
-    tables = method.rate(loader, loss=loss, workers=workers)
+    tables = method.rate(loader, loss=loss, engine=Settings(workers=workers))
     module = method.teacher.module
     for b, cells in enumerate(method.net.space.blocks):
         weight = method.projections[b].weight

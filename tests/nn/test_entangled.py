@@ -10,7 +10,7 @@ from pynas.errors import InputError
 from pynas.nn.entangled import EntangledHead, EntangledPatches, EntangledTransformer, accumulate
 from pynas.nn.relative import RelativeAttention, RelativePosition
 from pynas.nn.transformer import PatchEmbedding, PooledHead, TransformerLayer
-from pynas.rating import rate
+from pynas.rating import Settings, rate
 
 HEAD_DIM = 4
 
@@ -115,7 +115,7 @@ def test_the_rating_engine_runs_them_together(weights, monkeypatch):
     layers = [[EntangledTransformer(shared, heads, ratio) for heads in (1, 3) for ratio in (1.0, 2.0)]
               for shared in (weights, copy.deepcopy(weights))]  # fmt: skip
     x, target = torch.randn(3, 5, 10), torch.randn(3, 5, 10)
-    table = rate(layers, [(x, target)], "mse", workers=1)
+    table = rate(layers, [(x, target)], "mse", engine=Settings(workers=1))
     assert max(calls) == 4
     for path in ((0, 3), (2, 1)):
         y = x

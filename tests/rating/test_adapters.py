@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pynas.rating import adapters, rate
+from pynas.rating import Settings, adapters, rate
 
 from .models import NAIVE_LOSSES, alone
 
@@ -94,7 +94,7 @@ def test_layers_that_are_configured_before_they_run(workers):
     nets = [Wide() for _ in range(3)]
     batches = [(torch.randn(4, 5, 6), torch.randn(4, 5, 6))]
     layers = [adapters.configured(net, [{"hidden": hidden} for hidden in (2, 5, 8)]) for net in nets]
-    table = rate(layers, batches, workers=workers)
+    table = rate(layers, batches, engine=Settings(workers=workers))
     assert all(net.kept is None for net in nets)
     for path in itertools.product(range(3), repeat=3):
         y = batches[0][0]
@@ -121,7 +121,9 @@ class Keeps(nn.Module):
 def test_a_forward_that_keeps_things_survives_tracing(choices):
     layers, (_, batches, _) = [[Keeps(), Keeps()] for _ in range(2)], choices
     expected = alone(layers, batches, NAIVE_LOSSES["mse"], "batch")
-    np.testing.assert_allclose(rate(layers, batches, "mse", stack="memory").scores, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        rate(layers, batches, "mse", engine=Settings(stack="memory")).scores, expected, rtol=1e-5
+    )
 
 
 def test_the_example_in_the_documentation_runs():

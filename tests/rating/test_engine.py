@@ -10,17 +10,17 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from pynas.rating import rate, rate_population
+from pynas.rating import Settings, rate, rate_population
 
 from .models import NAIVE_LOSSES, alone, mbconv_layers, some_batches
 
 
 @pytest.mark.parametrize("norm", ["batch", "running", "recalibrate"])
-@pytest.mark.parametrize(("workers", "stack"), [(1, "memory"), (3, "memory"), (1, "measure"), (1, 3)])
+@pytest.mark.parametrize(("workers", "stack"), [(1, "memory"), (3, "memory"), (1, "cache"), (1, 3)])
 def test_stacked_paths_score_as_alone(norm, workers, stack):
     layers, batches = mbconv_layers(), some_batches()
     calibration = [torch.randn(n, 4, 8, 8) for n in (5, 3)]
-    table = rate(layers, batches, norm=norm, calibration=calibration, workers=workers, stack=stack)
+    table = rate(layers, batches, norm=norm, calibration=calibration, engine=Settings(workers=workers, stack=stack))
     expected = alone(layers, batches, NAIVE_LOSSES["relative_l1"], norm, calibration)
     np.testing.assert_allclose(table.scores, expected, rtol=2e-5)
 
@@ -30,7 +30,7 @@ def test_a_level_runs_each_candidate_once():
     sizes = []
     for module in layers[2]:
         module.register_forward_hook(lambda module, args, y: sizes.append(len(args[0]) // 4))
-    rate(layers, batches, workers=1, stack="memory")
+    rate(layers, batches, engine=Settings(workers=1, stack="memory"))
     assert sizes[-4:] == [16] * 4
 
 
@@ -46,7 +46,7 @@ def test_recalibration_differs_from_other_modes(norm):
 
 def test_results_do_not_depend_on_the_workers():
     layers, batches = mbconv_layers(), some_batches()
-    one, four = (rate(layers, batches, workers=workers, stack=1).scores for workers in (1, 4))
+    one, four = (rate(layers, batches, engine=Settings(workers=workers, stack=1)).scores for workers in (1, 4))
     np.testing.assert_array_equal(one, four)
     assert torch.get_num_threads() == 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pynas")]
@@ -57,8 +57,10 @@ def test_two_runs_give_the_same_bits():
     calibration = [batches[0][0]]
     runs = [
         (
-            rate(layers, batches, workers=3).scores,
-            rate_population(layers, [(x, x + 1) for x, _ in batches], calibration=calibration, workers=3).scores,
+            rate(layers, batches, engine=Settings(workers=3)).scores,
+            rate_population(
+                layers, [(x, x + 1) for x, _ in batches], calibration=calibration, engine=Settings(workers=3)
+            ).scores,
         )
         for _ in range(3)
     ]
@@ -72,13 +74,16 @@ def test_double_precision_is_nearly_exact(channels_last):
     layers, batches = mbconv_layers(), some_batches()
     layers = [[module.double() for module in layer] for layer in layers]
     batches = [(x.double(), target.double()) for x, target in batches]
-    table = rate(layers, batches, channels_last=channels_last)
+    table = rate(layers, batches, engine=Settings(channels_last=channels_last))
     np.testing.assert_allclose(table.scores, alone(layers, batches, NAIVE_LOSSES["relative_l1"], "batch"), rtol=1e-12)
 
 
 def test_bfloat16_ranks_nearly_alike():
     layers, batches = mbconv_layers(), some_batches((16, 16))
-    full, half = rate(layers, batches).scores.ravel(), rate(layers, batches, dtype=torch.bfloat16).scores.ravel()
+    full, half = (
+        rate(layers, batches).scores.ravel(),
+        rate(layers, batches, engine=Settings(dtype=torch.bfloat16)).scores.ravel(),
+    )
     np.testing.assert_allclose(half, full, rtol=0.02)
     assert all(p.dtype == torch.float32 for layer in layers for module in layer for p in module.parameters())
 
@@ -99,9 +104,11 @@ class NoRoom(nn.Module):
 def test_out_of_memory_halves_the_stack():
     layers, batches = mbconv_layers(), some_batches((4, 4))
     tight = [[NoRoom(module, 12) for module in layer] for layer in layers]
-    np.testing.assert_allclose(rate(tight, batches, stack="memory").scores, rate(layers, batches).scores, rtol=1e-5)
+    np.testing.assert_allclose(
+        rate(tight, batches, engine=Settings(stack="memory")).scores, rate(layers, batches).scores, rtol=1e-5
+    )
     with pytest.raises(torch.OutOfMemoryError):
-        rate([[NoRoom(module, 3) for module in layer] for layer in layers], batches, stack="memory")
+        rate([[NoRoom(module, 3) for module in layer] for layer in layers], batches, engine=Settings(stack="memory"))
 
 
 class OddBatchNorm(nn.BatchNorm2d):
@@ -122,7 +129,7 @@ def test_modules_that_mix_samples_run_path_by_path(make, norm):
     layers, batches = mbconv_layers(), some_batches()
     layers[1].append(make())
     layers[2].append(make())
-    table = rate(layers, batches, norm=norm, stack="memory")
+    table = rate(layers, batches, norm=norm, engine=Settings(stack="memory"))
     np.testing.assert_allclose(table.scores, alone(layers, batches, NAIVE_LOSSES["relative_l1"], norm), rtol=2e-5)
 
 
@@ -178,7 +185,7 @@ def test_norms_in_odd_positions(norm):
     batches = [(x, torch.randn_like(x)) for x, _ in some_batches((4, 6))]
     calibration = [torch.randn(5, 4, 8, 8)]
     expected = alone(layers, batches, NAIVE_LOSSES["mse"], norm, calibration)
-    table = rate(layers, batches, "mse", norm, calibration=calibration, stack="memory")
+    table = rate(layers, batches, "mse", norm, calibration=calibration, engine=Settings(stack="memory"))
     np.testing.assert_allclose(table.scores, expected, rtol=1e-4)
 
 
@@ -197,7 +204,7 @@ def test_siblings_of_different_shapes_under_a_rule():
     layers = [[Narrow(False), Narrow(True)] for _ in range(4)]
     batches = [(x, target[:, :4]) for x, target in some_batches()]
     allowed = lambda prefix: sum(prefix) <= 1 and (len(prefix) < 4 or sum(prefix) == 1)  # noqa: E731
-    table = rate(layers, batches, allowed=allowed, stack="memory")
+    table = rate(layers, batches, allowed=allowed, engine=Settings(stack="memory"))
     assert len(table) == 4
     np.testing.assert_allclose(table[0, 0, 1, 0], table[1, 0, 0, 0], rtol=1e-5)
 
@@ -252,7 +259,7 @@ def test_code_that_assumes_contiguous_features(stack):
     def flat(y, target):
         return (y.view(len(y), -1) - target.view(len(y), -1)).abs().mean()
 
-    table = rate(layers, batches, flat, stack=stack)
+    table = rate(layers, batches, flat, engine=Settings(stack=stack))
     np.testing.assert_allclose(table.scores, alone(layers, batches, flat, "batch"), rtol=2e-5)
 
 
@@ -285,8 +292,8 @@ def test_features_stay_within_the_budget(budget, monkeypatch):
     batches = some_batches((4,))
     monkeypatch.setattr(Tracked, "alive", weakref.WeakSet())
     monkeypatch.setattr(Tracked, "peak", 0)
-    table = rate(layers, batches, stack="memory", workers=1, max_bytes=budget * one)
+    table = rate(layers, batches, engine=Settings(stack="memory", workers=1, max_bytes=budget * one))
     assert Tracked.peak <= max(budget, 4 + 2) * one  # a path's own features and the two runs of a first look
     if budget == 400:
         assert Tracked.peak > 20 * one
-    np.testing.assert_allclose(table.scores, rate(layers, batches, stack=1).scores, rtol=1e-5)
+    np.testing.assert_allclose(table.scores, rate(layers, batches, engine=Settings(stack=1)).scores, rtol=1e-5)

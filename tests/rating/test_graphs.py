@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pynas.errors import InputError
-from pynas.rating import engine, rate, rate_population
+from pynas.rating import Settings, engine, rate, rate_population
 from pynas.rating.graphs import BrokenCapture, Graphs, Recording
 
 from .models import NAIVE_LOSSES, alone, mbconv_layers, some_batches
@@ -142,7 +142,7 @@ def test_scores_with_replays_are_those_of_each_path_alone(norm, monkeypatch, rec
     monkeypatch.setattr(engine, "graphs_for", graphs_for)
     layers, batches = mbconv_layers(), some_batches()
     with torch.inference_mode(False):
-        table = rate(layers, batches, norm=norm, workers=1, stack="memory", graphs=True)
+        table = rate(layers, batches, norm=norm, engine=Settings(workers=1, stack="memory", graphs=True))
         expected = alone(layers, batches, NAIVE_LOSSES["relative_l1"], norm)
     np.testing.assert_allclose(table.scores, expected, rtol=2e-5)
     assert given == [(True, False)] and recorder.replayed > 10
@@ -159,7 +159,7 @@ def test_statistics_that_are_re_estimated_are_not_replayed(monkeypatch):
 
 def test_graphs_need_a_gpu():
     with torch.inference_mode(False), pytest.raises(InputError, match="CUDA device for graphs=True, got cpu"):
-        rate(mbconv_layers(), some_batches(), graphs=True)
+        rate(mbconv_layers(), some_batches(), engine=Settings(graphs=True))
 
 
 @pytest.mark.cuda
@@ -170,7 +170,9 @@ def test_real_graphs_give_the_scores_of_plain_runs(norm):
         batches = [(x.cuda(), y.cuda()) for x, y in some_batches((4, 4, 4, 4))]
         calibration = [torch.randn(5, 4, 8, 8, device="cuda")]
         found = [
-            rate(layers, batches, norm=norm, calibration=calibration, stack=stack, graphs=graphs).scores
+            rate(
+                layers, batches, norm=norm, calibration=calibration, engine=Settings(stack=stack, graphs=graphs)
+            ).scores
             for stack in ("memory", 3)
             for graphs in (None, False)
         ]

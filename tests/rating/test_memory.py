@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pynas.rating import rate, rate_population
+from pynas.rating import Settings, rate, rate_population
 
 from .models import mbconv_layers, some_batches
 from .test_population import projector, views
@@ -39,9 +39,9 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
-def peak(function, **arguments):
+def peak(function, max_bytes, **arguments):
     with Live() as live:
-        function(**arguments, workers=1, stack="memory")
+        function(**arguments, engine=Settings(workers=1, stack="memory", max_bytes=max_bytes))
     return live.peak
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pynas.errors import InputError
-from pynas.rating import rate_population
+from pynas.rating import Settings, rate_population
 
 from .models import mbconv_layers, norms_of, re_estimate
 
@@ -75,7 +75,7 @@ def test_distance_to_the_mean_of_all_paths(norm, max_bytes, ema):
         table = rate_population(
             layers, views(), norm, calibration=calibration, tail=tail, normalize=normalize, renormalize=renormalize,
             target_layers=other if ema else None, target_tail=other_tail if ema else None, both_views=both,
-            max_bytes=max_bytes,
+            engine=Settings(max_bytes=max_bytes),
         )  # fmt: skip
         expected = naive(layers, tail, other, other_tail, views(), norm, calibration, normalize, renormalize, both)
         np.testing.assert_allclose(table.scores, expected, rtol=2e-5)
@@ -97,9 +97,9 @@ def test_memory_is_bounded_by_a_second_walk():
     layers = mbconv_layers(depth=2)
     calls = []
     layers[1][0].register_forward_hook(lambda module, args, y: calls.append(len(args[0])))
-    rate_population(layers, views((4,)), "running", max_bytes=1 << 20)
+    rate_population(layers, views((4,)), "running", engine=Settings(max_bytes=1 << 20))
     once = len(calls)
-    rate_population(layers, views((4,)), "running", max_bytes=1)
+    rate_population(layers, views((4,)), "running", engine=Settings(max_bytes=1))
     assert len(calls) - once >= 2 * 4 * 2
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pynas.errors import InputError
-from pynas.rating import rate
+from pynas.rating import Settings, rate
 
 from .models import NAIVE_LOSSES, alone, mbconv_layers, some_batches
 
@@ -57,7 +57,7 @@ def test_a_prefix_is_computed_once():
     for depth, layer in enumerate(layers):
         for module in layer:
             module.register_forward_hook(lambda module, args, y, depth=depth: calls.append((depth, len(args[0]) // 4)))
-    rate(layers, batches, norm="running", max_bytes=1)
+    rate(layers, batches, norm="running", engine=Settings(max_bytes=1))
     per_depth = [sum(paths for d, paths in calls if d == depth) for depth in range(3)]
     assert per_depth == [4, 16, 64]
 
@@ -149,8 +149,13 @@ class Scale(nn.Module):
         (lambda a: a.update(batches=[(torch.zeros(0, 4, 8, 8), None)]), "samples"),
         (lambda a: a.update(loss="l7"), "'l7'"),
         (lambda a: a.update(norm="none"), "'none'"),
-        (lambda a: a.update(stack=0), "stack"),
-        (lambda a: a.update(workers=0), "workers"),
+        (
+            lambda a: a.update(engine=Settings(stack=0)),
+            "stack to be 'memory', 'cache' or a number of at least 1, got 0",
+        ),
+        (lambda a: a.update(engine=Settings(stack="measure")), "got 'measure'"),
+        (lambda a: a.update(engine=Settings(workers=0)), "workers to be greater than or equal to 1, got 0"),
+        (lambda a: a.update(engine=Settings(max_bytes="much")), "max_bytes to be a valid integer"),
         (lambda a: a.update(norm="recalibrate"), "calibration"),
         (lambda a: a.update(distributed=True), "process group"),
         (lambda a: a.update(paths=[(0, 0)]), r"\(0, 0\)"),
@@ -169,8 +174,8 @@ class Scale(nn.Module):
 )
 def test_bad_input_is_named(change, message):
     arguments = {"layers": mbconv_layers(), "batches": some_batches()}
-    change(arguments)
     with pytest.raises(InputError, match=message) as caught:
+        change(arguments)
         rate(**arguments)
     assert str(caught.value).startswith("[rate] expected")
 

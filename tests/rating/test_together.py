@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pynas.rating import rate
+from pynas.rating import Settings, rate
 
 from .models import NAIVE_LOSSES, alone
 
@@ -60,14 +60,14 @@ def test_scores_are_those_of_each_alone(layers, norm, stack, wrong, monkeypatch)
     batches = [(torch.randn(n, 6), torch.randn(n, 6)) for n in (8, 5)]
     calibration = [torch.randn(7, 6)]
     expected = alone(layers, batches, NAIVE_LOSSES["mse"], norm, calibration)
-    table = rate(layers, batches, "mse", norm, calibration=calibration, stack=stack, workers=2)
+    table = rate(layers, batches, "mse", norm, calibration=calibration, engine=Settings(stack=stack, workers=2))
     np.testing.assert_allclose(table.scores, expected, rtol=1e-5)
 
 
 def test_the_common_part_runs_once_for_all(layers, monkeypatch):
     batches = [(torch.randn(8, 6), torch.randn(8, 6)) for _ in range(2)]
     monkeypatch.setattr(Hidden, "calls", 0)
-    rate(layers, batches, stack="memory", workers=1)
+    rate(layers, batches, engine=Settings(stack="memory", workers=1))
     assert Hidden.calls <= 2 * (1 + 2 * 2) + 3 + 3
     listed = [(0, 0, 0), (1, 3, 2), (2, 3, 1)]
     full = rate(layers, batches)

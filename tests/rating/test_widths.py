@@ -8,7 +8,7 @@ from torch import nn
 from pynas.errors import InputError
 from pynas.nn import AtWidth, Switchable
 from pynas.nn.nats import SlimmableNATSCell, SlimmableNATSResidual, SlimmableNATSStem
-from pynas.rating import rate, rate_population
+from pynas.rating import Settings, rate, rate_population
 
 from .models import NAIVE_LOSSES, alone, norms_of
 from .test_population import naive, views
@@ -46,7 +46,14 @@ def test_scores_are_those_of_each_path_alone(layers, norm, workers, stack):
     batches, tail = some_batches(), fix_and_project()
     calibration = [torch.randn(5, 3, 8, 8)]
     table = rate(
-        layers, batches, "mse", norm, calibration=calibration, tail=tail, tail_norm=norm, workers=workers, stack=stack
+        layers,
+        batches,
+        "mse",
+        norm,
+        calibration=calibration,
+        tail=tail,
+        tail_norm=norm,
+        engine=Settings(workers=workers, stack=stack),
     )
     expected = alone([*layers, [tail]], batches, NAIVE_LOSSES["mse"], norm, calibration)[..., 0]
     np.testing.assert_allclose(table.scores, expected, rtol=1e-4)
@@ -56,7 +63,9 @@ def test_scores_are_those_of_each_path_alone(layers, norm, workers, stack):
 def test_distance_to_the_centre_of_all_widths(layers, norm, max_bytes):
     tail, pairs = fix_and_project(), views((4,), inputs=3)
     calibration = [torch.randn(6, 3, 8, 8)]
-    table = rate_population(layers[:2], pairs, norm, calibration=calibration, tail=tail, max_bytes=max_bytes)
+    table = rate_population(
+        layers[:2], pairs, norm, calibration=calibration, tail=tail, engine=Settings(max_bytes=max_bytes)
+    )
     expected = naive(layers[:2], tail, layers[:2], tail, pairs, norm, calibration, True, False, True)
     np.testing.assert_allclose(table.scores, expected, rtol=1e-4)
 
@@ -82,7 +91,7 @@ def test_siblings_run_the_common_part_once_for_every_shape(layers, monkeypatch):
 
     monkeypatch.setattr(AtWidth, "run_together", classmethod(wrong_on_four_channels))
     batches, tail = some_batches((4,)), fix_and_project()
-    table = rate(layers, batches, "mse", "running", tail=tail, workers=1, stack="memory")
+    table = rate(layers, batches, "mse", "running", tail=tail, engine=Settings(workers=1, stack="memory"))
     expected = alone([*layers, [tail]], batches, NAIVE_LOSSES["mse"], "running")[..., 0]
     np.testing.assert_allclose(table.scores, expected, rtol=1e-4)
     assert {width for width, _ in calls} == {3, 2, 4, 6} and {count for _, count in calls} == {3}
@@ -97,5 +106,5 @@ def test_a_width_that_the_tail_lacks_is_named(layers):
 def test_nodes_of_one_width_are_stacked_whatever_they_come_from(layers):
     tail, rows = fix_and_project(), []
     tail.register_forward_hook(lambda module, args, y: rows.append((args[0].shape[1], len(y) // 4)))
-    rate(layers[:2], some_batches((4, 4)), "mse", "running", tail=tail, workers=1, stack="memory")
+    rate(layers[:2], some_batches((4, 4)), "mse", "running", tail=tail, engine=Settings(workers=1, stack="memory"))
     assert rows[-3:] == [(2, 3), (4, 3), (6, 3)]

@@ -8,8 +8,8 @@ import pytest
 
 from pynas.costs.table import Costs
 from pynas.errors import InfeasibleError, InputError
-from pynas.rating.table import ScoreTable
-from pynas.search import best
+from pynas.rating import Scores, ScoreTable
+from pynas.search import best, front
 from pynas.spaces.architecture import Architecture
 
 SHAPES = [[(2, 3), (3,)], [(2, 2)], [(4,), (2, 2), (1, 3)]]
@@ -24,7 +24,7 @@ def tables_and_costs(seed=0):
         "madds": [[rng.integers(1, 100, shape) for shape in cells] for cells in SHAPES],
         "latency": [[rng.uniform(0.1, 3, shape) for shape in cells] for cells in SHAPES],
     }
-    return tables, Costs(costs, {"madds": 1000, "latency": 0.7})
+    return Scores.product(tables), Costs(costs, {"madds": 1000, "latency": 0.7})
 
 
 def every_architecture(tables, score):
@@ -103,7 +103,7 @@ def test_bad_input():
     with pytest.raises(InputError, match="3 weights of 0 or more"):
         best(tables, costs, weights=[1, 2])
     with pytest.raises(InputError, match="cost 'madds' with the score tables' shapes"):
-        best(tables[:2], costs)
+        best(Scores.product(tables.tables[:2]), costs)
     tables[1][0].scores[:] = np.nan
     with pytest.raises(InputError, match="rated paths in every block, got none in block 1"):
         best(tables, costs)
@@ -114,4 +114,11 @@ def test_bad_input():
     with pytest.raises(InputError, match="scores above 0 to join by product, got -1"):
         best(tables, costs, join="product")
     with pytest.raises(InputError, match="at least one block"):
-        best([], costs)
+        Scores.product([])
+
+
+@pytest.mark.parametrize("search", [best, lambda tables, costs: front(tables, costs, "madds")])
+def test_tables_without_their_space_are_refused(search):
+    scores, costs = tables_and_costs()
+    with pytest.raises(InputError, match=r"expected Scores, got list; write Scores\(space, tables\) .*Scores.product"):
+        search(scores.tables, costs)

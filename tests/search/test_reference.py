@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from bench.algorithm_2 import algorithm_2
 from pynas.search import traverse
-from pynas.search.reference import algorithm_2
 
 
 def instance(seed, sizes, noise=0.1):

@@ -13,7 +13,7 @@ from torch import nn
 from pynas import export, search
 from pynas.costs import cost_range, count, count_module
 from pynas.errors import InputError
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Architecture, Cell, Choice, Notation, Space, get
 from pynas.supernets import Supernet
 
@@ -158,7 +158,7 @@ def test_search_over_states_is_that_of_enumeration():
     limit = int(np.median([costs.of(a)["madds"] for a in everything(supernet.space)]))
     kept = [a for a in everything(supernet.space) if costs.of(a)["madds"] <= limit]
     assert 4 < len(kept) < 12
-    found = search.best(tables, costs, {"madds": limit}, top_k=4, states=search.states_of(supernet.space))
+    found = search.best(Scores(supernet.space, tables), costs, {"madds": limit}, top_k=4)
     assert [entry.architecture for entry in found] == sorted(kept, key=score)[:4]
     assert found.certificate.space_size == 12
 

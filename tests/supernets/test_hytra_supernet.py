@@ -10,7 +10,7 @@ import pynas
 from pynas import costs, export, search, spaces
 from pynas.costs import Costs
 from pynas.errors import InputError
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Architecture, Space
 from pynas.spaces.hytra import NAMED, named
 from pynas.train.method import unshared_state
@@ -216,7 +216,7 @@ def test_exact_search_equals_brute_force(name, seed):
             kept &= totals[:, column] <= limit.get(cost, np.inf)
         order = np.flatnonzero(kept)[np.argsort(totals[kept, 0])][:5]
         expected = [Architecture.of(choices[b][i] for b, i in enumerate(indices[row])) for row in order]
-        found = search.best(tables, table_costs, limit, 5, states=search.states_of(space))
+        found = search.best(Scores(space, tables), table_costs, limit, 5)
         assert [entry.architecture for entry in found] == expected
         np.testing.assert_allclose([entry.score for entry in found], totals[order, 0], rtol=1e-12)
         assert found.certificate.space_size == space.size

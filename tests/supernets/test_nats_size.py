@@ -9,7 +9,7 @@ from torch.nn import functional as F
 import pynas
 from pynas import export, search
 from pynas.costs import Costs, count, count_module
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.spaces import nats_size
 from pynas.train.method import unshared_state
 
@@ -193,7 +193,7 @@ def test_search_hands_the_width_over():
     rng = np.random.default_rng(0)
     tables = [[ScoreTable(rng.random(cell.counts)) for cell in cells] for cells in space.blocks]
     costs = Costs({"none": [[np.zeros(cell.counts) for cell in cells] for cells in space.blocks]}, {"none": 0})
-    found = search.best(tables, costs, states=search.states_of(space), top_k=40)
+    found = search.best(Scores(space, tables), costs, top_k=40)
     scores = {}
     for text in np.ndindex(*[2] * 5):
         architecture = space.parse(":".join(str((4, 8)[k]) for k in text))

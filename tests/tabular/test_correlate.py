@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pynas import ScoreTable
+from pynas import Scores, ScoreTable
 from pynas.errors import InputError
 from pynas.tabular import baselines, correlate, load, load_path_scores, published_scores
 
@@ -123,7 +123,8 @@ def test_what_is_not_defined_is_null_in_json(blocks):
         (np.array([np.inf, *range(22)]), {}, "got 1 infinite ones"),
         (np.array([1.0, 2.0, *[np.nan] * 21]), {}, "at least three architectures, got 2"),
         ({"11|1111": 1.0}, {}, r"\[mbconv-23\] expected one of its 23 architectures"),
-        ([[ScoreTable(np.zeros(4))]], {}, "expected score tables of one cell per block with 18 layers"),
+        (Scores.product([[ScoreTable(np.zeros(4))]]), {}, "expected score tables of one cell per block with 18 layers"),
+        ([[ScoreTable(np.zeros(4))]], {}, r"expected Scores, got list; write Scores\(space, tables\)"),
         (np.arange(23.0), {"top": 0}, "expected top between 0 and 1, got 0"),
         (np.arange(23.0), {"confidence": 95}, "expected confidence between 0 and 1, got 95"),
         (np.arange(23.0), {"resamples": 0}, "expected at least one resample, got 0"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pynas import ScoreTable, search, spaces
+from pynas import Scores, ScoreTable, search, spaces
 from pynas.costs import Costs
 from pynas.errors import InputError
 from pynas.tabular import load, load_path_scores, published_scores, read_scores, total_scores
@@ -47,9 +47,17 @@ def test_paths_without_a_score_leave_their_architectures_out():
 
 @pytest.mark.parametrize("shapes", [[(8, 8), (8, 8)], [(8, 8), (8, 4), (8,)]])
 def test_tables_of_another_space(shapes):
-    tables = [[ScoreTable(np.zeros(shape))] for shape in shapes]
+    tables = Scores.product([[ScoreTable(np.zeros(shape))] for shape in shapes])
     with pytest.raises(InputError, match="one cell per block with 5 layers of 8 candidates in all, got"):
         total_scores(tables, load("nats-size"))
+
+
+def test_totals_of_a_space_with_widths_go_by_its_notation():
+    bench, space, rng = load("nats-size"), spaces.get("nats-size"), np.random.default_rng(0)
+    scores = Scores(space, [[ScoreTable(rng.random(cell.counts)) for cell in cells] for cells in space.blocks])
+    totals = total_scores(scores, bench)
+    for row in (0, 1234, 32767):
+        assert totals[row] == scores.of(space.parse(bench.architectures[row]))
 
 
 def test_scores_of_a_file(tmp_path):

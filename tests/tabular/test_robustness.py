@@ -7,7 +7,7 @@ import pytest
 
 from pynas.costs import Costs
 from pynas.errors import InputError
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 from pynas.report.figures import save_figure
 from pynas.report.robustness import robustness_figure
 from pynas.spaces import Architecture, Space
@@ -18,7 +18,7 @@ SPACE = Space.from_counts("own", [[[2, 3], [4]], [[3]]])
 
 def tables(seed):
     rng = np.random.default_rng(seed)
-    return [[ScoreTable(rng.random(cell.counts)) for cell in cells] for cells in SPACE.blocks]
+    return Scores(SPACE, [[ScoreTable(rng.random(cell.counts)) for cell in cells] for cells in SPACE.blocks])
 
 
 def cost_table():
@@ -42,7 +42,7 @@ def test_each_number():
     runs, costs = {"seed_0": tables(0), "seed_1": tables(1), "fraction_0.5": tables(2)}, cost_table()
     truth = {Architecture(path): float(n % 5) for n, path in
              enumerate(itertools.islice(itertools.product(*(SPACE.paths(b) for b in range(2))), 0, 30, 3))}  # fmt: skip
-    compared = compare_runs(runs, SPACE, costs, {"madds": 60}, 40, truth)
+    compared = compare_runs(runs, costs, {"madds": 60}, 40, truth)
     rng = np.random.default_rng(0)
     drawn = [SPACE.sample(rng) for _ in range(40)]
     totals = [[total(scores, architecture) for architecture in drawn] for scores in runs.values()]
@@ -66,7 +66,14 @@ def test_each_number():
 
 def test_nothing_to_compare():
     with pytest.raises(InputError, match="expected runs, and a sample of at least 2, got 0 and 40"):
-        compare_runs({}, SPACE, cost_table(), {}, 40)
+        compare_runs({}, cost_table(), {}, 40)
+
+
+def test_scores_of_two_spaces_are_refused():
+    with pytest.raises(InputError, match="expected scores of one space, got other, own"):
+        compare_runs({"a": tables(0), "b": Scores.product(tables(0).tables, "other")}, cost_table(), {}, 40)
+    with pytest.raises(InputError, match="expected Scores, got list"):
+        compare_runs({"a": tables(0).tables}, cost_table(), {}, 40)
 
 
 def test_the_figure_shows_every_run(tmp_path):

@@ -45,37 +45,37 @@ def fit_block_weights(
     architectures: at least 4, with the top-1 accuracy of each after training.
 
     Raises:
-        InputError: fewer than 4 networks, accuracies that are all equal, or a path without a score.
+        InputError: tables without their space, fewer than 4 networks, accuracies that are all equal, an architecture outside
+            the space, or a path without a score.
     """
-    by_block, accuracy = block_scores(scores, architectures), np.asarray(accuracies, dtype=np.float64)
-    if len(by_block) < 4 or accuracy.shape != (len(by_block),) or not np.isfinite(accuracy).all():
+    rows, accuracy = _block_scores(scores, architectures), np.asarray(accuracies, dtype=np.float64)
+    if len(rows) < 4 or accuracy.shape != (len(rows),) or not np.isfinite(accuracy).all():
         raise InputError(
-            f"[weights] expected at least 4 networks with an accuracy each, got {len(by_block)} and {len(accuracy)}"
+            f"[weights] expected at least 4 networks with an accuracy each, got {len(rows)} and {len(accuracy)}"
         )
     if len(np.unique(accuracy)) < 2:
         raise InputError(f"[weights] expected accuracies that differ, got {accuracy[0]} for each")
-    weights = _fit(by_block, accuracy)
+    weights = _fit(rows, accuracy)
     return BlockWeights(
         tuple(weights.tolist()),
-        _tau(by_block @ weights, accuracy),
-        _left_out_tau(by_block, accuracy),
-        _tau(by_block.sum(1), accuracy),
+        _tau(rows @ weights, accuracy),
+        _left_out_tau(rows, accuracy),
+        _tau(rows.sum(1), accuracy),
     )
 
 
-def block_scores(scores: Scores, architectures: Sequence[Architecture]) -> np.ndarray:
-    """Score of every block of every architecture, `[N, blocks]`.
-
-    Raises:
-        InputError: a path without a score.
-    """
-    by_block = scores.by_block(architectures)
-    missing = np.argwhere(~np.isfinite(by_block))
+def _block_scores(scores: Scores, architectures: Sequence[Architecture]) -> np.ndarray:
+    """Score of every block of every architecture, `[N, blocks]`, all finite."""
+    space = Scores.check("weights", scores).space
+    for architecture in architectures:
+        space.check(architecture)
+    rows = scores.by_block(architectures)
+    missing = np.argwhere(~np.isfinite(rows))
     if len(missing):
         row, block = missing[0]
-        raise InputError(f"[weights] expected a score of every path, got {by_block[row, block]} for block {block + 1} of "
-                         f"{str(architectures[row])!r}; rate all paths")  # fmt: skip
-    return by_block
+        raise InputError(f"[weights] expected a score of every path, got {rows[row, block]} for block {block + 1} of "
+                         f"{str(architectures[row])!r}")  # fmt: skip
+    return rows
 
 
 def _fit(scores: np.ndarray, accuracy: np.ndarray) -> np.ndarray:

@@ -1,15 +1,15 @@
-"""Sharing beyond prefixes: candidates that compute their common part once.
+"""Candidates of a layer that share weights: their common part is computed once.
 
 A candidate's class may have
 
     @classmethod
-    def run_together(cls, candidates, x): ...     # -> one output per candidate, each as `candidate(x)` would give it
+    def run_together(cls, candidates, x): ...     # returns one output per candidate, each equal to `candidate(x)`
 
 Slimmable and weight-entangled layers compute the widest output and slice it, a linear layer's input widths by
 accumulation (y_j = y_{j-1} + x[:, k_{j-1}:k_j] W[:, k_{j-1}:k_j]^T), attention heads once for all numbers of heads. The
-engine then calls it with all siblings of that class that a parent's paths need. The first time, the outputs are compared
-with those of each candidate alone, on inputs of another shape with those of one of them in turn; where they differ,
-each runs alone.
+engine then calls it with all siblings of that class that a parent's paths need. On the first inputs the outputs are compared
+with those of every candidate alone, and on inputs of each further shape with those of one candidate in turn; where they
+differ, each candidate runs alone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from pynas.rating.outputs import same_outputs
 Run = Callable[[int, Streams, int], Streams]
 
 
-class Together:
-    """Runs the candidates of a layer that share work. run(candidate, streams, paths): runs one of them alone."""
+class SharedWork:
+    """Runs the candidates of one layer that share work.
+
+    run: called with (candidate, streams, paths), runs one candidate alone.
+    """
 
     def __init__(self, layer: Sequence[nn.Module], context: PathContext, run: Run) -> None:
         self._layer, self._context, self._run = layer, context, run
@@ -35,12 +38,12 @@ class Together:
         self._examining = threading.Lock()
 
     def family(self, candidate: int) -> type | None:
-        """The class that a candidate shares work with, if any."""
+        """Class of the candidates that a candidate shares work with; None where it shares none."""
         kind = type(self._layer[candidate])
         return kind if hasattr(kind, "run_together") else None
 
     def __call__(self, candidates: Sequence[int], streams: Streams, paths: int) -> list[Streams] | None:
-        """The outputs of each candidate; None if they have to run alone."""
+        """Outputs of each candidate; None where they have to run alone."""
         key, shapes = tuple(candidates), tuple(tuple(x.shape[1:]) for x in streams)
         few = min(paths, 2)
         with self._examining:
@@ -61,10 +64,10 @@ class Together:
     def _examine(
         self, candidates: Sequence[int], seen: int, streams: Streams, paths: int
     ) -> tuple[bool, list[Streams]]:
-        """Whether they agree, and the outputs; seen: the number of other shapes examined."""
+        """Compare with candidates run alone, and return the outputs too; seen: number of other shapes compared before."""
         copies = [x.clone() for x in streams]
-        together = self._all(candidates, copies, paths)
-        kept = all((a == b).all() for a, b in zip(copies, streams))
-        looked_at = range(len(candidates)) if seen == 0 else [(seen - 1) % len(candidates)]
-        agree = (same_outputs(together[k], self._run(candidates[k], streams, paths)) for k in looked_at)
-        return kept and len(together) == len(candidates) and all(agree), together
+        outputs = self._all(candidates, copies, paths)
+        unchanged = all((a == b).all() for a, b in zip(copies, streams))
+        compared = range(len(candidates)) if seen == 0 else [(seen - 1) % len(candidates)]
+        agree = (same_outputs(outputs[k], self._run(candidates[k], streams, paths)) for k in compared)
+        return unchanged and len(outputs) == len(candidates) and all(agree), outputs

@@ -1,4 +1,4 @@
-"""DNA's algorithm 2 (traversal search) as printed, the baseline of tests and benchmarks."""
+"""DNA's algorithm 2 (traversal search) as printed: the baseline of tests and benchmarks."""
 
 from __future__ import annotations
 
