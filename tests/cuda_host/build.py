@@ -63,7 +63,8 @@ def _sources() -> list[Path]:
     cuda = sorted(ROOT.glob("csrc/cuda/*.cu"))
     stems = {path.stem for path in cuda}
     stubs = [path for path in sorted(ROOT.glob("csrc/no_cuda/*.cpp")) if path.stem not in stems]
-    plain = [path for folder in ("bindings", "common", "cpu") for path in sorted(ROOT.glob(f"csrc/{folder}/*.cpp"))]
+    folders = ("bindings", "common", "cpu", "cpu/knapsack")
+    plain = [path for folder in folders for path in sorted(ROOT.glob(f"csrc/{folder}/*.cpp"))]
     return plain + cuda + stubs + [HERE / "cuda_host.cpp"]
 
 
