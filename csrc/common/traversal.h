@@ -23,7 +23,7 @@ struct TraverseArgs {
   int64_t limit_count;       // M
   int64_t states;            // number of boundary states; 1 without states
   int64_t top_k;
-  int64_t longest;  // partial solutions per list: bounds the memory; blocks that fit in no list are walked
+  int64_t longest;  // partial solutions per list, which bounds the memory; other blocks are walked depth first
   int threads;
 };
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import torch
@@ -54,12 +53,21 @@ def stream(tensor: torch.Tensor) -> int | None:
 
 def call(kernel: str, on: torch.Tensor, /, **arguments: object) -> None:
     """Run a native kernel on the device of the tensor `on`. Its arguments are the fields of its struct in csrc/common."""
-    with torch.cuda.device(on.device) if on.is_cuda else contextlib.nullcontext():
-        call_on_cpu(kernel, **arguments, threads=threads(), stream=stream(on))
+    arguments.update(threads=threads(), stream=stream(on))
+    if on.is_cuda:
+        with torch.cuda.device(on.device):
+            _run(kernel, arguments)
+    else:
+        _run(kernel, arguments)
 
 
 def call_on_cpu(kernel: str, /, **arguments: object) -> None:
     """Run a native kernel that takes no CUDA stream."""
+    _run(kernel, arguments)
+
+
+def _run(kernel: str, arguments: dict[str, object]) -> None:
+    # `arguments` keeps the tensors alive while the kernel has their addresses.
     getattr(_C, kernel)(**{name: _passed(argument) for name, argument in arguments.items()})
 
 

@@ -52,8 +52,8 @@ print(json.dumps([_C.isa(), results]))
 def results() -> dict[str, list[list[float]]]:
     """By the name of the instruction set; asking for one that the processor lacks gives the next narrower."""
     found = {}
-    for wish in ("baseline", "avx2", "avx512"):
-        environment = dict(os.environ, PYNAS_ISA=wish)
+    for requested in ("baseline", "avx2", "avx512"):
+        environment = dict(os.environ, PYNAS_ISA=requested)
         command = [sys.executable, "-c", PROGRAM]
         run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
         name, values = json.loads(run.stdout)
