@@ -1,5 +1,5 @@
-# The CUDA half: built where nvcc is found, with the runtime linked statically, so that the module imports on a machine
-# without a GPU, a driver or a toolkit. Without nvcc, csrc/no_cuda/ stands in, whose entries throw.
+# The CUDA half is built where nvcc is found. It links the runtime statically, so that the module imports on a machine
+# without a GPU, a driver or a toolkit. Without nvcc, the entries of csrc/no_cuda/kernels.cpp stand in and throw.
 set(PYNAS_WITH_CUDA 0)
 if(NOT PYNAS_CUDA STREQUAL "0")
   include(CheckLanguage)
@@ -23,7 +23,7 @@ function(pynas_add_cuda_kernels target)
     file(GLOB sources CONFIGURE_DEPENDS csrc/cuda/*.cu)
     set_target_properties(${target} PROPERTIES CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static)
   else()
-    file(GLOB sources CONFIGURE_DEPENDS csrc/no_cuda/*.cpp)
+    set(sources csrc/no_cuda/kernels.cpp)
   endif()
   target_sources(${target} PRIVATE ${sources})
   target_compile_definitions(${target} PRIVATE PYNAS_WITH_CUDA=${PYNAS_WITH_CUDA})

@@ -1,6 +1,6 @@
-# One source, several instruction sets: csrc/cpu/<stem>.cpp is compiled once per set into the namespace pynas::<set>,
-# and csrc/common/isa.h picks one at run time. Such a source must not instantiate templates of the standard library that
-# are not always inlined (std::vector, std::sort): the linker would keep one copy, perhaps the AVX-512 one, for everybody.
+# csrc/cpu/<stem>.cpp is compiled once per instruction set, into the namespace pynas::<set>, and csrc/common/isa.h selects
+# one at run time. Such a source must not instantiate templates of the standard library that may not be inlined
+# (std::vector, std::sort): the linker would keep one copy for all sets, perhaps that for AVX-512.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(PYNAS_ISAS baseline avx2 avx512)
   set(PYNAS_X86 1)
@@ -13,9 +13,6 @@ set(PYNAS_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(PYNAS_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
 
 function(pynas_add_cpu_kernels target sources)
-  if(NOT sources)
-    set(PYNAS_ISAS "")
-  endif()
   foreach(isa IN LISTS PYNAS_ISAS)
     add_library(cpu_${isa} OBJECT ${sources})
     target_include_directories(cpu_${isa} PRIVATE csrc)

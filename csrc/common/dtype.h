@@ -1,7 +1,7 @@
-// Element types by the codes that Python passes. Arithmetic is in float (double for double): load() and store() convert.
+// Element types, numbered as Python passes them. Arithmetic is in float (double for double): load() and store() convert.
 //
-// Everything here is inlined or has internal linkage: csrc/cpu sources are built once per instruction set, and a function
-// with one name for all of them would be kept once, perhaps with instructions that this processor lacks.
+// Everything here is inlined or has internal linkage. csrc/cpu is built once per instruction set, and of a function with
+// external linkage the linker would keep one copy, perhaps with instructions that this processor lacks.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// The type that sums over T are kept in, and that per-channel parameters and statistics of T have.
+// The type of sums over T, and of per-channel parameters and statistics of T.
 template <class T>
 struct AccumulateType {
   using type = float;
@@ -47,7 +47,8 @@ PYNAS_INLINE float bits_float(uint32_t bits) {
   return value;
 }
 
-// Branch-free, so that loops over it vectorise (after Maratyszcza's FP16); to nearest even, NaN and infinity kept.
+// Conversions without branches, so that loops vectorise (after Maratyszcza's FP16). They round to nearest even and keep NaN
+// and infinity.
 PYNAS_INLINE float half_to_float(uint16_t half) {
 #if defined(__CUDA_ARCH__)
   float value;
@@ -94,13 +95,13 @@ PYNAS_INLINE double load(double value) { return value; }
 PYNAS_INLINE float load(Half value) { return half_to_float(value.bits); }
 PYNAS_INLINE float load(BFloat16 value) { return bfloat16_to_float(value.bits); }
 
-// to = value, rounded to the type of `to`.
+// Sets `to` to the value, rounded to its type.
 PYNAS_INLINE void store(float& to, float value) { to = value; }
 PYNAS_INLINE void store(double& to, double value) { to = value; }
 PYNAS_INLINE void store(Half& to, float value) { to.bits = float_to_half(value); }
 PYNAS_INLINE void store(BFloat16& to, float value) { to.bits = float_to_bfloat16(value); }
 
-// f(T{}) for the floating-point type that `dtype` names: dispatch(args.dtype, [&](auto zero) { using T = decltype(zero); }).
+// Calls f(T{}) for the floating-point type T of `dtype`: dispatch(args.dtype, [&](auto zero) { using T = decltype(zero); }).
 template <class F>
 void dispatch(DType dtype, F&& f) {
   switch (dtype) {

@@ -1,7 +1,7 @@
 // Squared distance of every path's online row to the mean of all paths' target rows (BossNAS eq. 3 and 4).
 //
-// Each row of the batch is finished while it is in the cache. The backward pass needs the mean and two numbers per
-// online row: with u = online * inverse, its gradient is a multiple of online * inverse * (1 - along) - mean.
+// All rows of a sample are used while its mean is in the cache. The backward pass needs the mean and two numbers per online
+// row: with u = online * inverse, the gradient of the row is a multiple of u * (1 - along) - mean.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace pynas {
 
-// A is float, double for double.
+// A is the accumulate type: double for double, float otherwise.
 struct EnsembleLossArgs {
   const void* online;  // [P, B, D] of dtype
   const void* target;  // [P, B, D] of dtype
@@ -43,7 +43,7 @@ struct EnsembleLossBackwardArgs {
   int threads;
 };
 
-// Norms are at least this, as in torch.nn.functional.normalize; below it a norm has no gradient.
+// Norms are clamped to at least this, as in torch.nn.functional.normalize; a clamped norm has no gradient.
 constexpr double kNormFloor = 1e-12;
 
 namespace cuda {

@@ -16,9 +16,9 @@ Isa detect() {
     best = Isa::avx512;
   }
 #endif
-  const char* wish = std::getenv("PYNAS_ISA");
-  if (wish != nullptr) {
-    const std::string name(wish);
+  const char* requested = std::getenv("PYNAS_ISA");
+  if (requested != nullptr) {
+    const std::string name(requested);
     if (name == "baseline") best = Isa::baseline;
     if (name == "avx2" && best == Isa::avx512) best = Isa::avx2;
   }

@@ -1,14 +1,14 @@
-// Run-time choice between the instruction sets that csrc/cpu was built for.
+// Selects the instruction set of the CPU kernels at run time.
 //
-// PYNAS_CPU_KERNEL(f, Args) declares void f(const Args&) once per instruction set, and pynas::cpu::f, which calls the
-// widest one that this processor has. Kernel sources define it inside `namespace pynas::PYNAS_ISA`.
+// PYNAS_CPU_KERNEL(f, Args) declares void f(const Args&) once per instruction set, and pynas::cpu::f, which calls the one
+// for the widest set of this processor. csrc/cpu/f.cpp defines it in `namespace pynas::PYNAS_ISA`.
 #pragma once
 
 namespace pynas {
 
 enum class Isa { baseline, avx2, avx512 };
 
-// The widest set that the processor has, unless PYNAS_ISA=baseline|avx2|avx512 in the environment asks for less.
+// The widest set of this processor, or a narrower one that PYNAS_ISA=baseline|avx2|avx512 in the environment requests.
 Isa isa();
 const char* isa_name();
 

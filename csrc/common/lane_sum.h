@@ -1,4 +1,5 @@
-// Sums of short rows: a plain reduction adds a vector's elements up one after the other, for longer than a row takes.
+// Sums of short rows. A plain reduction ends by adding the lanes of a vector one after the other, which takes longer than a
+// short row itself; here they are added in pairs.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,7 @@
 
 namespace pynas {
 
-// lanes[0] becomes the sum of 2 W lanes, added in pairs. The compiler sees every width, and stays in registers.
+// Sets lanes[0] to the sum of 2 W lanes. Every width is a constant, so that the lanes stay in registers.
 template <int W, class A>
 PYNAS_INLINE void fold_lanes(A* lanes) {
 #pragma omp simd

@@ -9,7 +9,7 @@
 namespace pynas {
 namespace {
 
-// libgomp's C entries, stable since GCC 4.9; LLVM's libomp has them too.
+// The C entries of libgomp, stable since GCC 4.9, which LLVM's libomp has too.
 using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 using GompThreadNum = int (*)();
 GompParallel gomp_parallel = nullptr;
@@ -30,7 +30,7 @@ struct Job {
 
 void run_openmp(void* data) {
   const Job& job = *static_cast<const Job*>(data);
-  // The runtime may give fewer threads than asked for (nested regions): each takes every team-th chunk.
+  // The runtime may start fewer threads than workers (nested regions): each takes every team-th chunk.
   const int team = gomp_num_threads();
   for (int worker = gomp_thread_num(); worker < job.workers; worker += team) job.chunk(worker);
 }

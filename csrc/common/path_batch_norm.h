@@ -1,5 +1,5 @@
-// Batch normalisation with statistics per path, activation and residual, in one pass over memory where a channel of a
-// path fits the cache: y = act((x - mean) / sqrt(var + eps) * weight + bias + residual).
+// Batch normalisation with statistics per path, activation and residual: y = act((x - mean) / sqrt(var + eps) * weight +
+// bias + residual). Memory is read once where a channel of a path fits the cache.
 #pragma once
 
 #include <cstdint>
@@ -12,21 +12,21 @@ namespace pynas {
 
 enum class Activation : int { none = 0, relu = 1, silu = 2 };
 
-// A is float (double where dtype is). Layout: channels_last says which of the two shapes the large tensors have.
+// A is the accumulate type: double for double, float otherwise. x, residual and y have the second shape if channels_last.
 struct PathBatchNormArgs {
   const void* x;         // [G, B, C, S] or [G, B, S, C] of dtype
-  const void* residual;  // like x, or null
+  const void* residual;  // as x, or null
   const void* weight;    // [C] of A, or null
   const void* bias;      // [C] of A, or null
-  void* mean;            // [G, C] of A: read if statistics_given, else written
-  void* var;             // [G, C] of A, divided by n
-  void* y;               // like x; may be x or residual itself
+  void* mean;            // [G, C] of A: read if statistics_given, written otherwise
+  void* var;             // [G, C] of A, likewise; divided by n
+  void* y;               // as x; may be x or residual itself
   double* partial;       // [G, C, ceil(B * S / chunk), 2], workspace
   int64_t paths;         // G
   int64_t batch;         // B
   int64_t channels;      // C
   int64_t size;          // S
-  int64_t chunk;         // elements of a channel that are summed as one piece: CUDA and channels-last
+  int64_t chunk;         // elements of a channel in one partial sum (CUDA, and channels-last on the CPU)
   double eps;
   bool channels_last;
   bool statistics_given;
@@ -42,7 +42,7 @@ PYNAS_INLINE A activate(A x) {
   return x;
 }
 
-// f(tag) with the activation as the constant decltype(tag)::value.
+// Calls f(tag) with the activation as the constant decltype(tag)::value.
 template <Activation activation>
 struct ActivationTag {
   static constexpr Activation value = activation;

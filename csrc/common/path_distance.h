@@ -1,7 +1,7 @@
 // Distance of every path's outputs to one target, in one pass over the outputs.
 //
-// Rows are cut into chunks of `chunk` elements. The kernels write one sum (cosine: three) per path, sample and chunk into
-// `partial`, and add them up in index order: the result depends neither on the number of threads nor on their timing.
+// Rows are cut into chunks of `chunk` elements. The kernels write a sum (cosine: three) per path, sample and chunk to
+// `partial`, and add these in index order: the result does not depend on the number of threads or their timing.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct PathDistanceArgs {
   const void* outputs;  // [G, B, N] of dtype
   const void* target;   // [B, N] of dtype
   double* partial;      // [G, B, ceil(N / chunk), 3], workspace
-  double* moments;      // [B, ceil(N / chunk), 2], workspace: sums of the target and of its squares, about its first element
+  double* moments;      // [B, ceil(N / chunk), 2], workspace: sums of target - its first element, and of the squares
   void* distances;      // [G], float (double for double)
   int64_t paths;        // G
   int64_t batch;        // B
@@ -28,7 +28,7 @@ struct PathDistanceArgs {
   int threads;
 };
 
-// The cosine of F.cosine_similarity: each norm is at least this.
+// Norms of the cosine are clamped to at least this, as in torch.nn.functional.cosine_similarity.
 constexpr double kCosineFloor = 1e-8;
 
 namespace cuda {

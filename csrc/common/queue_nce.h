@@ -1,8 +1,8 @@
-// One step of a streaming softmax over a queue (Pi-NAS eq. 4): the logits of the next chunk of keys join what is known
-// of each row, its maximum and its sum of exponentials about that maximum, and become exponentials in place.
+// One step of a streaming softmax over a queue (Pi-NAS eq. 4). The logits of the next chunk of keys update each row's
+// maximum and its sum of exponentials about that maximum, and are replaced by their exponentials.
 //
-// `accumulated` (exponential-weighted sum of keys so far) is brought to the new maximum, so that adding
-// exponentials @ chunk to it makes it right again.
+// `accumulated`, the sum of keys weighted by their exponentials, is rescaled to the new maximum. The caller then adds
+// exponentials @ chunk to it.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ namespace pynas {
 // All of dtype, which is float32 or float64.
 struct QueueNceArgs {
   void* logits;       // [B, C], exponentials on return
-  void* maximum;      // [B]
-  void* total;        // [B]
+  void* maximum;      // [B], of the logits so far
+  void* total;        // [B], sum of exponentials so far
   void* accumulated;  // [B, D], or null
   int64_t batch;      // B
   int64_t chunk;      // C

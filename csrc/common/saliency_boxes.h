@@ -1,5 +1,5 @@
-// Sums of abs(weight * grad) over the cells of a grid (PreNAS eq. 4): each element is read once, and a prefix box is a
-// sum of cells.
+// Sums of abs(weight * grad) over the cells of a grid (PreNAS eq. 4). Each element is read once; the sum over a prefix box is
+// a sum of cells.
 #pragma once
 
 #include <cstdint>

@@ -6,7 +6,7 @@
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// Rows per worker: at least about this many elements.
+// Elements per worker, at least.
 constexpr int64_t kGrain = 16384;
 
 template <class T>
@@ -19,7 +19,7 @@ Accumulate<T> row_norm(const T* row, int64_t n) {
   return static_cast<Accumulate<T>>(__builtin_sqrt(squared_norm(row, n)));
 }
 
-// Rows of the next sample, while this one is worked on: the processor does not guess them from so many short runs.
+// Prefetches the next sample's row: the rows are too short for the processor to predict.
 template <class T>
 void prefetch(const T* row, int64_t n) {
   for (int64_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(row + i);
@@ -49,7 +49,7 @@ void ensemble(const EnsembleLossArgs& args, const T* target, Accumulate<T>* mean
   for (int64_t i = 0; i < n; ++i) mean[i] *= scale;
 }
 
-// One online row against the mean, whose squared norm is `square`: item = path * B + sample.
+// The distance of one online row to the mean, whose squared norm is `square`; item = path * B + sample.
 template <class T>
 void compare(const EnsembleLossArgs& args, const T* row, const Accumulate<T>* mean, Accumulate<T> square,
              int64_t item) {

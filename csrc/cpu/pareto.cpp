@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
 
-// Pairs of lefts [begin, end) with all rights: f(pair, bucket, loss).
+// Calls f(pair, bucket, loss) for all pairs with a left in [begin, end).
 template <int M, class F>
 void each_pair(const ParetoPairsArgs& args, int64_t begin, int64_t end, F&& f) {
   for (int64_t l = begin; l < end; ++l) {
@@ -27,7 +27,7 @@ void each_pair(const ParetoPairsArgs& args, int64_t begin, int64_t end, F&& f) {
   }
 }
 
-// Least loss per bucket -> least loss of all buckets strictly below in every cost.
+// Replaces each bucket's least loss by that of the buckets which are lower in every cost.
 void exclusive_minimum(int64_t* floor, int costs, int bits) {
   const int64_t size = int64_t{1} << bits;
   if (costs == 1) {
@@ -35,16 +35,16 @@ void exclusive_minimum(int64_t* floor, int costs, int bits) {
     for (int64_t k = 0; k < size; ++k) std::swap(least, floor[k]), least = std::min(least, floor[k]);
     return;
   }
-  // Running minima of the rows before, shifted by one column.
+  // column: the minimum of each column over the rows before.
   std::vector<int64_t> column(size, kNone);
   for (int64_t x = 0; x < size; ++x) {
     int64_t* row = floor + x * size;
     int64_t least = kNone;
     for (int64_t y = 0; y < size; ++y) {
-      const int64_t here = row[y];
+      const int64_t value = row[y];
       row[y] = least;
       least = std::min(least, column[y]);
-      column[y] = std::min(column[y], here);
+      column[y] = std::min(column[y], value);
     }
   }
 }
@@ -75,7 +75,7 @@ void run(const ParetoPairsArgs& args) {
   *args.count = count.load();
 }
 
-// Least loss seen with a second cost of `rank` or less: a Fenwick tree of minima.
+// The least loss so far with a second cost of `rank` or less: a Fenwick tree of minima.
 class PrefixMinimum {
  public:
   explicit PrefixMinimum(size_t size) : least_(size + 1, kNone) {}
@@ -118,7 +118,7 @@ void pareto_filter(const ParetoFilterArgs& args) {
   seconds.erase(std::unique(seconds.begin(), seconds.end()), seconds.end());
   for (Point& point : points)
     point.second = std::lower_bound(seconds.begin(), seconds.end(), point.second) - seconds.begin();
-  // Whatever dominates a point stands before it.
+  // In sorted order every point comes after those that dominate it.
   std::sort(points.begin(), points.end());
   PrefixMinimum least(std::max<size_t>(seconds.size(), 1));
   int64_t count = 0;

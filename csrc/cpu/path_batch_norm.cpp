@@ -5,18 +5,18 @@
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// Contiguous: elements of a channel that are worked on at a time, converted and without the gaps between rows. Rows are
-// often short (49 elements at 7x7), and what is left of a row after the last whole vector costs as much as the vectors.
+// Contiguous: elements of a channel that are copied to a buffer without the gaps between rows. Rows are often short (49
+// elements at 7x7), and the elements after the last whole vector of a row cost as much as the vectors.
 constexpr int64_t kBuffer = 4096;
-// Sums run in this many lanes, few enough to stay in registers, before they join a double.
+// Lanes of a sum, few enough to stay in registers, before it is added to a double.
 constexpr int kLanes = 32;
 // Bytes of a cache line.
 constexpr int64_t kLine = 64;
-// Channels-last: channels whose sums are kept in the first-level cache, and rows that are added up in float before they
-// join doubles.
+// Channels-last: channels whose sums stay in the first-level cache, and rows summed in float before the sums are added to
+// doubles.
 constexpr int64_t kTile = 512;
 constexpr int64_t kRows = 128;
-// Squares are summed about the mean of this many first rows of the path.
+// Squares are summed about the mean of the path's first rows, this many.
 constexpr int64_t kOriginRows = 8;
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -36,7 +36,7 @@ double sum(const A* x, int64_t n, F f) {
   return total;
 }
 
-// What one channel of one path is normalised by.
+// y = (x - mean) * scale + shift for one channel of one path.
 template <class A>
 struct Affine {
   A mean, scale, shift;
@@ -51,7 +51,7 @@ Affine<A> affine(const PathBatchNormArgs& args, int64_t path, int64_t channel) {
           bias ? bias[channel] : A(0)};
 }
 
-// Contiguous: the B rows of S elements that are one channel of one path, in pieces of at most kBuffer elements: whole
+// Contiguous: one channel of one path is B rows of S elements. They are cut into pieces of at most kBuffer elements: whole
 // rows, or parts of one.
 template <class T>
 struct Channel {
@@ -66,7 +66,7 @@ struct Channel {
         width(smaller(size, kBuffer)), across((size + width - 1) / width),
         pieces(across * ((rows + height - 1) / height)) {}
 
-  // f(offset in the tensor, position in the buffer, length) for every row of a piece; returns the piece's length.
+  // Calls f(offset in the tensor, position in the buffer, length) for every row of a piece; returns the piece's length.
   template <class F>
   int64_t each_row(int64_t piece, F f) const {
     const int64_t column = piece % across * width, length = smaller(width, size - column);
@@ -78,7 +78,7 @@ struct Channel {
   int64_t gather(const void* tensor, int64_t piece, A* buffer) const {
     return each_row(piece, [&](int64_t from, int64_t to, int64_t n) {
       const T* x = static_cast<const T*>(tensor) + from;
-      // The next channel's row follows this one's: it is fetched while this channel is worked on.
+      // The next channel's row follows this row, and is prefetched here.
       for (int64_t i = 0; i < n; i += kLine / sizeof(T)) __builtin_prefetch(x + size + i);
 #pragma omp simd
       for (int64_t i = 0; i < n; ++i) buffer[to + i] = load(x[i]);
@@ -140,8 +140,8 @@ void channel_contiguous(const PathBatchNormArgs& args, int64_t path, int64_t ind
   }
 }
 
-// Channels-last: up to kTile neighbouring channels of the rows [begin, end) of one path. Memory is read row by row, twice
-// in all (sums, then y): a channel by itself would be scattered over it.
+// Channels-last: up to kTile neighbouring channels of the rows [begin, end) of one path. Memory is read row by row, once for
+// the sums and once for y; the elements of a single channel are far apart.
 template <class T>
 struct Tile {
   int64_t path, begin, end, channel, width;
@@ -164,7 +164,7 @@ void tile_origin(const PathBatchNormArgs& args, const Tile<T>& tile, Accumulate<
   }
 }
 
-// sum[j], squares[j] += those of x[row, j] - origin[j].
+// Adds x[row, j] - origin[j] to sum[j] and its square to squares[j].
 template <class T>
 void add_rows(const T* x, int64_t rows, int64_t step, int64_t width, const Accumulate<T>* origin, Accumulate<T>* sum,
               Accumulate<T>* squares) {
@@ -227,7 +227,7 @@ void tile_statistics(const PathBatchNormArgs& args, const Tile<T>& tile, int64_t
     }
     const double var = (squares - sum * sum / n) / n;
     static_cast<A*>(args.mean)[at] = static_cast<A>(origin[j] + sum / n);
-    static_cast<A*>(args.var)[at] = static_cast<A>(var < 0 ? 0 : var);  // less than nothing by rounding; NaN stays
+    static_cast<A*>(args.var)[at] = static_cast<A>(var < 0 ? 0 : var);  // rounding may make it negative; NaN stays NaN
   }
 }
 
@@ -255,7 +255,7 @@ void tile_normalise(const PathBatchNormArgs& args, const Tile<T>& tile) {
   }
 }
 
-// f(tile) for all tiles of all pieces of `length` rows, in parallel.
+// Calls f(tile) for all tiles of all pieces of `length` rows, in parallel.
 template <class T, class F>
 void for_each_tile(const PathBatchNormArgs& args, int64_t length, F f) {
   const int64_t rows = args.batch * args.size, pieces = (rows + length - 1) / length;

@@ -5,7 +5,7 @@
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// Sums run in this many lanes, few enough to stay in registers, over at most kBlock elements before they join a double.
+// Lanes of a sum, few enough to stay in registers, over at most kBlock elements before it is added to a double.
 constexpr int kLanes = 32;
 constexpr int64_t kBlock = 4096;
 
@@ -114,7 +114,8 @@ double mean_cosine(const PathDistanceArgs& args, const double* partial, int64_t 
       sums.third += partial[3 * i + 2];
     }
     const double left = __builtin_sqrt(sums.second), right = __builtin_sqrt(sums.third);
-    total += 2 - 2 * sums.first / ((left < kCosineFloor ? kCosineFloor : left) * (right < kCosineFloor ? kCosineFloor : right));
+    total += 2 - 2 * sums.first /
+                     ((left < kCosineFloor ? kCosineFloor : left) * (right < kCosineFloor ? kCosineFloor : right));
   }
   return total / static_cast<double>(args.batch);
 }
@@ -140,7 +141,7 @@ template <class T>
 void run(const PathDistanceArgs& args) {
   const T *outputs = static_cast<const T*>(args.outputs), *target = static_cast<const T*>(args.target);
   const int64_t chunks = (args.size + args.chunk - 1) / args.chunk, work = smaller(args.size, args.chunk);
-  // Paths innermost: a chunk of the target stays in the second-level cache for all of them.
+  // Paths are innermost, so that a chunk of the target stays in the second-level cache for all of them.
   parallel_for(args.batch * chunks * args.paths, 32768 / work + 1, args.threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t path = item % args.paths, part = item / args.paths, sample = part / chunks;

@@ -6,7 +6,7 @@
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// e^x for x <= 0; 0 below -87, which is lost in a sum that has a 1 in it. NaN stays NaN.
+// e^x for x <= 0, and 0 below -87, which does not change a sum that contains 1. NaN stays NaN.
 template <class A>
 PYNAS_INLINE A exponential(A x) {
   const A inside = bounded_exponential(x);

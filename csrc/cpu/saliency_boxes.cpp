@@ -5,7 +5,7 @@
 namespace pynas::PYNAS_ISA {
 namespace {
 
-// Float sums run over at most this many elements before they join a double.
+// Elements in a float sum at most, before it is added to a double.
 constexpr int64_t kRun = 1024;
 
 template <class T>

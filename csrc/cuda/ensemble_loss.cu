@@ -9,7 +9,8 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kWarpsPerBlock = kThreads / kWarp;
 
-// A warp has a row. Each lane always meets the same elements, so what it wrote to `mean` it may read without a barrier.
+// A warp takes a row. A lane always takes the elements of the same positions, so it reads what it wrote to `mean` without a
+// barrier.
 template <class T, int W, class F>
 __device__ void for_vectors(const T* row, int64_t n, F f) {
   for (int64_t i = threadIdx.x % kWarp; i < n / W; i += kWarp) f(i, reinterpret_cast<const Vector<T, W>*>(row)[i]);
@@ -86,7 +87,7 @@ __global__ void forward(EnsembleLossArgs args) {
   }
 }
 
-// A block has a path.
+// A block takes a path.
 template <class A>
 __global__ void mean_distance(const A* distance, A* loss, int64_t paths, int64_t batch) {
   PYNAS_SHARED(double, scratch);

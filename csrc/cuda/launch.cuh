@@ -1,8 +1,8 @@
-// Launching a kernel, and what kernels share. A block holds at most 1024 threads and a warp 32.
+// Launches a kernel, and holds constants and types of all kernels. A block has at most 1024 threads, a warp 32.
 //
-// The same .cu files are also compiled for the CPU by the tests (tests/cuda_host), so kernels use only what that shim
+// The tests compile the .cu files for the CPU too (tests/cuda_host). So kernels use only the part of CUDA that this shim
 // offers: launch() instead of <<<>>>, PYNAS_SHARED, __syncthreads, __syncwarp, __shfl_*_sync, __ballot_sync, __any_sync,
-// __all_sync, atomicAdd/Max/Min/CAS/Exch, __ldg and the mathematics of <cmath>. Every thread of a block must reach each barrier.
+// __all_sync, atomicAdd/Max/Min/CAS/Exch, __ldg and the mathematics of <cmath>. All threads of a block must reach each barrier.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,7 +23,7 @@
 namespace pynas::cuda {
 
 constexpr int kWarp = 32;
-// More blocks than this are never started: kernels loop over their work items by gridDim.x.
+// Most blocks of a launch: kernels loop over their items in steps of gridDim.x.
 constexpr int64_t kMaxBlocks = 1 << 30;
 
 inline unsigned grid_size(int64_t items) { return static_cast<unsigned>(items < kMaxBlocks ? items : kMaxBlocks); }
@@ -33,7 +33,7 @@ inline void check(cudaError_t error, const char* operation) {
   throw std::runtime_error(std::string("[") + operation + "] CUDA error: " + cudaGetErrorString(error));
 }
 
-// Bytes of shared memory that a block may ask for on the current device.
+// Bytes of shared memory that a block of the current device may use.
 inline int64_t shared_memory_limit(const char* operation) {
   int device = 0, bytes = 0;
   check(cudaGetDevice(&device), operation);
@@ -41,7 +41,7 @@ inline int64_t shared_memory_limit(const char* operation) {
   return bytes;
 }
 
-// kernel<<<grid, block, shared, stream>>>(arguments...), and the launch's error thrown.
+// Runs kernel<<<grid, block, shared, stream>>>(arguments...), and throws the error of the launch.
 template <class... Parameters, class... Arguments>
 void launch(const char* operation, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, void* stream,
             Arguments... arguments) {
@@ -68,8 +68,8 @@ struct alignas(sizeof(T) * N) Vector {
 template <class T>
 int vector_width(int64_t size, const void* first, const void* second = nullptr, const void* third = nullptr) {
   constexpr int width = 16 / sizeof(T);
-  const uintptr_t addresses = reinterpret_cast<uintptr_t>(first) | reinterpret_cast<uintptr_t>(second) |
-                              reinterpret_cast<uintptr_t>(third);
+  const uintptr_t addresses =
+      reinterpret_cast<uintptr_t>(first) | reinterpret_cast<uintptr_t>(second) | reinterpret_cast<uintptr_t>(third);
   return size % width == 0 && addresses % 16 == 0 ? width : 1;
 }
 

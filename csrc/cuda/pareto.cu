@@ -5,16 +5,16 @@ namespace pynas::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kChunk = 4096;  // rights that a block takes: enough to share a left, few enough to fill the device
+constexpr int64_t kChunk = 4096;  // rights per block: enough to share a left, few enough for many blocks
 constexpr int64_t kNone = 0x7fffffffffffffff;
-using Word = long long;  // what the 64-bit atomics take
+using Word = long long;  // the type of the 64-bit atomics
 
 __global__ void fill(int64_t* values, int64_t size, int64_t value) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += step) values[i] = value;
 }
 
-// One block: a left against a chunk of the rights. Neighbouring threads read neighbouring rights.
+// A block takes a left and a chunk of the rights. Neighbouring threads read neighbouring rights.
 template <int M, class F>
 __device__ void each_pair(const ParetoPairsArgs& args, F f) {
   const int64_t chunks = (args.rights + kChunk - 1) / kChunk;
@@ -34,7 +34,7 @@ __device__ void each_pair(const ParetoPairsArgs& args, F f) {
 template <int M>
 __global__ void bucket_minimum(ParetoPairsArgs args) {
   each_pair<M>(args, [&](int64_t, int64_t bucket, int64_t loss) {
-    // Most pairs are no better than what is there: look before the atomic. A stale value only costs an atomic.
+    // Most pairs do not lower the minimum: a plain read comes before the atomic. A stale value only costs an atomic.
     if (loss < args.floor[bucket]) atomicMin(reinterpret_cast<Word*>(args.floor + bucket), static_cast<Word>(loss));
   });
 }
@@ -48,7 +48,8 @@ __global__ void survivors(ParetoPairsArgs args) {
   });
 }
 
-// Inclusive running minimum over a line of `size` values `step` apart, by one block; a power of two threads.
+// Replaces a line of `size` values, `step` apart, by their inclusive running minimum. A block takes the line; its number of
+// threads is a power of two.
 __device__ void running_minimum(int64_t* line, int64_t size, int64_t step, int64_t* scratch) {
   int64_t before = kNone;
   for (int64_t start = 0; start < size; start += blockDim.x) {
@@ -61,22 +62,22 @@ __device__ void running_minimum(int64_t* line, int64_t size, int64_t step, int64
       if (other < scratch[threadIdx.x]) scratch[threadIdx.x] = other;
       __syncthreads();
     }
-    const int64_t here = scratch[threadIdx.x] < before ? scratch[threadIdx.x] : before;
+    const int64_t minimum = scratch[threadIdx.x] < before ? scratch[threadIdx.x] : before;
     const int64_t last = scratch[blockDim.x - 1] < before ? scratch[blockDim.x - 1] : before;
-    if (at < size) line[at * step] = here;
+    if (at < size) line[at * step] = minimum;
     before = last;
     __syncthreads();
   }
 }
 
-// One block per line: `lines` lines `apart` from each other, of values `step` apart.
+// A block takes a line of values `step` apart; there are `lines` lines, `apart` from each other.
 __global__ void running_minima(int64_t* table, int64_t lines, int64_t apart, int64_t size, int64_t step) {
   PYNAS_SHARED(int64_t, scratch);
   for (int64_t line = blockIdx.x; line < lines; line += gridDim.x)
     running_minimum(table + line * apart, size, step, scratch);
 }
 
-// Inclusive minima -> strictly below in every cost, in place: one block, from the last bucket down.
+// Replaces the inclusive minima by those of the buckets that are lower in every cost. One block, from the last bucket down.
 __global__ void shift_by_one(int64_t* table, int64_t size, int64_t rows) {
   const int64_t total = size * rows, by = rows > 1 ? size + 1 : 1;
   for (int64_t end = total; end > 0; end -= blockDim.x) {

@@ -1,5 +1,5 @@
-// Two ways. A channel of a path that fits shared memory is read once, by one block (fused). A larger one is summed in
-// chunks by many blocks, and normalised by a second kernel (moments, statistics, normalise).
+// Two algorithms. One block reads a channel of a path once if it fits shared memory (fused). Otherwise many blocks sum its
+// chunks, and further kernels combine the sums and normalise (moments, statistics, normalise).
 #include "common/path_batch_norm.h"
 
 #include "cuda/reduce.cuh"
@@ -9,9 +9,9 @@ namespace pynas::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// Shared memory that a block may fill: two blocks to a processor on Hopper.
+// Bytes of shared memory of a block at most: two blocks per multiprocessor on Hopper.
 constexpr int64_t kShared = 110 * 1024;
-// Bytes of neighbouring channels that a fused channels-last block takes: two sectors of memory, or one if that fits.
+// Bytes of neighbouring channels in a block, fused and channels-last: two sectors of memory, or one where two do not fit.
 constexpr int kTileBytes[] = {64, 32};
 
 // y = act((x - mean) * scale + shift + residual) for one channel.
@@ -36,7 +36,7 @@ struct Affine {
   }
 };
 
-// The word of the residual that belongs to word `at` of x; zeros without a residual (all bits 0 are 0 in every dtype).
+// The word of the residual for word `at` of x; zeros without a residual (all bits 0 mean 0 in every dtype).
 template <class Word>
 __device__ Word residual_word(const PathBatchNormArgs& args, int64_t at) {
   if (args.residual == nullptr) return Word{};
@@ -49,7 +49,7 @@ __device__ void write_statistics(const PathBatchNormArgs& args, int64_t at, doub
   static_cast<A*>(args.var)[at] = static_cast<A>(var);
 }
 
-// One block: one channel of one path, contiguous: B rows of S elements.
+// A block takes one channel of one path, contiguous: B rows of S elements.
 template <class T, int N, Activation activation>
 __global__ void fused_contiguous(PathBatchNormArgs args) {
   using A = Accumulate<T>;
@@ -96,7 +96,7 @@ __global__ void fused_contiguous(PathBatchNormArgs args) {
   }
 }
 
-// One block: one path, `most` words of neighbouring channels, all B * S rows.
+// A block takes `most` words of neighbouring channels of one path, all B * S rows.
 template <class T, int N, Activation activation>
 __global__ void fused_channels_last(PathBatchNormArgs args, int most) {
   using A = Accumulate<T>;
@@ -109,7 +109,7 @@ __global__ void fused_channels_last(PathBatchNormArgs args, int most) {
   for (int64_t item = blockIdx.x; item < args.paths * tiles; item += gridDim.x) {
     const int64_t path = item / tiles, first = item % tiles * grid.columns, word = first + grid.column;
     const bool active = word < words && grid.row < grid.rows;
-    const int64_t owned = first * N + threadIdx.x;  // the channel whose sums this thread finishes
+    const int64_t owned = first * N + threadIdx.x;  // the channel whose statistics this thread writes
     const bool owns = threadIdx.x < grid.columns * N && owned < args.channels;
     const int64_t begin = active ? grid.row : rows;
     A sums[N] = {};
@@ -157,14 +157,14 @@ __global__ void fused_channels_last(PathBatchNormArgs args, int most) {
   }
 }
 
-// The first element of a channel of a path: sums of squares are taken about it.
+// The first element of a channel of a path, about which squares are summed.
 template <class T>
 __device__ Accumulate<T> origin(const PathBatchNormArgs& args, int64_t path, int64_t channel) {
   const int64_t start = path * args.batch * args.channels * args.size;
   return load(static_cast<const T*>(args.x)[start + channel * (args.channels_last ? 1 : args.size)]);
 }
 
-// One block: `chunk` elements of one channel of one path, contiguous.
+// A block takes `chunk` elements of one channel of one path, contiguous.
 template <class T, int N>
 __global__ void moments_contiguous(PathBatchNormArgs args) {
   using A = Accumulate<T>;
@@ -193,7 +193,7 @@ __global__ void moments_contiguous(PathBatchNormArgs args) {
   }
 }
 
-// One block: `chunk` rows of up to a warp of words, channels-last.
+// A block takes `chunk` rows of up to a warp of words, channels-last.
 template <class T, int N>
 __global__ void moments_channels_last(PathBatchNormArgs args) {
   using A = Accumulate<T>;
@@ -230,7 +230,7 @@ __global__ void moments_channels_last(PathBatchNormArgs args) {
   }
 }
 
-// One thread: one channel of one path.
+// A thread takes one channel of one path.
 template <class T>
 __global__ void statistics(PathBatchNormArgs args) {
   const double n = static_cast<double>(args.batch * args.size);
@@ -244,12 +244,12 @@ __global__ void statistics(PathBatchNormArgs args) {
     }
     const double var = (squares - sum * sum / n) / n;
     const double about = origin<T>(args, slice / args.channels, slice % args.channels);
-    // Rounding may leave less than nothing; NaN stays NaN.
+    // Rounding may make it negative; NaN stays NaN.
     write_statistics<Accumulate<T>>(args, slice, about + sum / n, var < 0 ? 0 : var);
   }
 }
 
-// One thread: one word. Index: the smallest integer that counts all words, since divisions by 64 bits are slow.
+// A thread takes a word. Index is the smallest integer type that counts all words, since 64-bit divisions are slow.
 template <class T, int N, Activation activation, class Index>
 __global__ void normalise(PathBatchNormArgs args, Index words) {
   using A = Accumulate<T>;
@@ -296,11 +296,12 @@ void run_statistics(const PathBatchNormArgs& args, void* stream) {
   launch(kName, statistics<T>, grid_size(blocks), kThreads, 0, stream, args);
 }
 
-// Launches the kernel that reads x once, if the slices fit.
+// Launches the fused kernel. False if a channel of a path does not fit.
 template <class T, int N, Activation activation>
 bool run_fused(const PathBatchNormArgs& args, void* stream) {
   using A = Accumulate<T>;
-  const int64_t rows = args.batch * args.size, most = shared_memory_limit(kName), limit = most < kShared ? most : kShared;
+  const int64_t rows = args.batch * args.size, most = shared_memory_limit(kName),
+                limit = most < kShared ? most : kShared;
   if (!args.channels_last) {
     const int64_t shared = kWarp * sizeof(double) + rows * sizeof(T);
     if (shared > limit) return false;

@@ -7,7 +7,7 @@ namespace {
 using Kind = PathDistanceKind;
 
 constexpr int kThreads = 256;
-constexpr int kWords = 4;   // words of the target that a thread keeps in registers
+constexpr int kWords = 4;   // words of the target in a thread's registers
 constexpr int kShared = 4;  // paths that share them
 
 template <class T, Kind kind>
@@ -27,7 +27,7 @@ struct Sums {
   }
 };
 
-// Adds one tile (kThreads * kWords words) of each of up to kShared paths. Words past `words` are not there.
+// Adds one tile, kThreads * kWords words, of each of up to kShared paths. A tile may end early, after `words` words.
 template <class T, int N, Kind kind>
 __device__ void add_tile(const T* target, const T* outputs, int64_t stride, int paths, int64_t words,
                          Sums<T, kind>* sums) {
@@ -52,7 +52,7 @@ __device__ void add_tile(const T* target, const T* outputs, int64_t stride, int 
   }
 }
 
-// One block: one chunk of one sample, for up to kShared paths.
+// A block takes one chunk of one sample, for up to kShared paths.
 template <class T, int N, Kind kind>
 __global__ void partial_sums(PathDistanceArgs args) {
   PYNAS_SHARED(double, scratch);
@@ -83,7 +83,7 @@ __global__ void partial_sums(PathDistanceArgs args) {
   }
 }
 
-// One block: the sums of one chunk of the target and of its squares, about the target's first element.
+// A block sums one chunk of the target and of its squares, about the target's first element.
 template <class T>
 __global__ void target_moments(PathDistanceArgs args) {
   PYNAS_SHARED(double, scratch);
@@ -105,7 +105,7 @@ __global__ void target_moments(PathDistanceArgs args) {
   }
 }
 
-// Sum of values[0], values[step], ... (n of them), by the whole block.
+// The sum of the n values values[0], values[step], ..., by the whole block.
 __device__ double strided_sum(const double* values, int64_t n, int64_t step, double* scratch) {
   double sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) sum += values[i * step];
@@ -126,7 +126,7 @@ __device__ double cosine_sum(const PathDistanceArgs& args, const double* partial
   return block_sum(total, scratch);
 }
 
-// One block: one path.
+// A block takes a path.
 template <class T, Kind kind>
 __global__ void finish(PathDistanceArgs args) {
   PYNAS_SHARED(double, scratch);
@@ -143,7 +143,7 @@ __global__ void finish(PathDistanceArgs args) {
     if constexpr (kind == Kind::relative_l1) {
       const double first = strided_sum(args.moments, parts, 2, scratch);
       const double squares = strided_sum(args.moments + 1, parts, 2, scratch) - first * first / n;
-      // Rounding may leave less than nothing; NaN stays NaN.
+      // Rounding may make it negative; NaN stays NaN.
       distance /= sqrt((squares > 0 ? squares : squares * 0) / (n - 1));
     }
     if (threadIdx.x == 0) static_cast<Accumulate<T>*>(args.distances)[path] = static_cast<Accumulate<T>>(distance);

@@ -18,7 +18,7 @@ __device__ T block_max(T value, T* scratch) {
   return warp_max(scratch[lane % (kThreads / kWarp)]);
 }
 
-// A block has a row.
+// A block takes a row.
 template <class T>
 __global__ void update(QueueNceArgs args) {
   PYNAS_SHARED(T, scratch);

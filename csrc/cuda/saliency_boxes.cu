@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// A block has a cell, and a warp every eighth row of it.
+// A block takes a cell; each of its eight warps takes every eighth row.
 template <class T>
 __global__ void cell_sums(SaliencyBoxesArgs args) {
   using A = Accumulate<T>;

@@ -1,14 +1,14 @@
-// Loops over 16-byte words, and sums over the rows of a matrix whose columns lie side by side.
+// Loops over 16-byte words, and sums over the rows of a row-major matrix.
 #pragma once
 
 #include "cuda/launch.cuh"
 
 namespace pynas::cuda {
 
-// Words that a thread loads before it uses the first: the compiler may not move loads over stores by itself.
+// Words that a thread loads before it uses the first: the compiler may not move a load before a store.
 constexpr int kAhead = 4;
 
-// use(i, word i) for i = begin, begin + step, ... below end; load(i) gives the word.
+// Calls use(i, load(i)) for i = begin, begin + step, ... below end.
 template <class Word, class Index, class Load, class Use>
 __device__ void for_each_word(Index begin, Index end, Index step, Load load, Use use) {
   for (Index base = begin; base < end; base += kAhead * step) {
@@ -22,10 +22,10 @@ __device__ void for_each_word(Index begin, Index end, Index step, Load load, Use
   }
 }
 
-// Channels-last: a block's threads as rows of `columns` words.
+// Channels-last: the threads of a block as rows of `columns` words.
 struct Grid {
-  int columns;  // words of a row that the block takes
-  int rows;     // rows that it takes at a time
+  int columns;  // words of a row
+  int rows;     // rows at a time
   int column, row;
 
   __device__ Grid(int64_t words, int most) {
@@ -36,7 +36,7 @@ struct Grid {
   }
 };
 
-// Sums `values` over the rows of the grid: thread c < columns * N gets the sum of channel c. scratch: blockDim.x * N values.
+// The sum of `values` over the rows of the grid: thread c < columns * N gets that of channel c. scratch: blockDim.x * N values.
 template <int N, class A>
 __device__ double column_sum(const Grid& grid, const A* values, bool active, A* scratch) {
   const int channels = grid.columns * N, thread = static_cast<int>(threadIdx.x);

@@ -1,4 +1,4 @@
-"""Fused operators: each is a torch operator with CPU and CUDA kernels, and a plain-torch reference beside it."""
+"""Fused torch operators with CPU and CUDA kernels; each file also holds a reference in plain torch."""
 
 from pynas.ops.ensemble_loss import ensemble_loss
 from pynas.ops.path_batch_norm import path_batch_norm

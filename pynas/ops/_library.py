@@ -1,4 +1,4 @@
-"""The torch operator library `pynas::`, the native module, and the checks every operator shares."""
+"""The torch operator library `pynas::`, the calls of the native module, and the checks that operators share."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pynas.errors import InputError
 
 library = torch.library.Library("pynas", "DEF")
 
-# The codes of csrc/common/dtype.h.
+# The numbers of the enumeration in csrc/common/dtype.h.
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3, torch.int64: 4}
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def _share_openmp() -> None:
-    """Let the kernels run on torch's own OpenMP threads (a second pool would fight for the same cores)."""
+    """Run the kernels on torch's own OpenMP threads: a second pool would compete for the same cores."""
     for path in sorted(Path(torch.__file__).parent.joinpath("lib").glob("lib*omp*.so*")):
-        if _C.use_openmp(str(path)):
+        if _C.use_openmp(path=str(path)):
             return
 
 
@@ -27,9 +27,9 @@ _share_openmp()
 
 
 def define(name: str, schema: str, implementation, fake) -> None:
-    """Register the operator `pynas::name` with its implementation and the shapes of its outputs.
+    """Register the operator `pynas::name` with its implementation and its fake, which gives the shapes of the outputs.
 
-    For every backend, so that a tensor elsewhere than on CPU and CUDA is refused by the operator's own checks.
+    The implementation serves every backend, so that its own checks refuse a tensor that is neither on CPU nor on CUDA.
     """
     library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
     library.impl(name, implementation, "CompositeExplicitAutograd")
@@ -37,45 +37,56 @@ def define(name: str, schema: str, implementation, fake) -> None:
 
 
 def backend(tensor: torch.Tensor) -> str:
-    """Whose kernels run on this tensor: "cpu" or "cuda"."""
+    """Return the device whose kernels run on this tensor: "cpu" or "cuda"."""
     return "cuda" if tensor.is_cuda else "cpu"
 
 
 def threads() -> int:
-    """Threads that a kernel may use: torch's setting."""
+    """Return the number of threads that a kernel may use, which is torch's."""
     return torch.get_num_threads()
 
 
-def stream(tensor: torch.Tensor) -> int:
-    """The raw current CUDA stream of the tensor's device."""
-    return torch.cuda.current_stream(tensor.device).cuda_stream
+def stream(tensor: torch.Tensor) -> int | None:
+    """Return the address of the current CUDA stream of the tensor's device, None for a tensor on the CPU."""
+    return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
 
 
-def call(kernel: str, on: torch.Tensor, *arguments: object) -> None:
-    """Run a native kernel where the tensor `on` is: tensors go as addresses (0 for None), dtypes as codes."""
-    native = [_native(argument) for argument in arguments]
+def call(kernel: str, on: torch.Tensor, /, **arguments: object) -> None:
+    """Run a native kernel on the device of the tensor `on`. Its arguments are the fields of its struct in csrc/common."""
+    arguments.update(threads=threads(), stream=stream(on))
     if on.is_cuda:
         with torch.cuda.device(on.device):
-            getattr(_C, kernel)(*native, 1, stream(on))
+            _run(kernel, arguments)
     else:
-        getattr(_C, kernel)(*native, threads(), None)
+        _run(kernel, arguments)
 
 
-def _native(argument: object) -> object:
+def call_on_cpu(kernel: str, /, **arguments: object) -> None:
+    """Run a native kernel that takes no CUDA stream."""
+    _run(kernel, arguments)
+
+
+def _run(kernel: str, arguments: dict[str, object]) -> None:
+    # `arguments` keeps the tensors alive while the kernel has their addresses.
+    getattr(_C, kernel)(**{name: _passed(argument) for name, argument in arguments.items()})
+
+
+def _passed(argument: object) -> object:
+    """Return a tensor as its address and a dtype as its number."""
     if isinstance(argument, torch.Tensor):
         return argument.data_ptr()
     if isinstance(argument, torch.dtype):
         return DTYPE_CODES[argument]
-    return 0 if argument is None else argument
+    return argument
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums over, and of per-channel parameters of, tensors of `dtype`."""
+    """Return the dtype of sums over tensors of `dtype`, and of their per-channel parameters."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def memory_format(tensor: torch.Tensor) -> torch.memory_format:
-    """The layout to work in: the tensor's own if dense, contiguous or channels-last, else contiguous."""
+    """Return the tensor's layout if it is dense, contiguous or channels-last; contiguous otherwise."""
     channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
     if channels_last is None or tensor.is_contiguous() or not tensor.is_contiguous(memory_format=channels_last):
         return torch.contiguous_format
@@ -89,7 +100,7 @@ def require(condition: bool, operator: str, expected: str, got: object) -> None:
 
 
 def require_tensor(operator: str, name: str, tensor: object, *, like: torch.Tensor | None = None) -> None:
-    """A dense floating-point CPU or CUDA tensor; with `like`, of the same dtype and on the same device."""
+    """Raise `InputError` unless the tensor is dense, floating-point, on CPU or CUDA, and of the dtype and device of `like`."""
     require(isinstance(tensor, torch.Tensor), operator, f"{name} to be a tensor", type(tensor).__name__)
     assert isinstance(tensor, torch.Tensor)
     require(tensor.layout == torch.strided, operator, f"{name} to be a dense tensor", tensor.layout)
@@ -103,7 +114,7 @@ def require_tensor(operator: str, name: str, tensor: object, *, like: torch.Tens
 
 
 def require_no_grad(operator: str, **tensors: torch.Tensor | None) -> None:
-    """The operator is not differentiable: refuse an input that autograd would follow."""
+    """Raise `InputError` if autograd would follow one of the tensors, since the operator is not differentiable."""
     if torch.is_grad_enabled():
         for name, tensor in tensors.items():
             if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
@@ -114,7 +125,7 @@ def require_no_grad(operator: str, **tensors: torch.Tensor | None) -> None:
 
 
 def same_or_disjoint(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Two dense tensors have the same elements at the same addresses, or share none."""
+    """Return whether two dense tensors have equal elements at equal addresses, or share no memory."""
     if left.numel() == 0 or right.numel() == 0 or left.device != right.device:
         return True
     if left.data_ptr() == right.data_ptr() and left.shape == right.shape and left.dtype == right.dtype:
@@ -124,6 +135,6 @@ def same_or_disjoint(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """Addresses of a tensor's first byte and of the byte after its last."""
+    """Return the addresses of a tensor's first byte and of the byte after its last."""
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()

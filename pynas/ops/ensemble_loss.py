@@ -1,4 +1,4 @@
-"""Distance of each path's outputs to the ensemble of all paths' targets, forward and backward in one pass each."""
+"""Distance of each path's outputs to the ensemble of all paths' targets; one pass forward and one backward."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pynas.ops import _library as native
 def ensemble_loss(
     online: torch.Tensor, target: torch.Tensor, normalize: bool = True, renormalize: bool = False
 ) -> torch.Tensor:
-    """Loss `[P]` of each path: mean_b ||u_pb - m_b||^2 with m_b = mean_p v_pb, BossNAS eq. 3-4.
+    """Return the loss `[P]` of each path: mean_b ||u_pb - m_b||^2 with m_b = mean_p v_pb, BossNAS eq. 3-4.
 
-    online `[P, B, D]` and target `[P, B, D]` hold the outputs of path p for sample b; u and v are their rows, over
-    their norms with `normalize` (at least 1e-12). `renormalize` divides m_b by its norm too, which makes the distance
-    2 - 2 cos(u_pb, m_b), the loss of the code released with BossNAS. float32 for half types; nan if the batch is empty.
-    The gradient goes to `online`; the target gets none. Not twice differentiable.
+    online `[P, B, D]` and target `[P, B, D]` hold the outputs of path p for sample b; u and v are their rows. `normalize`
+    divides each row by its norm (at least 1e-12). `renormalize` divides m_b by its norm too, which makes the distance
+    2 - 2 cos(u_pb, m_b), the loss of the code released with BossNAS. The loss is float32 for half types, and nan if the
+    batch is empty. The gradient goes to `online`, none to the target. Not twice differentiable.
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, and on `renormalize` without `normalize`.
     """
@@ -28,7 +28,7 @@ def ensemble_loss(
 def ensemble_loss_reference(
     online: torch.Tensor, target: torch.Tensor, normalize: bool = True, renormalize: bool = False
 ) -> torch.Tensor:
-    """The same in plain torch."""
+    """Return the loss of `ensemble_loss`, in plain torch."""
     target = target.detach()
     if normalize:
         online, target = F.normalize(online, dim=2), F.normalize(target, dim=2)
@@ -63,21 +63,37 @@ def _check(online: torch.Tensor, target: torch.Tensor, normalize: bool, renormal
 
 
 def _outputs(online: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return loss, mean, inverse and along, not filled."""
     paths, batch, size = online.shape
-    kind = native.accumulate_dtype(online.dtype)
-    loss, mean = online.new_empty((paths,), dtype=kind), online.new_empty((batch, size), dtype=kind)
-    return loss, mean, online.new_empty((paths, batch), dtype=kind), online.new_empty((paths, batch), dtype=kind)
+    dtype = native.accumulate_dtype(online.dtype)
+    loss, mean = online.new_empty((paths,), dtype=dtype), online.new_empty((batch, size), dtype=dtype)
+    return loss, mean, online.new_empty((paths, batch), dtype=dtype), online.new_empty((paths, batch), dtype=dtype)
 
 
 def _ensemble_loss(online, target, normalize, renormalize):
     _check(online, target, normalize, renormalize)
-    online, target, outputs = online.contiguous(), target.contiguous(), _outputs(online)
-    if online.shape[0] == 0 or online.shape[1] == 0:
-        return outputs[0].fill_(float("nan")), outputs[1].zero_(), *outputs[2:]
-    distance = torch.empty_like(outputs[2])
-    flags = (bool(normalize), bool(renormalize))
-    native.call("ensemble_loss", online, online, target, *outputs, distance, *online.shape, *flags, online.dtype)
-    return outputs
+    online, target = online.contiguous(), target.contiguous()
+    (paths, batch, size), (loss, mean, inverse, along) = online.shape, _outputs(online)
+    if paths == 0 or batch == 0:
+        return loss.fill_(float("nan")), mean.zero_(), inverse, along
+    native.call(
+        "ensemble_loss",
+        online,
+        online=online,
+        target=target,
+        loss=loss,
+        mean=mean,
+        inverse=inverse,
+        along=along,
+        distance=torch.empty_like(inverse),
+        paths=paths,
+        batch=batch,
+        size=size,
+        normalize=bool(normalize),
+        renormalize=bool(renormalize),
+        dtype=online.dtype,
+    )
+    return loss, mean, inverse, along
 
 
 def _fake(online, target, normalize, renormalize):
@@ -90,10 +106,10 @@ def _backward_check(gradient, online, mean, inverse, along) -> None:
     native.require_tensor(name, "online", online)
     native.require(online.dim() == 3, name, "online of shape [P, B, D]", list(online.shape))
     paths, batch, size = online.shape
-    kind = native.accumulate_dtype(online.dtype)
+    dtype = native.accumulate_dtype(online.dtype)
     expected = {"gradient": (paths,), "mean": (batch, size), "inverse": (paths, batch), "along": (paths, batch)}
     for argument, tensor in zip(expected, (gradient, mean, inverse, along)):
-        native.require(tensor.dtype == kind, name, f"{argument} of dtype {kind}", tensor.dtype)
+        native.require(tensor.dtype == dtype, name, f"{argument} of dtype {dtype}", tensor.dtype)
         native.require(tensor.device == online.device, name, f"{argument} on {online.device}", tensor.device)
         shape = expected[argument]
         native.require(tensor.shape == shape, name, f"{argument} of shape {list(shape)}", list(tensor.shape))
@@ -101,11 +117,24 @@ def _backward_check(gradient, online, mean, inverse, along) -> None:
 
 def _ensemble_loss_backward(gradient, online, mean, inverse, along):
     _backward_check(gradient, online, mean, inverse, along)
-    inputs = [tensor.contiguous() for tensor in (gradient, online, mean, inverse, along)]
-    result = torch.empty_like(inputs[1])
-    if result.numel() > 0:
-        native.call("ensemble_loss_backward", online, *inputs, result, *online.shape, online.dtype)
-    return result
+    online = online.contiguous()
+    online_gradient, (paths, batch, size) = torch.empty_like(online), online.shape
+    if online.numel() > 0:
+        native.call(
+            "ensemble_loss_backward",
+            online,
+            gradient=gradient.contiguous(),
+            online=online,
+            mean=mean.contiguous(),
+            inverse=inverse.contiguous(),
+            along=along.contiguous(),
+            online_gradient=online_gradient,
+            paths=paths,
+            batch=batch,
+            size=size,
+            dtype=online.dtype,
+        )
+    return online_gradient
 
 
 def _backward_fake(gradient, online, mean, inverse, along):

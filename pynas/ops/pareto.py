@@ -1,4 +1,4 @@
-"""Pareto dominance among integer points: of a set, and of all pair sums of two sets."""
+"""Pareto dominance among integer points of (loss, costs): the Pareto front of a set, and of all sums of two sets."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pynas.ops import _library as native
 
 
 def _bits(pairs: int, costs: int) -> int:
-    """Buckets per cost, as a power of two: few for few pairs, at most 512 KiB (one cost) and 2 MiB of least losses."""
+    """Return log2 of the buckets per cost: few for few pairs; the table takes at most 512 KiB (one cost) or 2 MiB."""
     return min(max(pairs.bit_length() - 4, 2) // costs, (16, 9)[costs - 1])
 
 
 def pareto_filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
-    """Positions `[F]`, ascending, of the points that no other dominates; of equal points the first.
+    """Return the positions `[F]`, ascending, of the points that no other dominates; of equal points the first.
 
-    losses int64 `[N]`, costs int64 `[N, M]`, one or two costs. A point dominates another when it has no more of anything
-    and less of something. Runs on the CPU wherever the tensors are. Not differentiable.
+    losses int64 `[N]`, costs int64 `[N, M]`, one or two costs. A point dominates another when its loss and costs are no
+    greater and one of them is less. Runs on the CPU wherever the tensors are. Not differentiable.
     """
     return torch.ops.pynas.pareto_filter(losses, costs)
 
@@ -24,17 +24,17 @@ def pareto_filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
 def pareto_pairs(
     left_losses: torch.Tensor, left_costs: torch.Tensor, right_losses: torch.Tensor, right_costs: torch.Tensor
 ) -> torch.Tensor:
-    """Pairs int64 `[F, 2]` of a left and a right point whose sum no other dominates, in order; of equal sums the first.
+    """Return the pairs int64 `[F, 2]` of a left and a right point whose sum no other dominates; of equal sums the first.
 
     losses int64 `[L]` and `[R]`, costs int64 `[L, M]` and `[R, M]`, one or two costs, every sum below 2**62 in
-    magnitude. On CUDA the L * R sums are made and sieved on the device; the few that survive go to the CPU. The same
-    pairs on every device. Not differentiable.
+    magnitude. Pairs are in ascending order and do not depend on the device. A CUDA device computes the L * R sums and
+    discards most; the CPU filters the few that survive. Not differentiable.
     """
     return torch.ops.pynas.pareto_pairs(left_losses, left_costs, right_losses, right_costs)
 
 
 def pareto_filter_reference(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
-    """The same, point against point."""
+    """Return the positions of `pareto_filter`, from a comparison of all points with all."""
     points = torch.cat([losses[:, None], costs], dim=1)
     no_more = (points[:, None] <= points[None]).all(-1)
     less = (points[:, None] < points[None]).any(-1)
@@ -43,7 +43,7 @@ def pareto_filter_reference(losses: torch.Tensor, costs: torch.Tensor) -> torch.
 
 
 def pareto_pairs_reference(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
-    """The same, pair against pair."""
+    """Return the pairs of `pareto_pairs`, from a comparison of all sums with all."""
     losses = (left_losses[:, None] + right_losses).flatten()
     costs = (left_costs[:, None] + right_costs).flatten(0, 1)
     kept = pareto_filter_reference(losses, costs)
@@ -81,38 +81,62 @@ def _filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
     device = losses.device
     losses, costs = losses.cpu().contiguous(), costs.cpu().contiguous()
     kept, count = torch.empty_like(losses), torch.zeros(1, dtype=torch.int64)
-    native.call("pareto_filter", losses, losses, costs, kept, count, *costs.shape)
+    points, cost_count = costs.shape
+    native.call_on_cpu(
+        "pareto_filter", loss=losses, cost=costs, kept=kept, count=count, points=points, costs=cost_count
+    )
     return kept[: int(count)].to(device, copy=True)
 
 
 def _pairs(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
     _check_pairs(left_losses, left_costs, right_losses, right_costs)
-    lefts, (rights, costs) = left_losses.shape[0], right_costs.shape
+    lefts, rights = left_losses.shape[0], right_losses.shape[0]
     if lefts == 0 or rights == 0:
         return left_losses.new_empty((0, 2))
-    # Rights by cost: neighbouring pairs then fall into neighbouring buckets.
+    # With the right points in order of cost, neighbouring pairs fall into neighbouring buckets.
     order = right_costs[:, 0].argsort(stable=True)
-    sides = [t.contiguous() for t in (left_losses, left_costs, right_losses[order], right_costs[order])]
-    bits = _bits(lefts * rights, costs)
-    least, shifts = _buckets(left_losses, left_costs, right_losses, right_costs, bits)
-    floor = left_losses.new_empty(1 << (bits * costs))
-    count, capacity = left_losses.new_zeros(1), min(lefts * rights, max(1 << 20, min(lefts * rights >> 5, 1 << 25)))
-    while True:
-        pairs = left_losses.new_empty(capacity)
-        sizes = (lefts, rights, capacity, *least, *shifts, costs, bits)
-        native.call("pareto_pairs", left_losses, *sides, floor, pairs, count, *sizes)
-        if int(count) <= capacity:
-            break
-        capacity = int(count)
-    pairs = pairs[: int(count)]
+    sides = (left_losses, left_costs, right_losses[order], right_costs[order])
+    pairs = _survivors(*(side.contiguous() for side in sides))
     pairs = (pairs - pairs % rights + order[pairs % rights]).sort().values
     left, right = pairs // rights, pairs % rights
     kept = pareto_filter(left_losses[left] + right_losses[right], left_costs[left] + right_costs[right])
     return torch.stack([left[kept], right[kept]], dim=1)
 
 
+def _survivors(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
+    """Return left * R + right of the pairs that no bucket of lower cost dominates, in any order."""
+    lefts, (rights, costs) = left_losses.shape[0], right_costs.shape
+    bits = _bits(lefts * rights, costs)
+    least, shifts = _buckets(left_losses, left_costs, right_losses, right_costs, bits)
+    floor = left_losses.new_empty(1 << (bits * costs))
+    count, capacity = left_losses.new_zeros(1), min(lefts * rights, max(1 << 20, min(lefts * rights >> 5, 1 << 25)))
+    while True:
+        pairs = left_losses.new_empty(capacity)
+        native.call(
+            "pareto_pairs",
+            left_losses,
+            left_loss=left_losses,
+            left_cost=left_costs,
+            right_loss=right_losses,
+            right_cost=right_costs,
+            floor=floor,
+            pairs=pairs,
+            count=count,
+            lefts=lefts,
+            rights=rights,
+            capacity=capacity,
+            least=least,
+            shift=shifts,
+            costs=costs,
+            bits=bits,
+        )
+        if int(count) <= capacity:
+            return pairs[: int(count)]
+        capacity = int(count)
+
+
 def _buckets(left_losses, left_costs, right_losses, right_costs, bits: int) -> tuple[list[int], list[int]]:
-    """Least sum of each cost and the shift that brings all sums into 2**bits buckets; two of each."""
+    """Return the least sum of each cost, and the shift that maps all sums to 2**bits buckets; two of each."""
     least, shifts = [], []
     for left, right in zip(left_costs.T.cpu(), right_costs.T.cpu()):
         (low, high), (low_2, high_2) = ((int(t.min()), int(t.max())) for t in (left, right))

@@ -9,8 +9,8 @@ from pynas.ops import _library as native
 
 ACTIVATIONS = (None, "relu", "silu")
 
-# Elements of a channel that are summed as one piece: contiguous, channels-last (many channels at once). The CPU takes a
-# contiguous channel as a whole.
+# Elements of a channel in one partial sum: contiguous, channels-last (many channels at once). The CPU sums a contiguous
+# channel as a whole.
 _CHUNKS = {"cpu": (1 << 62, 256), "cuda": (16384, 1024)}
 
 
@@ -27,13 +27,12 @@ def path_batch_norm(
     var: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Normalise x `[G*B, C, ...]` by each path's own batch statistics; returns y like x, mean and var `[G, C]`.
+    """Normalise x `[G*B, C, ...]` by each path's own batch statistics; return y like x, mean and var `[G, C]`.
 
-    y = act((x - mean) / sqrt(var + eps) * weight + bias + residual): the residual joins before the activation, None,
-    "relu" or "silu". Rows g*B .. g*B+B-1 belong to path g, G = `paths`. var is biased (divided by n). weight and bias
-    `[C]` may be None. With mean and var `[G, C]` given, they are used instead of the batch's. mean and var are float32
-    for half types. Contiguous and channels-last x keep their layout. With `out`, y is written there; it may be x or
-    the residual itself. Not differentiable.
+    y = act((x - mean) / sqrt(var + eps) * weight + bias + residual); the activation is None, "relu" or "silu". Rows
+    g*B .. g*B+B-1 belong to path g, G = `paths`. var is biased (divided by n). weight and bias `[C]` may be None. Given
+    mean and var `[G, C]` replace the batch's. mean and var are float32 for half types. Contiguous and channels-last x
+    keep their layout. y is written to `out` if given, which may be x or the residual itself. Not differentiable.
 
     Raises `InputError` on shapes, dtypes, devices or buffers that do not fit, and on inputs that need a gradient.
     """
@@ -59,7 +58,7 @@ def path_batch_norm_reference(
     mean: torch.Tensor | None = None,
     var: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same in plain torch, in float64."""
+    """Return the y, mean and var of `path_batch_norm`, in plain torch and float64."""
     grouped = (
         x.double().unflatten(0, (paths, -1)).flatten(3) if x.dim() > 2 else x.double().unflatten(0, (paths, -1, 1))
     )
@@ -79,7 +78,7 @@ def path_batch_norm_reference(
 
 
 def _check(x, paths, weight, bias, eps, activation, residual, mean, var) -> None:
-    """Everything the kernel relies on."""
+    """Check all that the kernel relies on."""
     name = "path_batch_norm"
     native.require_tensor(name, "x", x)
     native.require(x.dim() >= 2 and x.shape[1] > 0, name, "x of shape [G*B, C, ...] with C > 0", list(x.shape))
@@ -105,7 +104,7 @@ def _check(x, paths, weight, bias, eps, activation, residual, mean, var) -> None
 
 
 def _check_out(x: torch.Tensor, residual: torch.Tensor | None, out: torch.Tensor) -> None:
-    """The output can be written as the kernel writes it: element by element at x's positions."""
+    """Check that the kernel, which writes each element where x has it, may write to `out`."""
     name = "path_batch_norm"
     native.require_tensor(name, "out", out, like=x)
     native.require(out.shape == x.shape, name, f"out of x's shape {list(x.shape)}", list(out.shape))
@@ -121,7 +120,7 @@ def _check_out(x: torch.Tensor, residual: torch.Tensor | None, out: torch.Tensor
 
 
 def _launch(x, paths, weight, bias, eps, activation, residual, mean, var, y) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write y; returns the statistics of the batch (empty if they were given)."""
+    """Write y; return the statistics of the batch, or empty tensors if statistics were given."""
     layout, dtype = native.memory_format(x), native.accumulate_dtype(x.dtype)
     given = mean is not None
     statistics = (0,) if given else (paths, x.shape[1])
@@ -137,11 +136,28 @@ def _launch(x, paths, weight, bias, eps, activation, residual, mean, var, y) -> 
     size = x.numel() // (x.shape[0] * channels)
     channels_last = layout != torch.contiguous_format or size == 1
     chunk = _CHUNKS[native.backend(x)][channels_last]
-    partial = x.new_empty(2 * paths * channels * -(-batch * size // chunk), dtype=torch.float64)
-    pointers = (x, residual, weight, bias, mean if given else found_mean, var if given else found_var, y, partial)
-    sizes = (paths, batch, channels, size, chunk, eps)
-    flags = (channels_last, given, ACTIVATIONS.index(activation))
-    native.call("path_batch_norm", x, *pointers, *sizes, *flags, x.dtype)
+    native.call(
+        "path_batch_norm",
+        x,
+        x=x,
+        residual=residual,
+        weight=weight,
+        bias=bias,
+        mean=mean if given else found_mean,
+        var=var if given else found_var,
+        y=y,
+        partial=x.new_empty(2 * paths * channels * -(-batch * size // chunk), dtype=torch.float64),
+        paths=paths,
+        batch=batch,
+        channels=channels,
+        size=size,
+        chunk=chunk,
+        eps=eps,
+        channels_last=channels_last,
+        statistics_given=given,
+        activation=ACTIVATIONS.index(activation),
+        dtype=x.dtype,
+    )
     return found_mean, found_var
 
 

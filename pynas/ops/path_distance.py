@@ -1,4 +1,4 @@
-"""Distance of every path's outputs to one target, in one pass and without expanding the target."""
+"""Distance of every path's outputs to one target: one pass over the outputs, no copies of the target."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pynas.ops import _library as native
 
 KINDS = ("relative_l1", "mse", "cosine")
 
-# Elements of a row that are summed as one piece: long streams on the CPU, many blocks on CUDA.
+# Elements of a row in one partial sum: long for the prefetcher of a CPU, shorter for many blocks on CUDA.
 _CHUNKS = {"cpu": 32768, "cuda": 8192}
 
 
 def path_distance(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
-    """Distance `[G]` of each path's outputs `[G*B, ...]` to the target `[B, ...]`.
+    """Return the distance `[G]` of each path's outputs o `[G*B, ...]` to the target y `[B, ...]`.
 
     "relative_l1": mean|y - o| / std(y), DNA eq. 7; std over the whole target, divided by n - 1 as in torch and in the
     code released with DNA (a constant target gives inf or nan). "mse": mean (y - o)^2. "cosine": the mean over samples
-    of 2 - 2 cos(y, o). Rows g*B .. g*B+B-1 belong to path g. float32 for half types. Not differentiable.
+    of 2 - 2 cos(y, o). Rows g*B .. g*B+B-1 belong to path g. Distances are float32 for half types. Not differentiable.
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, and on inputs that need a gradient.
     """
@@ -27,7 +27,7 @@ def path_distance(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> tor
 
 
 def path_distance_reference(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
-    """The same in plain torch, in float64."""
+    """Return the distances of `path_distance`, in plain torch and float64."""
     target = target.double().unsqueeze(-1).flatten(1)
     outputs = outputs.double().unflatten(0, (-1, len(target))).unsqueeze(-1).flatten(2)
     if kind == "cosine":
@@ -40,7 +40,7 @@ def path_distance_reference(outputs: torch.Tensor, target: torch.Tensor, kind: s
 
 
 def _check(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> int:
-    """Everything the kernel relies on; returns the number of paths."""
+    """Check all that the kernel relies on; return the number of paths."""
     name = "path_distance"
     native.require(kind in KINDS, name, f"kind to be one of {', '.join(KINDS)}", repr(kind))
     native.require_tensor(name, "outputs", outputs)
@@ -66,7 +66,7 @@ def _path_distance(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> to
     distances = outputs.new_full((paths,), float("nan"), dtype=native.accumulate_dtype(outputs.dtype))
     if outputs.numel() == 0:
         return distances
-    # The order of a sample's elements does not matter, as long as both have the same.
+    # A sample's elements may be in any order that outputs and target share.
     layout = native.memory_format(outputs)
     outputs, target = outputs.contiguous(memory_format=layout), target.contiguous(memory_format=layout)
     size = target.numel() // batch
@@ -74,8 +74,21 @@ def _path_distance(outputs: torch.Tensor, target: torch.Tensor, kind: str) -> to
     parts = batch * -(-size // chunk)
     workspace = outputs.new_empty(parts * (3 * paths + 2), dtype=torch.float64)
     partial, moments = workspace[: parts * 3 * paths], workspace[parts * 3 * paths :]
-    sizes = (paths, batch, size, chunk, KINDS.index(kind))
-    native.call("path_distance", outputs, outputs, target, partial, moments, distances, *sizes, outputs.dtype)
+    native.call(
+        "path_distance",
+        outputs,
+        outputs=outputs,
+        target=target,
+        partial=partial,
+        moments=moments,
+        distances=distances,
+        paths=paths,
+        batch=batch,
+        size=size,
+        chunk=chunk,
+        kind=KINDS.index(kind),
+        dtype=outputs.dtype,
+    )
     return distances
 
 

@@ -1,4 +1,4 @@
-"""Contrastive loss against a queue of earlier keys, as a streaming softmax: the logits `[B, K]` never exist."""
+"""Contrastive loss against a queue of earlier keys, as a streaming softmax that never holds all logits `[B, K]`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch.autograd.function import once_differentiable
 
 from pynas.ops import _library as native
 
-# Logits, and numbers of converted keys, that exist at a time (but at least 256 keys): 8 MB each, enough that starting
-# the threads or kernels for a chunk costs little.
+# Elements of a chunk of logits, and of a converted chunk of keys, of at least 256 keys: 8 MB each in float32, so that
+# starting threads or kernels for a chunk costs little.
 _CHUNK = 2**21
 
 
 def queue_nce(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Loss `[B]`: -log(e^(q.k / t) / (e^(q.k / t) + sum_j e^(q.n_j / t))), Pi-NAS eq. 4 with a temperature t.
+    """Return the loss `[B]`: -log(e^(q.k / t) / (e^(q.k / t) + sum_j e^(q.n_j / t))), Pi-NAS eq. 4, temperature t.
 
-    query q and its positive key k `[B, D]`, queue of negative keys n `[K, D]`. Memory O(B + K) instead of O(B K). The
-    products run in torch, in float32 for half types (so torch's TF32 setting counts), and so is the result. Gradients
-    go to query and key; the queue gets none, and may change before the backward pass. Not twice differentiable.
+    query q and its positive key k are `[B, D]`, the queue of negative keys n is `[K, D]`. Memory O(B + K) instead of
+    O(B K). Products are torch's (its TF32 setting counts); they and the loss are float32 for half types. Gradients go to
+    query and key, none to the queue, which may change before the backward pass. Not twice differentiable.
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, and on a temperature that is not positive.
     """
@@ -31,7 +31,7 @@ def queue_nce(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, tempe
 def queue_nce_reference(
     query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """The same in plain torch."""
+    """Return the loss of `queue_nce`, in plain torch."""
     positive, negative = (query * key).sum(1, keepdim=True), query @ queue.detach().T
     logits = torch.cat([positive, negative], 1) / temperature
     return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="none")
@@ -75,20 +75,31 @@ def _check(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, temperat
 
 
 def _queue_nce(query, key, queue, temperature, weigh):
-    """The loss, the softmax's weight of the positive key `[B]`, and (with `weigh`) the weighted keys' sum `[B, D]`."""
+    """Return the loss, the softmax's weight of the positive key `[B]` and, with `weigh`, the weighted sum of keys `[B, D]`."""
     _check(query, key, queue, temperature)
-    kind = native.accumulate_dtype(query.dtype)
+    dtype = native.accumulate_dtype(query.dtype)
     (batch, size), chunk = query.shape, max(_CHUNK // max(*query.shape, 1), 256)
-    scaled, key = query.to(kind) / temperature, key.to(kind)
+    scaled, key = query.to(dtype) / temperature, key.to(dtype)
     positive = (scaled * key).sum(1)
     maximum, total = positive.clone(), torch.ones_like(positive)
     accumulated = key.clone(memory_format=torch.contiguous_format) if weigh else None
     logits = scaled.new_empty(batch * min(chunk, len(queue)))
     for start in range(0, len(queue), chunk):
-        part = queue[start : start + chunk].to(kind)
+        part = queue[start : start + chunk].to(dtype)
         products = logits[: batch * len(part)].view(batch, len(part))
         torch.mm(scaled, part.T, out=products)
-        native.call("queue_nce", query, products, maximum, total, accumulated, batch, len(part), size, kind)
+        native.call(
+            "queue_nce",
+            query,
+            logits=products,
+            maximum=maximum,
+            total=total,
+            accumulated=accumulated,
+            batch=batch,
+            chunk=len(part),
+            size=size,
+            dtype=dtype,
+        )
         if accumulated is not None:
             accumulated.addmm_(products, part)
     probability = (positive - maximum).exp_() / total
@@ -98,9 +109,9 @@ def _queue_nce(query, key, queue, temperature, weigh):
 
 def _fake(query, key, queue, temperature, weigh):
     _check(query, key, queue, temperature)
-    kind, (batch, size) = native.accumulate_dtype(query.dtype), query.shape
-    loss, probability = query.new_empty((batch,), dtype=kind), query.new_empty((batch,), dtype=kind)
-    return loss, probability, query.new_empty((batch if weigh else 0, size), dtype=kind)
+    dtype, (batch, size) = native.accumulate_dtype(query.dtype), query.shape
+    loss, probability = query.new_empty((batch,), dtype=dtype), query.new_empty((batch,), dtype=dtype)
+    return loss, probability, query.new_empty((batch if weigh else 0, size), dtype=dtype)
 
 
 native.define(

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 
 from pynas.ops import _library as native
 
-# A cell of the grid has at most this many rows, so that there are cells for all threads.
+# Rows of a cell of the grid at most, so that there are cells for all threads.
 _ROWS = 32
 
 
 def saliency_boxes(weight: torch.Tensor, grad: torch.Tensor, rows: Sequence[int], cols: Sequence[int]) -> torch.Tensor:
-    """Sum of abs(weight * grad) over each box `[:rows[i], :cols[j]]`, float64 `[len(rows), len(cols)]`: PreNAS eq. 4.
+    """Return the sum of abs(weight * grad) over each box `[:rows[i], :cols[j]]`, float64 `[len(rows), len(cols)]`.
 
-    A subnet that takes the first r rows and c columns of `weight` `[R, C]` has the score of its box; divided by the
-    score of the largest box it is a layer's term of eq. 13. Bounds are in any order and may repeat. Each element is
-    read once, in place if its rows are (`weight[k::3]`). Not differentiable.
+    PreNAS eq. 4: a subnet of the first r rows and c columns of `weight` `[R, C]` has the score of its box. Divided by
+    the score of the largest box it is a layer's term of eq. 13. Bounds are in any order and may repeat. Each element is
+    read once; a matrix whose rows are dense (`weight[k::3]`) is not copied. Not differentiable.
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, on bounds outside the matrix, and on inputs that
     need a gradient.
@@ -32,7 +32,7 @@ def saliency_boxes(weight: torch.Tensor, grad: torch.Tensor, rows: Sequence[int]
 def saliency_boxes_reference(
     weight: torch.Tensor, grad: torch.Tensor, rows: Sequence[int], cols: Sequence[int]
 ) -> torch.Tensor:
-    """The same in plain torch, in float64: a sum for every box."""
+    """Return the sums of `saliency_boxes`, one box after the other, in plain torch and float64."""
     product = (weight.double() * grad.double()).abs()
     boxes = [product[:row, :col].sum() for row in rows for col in cols]
     return torch.stack(boxes).view(len(rows), len(cols)) if boxes else product.new_empty(len(rows), len(cols))
@@ -69,9 +69,20 @@ def _saliency_boxes(weight, grad, rows, cols):
     row_edges.append(row_bounds[-1])
     cells = weight.new_zeros((len(row_edges) - 1, len(col_edges) - 1), dtype=torch.float64)
     if cells.numel() > 0:
-        edges = [torch.tensor(bounds, device=weight.device) for bounds in (row_edges, col_edges)]
-        strides = (weight.stride(0), grad.stride(0))
-        native.call("saliency_boxes", weight, weight, grad, *edges, cells, *strides, *cells.shape, weight.dtype)
+        native.call(
+            "saliency_boxes",
+            weight,
+            weight=weight,
+            grad=grad,
+            row_edges=torch.tensor(row_edges, device=weight.device),
+            col_edges=torch.tensor(col_edges, device=weight.device),
+            cells=cells,
+            weight_stride=weight.stride(0),
+            grad_stride=grad.stride(0),
+            row_cells=cells.shape[0],
+            col_cells=cells.shape[1],
+            dtype=weight.dtype,
+        )
     boxes = F.pad(cells.cumsum(0).cumsum(1), (1, 0, 1, 0))
     return boxes[[row_edges.index(row) for row in rows]][:, [col_edges.index(col) for col in cols]]
 

@@ -1,4 +1,4 @@
-"""`traverse`: the top_k least total losses, one option per block, within all limits; exact, in integers."""
+"""The exact search, a multiple-choice knapsack in integers: one option per block, least total loss, all limits kept."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def traverse(
     top_k: int = 1,
     longest: int = 1 << 20,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The `top_k` choices of least total loss with every total cost <= its limit; ties by the indices, block by block.
+    """Find the `top_k` solutions of least total loss with every total cost <= its limit; ties by the indices in order.
 
-    offsets `[B+1]`: block b's options are rows offsets[b]..offsets[b+1]-1; losses `[N]`; costs `[N, M]` of either sign;
+    offsets `[B+1]`: block b has the options offsets[b]..offsets[b+1]-1; losses `[N]`; costs `[N, M]` of either sign;
     limits `[M]`, inclusive; all int64 on the CPU, and every possible total below 2**61 in magnitude. state_in,
     state_out `[N]` in 0..states-1: an option follows one whose state_out equals its state_in; the first block starts
-    in state 0 and the last one ends there; every option must lie on some whole choice. longest: partial choices that are
-    kept in a list, which bounds the memory (64 bytes each, and a little more per block and limit).
+    in state 0 and the last one ends there; some choice through all blocks must use each option. longest: the most
+    partial solutions in a list, which bounds the memory (64 bytes each, and a little more per block and limit).
 
-    Returns indices `[top_k, B]` (-1 in rows past the last choice there is), counts `[4]` (found, visited, pruned,
-    rounds), and float64 `[M+1]`: the Lagrangian multipliers and the bound they give on the total of the losses, counted
-    from the least of each block. Not differentiable.
+    Return indices `[top_k, B]` (-1 in rows past the last solution), counts `[4]` (solutions found, nodes visited, nodes
+    pruned, rounds), and float64 `[M+1]`: the Lagrangian multipliers, then the bound they give on the total loss, where
+    losses are shifted so that the least of each block is 0. Not differentiable.
     """
     return torch.ops.pynas.traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
 
@@ -71,7 +71,7 @@ def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top
 
 
 def _check_values(offsets, losses, costs, state_in, state_out, states: int) -> None:
-    """What only the values tell; the kernel trusts them afterwards."""
+    """Check the values of the tensors, which the kernel trusts."""
     count = losses.shape[0]
     sizes = offsets.diff()
     native.require(
@@ -83,7 +83,7 @@ def _check_values(offsets, losses, costs, state_in, state_out, states: int) -> N
     native.require(int(sizes.max()) < 2**31, "traverse", "fewer than 2**31 options in a block", int(sizes.max()))
     starts = offsets.numpy()[:-1]
     for name, tensor in (("losses", losses[:, None]), ("costs", costs)):
-        least, most = (np_ufunc.reduceat(tensor.numpy(), starts, axis=0) for np_ufunc in (np.minimum, np.maximum))
+        least, most = (extreme.reduceat(tensor.numpy(), starts, axis=0) for extreme in (np.minimum, np.maximum))
         total = np.maximum(-least.astype(np.float64), most).sum(axis=0).max(initial=0)
         native.require(total < 2.0**61, "traverse", f"{name} whose totals stay below 2**61", total)
     if state_in is None:
@@ -92,9 +92,8 @@ def _check_values(offsets, losses, costs, state_in, state_out, states: int) -> N
         native.require(
             bool(((state >= 0) & (state < states)).all()), "traverse", f"states in 0..{states - 1}", "others"
         )
-    bounds = offsets.tolist()
     before = torch.tensor([0])
-    for begin, end in itertools.pairwise(bounds):
+    for begin, end in itertools.pairwise(offsets.tolist()):
         native.require(
             torch.equal(before, state_in[begin:end].unique()),
             "traverse",
@@ -113,13 +112,28 @@ def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k
         state_in = state_out = None
     if state_in is not None:
         state_in, state_out = state_in.contiguous(), state_out.contiguous()
-    blocks = offsets.shape[0] - 1
-    indices = torch.full((top_k, blocks), -1, dtype=torch.int64)
+    block_count, limit_count = offsets.shape[0] - 1, limits.shape[0]
+    indices = torch.full((top_k, block_count), -1, dtype=torch.int64)
     counts = torch.zeros(4, dtype=torch.int64)
-    multipliers = torch.zeros(limits.shape[0] + 1, dtype=torch.float64)
-    inputs = (offsets, losses, costs, limits, state_in, state_out)
-    sizes = (blocks, limits.shape[0], states, top_k, longest)
-    native.call("traverse", offsets, *inputs, indices, counts, multipliers, *sizes)
+    multipliers = torch.zeros(limit_count + 1, dtype=torch.float64)
+    native.call_on_cpu(
+        "traverse",
+        offsets=offsets,
+        losses=losses,
+        costs=costs,
+        limits=limits,
+        state_in=state_in,
+        state_out=state_out,
+        indices=indices,
+        counts=counts,
+        multipliers=multipliers,
+        block_count=block_count,
+        limit_count=limit_count,
+        states=states,
+        top_k=top_k,
+        longest=longest,
+        threads=native.threads(),
+    )
     return indices, counts, multipliers
 
 
@@ -142,7 +156,7 @@ native.define(
 
 
 def traverse_reference(offsets, losses, costs, limits, state_in=None, state_out=None, states=1, top_k=1, longest=0):
-    """The indices of `traverse`, by looking at every choice there is."""
+    """Return the indices of `traverse`, from an enumeration of every choice of one option per block."""
     blocks = [range(begin, end) for begin, end in itertools.pairwise(offsets.tolist())]
     rows = []
     for choice in itertools.product(*blocks):

@@ -1,4 +1,4 @@
-"""Build the native module once more for the CPU alone, CUDA kernels included: `python tests/cuda_host/build.py`.
+"""Build the native module with its CUDA kernels for the CPU: `python tests/cuda_host/build.py`.
 
 csrc/cuda/*.cu are compiled by the C++ compiler against cuda_runtime.h beside this file, csrc/cpu for the baseline
 instruction set. With `sanitize`, everything runs under AddressSanitizer and UndefinedBehaviorSanitizer.
@@ -22,17 +22,13 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-o
 
 
 def build(sanitize: bool = False) -> Path:
-    """Compile what is older than its source or any header; returns the path of the extension module."""
+    """Compile the sources that changed, all after a change of a header; return the path of the extension module."""
     folder = ROOT / "build" / f"cuda_host{'_sanitize' if sanitize else ''}-{sys.implementation.cache_tag}"
     folder.mkdir(parents=True, exist_ok=True)
     sources = _sources()
-    inc = folder / "bindings.inc"
-    lines = "".join(f"PYNAS_BINDING({path.stem})\n" for path in sources if _is_binding(path))
-    if not inc.exists() or inc.read_text() != lines:
-        inc.write_text(lines)
-    headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh"), *HERE.glob("*.h"), inc, Path(__file__)]
+    headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh"), *HERE.glob("*.h"), Path(__file__)]
     newest = max(path.stat().st_mtime for path in headers)
-    flags = _flags(folder) + (SANITIZE if sanitize else [])
+    flags = _flags() + (SANITIZE if sanitize else [])
     objects = [folder / f"{path.parent.name}_{path.stem}.o" for path in sources]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda pair: _compile(*pair, newest, flags), zip(sources, objects)))
@@ -54,23 +50,15 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def _is_binding(path: Path) -> bool:
-    return path.parent.name == "bindings" and path.stem != "module"
-
-
 def _sources() -> list[Path]:
-    """A stem without a CUDA kernel keeps its stub."""
-    cuda = sorted(ROOT.glob("csrc/cuda/*.cu"))
-    stems = {path.stem for path in cuda}
-    stubs = [path for path in sorted(ROOT.glob("csrc/no_cuda/*.cpp")) if path.stem not in stems]
-    plain = [path for folder in ("bindings", "common", "cpu") for path in sorted(ROOT.glob(f"csrc/{folder}/*.cpp"))]
-    return plain + cuda + stubs + [HERE / "cuda_host.cpp"]
+    patterns = ("bindings/*.cpp", "common/*.cpp", "cpu/**/*.cpp", "cuda/*.cu")
+    return [path for pattern in patterns for path in sorted((ROOT / "csrc").glob(pattern))] + [HERE / "cuda_host.cpp"]
 
 
-def _flags(folder: Path) -> list[str]:
+def _flags() -> list[str]:
     import pybind11
 
-    includes = [ROOT / "csrc", HERE, folder, pybind11.get_include(), sysconfig.get_paths()["include"]]
+    includes = [ROOT / "csrc", HERE, pybind11.get_include(), sysconfig.get_paths()["include"]]
     defines = ["-DPYNAS_X86=0", "-DPYNAS_ISA=baseline", "-DPYNAS_WITH_CUDA=1"]
     warnings = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-sign-compare"]
     common = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fopenmp-simd"]

@@ -135,7 +135,7 @@ struct Block {
     self.context.switch_to(scheduler);
   }
 
-  // Lets go on whoever waited only for the thread `id`, which has just stopped.
+  // Makes ready the threads that waited only for the thread `id`, which has just stopped.
   void release(int id) {
     if (fibers[id].state == State::block) ++waiting;
     if (waiting == live && live > 0) {
@@ -150,7 +150,7 @@ struct Block {
     }
   }
 
-  // Does the warp operation that the thread `id` waits for, if all its lanes are there.
+  // Does the warp operation that the thread `id` waits for, if all its lanes have reached it.
   void finish_warp(int first, int last, int id) {
     const unsigned mask = fibers[id].mask;
     const State state = fibers[id].state;

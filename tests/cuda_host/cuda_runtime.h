@@ -1,4 +1,4 @@
-// What csrc/cuda uses of CUDA, on the CPU: the tests compile the same .cu files with the C++ compiler against this header.
+// The part of CUDA that csrc/cuda uses, on the CPU: the tests compile the .cu files with the C++ compiler and this header.
 //
 // Blocks run one after the other, a block's threads as fibers that switch only at barriers and warp operations, in
 // rising order in one block and in falling order in the next. Shared memory starts as 0xFF bytes (NaN, -1). A barrier

@@ -15,13 +15,10 @@ from pynas.ops import _library
 
 @contextmanager
 def kernels_of(module: ModuleType, stream: int | None) -> Iterator[None]:
-    """The operators call the kernels of `module`: those for CUDA if there is a stream."""
-
-    def call(kernel: str, on: torch.Tensor, *arguments: object) -> None:
-        getattr(module, kernel)(*[_library._native(argument) for argument in arguments], _library.threads(), stream)
-
+    """Let the operators call the kernels of `module`: those for CUDA if there is a stream."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_library, "call", call)
+        patch.setattr(_library, "_C", module)
+        patch.setattr(_library, "stream", lambda _: stream)
         patch.setattr(_library, "backend", lambda _: "cpu" if stream is None else "cuda")
         yield
 

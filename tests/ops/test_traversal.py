@@ -8,13 +8,6 @@ from hypothesis import strategies as st
 from pynas.ops.traversal import traverse, traverse_reference
 
 
-@pytest.fixture(autouse=True, scope="module")
-def kernels(call_on):
-    """The native module, or the sanitized one."""
-    with call_on("cpu"):
-        yield
-
-
 @st.composite
 def problems(draw):
     sizes = [draw(st.integers(1, 4)) for _ in range(draw(st.integers(1, 4)))]
