@@ -69,6 +69,7 @@ class Session:
     ) -> None:
         self.folder, self.pack = folder, pack
         self.begun, self.budget = time.monotonic(), budget
+        self.cut = False  # a signal's handler sets it: the step that runs is ended and packed, the others are left out
         self.record: dict[str, Any] = {**about, "budget": budget, "steps": []}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOG).write_bytes(b"")
@@ -82,9 +83,9 @@ class Session:
         return all(outcome == "passed" for outcome in outcomes)
 
     def run_one(self, step: Step) -> str:
-        """Run one: passed, failed, stopped (at its limit or the session's end), or left out for want of time."""
+        """Run one: passed, failed, stopped (its limit, the session's budget), cut (the session was ended), left out (no time)."""
         start = time.monotonic()
-        limit = min(step.seconds, self.budget - (start - self.begun))
+        limit = 0.0 if self.cut else min(step.seconds, self.budget - (start - self.begun))
         entry: dict[str, Any] = {"step": step.name, "command": shlex.join(step.command), "limit": round(limit, 1)}
         self.record["steps"].append(entry)
         if limit < 1:
@@ -95,9 +96,14 @@ class Session:
             self.write()
             before = (self.folder / LOG).stat().st_size
             code = self.call(step, limit)
-            outcome = {0: "passed", None: "stopped"}.get(code, "failed")
+            outcome = {0: "passed", None: "cut" if self.cut else "stopped"}.get(code, "failed")
             entry |= {"outcome": outcome, "exit": code, "seconds": round(time.monotonic() - start, 1)}
             self.say(entry, before)
+        self.end(step, entry)
+        return str(entry["outcome"])
+
+    def end(self, step: Step, entry: dict[str, Any]) -> None:
+        """Pack what the step leaves behind, and write the record."""
         if step.keep is not None and self.pack is not None:
             try:
                 self.pack(step.keep, self.folder)
@@ -105,7 +111,6 @@ class Session:
                 entry["packing"] = repr(error)
                 print(f"   not packed: {error!r}", flush=True)
         self.write()
-        return str(entry["outcome"])
 
     def call(self, step: Step, limit: float) -> int | None:
         """Run the command with its output in the log; the exit status, None when it was stopped."""
@@ -120,20 +125,20 @@ class Session:
             except OSError as error:
                 log.write(f"{error}\n".encode())
                 return 127
-            try:
-                return process.wait(limit)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:  # what a step leaves running would hold the device against the next one
-                end_group(process)
+            deadline = time.monotonic() + limit
+            while not self.cut and time.monotonic() < deadline and process.poll() is None:
+                time.sleep(0.05)
+            code = process.poll()
+            end_group(process)  # what a step leaves running would hold the device against the next one
+            return code
 
     def say(self, entry: dict[str, Any], begin: int) -> None:
         """Print how a step ended, with the end of its output."""
         with (self.folder / LOG).open("rb") as log:
             log.seek(begin)
             lines = log.read().decode(errors="replace").splitlines()[1:]
-        lines = lines[-6 if entry["outcome"] == "passed" else -30 :]
-        entry["said"] = lines[-6:]
+        lines = lines[-12 if entry["outcome"] == "passed" else -30 :]
+        entry["said"] = [line[:300] for line in lines]
         print(f"   {entry['outcome']} in {entry['seconds']} s")
         print("\n".join(line[:300] for line in lines), flush=True)
 

@@ -1,7 +1,7 @@
 """CIFAR-10 small enough to travel: all 60,000 images as JPEG sheets (38 dB) in 37 MiB, or exactly, in shards of 95 MiB together.
 
     python -m bench.pack_images pack cifar10.npz FOLDER [--quality 93 | --exact] [--shards 1]
-    python -m bench.pack_images unpack FOLDER OUT.npz
+    python -m bench.pack_images unpack FOLDER OUT.npz [--first N]
 
 FOLDER gets shard_0.npz ...; shards may arrive one by one, and are unpacked when all are there. No lossless form of all
 images is below 40 MiB: PNG takes 128, lossless WebP 95 as sheets; 1.8 bits for a colour value are not enough. Images that
@@ -38,9 +38,10 @@ def main() -> None:
     unpacking = commands.add_parser("unpack")
     unpacking.add_argument("folder", type=Path)
     unpacking.add_argument("out", type=Path)
+    unpacking.add_argument("--first", type=int, help="only so many of each part, for a rehearsal")
     options = parser.parse_args()
     if options.command == "unpack":
-        print(unpack(options.folder, options.out))
+        print(unpack(options.folder, options.out, options.first))
         return
     for path in pack(options.images, options.folder, None if options.exact else options.quality, options.shards):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
@@ -66,8 +67,10 @@ def pack(images: Path, folder: Path, quality: int | None = 93, shards: int = 1) 
     return paths
 
 
-def unpack(folder: Path, out: Path) -> str:
+def unpack(folder: Path, out: Path, first: int | None = None) -> str:
     """Write x_train, y_train, x_test, y_test and made_from (JSON) from all shards of a folder; returns made_from.
+
+    first: only so many images of each part.
 
     Raises:
         SystemExit: no shard, or one is missing.
@@ -83,8 +86,8 @@ def unpack(folder: Path, out: Path) -> str:
         raise SystemExit(f"[images] expected {wanted} shards in {folder}, got none of {missing}")
     arrays: dict[str, np.ndarray] = {}
     for part in PARTS:
-        arrays[f"x_{part}"] = np.concatenate([decoded(found[number], part) for number in range(wanted)])
-        arrays[f"y_{part}"] = np.concatenate([found[number][f"y_{part}"] for number in range(wanted)])
+        arrays[f"x_{part}"] = np.concatenate([decoded(found[number], part) for number in range(wanted)])[:first]
+        arrays[f"y_{part}"] = np.concatenate([found[number][f"y_{part}"] for number in range(wanted)])[:first]
     made_from = json.dumps({"form": str(found[0]["form"]), **{part: len(arrays[f"y_{part}"]) for part in PARTS}})
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_suffix(".new.npz")
