@@ -11,12 +11,15 @@ PIECE = 15 * 2**20  # bytes
 
 
 def pack(run: Path, folder: Path, piece: int = PIECE) -> list[Path]:
-    """Write a run's folder to FOLDER/NAME.tar.gz.0, .1, ...; nothing where there is no run yet."""
+    """Write a run's folder to FOLDER/NAME.tar.gz.0, .1, ...; nothing where there is no run yet.
+
+    A finished run, whose network is taken out, goes without its checkpoints, which are most of it.
+    """
     if not run.is_dir():
         return []
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=6) as archive:
-        archive.add(run, run.name)
+        archive.add(run, run.name, filter=without_checkpoints if finished(run) else None)
     content = packed.getbuffer()
     for old in folder.glob(f"{run.name}.tar.gz.*"):
         old.unlink()
@@ -28,6 +31,16 @@ def pack(run: Path, folder: Path, piece: int = PIECE) -> list[Path]:
         os.replace(fresh, path)
         paths.append(path)
     return paths
+
+
+def finished(run: Path) -> bool:
+    """Return whether `pynas run` has nothing left to do in a folder."""
+    return (run / "subnet.safetensors").exists()
+
+
+def without_checkpoints(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave checkpoints out of an archive."""
+    return None if Path(member.name).name == "checkpoints" else member
 
 
 def restore(packed: Path, runs: Path) -> list[str]:

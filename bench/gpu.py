@@ -6,10 +6,10 @@ python -m bench.gpu FOLDER [STEP ...]        python -m bench.gpu --list
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import platform
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     rehearse = os.environ.get("REHEARSE") == "1"
     folder = options.folder.resolve()
+    if not options.list and "RUNS" in os.environ:
+        restore(Path(os.environ["RUNS"]))
     known = steps(folder, rehearse)
     if options.list:
         print("\n".join(f"{step.name:20} {step.seconds:4.0f} s  {' '.join(step.command)}" for step in known))
@@ -48,12 +50,15 @@ def main() -> None:
     about = {"rehearsal": rehearse, "python": platform.python_version(), "started": time.strftime("%Y-%m-%dT%H:%M:%S")}
     session = Session(folder, float(os.environ.get("BUDGET", "550")), about, _run_folders.pack)
     listen(session)
-    if "RUNS" in os.environ:
-        try:
-            print("restored:", ", ".join(_run_folders.restore(Path(os.environ["RUNS"]), WORK / "runs")) or "nothing")
-        except Exception as error:  # a run that does not come back is trained anew
-            print(f"not restored: {error!r}")
     raise SystemExit(0 if session.run(wanted) else 1)
+
+
+def restore(packed: Path) -> None:
+    """Unpack the runs that an earlier call left; one that does not come back is trained anew."""
+    try:
+        print("restored:", ", ".join(_run_folders.restore(packed, WORK / "runs")) or "nothing")
+    except Exception as error:
+        print(f"not restored: {error!r}")
 
 
 def listen(session: Session) -> None:
@@ -86,7 +91,8 @@ def steps(folder: Path, rehearse: bool) -> list[Step]:
             found.append(Step(name, [*sanitizer(tool, rehearse), *command], 200 if large else 150, built))
     team = [python, "-m", "bench.two_processes", "--device", device, "--json", str(folder / "bench.jsonl")]
     found.append(Step("check-processes", [*team, *(["--steps", "2", "--batch", "8"] if rehearse else [])], 400, built))
-    return found + benches(folder, python, device, rehearse) + trainings(python, device, rehearse)
+    found += benches(folder, python, device, rehearse) + trainings(python, device, rehearse)
+    return [dataclasses.replace(step, seconds=4 * step.seconds) for step in found] if rehearse else found
 
 
 def architecture() -> str:
@@ -103,8 +109,7 @@ def sanitizer(tool: str, rehearse: bool) -> list[str]:
     """compute-sanitizer on this project's kernels alone: torch's own would take most of the time."""
     if rehearse:
         return []
-    program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    return [program, "--tool", tool, "--error-exitcode", "9", "--kernel-name", "kernel_substring=pynas"]
+    return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--kernel-name", "kernel_substring=pynas"]
 
 
 def tests(python: str, rehearse: bool) -> list[str]:
@@ -122,7 +127,7 @@ def benches(folder: Path, python: str, device: str, rehearse: bool) -> list[Step
     """Each kernel beside copy bandwidth, eager torch and torch.compile; then the rating engine, and the parts of a step."""
     few = ["--repeats", "1", "--no-compile"] if rehearse else []
     out, built = ["--device", device, "--json", str(folder / "bench.jsonl")], ("facts", "build")
-    found = [Step(f"bench-{stem}", [python, "-m", f"bench.{stem}", *out, *few], 120, built) for stem in KERNELS]
+    found = [Step(f"bench-{stem}", [python, "-m", f"bench.{stem}", *out, *few], 200, built) for stem in KERNELS]
     for case in CASES:
         small = ["--sample", "2", "--layers", "2", "--dtype", "float32"] if rehearse else []
         command = [python, "-m", "bench.rating", "--case", case, "--device", device, *small]
@@ -162,6 +167,8 @@ def trainings(python: str, device: str, rehearse: bool) -> list[Step]:
     ):
         command = [python, "-m", "pynas", "run", "--json", "--device", device, "--data", data, "--method", method,
                    "--space", space, "--run", str(runs / method), *options, *small]  # fmt: skip
+        if _run_folders.finished(WORK / "runs" / method):  # without its checkpoints it would begin anew
+            command = ["echo", "finished in an earlier call"]
         found.append(Step(f"train-{method}", command, 540, after, keep=WORK / "runs" / method))
     return found
 

@@ -11,7 +11,7 @@
 #   JOBS     retrainings at a time, default 8
 #   REHEARSE 1: on the CPU, at sizes of a few minutes, with stand-ins for what needs a GPU
 set -uo pipefail
-export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export PYTHONUNBUFFERED=1 PATH=$PATH:/usr/local/cuda/bin
 for name in IMAGES RUNS WHEELS; do # named from where the caller stands
   [[ -n ${!name:-} ]] && export "$name=$(realpath -m "${!name}")"
 done

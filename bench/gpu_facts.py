@@ -34,6 +34,10 @@ def main() -> None:
         print(name, path or "MISSING", said)
         if path is None and not (options.rehearse and name in ONLY_WITH_A_GPU):
             missing.append(name)
+    if "PIL" not in missing:
+        from PIL import features
+
+        print("Pillow reads", {form: features.check(form) for form in ("avif", "webp", "jpg")})
     if "torch" not in missing:
         missing += devices(options.rehearse)
     print("missing:", ", ".join(missing) or "nothing")
