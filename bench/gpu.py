@@ -151,11 +151,12 @@ def benches(folder: Path, python: str, device: str, rehearse: bool) -> list[Step
 def trainings(python: str, device: str, rehearse: bool) -> list[Step]:
     """The methods on whole CIFAR-10, each going on where an earlier call was cut; their run folders come back packed."""
     given = os.environ.get("IMAGES", "IMAGES-is-not-set")
-    unpack = [python, "-m", "bench.pack_images", "unpack", given, str(DATA), *(["--first", "400"] if rehearse else [])]
+    unpack = [python, "-m", "bench.pack_images", "unpack", given, str(DATA), *(["--first", "100"] if rehearse else [])]
     copy = ["cp", given, str(DATA)]
     found = [Step("images", copy if given.endswith(".npz") else unpack, 90)]
     after, data, runs = ("facts", "build", "images"), str(DATA.relative_to(ROOT)), (WORK / "runs").relative_to(ROOT)
-    small = ["--limit-images", "200", "--epochs", "1", "--batch-size", "20"] if rehearse else []
+    small = ["--limit-images", "60", "--epochs", "1", "--batch-size", "10"] if rehearse else []
+    smaller = [*small, "--image-size", "16"] if rehearse else []
     dna = [*small, "--retrain-epochs", "1", "--seeds", "1", "--random-nets", "1"] if rehearse else []
     jobs = ["--jobs", os.environ.get("JOBS", "8")]
     command = [python, "-m", "bench.train_dna", data, "--run", str(runs / "dna"), "--device", device, *jobs, *dna]
@@ -166,7 +167,7 @@ def trainings(python: str, device: str, rehearse: bool) -> list[Step]:
         ("prenas", "autoformer-mini", ["--epochs", "100", "--batch-size", "256"]),
     ):
         command = [python, "-m", "pynas", "run", "--json", "--device", device, "--data", data, "--method", method,
-                   "--space", space, "--run", str(runs / method), *options, *small]  # fmt: skip
+                   "--space", space, "--run", str(runs / method), *options, *smaller]  # fmt: skip
         if _run_folders.finished(WORK / "runs" / method):  # without its checkpoints it would begin anew
             command = ["echo", "finished in an earlier call"]
         found.append(Step(f"train-{method}", command, 540, after, keep=WORK / "runs" / method))
