@@ -28,7 +28,7 @@ ROWS, COLUMNS, SIDE = (
 PARTS = ("train", "test")
 # Colours at full resolution: at 32x32, half of it shows.
 FORMS: dict[str, dict[str, Any]] = {
-    "avif": {"format": "AVIF", "subsampling": "4:4:4", "speed": 6},
+    "avif": {"format": "AVIF", "subsampling": "4:4:4", "speed": 8},
     "jpeg": {"format": "JPEG", "subsampling": "4:4:4", "optimize": True, "progressive": True},
     "exact": {"format": "WEBP", "lossless": True, "method": 4},
 }
