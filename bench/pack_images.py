@@ -1,4 +1,4 @@
-"""CIFAR-10 small enough to travel: all 60,000 images as AVIF sheets (38 dB) in 27 MiB, or exactly in 95 MiB, also in shards.
+"""CIFAR-10 small enough to travel: all 60,000 images as AVIF sheets (38 dB) in 28 MiB, or exactly in 95 MiB, also in shards.
 
     python -m bench.pack_images pack cifar10.npz FOLDER [--form avif|jpeg|exact] [--quality 88] [--shards 1]
     python -m bench.pack_images unpack FOLDER OUT.npz [--first N]
