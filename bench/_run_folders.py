@@ -18,7 +18,7 @@ def pack(run: Path, folder: Path, piece: int = PIECE) -> list[Path]:
     if not run.is_dir():
         return []
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=6) as archive:
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
         archive.add(run, run.name, filter=without_checkpoints if finished(run) else None)
     content = packed.getbuffer()
     for old in folder.glob(f"{run.name}.tar.gz.*"):

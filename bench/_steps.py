@@ -103,7 +103,8 @@ class Session:
         return str(entry["outcome"])
 
     def end(self, step: Step, entry: dict[str, Any]) -> None:
-        """Pack what the step leaves behind, and write the record."""
+        """Write the record, pack what the step leaves behind, and write how that went."""
+        self.write()
         if step.keep is not None and self.pack is not None:
             try:
                 self.pack(step.keep, self.folder)

@@ -172,8 +172,9 @@ def trainings(python: str, device: str, rehearse: bool) -> list[Step]:
         ("pinas", "nasbench201-3", ["--epochs", "50", "--batch-size", "256", "--option", "search=all"]),
         ("prenas", "autoformer-mini", ["--epochs", "100", "--batch-size", "256"]),
     ):
+        options += small if method == "prenas" else smaller  # whose patches are made for 32x32
         command = [python, "-m", "pynas", "run", "--json", "--device", device, "--data", data, "--method", method,
-                   "--space", space, "--run", str(runs / method), *options, *smaller]  # fmt: skip
+                   "--space", space, "--run", str(runs / method), *options]  # fmt: skip
         if _run_folders.finished(WORK / "runs" / method):  # without its checkpoints it would begin anew
             command = ["echo", "finished in an earlier call"]
         found.append(Step(f"train-{method}", command, 540, after, keep=WORK / "runs" / method))
