@@ -57,9 +57,15 @@ def _cuda_seconds(function: Callable[[], object], calls: int = 10) -> float:
     return start.elapsed_time(end) / 1e3 / calls
 
 
+def compiled(function: Callable[..., object]) -> Callable[..., object]:
+    """torch.compile's form of a function for one set of shapes: never the eager form, which it falls back to after a few sets."""
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False, fullgraph=True)
+
+
 def copy(nbytes: int, device: str) -> Callable[[], object]:
     """Reads half of the bytes and writes the other half: the limit of an operator that moves `nbytes`."""
-    source = torch.zeros(max(nbytes // 8, 1), device=device)
+    source = torch.rand(max(nbytes // 8, 1), device=device)  # zeros can be faster than numbers
     target = torch.zeros_like(source)
     return lambda: target.copy_(source)
 

@@ -40,7 +40,7 @@ def main() -> None:
             "copy": _timer.copy(nbytes, options.device),
         }
         if not options.no_compile:
-            compiled = torch.compile(ensemble_loss_reference, dynamic=False)
+            compiled = _timer.compiled(ensemble_loss_reference)
             functions["compiled"] = step(compiled, online, target, ones)
         times = _timer.medians(functions, options.device, options.repeats)
         _timer.report("ensemble_loss", str(list(shape)), nbytes, times, options)

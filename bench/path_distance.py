@@ -46,7 +46,7 @@ def bench(kind: str, paths: int, shape: tuple[int, ...], dtype: torch.dtype, opt
         "copy": _timer.copy(nbytes, device),
     }
     if not options.no_compile:
-        compiled = torch.compile(eager, dynamic=False)
+        compiled = _timer.compiled(eager)
         functions["compiled"] = lambda: compiled(outputs, target, kind)
     times = _timer.medians(functions, device, options.repeats)
     name = f"{kind} {paths} paths {list(shape)} {str(dtype).removeprefix('torch.')}"

@@ -51,7 +51,7 @@ def main() -> None:
             "copy": _timer.copy(nbytes, options.device),
         }
         if not options.no_compile:
-            compiled = torch.compile(queue_nce_reference, dynamic=False)
+            compiled = _timer.compiled(queue_nce_reference)
             functions["compiled"] = step(compiled, query, key, queue)
         times = _timer.medians(functions, options.device, options.repeats)
         flops = 4 * batch * size * length

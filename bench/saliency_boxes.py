@@ -38,7 +38,7 @@ def main() -> None:
             "copy": _timer.copy(nbytes, options.device),
         }
         if not options.no_compile:
-            functions["compiled"] = torch.compile(eager, dynamic=False)
+            functions["compiled"] = _timer.compiled(eager)
         times = _timer.medians(functions, options.device, options.repeats)
         _timer.report("saliency_boxes", f"{name} {[rows, cols]}", nbytes, times, options)
 
