@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from pynas.rating.store import load_block
 
 import pynas
 from pynas import costs, data, export, search, teachers
 from pynas.files import write_json, write_text
 from pynas.rating import ScoreTable
-from pynas.rating.store import load_block
 
 SPACE, NEAR = "mbconv-mini", 0.96  # random and worst nets use at least so much of the budget
 Tables = list[list[ScoreTable]]

@@ -34,7 +34,7 @@ def checked(where: str, skip: tuple[str, ...] = ()) -> Callable[[T], T]:
 
     def decorate(target: Any) -> Any:
         if inspect.isclass(target):
-            target.__init__ = decorate(target.__init__)
+            target.__init__ = decorate(target.__init__)  # type: ignore[method-assign, misc]
             return target
 
         @functools.wraps(target)

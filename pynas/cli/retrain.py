@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,8 +47,10 @@ def command(
     from pynas.runs.processes import process_group
     from pynas.train.team import is_first_process
 
-    request = retraining.Request(recipe=recipe, architecture=architecture, start=start, epochs=epochs, batch_size=batch_size,
-                                 distill=distill, distill_kind=kind, temperature=temperature, amp=amp)  # fmt: skip
+    given: dict[str, Any] = {"recipe": recipe, "architecture": architecture, "start": start, "epochs": epochs,
+                             "batch_size": batch_size, "distill": distill, "distill_kind": kind, "temperature": temperature,
+                             "amp": amp}  # fmt: skip
+    request = retraining.Request(**given)
     opened = load(run, device)
     with process_group(opened.device, run), display.bars(is_first_process()) as bars:
         opened.progress = display.progress(bars)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,9 +65,9 @@ def command(
     from pynas.spaces import get
 
     first, last = (None if text is None else read(cost, text) for text in (start, stop))
-    selection = selecting.Selection(interval=read(cost, interval), cost=cost, top=top, normaliser=normaliser,
-                                    allocation=allocation, start=first, stop=last, images=images, data=data,
-                                    seed=seed)  # fmt: skip
+    given: dict[str, Any] = {"cost": cost, "normaliser": normaliser, "allocation": allocation}
+    selection = selecting.Selection(interval=read(cost, interval), top=top, start=first, stop=last, images=images, data=data,
+                                    seed=seed, **given)  # fmt: skip
     net = selecting.fresh_net(get(space), classes, seed)
     with display.bars() as bars:
         report = display.progress(bars).count("score images")

@@ -8,9 +8,6 @@ from pynas.costs.range import cost_range
 from pynas.costs.table import UNITS, Costs
 from pynas.costs.user import read_csv
 
-# Former names; `count` and `latency` choose the form of the costs themselves.
-count_layers, layer_latency = count, latency
-
 __all__ = [
     "UNITS",
     "Costs",
@@ -20,10 +17,8 @@ __all__ = [
     "check_latency",
     "cost_range",
     "count",
-    "count_layers",
     "count_module",
     "latency",
-    "layer_latency",
     "load",
     "path_sums",
     "read_csv",

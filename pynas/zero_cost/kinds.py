@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from pynas import costs
 from pynas.errors import InputError
 from pynas.zero_cost.saliency import gradients, read_layers
 from pynas.zero_cost.slices import read_slices
@@ -24,12 +22,6 @@ def check_space(net: Any) -> None:
     """Raise InputError unless preferred architectures can be selected from a net's space."""
     if net.space.kind not in READERS:
         raise InputError(f"[select] expected a space of AutoFormer or BigNAS, got {net.space.name}")
-
-
-def kind_of(net: Any) -> Any:
-    """Check a net's space, and return the functions of `pynas.costs`; only for the runs, until they call those themselves."""
-    check_space(net)
-    return SimpleNamespace(count=costs.count, latency=costs.latency, load=costs.load)
 
 
 def read_scores(net: Any, gradients: Mapping[torch.Tensor, torch.Tensor]) -> Any:

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from pynas.runs.recipes.registry import FLOWS
 from typer.testing import CliRunner
 
 from pynas import data
 from pynas.cli import app
 from pynas.errors import InputError
-from pynas.runs.recipes.registry import FLOWS
 from pynas.runs.robustness import Variant, _settings, part_of, variants
 from pynas.runs.settings import Settings
 from pynas.tensor_files import read_tensors

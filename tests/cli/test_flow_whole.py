@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pynas.runs.recipes.whole import rate_all
 
 import pynas as package
 from pynas import export, spaces, tabular
@@ -13,7 +14,6 @@ from pynas.data import load
 from pynas.errors import InputError
 from pynas.evaluation.error_rate import ErrorRate
 from pynas.files import read_json
-from pynas.runs.recipes.whole import rate_all
 from pynas.search.ratings import RATINGS
 
 pytestmark = pytest.mark.integration

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pynas.runs.recipes.registry import flow_of, old_run
 
 import pynas as package
 from pynas import spaces
 from pynas.errors import InputError
 from pynas.files import read_json
 from pynas.runs.recipes import prenas as flow_prenas
-from pynas.runs.recipes.registry import flow_of, old_run
 
 TINY = ("--epochs", 1, "--batch-size", 16, "--limit-images", 40, "--option", "images=2", "--option", "interval=150k")
 # Table 9 as printed: weight decay, label smoothing, mixup, CutMix, policy, erasing probability and count.

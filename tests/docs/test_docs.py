@@ -29,6 +29,7 @@ def lines_of_code(source):
 def registries():
     """Restore the registries that tutorials add to, for the other tests."""
     from pynas.runs.recipes.registry import FLOWS
+
     from pynas.spaces import SPACES
     from pynas.supernets import KINDS
 

@@ -78,8 +78,9 @@ class BossNASRecipe:
             InputError: blocks that are not trained, or another loss or norm.
         """
         if (loss, norm) != (self.defaults.loss, self.defaults.norm):
-            raise InputError(f"[bossnas] expected loss={self.defaults.loss} and norm={self.defaults.norm}, since the training "
-                             f"chose its inputs by these, got {loss} and {norm}; give --option rating=... to `pynas train`")  # fmt: skip
+            raise InputError(f"[bossnas] expected loss={self.defaults.loss} and norm={self.defaults.norm}, since the "
+                             f"training chose its inputs by these, got {loss} and {norm}; give --option rating=... to "
+                             "`pynas train`")  # fmt: skip
         self._check_finished(run)
         return load_scores(run)
 

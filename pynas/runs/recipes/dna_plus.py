@@ -56,7 +56,8 @@ class DNAPlusRecipe:
         Raises:
             InputError: another request than the generations after the first were made with.
         """
-        plus, history, found = self._plus(run), [], []
+        plus, found = self._plus(run), []
+        history: list[Generation] = []
         first = self.generation(run, 1)
         rated_by = load_scores(first).metadata
         while True:

@@ -50,7 +50,7 @@ class PreNASRecipe:
     defaults = Defaults(space="autoformer-mini", epochs=40, loss="error", norm="recalibrate")
 
     def __init__(self, sampling: str | None = None):
-        self._fixed = {} if sampling is None else {"sampling": sampling}
+        self._fixed: dict[str, Any] = {} if sampling is None else {"sampling": sampling}
 
     def options(self) -> Options:
         """Return the method's options, and those of the selection, the images and the calibration."""
