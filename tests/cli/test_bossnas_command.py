@@ -13,7 +13,6 @@ import pytest
 from pynas import spaces, tabular
 from pynas.cli import main
 from pynas.rating.scores import load_block
-from pynas.runs import correlate as ranking
 from pynas.spaces import Architecture, Cell, Space
 
 pytestmark = pytest.mark.integration
@@ -147,12 +146,12 @@ def test_all_architectures_of_a_space_with_states_and_without():
         (Cell(((0, 1, 2),), allowed=lambda path: path[0] < 2, leaves=lambda path: path[0]),),
         (Cell(((0, 1),), start=0, leaves=lambda path: 0), Cell(((0, 1, 2),), start=1, leaves=lambda path: 0)),
     ))  # fmt: skip
-    found = [str(architecture) for architecture in ranking.architectures(space)]
+    found = [str(architecture) for architecture in space.architectures()]
     assert found == ["0|0", "0|1", "1|1:0", "1|1:1", "1|1:2"] and len(found) == space.size
     nats = spaces.get("nats-size")
-    listed = list(ranking.architectures(nats))
+    listed = list(nats.architectures())
     assert [nats.format(architecture) for architecture in listed] == list(tabular.load("nats-size").architectures)
     product = Space.from_counts("product", [[[2], [2, 2]], [[3]]])
-    assert set(map(str, ranking.architectures(product))) == {str(Architecture.of(pair)) for pair in (
+    assert set(map(str, product.architectures())) == {str(Architecture.of(pair)) for pair in (
         ((c, path), (0, (last,))) for c, paths in ((0, [(0,), (1,)]), (1, np.ndindex(2, 2))) for path in paths
         for last in range(3))}  # fmt: skip

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from pynas.runs.recipes.registry import FLOWS
 from typer.testing import CliRunner
 
 from pynas import data
 from pynas.cli import app
 from pynas.errors import InputError
+from pynas.runs import create
 from pynas.runs.robustness import Variant, _settings, part_of, variants
 from pynas.runs.settings import Settings
 from pynas.tensor_files import read_tensors
@@ -24,11 +24,12 @@ def test_the_reference_comes_first_and_nothing_twice():
         variants(0, 0, [1.0])
 
 
-def test_steps_and_learning_rates_stay_the_same_with_less_data():
-    settings = _settings(Settings(epochs=10), Variant(3, 0.4), FLOWS["dna"])
+def test_steps_and_learning_rates_stay_the_same_with_less_data(tmp_path):
+    base = create(tmp_path / "run", epochs=10)
+    settings = _settings(base, Variant(3, 0.4))
     assert (settings.seed, settings.epochs) == (3, 25)
     assert settings.options["decay"] ** 25 == pytest.approx(0.9**10)
-    assert _settings(Settings(epochs=10), Variant(5), FLOWS["dna"]) == Settings(epochs=10, seed=5)
+    assert _settings(base, Variant(5)) == Settings(epochs=10, seed=5)
 
 
 def test_parts_have_the_classes_in_equal_shares():

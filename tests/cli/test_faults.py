@@ -243,15 +243,15 @@ def test_an_image_that_cannot_be_read(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_by_a_signal(half_images, finished, tmp_path, monkeypatch, capsys, pynas, number):
-    from pynas.cli.display import Show
+    from pynas.runs.progress import Progress
 
     folder = tmp_path / "run"
 
-    def steps(show, what=""):
+    def steps(progress, name=""):
         return lambda step: signal.raise_signal(number) if step.step == 4 else None
 
     with monkeypatch.context() as patch:
-        patch.setattr(Show, "steps", steps)
+        patch.setattr(Progress, "steps", steps)
         code, line = end(patch, capsys, *begun(half_images, folder))
     assert code == 128 + number and f"--run {folder} goes on" in line
     assert (folder / "metrics.jsonl").read_text().count("\n") == 3
@@ -314,9 +314,7 @@ def _run_in_child(words, log):
 def test_killed_at_twenty_random_moments(half_images, finished, tmp_path):
     """Each time it goes on, and every run that gets through ends like one that was left alone."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["pynas.runs.recipes.registry", "pynas.runs.search", "timm", "sklearn.model_selection", "matplotlib.figure"]
-    )
+    context.set_forkserver_preload(["pynas.runs", "timm", "sklearn.model_selection", "matplotlib.figure"])
     log, rng, kills, runs = tmp_path / "log", random.Random(0), 0, 0
 
     def attempt(folder, seconds):

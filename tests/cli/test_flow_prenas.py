@@ -87,9 +87,9 @@ def test_every_stage_leaves_its_file(finished):
 
 def test_limits_choose_among_the_preferred(finished):
     folder, _ = finished
-    from pynas.runs.recipes.registry import old_run
+    from pynas.runs import load
 
-    members = load_preferred(folder / "preferred.json", old_run(folder).space).members
+    members = load_preferred(folder / "preferred.json", load(folder).space).members
     least = min(one.costs["params"] for one in members)
     content = json.loads(invoke("search", folder, "--limit", f"params={least}", "--json"))
     assert [entry["params"] for entry in content["found"]] == [least]

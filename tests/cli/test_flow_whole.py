@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pynas.runs.recipes.whole import rate_all
 
 import pynas as package
 from pynas import export, spaces, tabular
@@ -14,6 +13,7 @@ from pynas.data import load
 from pynas.errors import InputError
 from pynas.evaluation.error_rate import ErrorRate
 from pynas.files import read_json
+from pynas.runs.recipes.by_trial import rate_all
 from pynas.search.ratings import RATINGS
 
 pytestmark = pytest.mark.integration
@@ -66,7 +66,7 @@ def test_every_search_and_the_methods_own_options(pynas, half_images, tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (("--option", "search=best"), r"\[run\] expected search to be one of action-space"),
+        (("--option", "search=best"), r"\[run\] expected search to be 'action-space'"),
         (("--option", "sampling=fair"), r"\[run\] expected options of"),
     ],
 )

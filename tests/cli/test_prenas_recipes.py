@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from pynas.runs.recipes.registry import flow_of, old_run
 
 import pynas as package
 from pynas import spaces
 from pynas.errors import InputError
 from pynas.files import read_json
-from pynas.runs.recipes import prenas as flow_prenas
+from pynas.runs import METHODS, load
+from pynas.runs.recipes import recipe_of
 
 TINY = ("--epochs", 1, "--batch-size", 16, "--limit-images", 40, "--option", "images=2", "--option", "interval=150k")
 # Table 9 as printed: weight decay, label smoothing, mixup, CutMix, policy, erasing probability and count.
@@ -20,21 +20,22 @@ PRINTED = {
     "small": (0.05, 0.1, 0.8, 1, "v0r-mstd0.5", 0.25, 1),
     "base": (0.05, 0.1, 0.8, 1, "rand-m10-n3-mstd0.5-inc1", 0.25, 2),
 }
+OPTIONS = METHODS["prenas"].options()
 COLUMNS = ("weight_decay", "label_smoothing", "mixup", "cutmix", "augmentation", "erasing", "erasing_count")
 
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_recipes_are_table_9_and_single_options_go_first(name):
-    filled = flow_prenas.FLOW.filled({"recipe": name})
+    filled = OPTIONS.filled({"recipe": name})
     assert tuple(filled[column] for column in COLUMNS) == PRINTED[name]
     assert filled["repeats"] > 1 and filled["drop_path"] > 0
     assert (filled["learning_rate"], filled["min_rate"]) == (1e-3, 2e-5)
-    assert set(filled) == set(flow_prenas.FLOW.options)
-    again = flow_prenas.FLOW.filled({"mixup": 0.3, "recipe": name, "repeats": 1})
+    assert set(filled) == set(OPTIONS.names)
+    again = OPTIONS.filled({"mixup": 0.3, "recipe": name, "repeats": 1})
     assert again == {**filled, "mixup": 0.3, "repeats": 1}
-    assert flow_prenas.FLOW.filled({}) == flow_prenas.FLOW.filled({"recipe": "none"}) == flow_prenas.FLOW.options
+    assert OPTIONS.filled({}) == OPTIONS.filled({"recipe": "none"}) == OPTIONS.names
     with pytest.raises(InputError, match="a recipe of none, tiny, small, base, got 'huge'"):
-        flow_prenas.FLOW.check_options({"recipe": "huge"})
+        OPTIONS.check({"recipe": "huge"})
 
 
 @pytest.mark.integration
@@ -43,7 +44,7 @@ def test_a_recipe_trains_and_is_remembered(pynas, half_images, tmp_path: Path):
     pynas("train", "--method", "prenas", "--data", half_images, *TINY, "--run", folder, "--option", "recipe=base",
           "--option", "repeats=2")  # fmt: skip
     assert yaml.safe_load((folder / "config.yaml").read_text())["options"]["recipe"] == "base"
-    run = old_run(folder)
+    run = load(folder)
     loader, method = run.training_loader(), run.trained_method()[0]
     assert method.mixup.mixup_alpha == 0.8 and method.weight_decay == 0.05 and method.label_smoothing == 0.1
     want = run.data.loader("train", 16, PRINTED["base"][4], erasing=0.25, erasing_count=2, repeats=2)
@@ -57,7 +58,7 @@ def test_baselines_train_entangled_supernets(pynas, half_images, tmp_path: Path,
     folder = tmp_path / "run"
     words = ("--method", method, "--space", "autoformer-mini", "--data", half_images, *TINY, "--run", folder)
     report = pynas("run", *words, "--max-params", "500k", "--json")
-    trained = old_run(folder).trained_method()[0]
+    trained = load(folder).trained_method()[0]
     assert trained.sampling == method and trained.net.space.name == "autoformer-mini"
     members = read_json(folder / "preferred.json", "pynas.preferred")["architectures"]
     assert report["search"]["rated"] == len(members)
@@ -65,10 +66,10 @@ def test_baselines_train_entangled_supernets(pynas, half_images, tmp_path: Path,
 
 
 def test_baselines_elsewhere_are_as_they_were():
-    assert flow_of("spos", "nasbench201-mini") is flow_of("spos") is not flow_of("spos", "autoformer-tiny")
-    assert flow_of("prenas", "autoformer-mini") is flow_prenas.FLOW
-    assert "sampling" not in flow_of("spos", "autoformer-mini").options
+    assert recipe_of("spos", "nasbench201-mini") is recipe_of("spos") is not recipe_of("spos", "autoformer-tiny")
+    assert recipe_of("prenas", "autoformer-mini") is METHODS["prenas"]
+    assert "sampling" not in recipe_of("spos", "autoformer-mini").options().names
     with pytest.raises(InputError, match="autoformer-huge"):
-        flow_of("spos", "autoformer-huge")
+        recipe_of("spos", "autoformer-huge")
     with pytest.raises(InputError, match=r"use pynas.methods.PreNAS\(net, sampling='spos'\)"):
         package.methods.spos(package.supernet(spaces.get("autoformer-mini"), 3))

@@ -10,8 +10,8 @@ import pytest
 
 from pynas.errors import InputError
 from pynas.runs import commands
-from pynas.runs.report import read_truth
 from pynas.runs.settings import Settings
+from pynas.runs.truth import read_truth
 from pynas.spaces import get
 
 pytestmark = pytest.mark.integration

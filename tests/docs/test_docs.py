@@ -28,12 +28,11 @@ def lines_of_code(source):
 @pytest.fixture
 def registries():
     """Restore the registries that tutorials add to, for the other tests."""
-    from pynas.runs.recipes.registry import FLOWS
-
+    from pynas.runs import METHODS
     from pynas.spaces import SPACES
     from pynas.supernets import KINDS
 
-    before = [(registry, dict(registry)) for registry in (FLOWS, SPACES, KINDS)]
+    before = [(registry, dict(registry)) for registry in (METHODS, SPACES, KINDS)]
     yield
     for registry, content in before:
         registry.clear()
@@ -86,16 +85,14 @@ def test_the_method_tutorial(registries, tmp_path):
     import torch
     from torch.nn import functional
 
-    from pynas.cli.display import Show
-    from pynas.runs.recipes import registry as flows
+    from pynas import runs
 
     names = run(ROOT / "docs/tutorials/method.md")
-    given = {"method": "cosine-dna", "data": "digits", "limit_images": 200, "epochs": 1}
-    run_of_cosine = flows.new_run(tmp_path / "run", given, "cpu")
-    from pynas.runs.estimate import untrained_teacher
-
-    untrained_teacher(run_of_cosine)
-    run_of_cosine.flow.train(run_of_cosine, Show(None))
+    run_of_cosine = runs.create(
+        tmp_path / "run", device="cpu", method="cosine-dna", data="digits", limit_images=200, epochs=1
+    )
+    run_of_cosine.rehearsal = True
+    run_of_cosine.train()
     method, _ = run_of_cosine.trained_method()
     assert type(method) is names["CosineDNA"]
     images, labels = next(iter(run_of_cosine.loader("val")))
