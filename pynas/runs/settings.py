@@ -1,4 +1,4 @@
-"""What a run is: the settings in its folder's config.yaml."""
+"""Settings of a run: the content of its folder's config.yaml."""
 
 from __future__ import annotations
 

@@ -1,0 +1,16 @@
+"""Runs: from settings in a folder to a found network, for Python users as for the command line.
+
+run = pynas.runs.create("runs/dna", method="dna", data="digits", space="mbconv-mini")
+run.train()
+run.rate()
+found = run.search(limits={"madds": 15e6})
+exported = run.export()
+"""
+
+from pynas.runs.folders import create, load
+from pynas.runs.progress import Progress
+from pynas.runs.recipes import METHODS, PathRecipe
+from pynas.runs.run import Defaults, Recipe, Request, Run
+from pynas.runs.settings import Settings
+
+__all__ = ["METHODS", "Defaults", "PathRecipe", "Progress", "Recipe", "Request", "Run", "Settings", "create", "load"]

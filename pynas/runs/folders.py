@@ -1,0 +1,69 @@
+"""Make a run in a folder, or open the run that a folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pynas.runs.lock import hold
+from pynas.runs.progress import Progress
+from pynas.runs.recipes import recipe_of
+from pynas.runs.run import Run
+from pynas.runs.settings import CONFIG, Settings, open_folder, read_settings
+
+
+def create(
+    folder: str | Path | None = None,
+    *,
+    device: str = "auto",
+    spread: str = "data",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Make a run, or open the one that the folder holds; the process then works in the folder alone until it ends.
+
+    folder: None for a new one under runs/. device: auto, cpu, cuda or cuda:N. spread: what processes of torchrun share,
+    "data" or "blocks" (see `pynas.train.Team`). progress: where the stages report.
+    settings: fields of `pynas.runs.Settings`; None stands for the default, which depends on the method for `space` and
+        `epochs`. `options` holds those of the method.
+
+    Raises:
+        InputError: an unknown method, space or option, a value of a wrong type or out of its range, a folder that holds
+            something else or a run of other settings, or one that another process works in.
+    """
+    folder = None if folder is None else Path(folder)
+    wanted = wanted_settings(folder, settings)
+    folder, made = open_folder(folder, wanted, {name for name, value in settings.items() if value is not None})
+    hold(folder)
+    return Run(folder, made, recipe_of(made.method, made.space), device, spread, progress)
+
+
+def wanted_settings(folder: Path | None, given: Mapping[str, Any]) -> Settings:
+    """Return the settings that the user named, completed by the folder's run or, for a new run, by the method's defaults.
+
+    Raises:
+        InputError: an unknown method, space, setting or option, a value of a wrong type or out of its range.
+    """
+    named = {name: value for name, value in given.items() if value is not None}
+    options = named.pop("options", None)
+    if folder is not None and (folder / CONFIG).exists():
+        wanted = read_settings(folder).replace(**named)
+    else:
+        wanted = Settings.of(named)
+        defaults = recipe_of(wanted.method, named.get("space")).defaults
+        wanted = wanted.replace(**{"space": defaults.space, "epochs": defaults.epochs, **named})
+    recipe = recipe_of(wanted.method, wanted.space)
+    return wanted if options is None else wanted.replace(options=recipe.options().check(options))
+
+
+def load(folder: str | Path, device: str = "auto", progress: Progress | None = None) -> Run:
+    """Open the run that a folder holds; the process then works in the folder alone until it ends.
+
+    Raises:
+        InputError: no run there, or another process works there.
+    """
+    folder = Path(folder)
+    settings = read_settings(folder)
+    hold(folder)
+    return Run(folder, settings, recipe_of(settings.method, settings.space), device, progress=progress)

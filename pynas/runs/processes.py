@@ -1,0 +1,74 @@
+"""Devices and processes of a run: one process, or several that torchrun started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from pynas.errors import InputError
+from pynas.train.team import is_first_process
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name: `auto` is CUDA where there is a device, else the CPU.
+
+    Under torchrun `auto` and `cuda` are the GPU of this process's number.
+
+    Raises:
+        InputError: an unknown device, or CUDA where there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"[device] expected auto, cpu or cuda, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"[device] expected a CUDA device for {name!r}, got none on this machine; use --device cpu")
+    return device
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device, folder: Path | None) -> Iterator[None]:
+    """Join the processes that torchrun started; do nothing without torchrun.
+
+    Raises:
+        InputError: several processes, and no folder that all work in.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if folder is None:
+        raise InputError("[run] expected a folder for several processes to work in, got none; name it with --run")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def check_alone(command: str) -> None:
+    """Raise InputError where torchrun started several processes for a command that one process does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"[run] expected one process for `pynas {command}`, got {os.environ['WORLD_SIZE']}; "
+                         "`pynas train`, `rate` and `retrain` share their work")  # fmt: skip
+
+
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+    """Run the body in the first process before the others, which then find its files."""
+    several = distributed.is_available() and distributed.is_initialized()
+    if several and not is_first_process():
+        distributed.barrier()
+    yield
+    if several and is_first_process():
+        distributed.barrier()

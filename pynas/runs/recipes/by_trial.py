@@ -1,0 +1,163 @@
+"""Stages of methods that rate whole networks by their error: search by trial, or a table of all networks."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pynas import search
+from pynas.checked import AtLeastOne
+from pynas.errors import InputError
+from pynas.evaluation import ErrorRate, last_layer_paths, path_similarity
+from pynas.files import write_json, write_text
+from pynas.rating import Scores, ScoreTable
+from pynas.rating.scores import block_file
+from pynas.report import draw_consistency, draw_progress
+from pynas.runs.options import LOADER
+from pynas.runs.rate import rated_block, scores_folder
+from pynas.runs.run import Request, Run
+from pynas.runs.search import entries, find_exactly, gather_costs, latency_note, limits_or_half_way, search_content
+from pynas.spaces import Architecture
+
+LOSS = "error"
+SEARCHES: dict[str, Callable[..., Any]] = {
+    "action-space": search.learn_action_space,
+    "evolution": search.evolve,
+    "random": search.random_search,
+}
+# search: one of SEARCHES, or all: rate every architecture, then search exactly. budget: architectures that a search rates.
+# calibration_batches: training batches to re-estimate batch norm on.
+STAGES = {
+    **LOADER,
+    "search": (Literal["action-space", "evolution", "random", "all"], "action-space"),
+    "budget": (AtLeastOne, 200),
+    "calibration_batches": (AtLeastOne, 4),
+}
+# Architectures that `all` rates between two writes of the scores so far.
+_BETWEEN_WRITES = 64
+
+
+def error_rate(run: Run, net: Any, norm: str) -> ErrorRate:
+    """Return the rating by the error on the validation images, with batch norm re-estimated on training images."""
+    calibration = itertools.islice(run.loader("train"), run.options["calibration_batches"])
+    return ErrorRate(net, run.loader("val"), calibration, norm)
+
+
+def rate_networks(run: Run, net: Any, digest: str, loss: str, norm: str) -> Scores | None:
+    """Draw consistency.png; with search=all, return and keep the errors of all architectures, else None.
+
+    net, digest: the trained supernet and the digest of its weights.
+
+    Raises:
+        InputError: another loss, or search=all in a space of several blocks or cells.
+    """
+    if loss != LOSS:
+        raise InputError(
+            f"[rate] expected the loss {LOSS!r}, as {run.settings.method} rates whole networks, got {loss!r}"
+        )
+    run.costs  # noqa: B018 (counted and kept now)
+    _draw_consistency(run, net)
+    if run.options["search"] != "all":
+        return None
+    if len(run.space) > 1 or len(run.space.blocks[0]) > 1:
+        raise InputError(f"[rate] expected a space of one cell for search=all, got {run.space}; use another search")
+    metadata = {"checkpoint": digest, "data": run.data.fingerprint, "loss": loss, "norm": norm}
+    tables = rated_block(run, 0, metadata)
+    fresh = tables is None
+    if tables is None:
+        partial = block_file(scores_folder(run), 0).with_name(f".{digest[:8]}-{norm}.npz")
+        tables = [rate_all(error_rate(run, net, norm), partial, run.progress.count())]
+    scores = Scores(run.space, [tables], metadata)
+    if fresh:
+        scores.save(scores_folder(run))
+    paths, errors = tables[0].rated()
+    _write_ratings(run, [Architecture.of([(0, path)]) for path in paths.tolist()], errors)
+    return scores
+
+
+def rate_all(rating: ErrorRate, partial: Path, report: Callable[[int, int], None]) -> ScoreTable:
+    """Return the errors of all architectures of a space of one cell; those that the file `partial` holds are read."""
+    space = rating.net.space
+    everything = list(space.architectures())
+    scores = ScoreTable.load(partial).scores if partial.exists() else np.full(space.blocks[0][0].counts, np.nan)
+    left = [architecture for architecture in everything if np.isnan(scores[architecture[0].path])]
+    for start in range(0, len(left), _BETWEEN_WRITES):
+        part = left[start : start + _BETWEEN_WRITES]
+        for architecture, error in zip(part, rating.many(part)):
+            scores[architecture[0].path] = error
+        ScoreTable(scores).save(partial)
+        report(len(everything) - len(left) + start + len(part), len(everything))
+    partial.unlink(missing_ok=True)
+    return ScoreTable(scores)
+
+
+def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, str]]) -> dict[str, Any]:
+    """Search exactly where everything is rated, else by trial; write and return search.json.
+
+    A search by trial keeps its ratings in the folder `ratings`, goes on where it was stopped, and draws its best so far.
+
+    trained: called where a net has to be rated, returns the trained supernet and the digest of its weights.
+
+    Raises:
+        InputError: a request that a search by trial cannot fulfil.
+    """
+    name = run.options["search"]
+    if name == "all":
+        return find_exactly(run, request)
+    if request.front is not None or request.at_least or request.weights is not None or request.trained is not None:
+        raise InputError("[search] expected upper limits alone, as a search by trial knows no fronts, lower limits or "
+                         "weights; use --option search=all")  # fmt: skip
+    costs = gather_costs(run, request)
+    limits = limits_or_half_way(run, request, costs)
+    history = _search(run, name, costs, limits, *trained())
+    top = history.top(request.top_k)
+    content = search_content(
+        run, request, limits, entries(run.space, top), exhausted=history.exhausted and len(top) < request.top_k,
+        search=name, rated=len(history), best_so_far=history.best_so_far.tolist(), **latency_note(costs),
+    )  # fmt: skip
+    write_json(run.folder / "search.json", content)
+    _write_ratings(run, history.architectures, history.scores)
+    draw_progress(run.folder / "search", {name: [history.best_so_far]})
+    return content
+
+
+def _search(run: Run, name: str, costs: Any, limits: Mapping[str, float], net: Any, digest: str) -> search.History:
+    """Return the ratings of a search; its file is named after weights and limits, so that others begin anew."""
+    norm, budget = run.recipe.defaults.norm, run.options["budget"]
+    key = hashlib.blake2b(json.dumps([digest, dict(limits), norm]).encode(), digest_size=4).hexdigest()
+    rating = _counted(error_rate(run, net, norm), budget, run.progress.count("search"))
+    file = run.folder / "ratings" / f"{name}-{key}.json"
+    return SEARCHES[name](run.space, rating, budget, seed=run.settings.seed, costs=costs, limits=limits, file=file)
+
+
+def _counted(
+    rating: Callable[[Architecture], float], budget: int, report: Callable[[int, int], None]
+) -> Callable[[Architecture], float]:
+    """Return the rating with a report of how many ratings are done."""
+    numbers = itertools.count(1)
+
+    def rate(architecture: Architecture) -> float:
+        score = rating(architecture)
+        report(next(numbers), budget)
+        return score
+
+    return rate
+
+
+def _write_ratings(run: Run, architectures: Sequence[Architecture], errors: np.ndarray) -> None:
+    """Write ratings.csv, which `pynas correlate --scores` reads."""
+    lines = [f"{run.space.format(architecture)},{error}" for architecture, error in zip(architectures, errors.tolist())]
+    write_text(run.folder / "ratings.csv", "\n".join(["architecture,score", *lines, ""]))
+
+
+def _draw_consistency(run: Run, net: Any) -> None:
+    """Draw how alike paths that differ in the last layer see the validation images."""
+    paths = last_layer_paths(run.space, np.random.default_rng(run.settings.seed))
+    batches = itertools.islice(run.loader("val"), run.options["calibration_batches"])
+    draw_consistency(run.folder / "consistency", {run.settings.method: path_similarity(net, batches, paths)})

@@ -1,0 +1,58 @@
+"""SPOS and FairNAS: train the supernet with labels, rate whole networks by their error, search by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pynas.checked import fields
+from pynas.rating import Scores
+from pynas.runs.export import export_from
+from pynas.runs.options import Options
+from pynas.runs.recipes.by_trial import LOSS, STAGES, find_by_trial, rate_networks
+from pynas.runs.recipes.training import train_supernet
+from pynas.runs.run import Defaults, Request, Run
+from pynas.spaces import Architecture
+from pynas.train.team import is_first_process
+
+
+class OneShotRecipe:
+    """`pynas run --method spos` and `--method fairnas`, on supernets whose candidates have weights of their own.
+
+    method: `pynas.methods.spos` or `pynas.methods.fairnas`.
+    """
+
+    defaults = Defaults(space="nasbench201-mini", loss=LOSS, norm="recalibrate")
+
+    def __init__(self, method: Callable[..., Any]):
+        self._method = method
+        self.summary = (method.__doc__ or "").partition("\n")[0]
+
+    def options(self) -> Options:
+        """Return the method's options and those of the search."""
+        return Options(fields(self._method), STAGES)
+
+    def build(self, run: Run) -> Any:
+        """Return the method on the run's supernet."""
+        return self._method(run.net, **run.method_options)
+
+    def train(self, run: Run) -> None:
+        """Train the supernet."""
+        train_supernet(run)
+
+    def rate(self, run: Run, loss: str, norm: str) -> Scores | None:
+        """With search=all, rate every architecture."""
+        net, digest = self._trained(run)
+        return rate_networks(run, net, digest, loss, norm) if is_first_process() else None
+
+    def find(self, run: Run, request: Request) -> dict[str, Any]:
+        """Search by trial, or exactly where everything is rated."""
+        return find_by_trial(run, request, lambda: self._trained(run))
+
+    def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
+        """Take a network out of the supernet."""
+        return export_from(run, *self._trained(run), architecture)
+
+    def _trained(self, run: Run) -> tuple[Any, str]:
+        method, digest = run.trained_method()
+        return method.net, digest

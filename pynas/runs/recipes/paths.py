@@ -1,0 +1,64 @@
+"""The recipe of methods that `pynas.fit` trains, whose paths are rated, and whose space is searched exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pynas.checked import fields
+from pynas.rating import Scores
+from pynas.runs.export import export_trained
+from pynas.runs.options import Options
+from pynas.runs.rate import rate_paths
+from pynas.runs.recipes.training import train_supernet
+from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.search import find_exactly
+from pynas.spaces import Architecture
+
+
+@dataclass(frozen=True)
+class PathRecipe:
+    """Recipe of a method with `rate_block`; its keyword-only arguments are the options.
+
+    method: its class. make: called with the run, returns the method. skip: keyword-only arguments that are no options.
+    option_defaults: values of options that runs take instead of the constructor's. note: printed with an exported network;
+    `{folder}` stands for the run's folder.
+    """
+
+    method: Callable[..., Any]
+    make: Callable[[Run], Any]
+    defaults: Defaults = field(default_factory=Defaults)
+    skip: tuple[str, ...] = ("taps", "image_shape")
+    option_defaults: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def summary(self) -> str:
+        """First line of the method's docstring."""
+        return (self.method.__doc__ or "").partition("\n")[0]
+
+    def options(self) -> Options:
+        """Return the options of the method's constructor."""
+        return Options(fields(self.method, self.skip), defaults=self.option_defaults)
+
+    def build(self, run: Run) -> Any:
+        """Return the method on the run's supernet."""
+        return self.make(run)
+
+    def train(self, run: Run) -> None:
+        """Train the supernet."""
+        train_supernet(run)
+
+    def rate(self, run: Run, loss: str, norm: str) -> Scores:
+        """Rate every path of every block."""
+        return rate_paths(run, loss, norm)
+
+    def find(self, run: Run, request: Request) -> dict[str, Any]:
+        """Search the rated paths exactly."""
+        return find_exactly(run, request)
+
+    def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
+        """Take a network out of the supernet."""
+        note = {"note": self.note.format(folder=run.folder)} if self.note else {}
+        return export_trained(run, architecture) | note

@@ -1,0 +1,65 @@
+"""Pi-NAS: train without labels, then a classifier by linear evaluation; rate whole networks, search by trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pynas.checked import AtLeastOne, Positive, fields
+from pynas.methods import LinearEvaluation, PiNAS
+from pynas.rating import Scores
+from pynas.runs.export import export_from
+from pynas.runs.options import Options
+from pynas.runs.recipes.by_trial import LOSS, STAGES, find_by_trial, rate_networks
+from pynas.runs.recipes.training import train_supernet
+from pynas.runs.run import Defaults, Request, Run
+from pynas.spaces import Architecture
+from pynas.tensor_files import read_tensors
+from pynas.train import fit
+from pynas.train.checkpoint import CHECKPOINT
+from pynas.train.loop import LAST
+from pynas.train.team import is_first_process
+
+# For images as few and small as the digits; Pi-NAS's own values are for ImageNet.
+_DEFAULTS = {"queue_size": 1024, "projector_norm": True, "momentum": 0.99, "learning_rate": 0.06}
+_LINEAR = {"linear_epochs": (AtLeastOne, 20), "linear_rate": (Positive, 0.3)}
+
+
+class PiNASRecipe:
+    """`pynas run --method pinas`."""
+
+    summary = (PiNAS.__doc__ or "").partition("\n")[0]
+    defaults = Defaults(space="nasbench201-mini", views=4, loss=LOSS, norm="recalibrate")
+
+    def options(self) -> Options:
+        """Return the method's options, and those of the search and of the linear evaluation."""
+        return Options(fields(PiNAS), {**STAGES, **_LINEAR}, _DEFAULTS)
+
+    def build(self, run: Run) -> PiNAS:
+        """Return the method on the run's supernet."""
+        return PiNAS(run.net, **run.method_options)
+
+    def train(self, run: Run) -> None:
+        """Train the supernet."""
+        train_supernet(run)
+
+    def rate(self, run: Run, loss: str, norm: str) -> Scores | None:
+        """Train the classifier; with search=all, rate every architecture."""
+        net, digest = self._classifying(run)
+        return rate_networks(run, net, digest, loss, norm) if is_first_process() else None
+
+    def find(self, run: Run, request: Request) -> dict[str, Any]:
+        """Search by trial, or exactly where everything is rated."""
+        return find_by_trial(run, request, lambda: self._classifying(run))
+
+    def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
+        """Take a network out of the supernet with the classifier of the linear evaluation."""
+        return export_from(run, *self._classifying(run), architecture)
+
+    def _classifying(self, run: Run) -> tuple[Any, str]:
+        """Return the trained supernet with its classifier, trained by linear evaluation and kept in the folder `linear`."""
+        method, _ = run.trained_method()
+        linear = LinearEvaluation(method.net, learning_rate=run.options["linear_rate"]).to(run.device)
+        folder = run.folder / "linear"
+        fit(linear, run.loader("train", "standard"), run.options["linear_epochs"], folder, seed=run.settings.seed,
+            on_step=run.progress.steps("train classifier"))  # fmt: skip
+        return linear.net, read_tensors(folder / LAST, CHECKPOINT).digest

@@ -1,0 +1,259 @@
+"""A run: a folder, its settings, and the stages that lead from images to a found network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pynas import costs, spaces, teachers
+from pynas.data import ImageData, Loader, load
+from pynas.errors import InputError
+from pynas.methods.dna.scaling import load_scaled
+from pynas.rating import Scores
+from pynas.runs.options import LOADER, Options
+from pynas.runs.processes import choose_device, first_process_first
+from pynas.runs.progress import Progress
+from pynas.runs.settings import Settings
+from pynas.spaces import Architecture
+from pynas.supernets import supernet
+from pynas.tensor_files import read_tensors
+from pynas.train.checkpoint import CHECKPOINT, load_weights
+from pynas.train.loop import LAST
+
+
+@dataclass(frozen=True)
+class Request:
+    """A search's request: limits and lower limits by cost, how many architectures, and how block scores join.
+
+    front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.
+    trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
+    """
+
+    limits: Mapping[str, float] = field(default_factory=dict)
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    top_k: int = 5
+    weights: Sequence[float] | None = None
+    join: str = "sum"
+    front: str | None = None
+    costs: Path | None = None
+    trained: Path | None = None
+
+    @property
+    def named_costs(self) -> set[str]:
+        """Costs that the request names."""
+        return {*self.limits, *self.at_least, *([self.front] if self.front else [])}
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Settings of a method's runs that the user leaves open, and what its rating and its training images are.
+
+    views: views of each image in a training batch. loss, norm: of the rating.
+    """
+
+    space: str = "mbconv-mini"
+    epochs: int = 20
+    augmentation: str = "standard"
+    views: int = 1
+    loss: str = "relative_l1"
+    norm: str = "batch"
+
+
+class Recipe(Protocol):
+    """How a method goes from a run's settings to a found network; each stage works from files to files.
+
+    summary: the method in a line. defaults: of its runs.
+    """
+
+    summary: str
+    defaults: Defaults
+
+    def options(self) -> Options:
+        """Return the options that users give by name."""
+
+    def build(self, run: Run) -> Any:
+        """Return the method, a `pynas.train.Method` on the run's net."""
+
+    def train(self, run: Run) -> None:
+        """Train the supernet, or go on where a training was stopped."""
+
+    def rate(self, run: Run, loss: str, norm: str) -> Scores | None:
+        """Rate the trained supernet and write the scores; None where the search rates whole networks."""
+
+    def find(self, run: Run, request: Request) -> dict[str, Any]:
+        """Search, and write and return search.json."""
+
+    def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
+        """Take a network out (None: the best of search.json), measure it and write subnet.safetensors."""
+
+
+class Run:
+    """A run's folder and the parts that its settings stand for, each built when first needed.
+
+    `train`, `rate`, `search` and `export` are its stages, in this order; what a stage wrote before is not done again.
+
+    rehearsal: a small teacher is not trained, as in dry runs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        recipe: Recipe,
+        device: str = "auto",
+        spread: str = "data",
+        progress: Progress | None = None,
+        rehearsal: bool = False,
+    ):
+        self.folder, self.settings, self.recipe, self.spread = folder, settings, recipe, spread
+        self.rehearsal = rehearsal
+        self.device, self.progress = choose_device(device), progress or Progress()
+        self.options: dict[str, Any] = recipe.options().filled(settings.options)
+        self.space = spaces.get(settings.space)
+
+    def train(self) -> None:
+        """Train the supernet (and a small teacher where none is named), or go on where a training was stopped."""
+        self.recipe.train(self)
+
+    def rate(self, loss: str | None = None, norm: str | None = None) -> Scores | None:
+        """Rate every path of every block on the validation images; None for methods that rate whole networks.
+
+        loss, norm: as of `pynas.rate`; None for the method's own.
+
+        Raises:
+            InputError: no finished training, or a loss or norm that the method does not rate by.
+        """
+        return self.recipe.rate(self, loss or self.recipe.defaults.loss, norm or self.recipe.defaults.norm)
+
+    def search(self, limits: Mapping[str, float] | None = None, **request: Any) -> dict[str, Any]:
+        """Find the architectures of least score that keep every limit; return the content of search.json.
+
+        limits: by cost, e.g. `{"madds": 15e6}`. request: further fields of `Request`.
+
+        Raises:
+            InputError: no scores, or an unknown cost.
+            InfeasibleError: no architecture keeps the limits.
+        """
+        return self.recipe.find(self, Request(limits or {}, **request))
+
+    def export(self, architecture: Architecture | str | None = None) -> dict[str, Any]:
+        """Write a network with its weights as subnet.safetensors; return its name, accuracy, costs and file.
+
+        architecture: None for the best that was found.
+        """
+        if isinstance(architecture, str):
+            architecture = self.space.parse(architecture)
+        return self.recipe.export(self, architecture)
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """The options that the method's constructor takes."""
+        return {name: self.options[name] for name in self.recipe.options().method}
+
+    @cached_property
+    def data(self) -> ImageData:
+        """Images at the size of the settings, else of the space, normalised as the pretrained teacher expects them."""
+        settings = self.settings
+        images = load(settings.data, settings.image_size or self.space.image_size, val_fraction=settings.val_fraction,
+                      seed=settings.seed, limit=settings.limit_images)  # fmt: skip
+        teacher = self.named_teacher
+        if teacher is not None and "mean" in teacher.metadata:
+            images = replace(images, mean=tuple(teacher.metadata["mean"]), std=tuple(teacher.metadata["std"]))
+        return images
+
+    @cached_property
+    def net(self) -> Any:
+        """The supernet with fresh weights from the seed."""
+        return self.seeded(lambda: supernet(self.space, self.data.num_classes))
+
+    @cached_property
+    def costs(self) -> Any:
+        """Costs of the space, counted once and kept as costs.npz."""
+        path = self.folder / "costs.npz"
+        if not path.exists():
+            costs.count(self.net, self.data.image_shape).save(path)
+        return costs.load(path)
+
+    @cached_property
+    def named_teacher(self) -> teachers.Teacher | None:
+        """The timm teacher of the settings; None for one that is made in the run and kept in its folder."""
+        if self.settings.teacher in ("small", "scaled"):
+            return None
+        return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, taps=self.settings.taps)
+
+    def teacher(self) -> teachers.Teacher:
+        """Return the named teacher, DNA+'s scaled one, or a small one, which is trained once and kept in the folder."""
+        if self.named_teacher is not None:
+            return self.named_teacher
+        path = self.folder / "teacher.safetensors"
+        if self.settings.teacher == "scaled":
+            return load_scaled(path)
+        if path.exists():
+            return teachers.load_small(path)
+        if self.rehearsal:
+            return self.fresh_teacher()
+        teacher = teachers.fit_small(self.data, *self.small_teacher_shape(), seed=self.settings.seed, device=self.device,
+                                     progress=self.progress.epochs())  # fmt: skip
+        teachers.save_small(path, teacher)
+        return teacher
+
+    def fresh_teacher(self) -> teachers.Teacher:
+        """Return a small teacher with the sizes of the supernet's blocks and weights from the seed."""
+        blocks, stem = self.small_teacher_shape()
+        module = self.seeded(lambda: teachers.small(self.data.num_classes, blocks, stem))
+        return teachers.Teacher(module, [f"blocks.{b}" for b in range(len(blocks))])
+
+    def small_teacher_shape(self) -> tuple[Any, Any]:
+        """Return the blocks and the stem of a small teacher whose features have the sizes of the supernet's blocks."""
+        shape = self.data.image_shape
+        return teachers.small_like(self.net.block_shapes(shape), shape)
+
+    def method(self) -> Any:
+        """Return the method on the run's supernet and device; its teacher is trained if need be."""
+        with first_process_first():
+            method = self.recipe.build(self)
+        # Convolutions are faster in this layout, on CPUs and on GPUs alike.
+        return method.to(self.device, memory_format=torch.channels_last)
+
+    def trained_method(self) -> tuple[Any, str]:
+        """Return the method with the weights of the finished training, and their digest.
+
+        Raises:
+            InputError: no training, or one that has not finished.
+        """
+        path = self.folder / LAST
+        if not path.exists():
+            raise InputError(
+                f"[run] expected a trained supernet, got no {path}; run `pynas train --run {self.folder}` first"
+            )
+        checkpoint = read_tensors(path, CHECKPOINT)
+        step, steps = checkpoint.metadata["step"], checkpoint.metadata["steps"]
+        if step < steps:
+            raise InputError(f"[run] expected a finished training, got step {step} of {steps}; "
+                             f"run `pynas train --run {self.folder}` to go on")  # fmt: skip
+        method = self.method()
+        load_weights(checkpoint, method)
+        return method.eval(), checkpoint.digest
+
+    def loader(self, part: str, augmentation: str = "none", views: int = 1, **options: Any) -> Loader:
+        """Return batches of a part of the data; options: those of `ImageData.loader`."""
+        size = min(self.settings.batch_size, len(getattr(self.data, part)))
+        return self.data.loader(part, size, augmentation, views=views, seed=self.settings.seed, device=self.device,
+                                **options)  # fmt: skip
+
+    def training_loader(self) -> Loader:
+        """Return the training images, augmented by the options where the method leaves this to the user."""
+        chosen = {name: self.options[name] for name in LOADER if name in self.options}
+        return self.loader("train", views=self.recipe.defaults.views,
+                           **{"augmentation": self.recipe.defaults.augmentation, **chosen})  # fmt: skip
+
+    def seeded(self, build: Any, offset: int = 0) -> Any:
+        """Return what `build()` returns, with torch's generator at the run's seed (plus an offset) meanwhile."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed + offset)
+            return build()
