@@ -21,15 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pynas.rating.store import load_block
 
 import pynas
 from pynas import costs, data, export, search, teachers
 from pynas.files import write_json, write_text
-from pynas.rating import ScoreTable
+from pynas.rating import Scores, ScoreTable
 
 SPACE, NEAR = "mbconv-mini", 0.96  # random and worst nets use at least so much of the budget
-Tables = list[list[ScoreTable]]
 
 
 def main() -> None:
@@ -77,9 +75,11 @@ def chosen(options: argparse.Namespace) -> dict[str, str]:
     space = pynas.spaces.get(SPACE)
     counted = costs.count(pynas.supernet(space, 10), (3, 32, 32))
     budget = sum(costs.cost_range(space, counted, "madds")) / 2
-    rated = [load_block(options.run / "scores" / f"block_{b + 1}.npz")[0] for b in range(len(space))]
-    worst = [[ScoreTable(-cell.scores) for cell in cells] for cells in rated]
-    small = [[ScoreTable(-np.asarray(cell, dtype=float)) for cell in cells] for cells in counted["madds"]]
+    rated = Scores.load(options.run / "scores", space)
+    worst = Scores(space, [[ScoreTable(-table.scores) for table in cells] for cells in rated])
+    small = Scores(
+        space, [[ScoreTable(-np.asarray(cell, dtype=float)) for cell in cells] for cells in counted["madds"]]
+    )
     near = {"madds": NEAR * budget}
     nets = {"found": best(rated, counted, budget), "worst-rated": best(worst, counted, budget, near),
             "largest": best(small, counted, budget)}  # fmt: skip
@@ -92,9 +92,9 @@ def chosen(options: argparse.Namespace) -> dict[str, str]:
     return nets
 
 
-def best(tables: Tables, counted: costs.Costs, budget: float, at_least: dict[str, float] | None = None) -> str:
+def best(scores: Scores, counted: costs.Costs, budget: float, at_least: dict[str, float] | None = None) -> str:
     """The string form of the best net under the budget."""
-    return str(search.best(tables, counted, limits={"madds": budget}, at_least=at_least)[0].architecture)
+    return str(search.best(scores, counted, limits={"madds": budget}, at_least=at_least)[0].architecture)
 
 
 def retrained(options: argparse.Namespace, nets: dict[str, str]) -> dict[str, float]:
