@@ -185,7 +185,7 @@ def test_two_processes_give_the_table_of_one_and_fail_together(tmp_path):
         np.testing.assert_array_equal(type(whole).load(tmp_path / f"{rank}.npz").scores, whole.scores)
     assert "at least one batch" in (tmp_path / "1.txt").read_text()
     assert "1 of 2" in (tmp_path / "0.txt").read_text()
-    arguments = {"tail": projector(), "norm": "batch", "workers": 1, "stack": 1}
+    arguments = {"tail": projector(), "norm": "batch", "engine": Settings(workers=1, stack=1)}
     whole = rate_population(mbconv_layers(depth=2), views((4, 3)), **arguments)
     for rank in range(2):
         for name in ("population", "resumed_10", "resumed_40"):

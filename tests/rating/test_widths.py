@@ -41,7 +41,7 @@ def some_batches(sizes=(4, 3)):
 
 
 @pytest.mark.parametrize("norm", ["batch", "running", "recalibrate"])
-@pytest.mark.parametrize(("workers", "stack"), [(1, "memory"), (2, 2), (1, "measure")])
+@pytest.mark.parametrize(("workers", "stack"), [(1, "memory"), (2, 2), (1, "cache")])
 def test_scores_are_those_of_each_path_alone(layers, norm, workers, stack):
     batches, tail = some_batches(), fix_and_project()
     calibration = [torch.randn(5, 3, 8, 8)]
