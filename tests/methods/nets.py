@@ -13,9 +13,9 @@ def conv(inputs, outputs, stride=1, kernel=3):
 
 def small_net():
     """Two blocks for 8x8 images; the first has two cells of different depth."""
-    shallow = [[conv(4, 6, 2, k) for k in (1, 3)]]
-    deep = [[conv(4, 5, 2, k) for k in (1, 3)], [conv(5, 6, 1, k) for k in (1, 3, 5)]]
-    second = [[conv(6, 8, 2, k) for k in (1, 3, 5)], [conv(8, 8, 1, k) for k in (1, 3)]]
+    shallow = [[conv(4, 6, 2, k) for k in (3, 5)]]
+    deep = [[conv(4, 5, 2, k) for k in (3, 5)], [conv(5, 6, 1, k) for k in (1, 3, 5)]]
+    second = [[conv(6, 8, 2, k) for k in (3, 5, 7)], [conv(8, 8, 1, k) for k in (1, 3)]]
     return pynas.Supernet(
         [[shallow, deep], [second]], stem=conv(3, 4), head=nn.Sequential(nn.Flatten(), nn.Linear(8 * 4, 5))
     )

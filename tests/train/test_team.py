@@ -24,7 +24,7 @@ EPOCHS, SEED = 2, 5
 def three_blocks():
     """A method of three blocks, for two processes to share unevenly."""
     torch.manual_seed(0)
-    blocks = [[[[conv(i, o, 2, k) for k in (1, 3)]]] for i, o in ((4, 6), (6, 8), (8, 8))]
+    blocks = [[[[conv(i, o, 2, k) for k in (3, 5)]]] for i, o in ((4, 6), (6, 8), (8, 8))]
     net = pynas.Supernet(blocks, stem=conv(3, 4), head=nn.Sequential(nn.Flatten(), nn.Linear(8, 5)))
     whole = small_teacher().module
     whole = nn.Sequential(*whole[:3], conv(8, 8, 2), nn.Flatten(), nn.Linear(8, 5))
