@@ -9,7 +9,8 @@ exported = run.export()
 
 from pynas.runs.folders import create, load
 from pynas.runs.progress import Progress
-from pynas.runs.recipes import METHODS, PathRecipe
+from pynas.runs.recipes import METHODS
+from pynas.runs.recipes.paths import PathRecipe
 from pynas.runs.run import Defaults, Recipe, Request, Run
 from pynas.runs.settings import Settings
 

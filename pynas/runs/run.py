@@ -65,13 +65,15 @@ class Defaults:
 
 
 class Recipe(Protocol):
-    """How a method goes from a run's settings to a found network; each stage works from files to files.
+    """How a method goes from a run's settings to a found network; each stage works from files to files."""
 
-    summary: the method in a line. defaults: of its runs.
-    """
+    @property
+    def summary(self) -> str:
+        """The method in a line."""
 
-    summary: str
-    defaults: Defaults
+    @property
+    def defaults(self) -> Defaults:
+        """Settings of the method's runs that the user leaves open."""
 
     def options(self) -> Options:
         """Return the options that users give by name."""
@@ -216,7 +218,7 @@ class Run:
     def method(self) -> Any:
         """Return the method on the run's supernet and device; its teacher is trained if need be."""
         with first_process_first():
-            method = self.recipe.build(self)
+            method = self.seeded(lambda: self.recipe.build(self))  # weights that a method adds follow the seed too
         # Convolutions are faster in this layout, on CPUs and on GPUs alike.
         return method.to(self.device, memory_format=torch.channels_last)
 

@@ -104,8 +104,9 @@ def find_among(
     if not inside:
         named = {*limits, *request.at_least}
         ranges = {cost: [min(each[cost] for each in spent), max(each[cost] for each in spent)] for cost in named}
-        raise InfeasibleError(f"[search] expected limits that one of {name} keeps, got at most {dict(limits)} and at least "
-                              f"{dict(request.at_least)}; their costs go from and to {ranges}")  # fmt: skip
+        raise InfeasibleError(f"[search] expected limits that one of the {len(scored)} rated architectures keeps, got at most "
+                              f"{dict(limits)} and at least {dict(request.at_least)}; their costs go from and to "
+                              f"{ranges}")  # fmt: skip
     inside.sort(key=lambda entry: (entry["score"], entry["params"]))
     content = search_content(
         run,

@@ -18,7 +18,7 @@ import torch
 from pynas.errors import InputError
 from pynas.tensor_files import read_tensors, write_tensors
 from pynas.train.checkpoint import CHECKPOINT, restore_training, training_tensors
-from pynas.train.method import Method
+from pynas.train.method import Method, check_method
 from pynas.train.team import Team, is_first_process
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -67,6 +67,7 @@ def fit(
         InputError: no batches, or a checkpoint of another network, seed, number of epochs or of batches in a step.
         FloatingPointError: a loss is not finite; the last checkpoint is kept as it was.
     """
+    check_method(method)
     length = len(train_loader)  # type: ignore[arg-type]
     if length == 0:
         raise InputError("[fit] expected training batches, got an empty loader")

@@ -69,6 +69,14 @@ class Method(Protocol):
         raise InputError(f"[fit] expected a method with block_state, got {type(self).__name__}; use spread='data'")
 
 
+def check_method(method: Any) -> None:
+    """Raise InputError where a method lacks a member of the protocol."""
+    missing = [name for name in vars(Method) if not name.startswith("_") and not hasattr(method, name)]
+    if missing:
+        raise InputError(f"[fit] expected a method with {', '.join(missing)}, got {type(method).__name__} without; name "
+                         "pynas.train.Method as its second base")  # fmt: skip
+
+
 def unshared_state(module: torch.nn.Module, *without: str) -> dict[str, torch.Tensor]:
     """State dict of a module in which a tensor of several names stands once, under the first.
 

@@ -128,7 +128,7 @@ def test_bad_input(finished, half_images, tmp_path, monkeypatch, capsys):
     assert "norm=recalibrate" in refused(monkeypatch, capsys, "rate", "--run", folder, "--norm", "batch")
     for option, message in (
         ("paths=5", "at most 4 paths per step under fair sampling"),
-        ("population=1", "at least two paths"),
+        ("population=1", "expected population to be greater than or equal to 2, got 1"),
         ("nothing=1", "expected options of"),
     ):
         line = ("train", *words(half_images, tmp_path / option, "--option", option))

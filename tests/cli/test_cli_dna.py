@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pynas.cli import app
 from pynas.methods import fit_block_weights
-from pynas.rating.scores import load_block
+from pynas.rating.scores import Scores, load_block
 from pynas.spaces import get
 from pynas.tensor_files import read_tensors
 
@@ -58,8 +58,7 @@ def test_options_accumulation_and_functional_ratings(half_images, tmp_path, pyna
     trained = tmp_path / "trained.csv"
     trained.write_text("architecture,accuracy\n" + "".join(f"{net},{90 + n}\n" for n, net in enumerate(nets)))
     content = pynas("search", folder, "--trained", trained, "--json")
-    tables = [load_block(folder / "scores" / f"block_{b}.npz")[0] for b in range(1, 5)]
-    fitted = fit_block_weights(tables, nets, [90 + n for n in range(6)])
+    fitted = fit_block_weights(Scores.load(folder / "scores"), nets, [90 + n for n in range(6)])
     assert content["weights"] == list(fitted.weights) and content["fitted"]["left_out_tau"] == fitted.left_out_tau
 
 

@@ -88,5 +88,5 @@ def test_without_tensorboard_it_says_what_to_install(monkeypatch):
     from pynas.runs.tensorboard import TensorBoard
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install pynas\[tensorboard\]"):
+    with pytest.raises(InputError, match=r'run pip install "\.\[tensorboard\]"'):
         TensorBoard("x")

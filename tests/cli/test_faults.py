@@ -194,9 +194,9 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path):
     import torch
     from torch import nn
 
-    from pynas.train import fit
+    from pynas.train import Method, fit
 
-    class Overflows(nn.Module):
+    class Overflows(nn.Module, Method):
         def __init__(self):
             super().__init__()
             self.weight, self.steps = nn.Parameter(torch.zeros(())), 0

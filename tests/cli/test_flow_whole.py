@@ -90,7 +90,7 @@ def test_rating_everything_goes_on_where_it_was(tmp_path):
     net = package.supernet(space, 3)
     batch = [(torch.randn(8, 3, 8, 8), torch.randint(0, 3, (8,)))]
     partial, done = tmp_path / "partial.npz", []
-    whole = rate_all(ErrorRate(net, batch, norm="batch"), partial, None)
+    whole = rate_all(ErrorRate(net, batch, norm="batch"), partial, lambda done, total: None)
     assert len(whole) == 64 and not partial.exists()
     half = whole.scores.copy()
     half[0] = np.nan

@@ -272,3 +272,11 @@ def test_scaled_losses_give_the_same_steps_and_the_scale_resumes(tmp_path):
     pynas.fit(again, loader, 2, tmp_path)
     assert again.scales == method.scales[6:]
     assert torch.equal(again.net.weight, method.net.weight)
+
+
+def test_a_method_that_lacks_a_member_is_refused():
+    class Lacks(nn.Module):
+        def optimizer(self): ...
+
+    with pytest.raises(InputError, match=r"a method with scaler, .*training_step.*, got Lacks without; name"):
+        pynas.fit(Lacks(), [(torch.zeros(1), torch.zeros(1))], 1)

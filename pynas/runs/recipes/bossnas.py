@@ -54,16 +54,8 @@ class BossNASRecipe:
         teacher = run.teacher() if run.options["target"] == "distillation" else None
         parts = {"bootstrap": Bootstrap, "heads": Heads, "optimization": Optimization}
         options = {name: _filled(part, run.options) for name, part in parts.items()}
-        return run.seeded(
-            lambda: BossNAS(
-                run.net,
-                teacher,
-                image_shape=run.data.image_shape,
-                num_classes=run.data.num_classes,
-                batch_size=run.settings.batch_size * run.settings.accumulate,
-                **options,
-            )
-        )
+        return BossNAS(run.net, teacher, image_shape=run.data.image_shape, num_classes=run.data.num_classes,
+                       batch_size=run.settings.batch_size * run.settings.accumulate, **options)  # fmt: skip
 
     def train(self, run: Run) -> None:
         """Train, rate and fix block after block; goes on where it was stopped."""
