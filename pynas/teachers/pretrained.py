@@ -73,7 +73,8 @@ def _default_taps(name: str, module: nn.Module) -> list[str]:
     """Stages 1..6 of an EfficientNet (B7: 48, 80, 160, 224, 384, 640 channels at strides 4, 8, 16, 16, 32, 32), else timm's."""
     from timm.models.efficientnet import EfficientNet
 
-    if isinstance(module, EfficientNet) and "efficientnet_b" in name and len(module.blocks) == 7:
+    staged = "efficientnet_b" in name
+    if staged and isinstance(module, EfficientNet) and len(module.blocks) == 7:
         return [f"blocks.{stage}" for stage in range(1, 7)]
     stages = [stage.get("module") for stage in getattr(module, "feature_info", [])]
     if not stages or None in stages:

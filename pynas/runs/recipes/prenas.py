@@ -83,7 +83,8 @@ class PreNASRecipe:
         metadata = {"checkpoint": digest, "data": run.data.fingerprint, "calibration_batches": batches}
         path = scores_folder(run) / FILE
         if not path.exists() or read_json(path, _ACCURACIES)["metadata"] != metadata:
-            has_norm = any(isinstance(part, _BatchNorm) for part in method.net.modules())
+            modules = method.net.modules()
+            has_norm = any(isinstance(module, _BatchNorm) for module in modules)
             rating = ErrorRate(method.net, run.loader("val"), itertools.islice(run.loader("train"), batches),
                                "recalibrate" if has_norm else "running")  # fmt: skip
             accuracies = 1 - rating.many(method.preferred)
