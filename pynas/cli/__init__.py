@@ -31,21 +31,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
 )
-COMMANDS = (
-    run,
-    train,
-    rate,
-    search,
-    select,
-    export,
-    retrain,
-    report,
-    correlate,
-    robustness,
-    spaces,
-    methods,
-    doctor,
-)
+COMMANDS = (run, train, rate, search, select, export, retrain, report, correlate, robustness, spaces, methods, doctor)
 for module in COMMANDS:
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 

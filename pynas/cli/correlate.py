@@ -29,13 +29,9 @@ def command(
     higher_is_better: Annotated[
         bool, typer.Option("--higher-is-better", help="The scores are no losses: more is better.")
     ] = False,
-    above: Annotated[
-        float | None,
-        typer.Option(help="Only architectures above this accuracy, in percent."),
-    ] = None,
+    above: Annotated[float | None, typer.Option(help="Only architectures above this accuracy, in percent.")] = None,
     without: Annotated[
-        str | None,
-        typer.Option(help="Only architectures without these operations, e.g. none,skip_connect."),
+        str | None, typer.Option(help="Only architectures without these operations, e.g. none,skip_connect.")
     ] = None,
     top: Annotated[float, typer.Option(help="Also among this best part of the architectures.")] = 0.25,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the 95 % intervals.")] = 500,

@@ -33,12 +33,10 @@ def command(
         typer.Option(help="Folder for model.py, which needs torch alone, and its weights.", show_default=False),
     ] = None,
     torch_export: Annotated[
-        Path | None,
-        typer.Option(help="File for torch.export.load (.pt2).", show_default=False),
+        Path | None, typer.Option(help="File for torch.export.load (.pt2).", show_default=False)
     ] = None,
     onnx: Annotated[
-        Path | None,
-        typer.Option(help="ONNX file, run once where onnxruntime is installed.", show_default=False),
+        Path | None, typer.Option(help="ONNX file, run once where onnxruntime is installed.", show_default=False)
     ] = None,
     device: options.Device = "auto",
     json: options.Json = False,

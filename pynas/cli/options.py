@@ -29,17 +29,13 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Time a few steps, print sizes, costs, memory and time, and leave nothing behind."),
 ]
-Method = Annotated[
-    str | None,
-    typer.Option(help="Method, see `pynas methods`. [default: dna]", show_default=False),
-]
+Method = Annotated[str | None, typer.Option(help="Method, see `pynas methods`. [default: dna]", show_default=False)]
 MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME=VALUE: an option of the method. May be repeated.", show_default=False),
 ]
 Space = Annotated[
-    str | None,
-    typer.Option(help="Search space, see `pynas spaces`. [default: the method's]", show_default=False),
+    str | None, typer.Option(help="Search space, see `pynas spaces`. [default: the method's]", show_default=False)
 ]
 Data = Annotated[
     str | None,
@@ -48,8 +44,7 @@ Data = Annotated[
     ),
 ]
 Teacher = Annotated[
-    str | None,
-    typer.Option(help="A timm name, or small: trained on the spot. [default: small]", show_default=False),
+    str | None, typer.Option(help="A timm name, or small: trained on the spot. [default: small]", show_default=False)
 ]
 Taps = Annotated[
     str | None,
@@ -64,12 +59,10 @@ Pretrained = Annotated[
 Epochs = Annotated[int | None, typer.Option(help="Training epochs. [default: 20]", show_default=False)]
 BatchSize = Annotated[int | None, typer.Option(help="Images per batch. [default: 64]", show_default=False)]
 Accumulate = Annotated[
-    int | None,
-    typer.Option(help="Batches whose mean gradient makes one step. [default: 1]", show_default=False),
+    int | None, typer.Option(help="Batches whose mean gradient makes one step. [default: 1]", show_default=False)
 ]
 ImageSize = Annotated[
-    int | None,
-    typer.Option(help="Side of the images in pixels. [default: the space's]", show_default=False),
+    int | None, typer.Option(help="Side of the images in pixels. [default: the space's]", show_default=False)
 ]
 LimitImages = Annotated[
     int | None,

@@ -13,8 +13,7 @@ from pynas.cli import options
 def command(
     run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")],
     output: Annotated[
-        Path | None,
-        typer.Option(help="Where the page goes. [default: RUN/report.html]", show_default=False),
+        Path | None, typer.Option(help="Where the page goes. [default: RUN/report.html]", show_default=False)
     ] = None,
     truth: Annotated[
         Path | None,

@@ -15,28 +15,24 @@ def command(
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
     max_memory: Annotated[
-        str | None,
-        typer.Option(help="At most so many bytes of weights and layer outputs for one image, e.g. 20M."),
+        str | None, typer.Option(help="At most so many bytes of weights and layer outputs for one image, e.g. 20M.")
     ] = None,
     max_latency: Annotated[
-        str | None,
-        typer.Option(help="At most so long for one image on --device, e.g. 12ms; measured once and kept."),
+        str | None, typer.Option(help="At most so long for one image on --device, e.g. 12ms; measured once and kept.")
     ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE: at most so much of any cost, also one of --costs. May be repeated."),
     ] = None,
     at_least: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE: at least so much of a cost. May be repeated."),
+        list[str] | None, typer.Option(help="NAME=VALUE: at least so much of a cost. May be repeated.")
     ] = None,
     costs: Annotated[
         Path | None,
         typer.Option(help="CSV file with costs of your own: block, cell, layer, candidate, and a column for each."),
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(help="Weight of each block's score, separated by commas. [default: 1 each]"),
+        str | None, typer.Option(help="Weight of each block's score, separated by commas. [default: 1 each]")
     ] = None,
     trained: Annotated[
         Path | None,

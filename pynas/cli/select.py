@@ -18,12 +18,10 @@ def command(
     top: Annotated[int, typer.Option(min=1, help="How many architectures of each interval.")] = 1,
     cost: Annotated[str, typer.Option(help="params, madds, memory or latency (measured on --device).")] = "params",
     start: Annotated[
-        str | None,
-        typer.Option(help="Only intervals that begin here or above. [default: all]", show_default=False),
+        str | None, typer.Option(help="Only intervals that begin here or above. [default: all]", show_default=False)
     ] = None,
     stop: Annotated[
-        str | None,
-        typer.Option(help="Only intervals that begin below. [default: all]", show_default=False),
+        str | None, typer.Option(help="Only intervals that begin below. [default: all]", show_default=False)
     ] = None,
     normaliser: Annotated[
         str | None,
@@ -48,8 +46,7 @@ def command(
     classes: Annotated[int, typer.Option(min=1, help="Classes of the network.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and images.")] = 0,
     run: Annotated[
-        Path | None,
-        typer.Option(help="Folder for preferred.json. [default: runs/select-SPACE]", show_default=False),
+        Path | None, typer.Option(help="Folder for preferred.json. [default: runs/select-SPACE]", show_default=False)
     ] = None,
     device: options.Device = "auto",
     json: options.Json = False,

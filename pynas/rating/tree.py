@@ -108,9 +108,7 @@ class PathTree:
 
 
 def build_tree(
-    counts: Sequence[int],
-    paths: Iterable[Sequence[int]] | None = None,
-    allowed: Callable[[Path], bool] | None = None,
+    counts: Sequence[int], paths: Iterable[Sequence[int]] | None = None, allowed: Callable[[Path], bool] | None = None
 ) -> PathTree:
     """Build the tree of all paths, or of the listed `paths`, without those that `allowed` forbids.
 

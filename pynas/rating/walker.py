@@ -72,13 +72,7 @@ class Walker:
         self._flush(depth + 1, waiting, visit, until)
 
     def _step(
-        self,
-        depth: int,
-        nodes: Sequence[Node],
-        streams: Streams,
-        waiting: Waiting,
-        visit: Visit,
-        until: int | None,
+        self, depth: int, nodes: Sequence[Node], streams: Streams, waiting: Waiting, visit: Visit, until: int | None
     ) -> None:
         """Run the candidates of a layer on stacked parents; walk on whenever the waiting children fill a stack."""
         for branches in self._families(depth, nodes):

@@ -55,10 +55,7 @@ def scores_section(scores: Scores, architecture: Architecture | None) -> Section
 
 
 def front_section(
-    name: str,
-    front: Sequence[tuple[float, float]],
-    chosen: Sequence[tuple[float, float]],
-    limit: float | None,
+    name: str, front: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, float]], limit: float | None
 ) -> Section:
     """Section of the Pareto front of score and one cost; see `front_figure`."""
     with page_style():

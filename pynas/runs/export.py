@@ -70,11 +70,7 @@ def written_subnet(run: Run, subnet: Path) -> dict[str, Any]:
 
 
 def write_formats(
-    run: Run,
-    subnet: Path,
-    python: Path | None = None,
-    torch_export: Path | None = None,
-    onnx: Path | None = None,
+    run: Run, subnet: Path, python: Path | None = None, torch_export: Path | None = None, onnx: Path | None = None
 ) -> dict[str, Any]:
     """Write the formats that are asked for, each checked against the network of the file `subnet`; return their files."""
     if python is None and torch_export is None and onnx is None:

@@ -56,10 +56,7 @@ def fresh_net(space: Space, num_classes: int, seed: int) -> Any:
 
 
 def preferred_space(
-    net: Any,
-    selection: Selection,
-    device: torch.device,
-    progress: Callable[[int, int], None] | None = None,
+    net: Any, selection: Selection, device: torch.device, progress: Callable[[int, int], None] | None = None
 ) -> tuple[PreferredSpace, dict[str, float]]:
     """Return the preferred space of a net, and the seconds that costs, backward pass and selection took.
 

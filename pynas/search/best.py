@@ -152,11 +152,7 @@ class Pools:
         raise IndexError(index)
 
     def problem(
-        self,
-        limits: Mapping[str, float],
-        at_least: Mapping[str, float],
-        weights: Sequence[float] | None,
-        join: str,
+        self, limits: Mapping[str, float], at_least: Mapping[str, float], weights: Sequence[float] | None, join: str
     ) -> Problem:
         """Build the search problem on whole numbers."""
         name = self.name

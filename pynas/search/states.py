@@ -46,11 +46,7 @@ def unlinked(offsets: np.ndarray) -> Links:
 
 
 def link(
-    name: str,
-    offsets: np.ndarray,
-    state_in: np.ndarray,
-    state_out: np.ndarray,
-    follows: np.ndarray | None = None,
+    name: str, offsets: np.ndarray, state_in: np.ndarray, state_out: np.ndarray, follows: np.ndarray | None = None
 ) -> Links:
     """Find the options that lie on some whole choice, and link them.
 

@@ -61,13 +61,7 @@ class Stage:
     stride: int
 
 
-def bignas(
-    name: str,
-    sides: Sequence[int],
-    stem: Sequence[int],
-    stages: Sequence[Stage],
-    head: Sequence[int],
-) -> Space:
+def bignas(name: str, sides: Sequence[int], stem: Sequence[int], stages: Sequence[Stage], head: Sequence[int]) -> Space:
     """A space of the blocks: resolution, width of the stem, stages with cells (channels, layers), width of the head.
 
     The cost of a layer depends on the resolution and on the width before it. These two are the boundary state: a block

@@ -107,10 +107,7 @@ class Space:
         return self.blocks[block][choice.cell].end(choice.path)
 
     def fold(
-        self,
-        start: V,
-        step: Callable[[int, int, V], Iterable[tuple[Hashable, V]]],
-        join: Callable[[V, V], V],
+        self, start: V, step: Callable[[int, int, V], Iterable[tuple[Hashable, V]]], join: Callable[[V, V], V]
     ) -> Iterator[dict[Hashable, V]]:
         """Carry values through the blocks, one per boundary state, and yield them by state after every block.
 

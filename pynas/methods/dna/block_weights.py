@@ -32,9 +32,7 @@ class BlockWeights:
 
 
 def fit_block_weights(
-    scores: Scores,
-    architectures: Sequence[Architecture],
-    accuracies: Sequence[float],
+    scores: Scores, architectures: Sequence[Architecture], accuracies: Sequence[float]
 ) -> BlockWeights:
     """Choose lambda_k >= 0 so that sum_k lambda_k score_k orders trained networks as their accuracies do.
 

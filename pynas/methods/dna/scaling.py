@@ -124,12 +124,7 @@ def scaled_teacher(space: Space, architecture: Architecture, phi: float, num_cla
         parts[tap] = nn.Sequential(*(build_candidate(layer[0]) for layer in cell.layers))
     if head is not None:
         parts["head"] = head
-    metadata = {
-        "space": space.name,
-        "architecture": space.format(architecture),
-        "phi": phi,
-        "num_classes": num_classes,
-    }
+    metadata = {"space": space.name, "architecture": space.format(architecture), "phi": phi, "num_classes": num_classes}
     return Teacher(nn.Sequential(parts), taps, metadata=metadata)
 
 
