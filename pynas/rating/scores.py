@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +77,6 @@ class Scores:
 
     def __iter__(self) -> Iterator[Sequence[ScoreTable]]:
         return iter(self.tables)
-
-    @cached_property
-    def boundary_states(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
-        """State that every path starts from, and state that it leaves: int64 arrays of the tables' shapes.
-
-        Equal states have equal numbers in both lists; a path that the space forbids leaves -1.
-        """
-        numbers: dict[Hashable, int] = {None: 0}
-        starts, ends = [], []
-        for cells in self.space.blocks:
-            starts.append([np.full(cell.counts, numbers.setdefault(cell.start, len(numbers))) for cell in cells])
-            ends.append([np.full(cell.counts, 0 if cell.allowed is None else -1) for cell in cells])
-            for cell, array in zip(cells, ends[-1]):
-                for path in () if cell.allowed is None and cell.leaves is None else cell.paths():
-                    array[path] = numbers.setdefault(cell.end(path), len(numbers))
-        return starts, ends
 
     def of(self, architecture: Architecture) -> float:
         """Sum of an architecture's block scores; NaN where one of its paths was not rated.

@@ -108,7 +108,7 @@ class Pools:
         self.shapes = [[table.shape for table in cells] for cells in tables]
         for cost in costs.names:
             self._require_shapes(cost)
-        starts, ends = scores.boundary_states
+        starts, ends = scores.space.boundary_states
         # rated[b][cell]: flat positions in the cell's table.
         self.rated = [
             [np.flatnonzero(~np.isnan(table.scores) & (end >= 0)) for table, end in zip(*block)]

@@ -127,19 +127,20 @@ class Space:
             values = after
             yield values
 
+    @cached_property
     def boundary_states(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
         """State that every path starts from, and state that it leaves: int64 arrays of the cell's shape by `[block][cell]`.
 
-        Equal states have equal numbers in both lists. Paths that are not allowed leave state 0; a space without states
-        (`has_states`) has zeros only.
+        Equal states have equal numbers in both lists. A path that is not allowed leaves -1; a space without states
+        (`has_states`) has zeros else.
         """
         numbers: dict[Hashable, int] = {None: 0}
-        starts = [[np.full(cell.counts, numbers.setdefault(cell.start, len(numbers))) for cell in cells]
-                  for cells in self.blocks]  # fmt: skip
-        ends = [[np.zeros(cell.counts, np.int64) for cell in cells] for cells in self.blocks]
-        for cells, arrays in zip(self.blocks, ends):
-            for cell, array in zip(cells, arrays):
-                for path in cell.paths() if cell.leaves is not None else ():
+        starts, ends = [], []
+        for cells in self.blocks:
+            starts.append([np.full(cell.counts, numbers.setdefault(cell.start, len(numbers))) for cell in cells])
+            ends.append([np.full(cell.counts, 0 if cell.allowed is None else -1) for cell in cells])
+            for cell, array in zip(cells, ends[-1]):
+                for path in () if cell.allowed is None and cell.leaves is None else cell.paths():
                     array[path] = numbers.setdefault(cell.end(path), len(numbers))
         return starts, ends
 

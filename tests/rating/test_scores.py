@@ -58,7 +58,7 @@ def test_bad_tables_and_architectures(scores):
 def test_forbidden_paths_leave_no_state():
     space = spaces.get("hytra-mini")
     scores = Scores(space, [[ScoreTable(np.zeros(cell.counts)) for cell in cells] for cells in space.blocks])
-    starts, ends = scores.boundary_states
+    starts, ends = scores.space.boundary_states
     for b, cells in enumerate(space.blocks):
         for c, cell in enumerate(cells):
             assert len(np.unique(starts[b][c])) == 1

@@ -181,7 +181,7 @@ def test_shared_weights_are_counted_and_kept_once():
 @pytest.mark.parametrize("name", ["hytra-mini", "nats-size", "bignas-mini", "mbconv-mini"])
 def test_boundary_states_number_the_states_of_the_cells(name: str) -> None:
     space = get(name)
-    starts, ends = space.boundary_states()
+    starts, ends = space.boundary_states
     assert [[array.shape for array in cells] for cells in starts] == [[cell.counts for cell in c] for c in space.blocks]
     numbers: dict = {}
     for cells, first, last in zip(space.blocks, starts, ends):
