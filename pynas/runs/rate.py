@@ -33,7 +33,7 @@ def rate_paths(run: Run, loss: str, norm: str) -> Scores:
         counter.block(paths * len(batches))
         tables.append(block)
     if is_first_process():
-        run.costs  # noqa: B018 (counted and kept now, while the supernet is there)
+        run.count_costs()
     return Scores(run.space, tables, metadata)
 
 

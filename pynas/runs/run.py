@@ -176,10 +176,14 @@ class Run:
     @cached_property
     def costs(self) -> Any:
         """Costs of the space, counted once and kept as costs.npz."""
+        self.count_costs()
+        return costs.load(self.folder / "costs.npz")
+
+    def count_costs(self) -> None:
+        """Count the costs of the space and write costs.npz, unless that is done."""
         path = self.folder / "costs.npz"
         if not path.exists():
             costs.count(self.net, self.data.image_shape).save(path)
-        return costs.load(path)
 
     @cached_property
     def named_teacher(self) -> teachers.Teacher | None:

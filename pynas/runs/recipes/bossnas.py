@@ -61,7 +61,7 @@ class BossNASRecipe:
         """Train, rate and fix block after block; goes on where it was stopped."""
         self._trained(run)
         if is_first_process():
-            run.costs  # noqa: B018 (counted and kept now)
+            run.count_costs()
 
     def rate(self, run: Run, loss: str, norm: str) -> Scores:
         """Read the scores, which the training made: a block is fed by the best path of the one before it.

@@ -61,7 +61,7 @@ def rate_networks(run: Run, net: Any, digest: str, loss: str, norm: str) -> Scor
         raise InputError(
             f"[rate] expected the loss {LOSS!r}, as {run.settings.method} rates whole networks, got {loss!r}"
         )
-    run.costs  # noqa: B018 (counted and kept now)
+    run.count_costs()
     _draw_consistency(run, net)
     if run.options["search"] != "all":
         return None

@@ -90,7 +90,7 @@ class PreNASRecipe:
             accuracies = 1 - rating.many(method.preferred)
             named = {run.space.format(a): float(accuracy) for a, accuracy in zip(method.preferred, accuracies)}
             write_json(path, header(_ACCURACIES, **metadata) | {"accuracies": named})
-        run.costs  # noqa: B018 (counted and kept now)
+        run.count_costs()
 
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Find the most accurate preferred architectures within the limits.
