@@ -14,7 +14,12 @@ from pynas._version import __version__
 from pynas.cli import options
 
 REQUIRED = ("torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "safetensors", "yaml", "rich", "matplotlib")
-OPTIONAL = {"onnx": "ONNX export", "onnxruntime": "checking ONNX files", "tensorboard": "TensorBoard logs"}
+OPTIONAL = {
+    "lmdb": "cache of a teacher's features",
+    "onnx": "ONNX export",
+    "onnxruntime": "checking ONNX files",
+    "tensorboard": "TensorBoard logs",
+}
 
 
 def command(json: options.Json = False) -> None:

@@ -1,9 +1,14 @@
 """The feature cache against the teacher itself, over kills, other processes and damage."""
 
+import copy
+import importlib.util
+import mmap
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -11,6 +16,7 @@ import torch
 import pynas
 from pynas.errors import InputError
 from pynas.methods import DNA
+from pynas.methods.dna import feature_cache
 from pynas.methods.dna.feature_cache import FeatureCache
 
 from .nets import small_net, small_teacher
@@ -54,55 +60,84 @@ def test_each_image_is_computed_once_whatever_its_batch(tmp_path, teacher, image
     same(cache(images[order]), ([f[order] for f in expected[0]], expected[1][order]))
     same(cache(images.to(memory_format=torch.channels_last)), expected)
     assert counting.images == len(cache) == 20
-    first = cache(images)
-    again = FeatureCache(tmp_path, teacher, 10**7)  # a second one only reads
-    assert not again.writes and len(again) == 20
-    assert all(torch.equal(a, b) for a, b in zip(first[0], again(images)[0]))
-    assert counting.images == 20
-    same(again(images + 1), teacher.features_and_logits(images + 1))
-    assert len(again) == 20
+    assert all(f.is_contiguous(memory_format=torch.channels_last) for f in cache(images)[0])
 
 
-def test_rows_outlast_a_kill(tmp_path, teacher, images):
-    cache = FeatureCache(tmp_path, teacher, 10**7)
-    cache(images[:12])
-    (folder,) = tmp_path.iterdir()
-    cache.close()
-    with (folder / "index.bin").open("ab") as file:
-        file.write(b"half a k")  # what a kill may leave
+def test_two_caches_of_a_folder_share_its_rows(tmp_path, teacher, images):
     counting = Counting(teacher)
+    first, second = FeatureCache(tmp_path, teacher, 10**7), FeatureCache(tmp_path, teacher, 10**7)
+    found = first(images[:12])
+    assert len(second) == 12
+    assert all(torch.equal(a, b) for a, b in zip(found[0], second(images[:12])[0]))
+    second(images)
+    assert len(first) == counting.images == 20
+    found, copied = first(images), copy.deepcopy(first)
+    assert copied is first
+    del first, second, copied
     resumed = FeatureCache(tmp_path, teacher, 10**7)
-    assert len(resumed) == 12
-    same(resumed(images), teacher.features_and_logits(images))
-    assert counting.images == 8 + 20
-    resumed.close()
-    assert len(FeatureCache(tmp_path, teacher, 10**7)) == 20
+    assert all(torch.equal(a, b) for a, b in zip(found[0], resumed(images)[0]))
+    assert counting.images == 20
+    shutil.rmtree(resumed.folder)  # while it is open
+    again = FeatureCache(tmp_path, teacher, 10**7)
+    assert len(again) == 0
+    again(images[:3])
+    assert len(resumed) == 20 and len(again) == 3
 
 
-def test_a_killed_process_leaves_whole_rows(tmp_path, teacher):
-    """Killed at random moments, from outside."""
+@pytest.mark.parametrize("count", [1, 5])
+def test_rows_are_read_back_bit_equal(tmp_path, teacher, count):
+    """Types of other widths, so that a row's parts do not begin at multiples of their own; no logits."""
+    generator = torch.Generator().manual_seed(2)
+    features = [torch.randn(count, 3, generator=generator).bfloat16(), torch.randn(count, 2, 3, 3, generator=generator),
+                torch.randn(count, 4, 5, generator=generator).double()]  # fmt: skip
+    features[1][0, 0, 0] = torch.tensor([-0.0, float("nan"), float("inf")])
+    teacher.features_and_logits, teacher.taps = lambda images: (features, None), ("0", "1", "2")
+    images = torch.randn(count, 3, 8, 8, generator=generator)
+    cache = FeatureCache(tmp_path, teacher, 10**7)
+    for _ in range(2):
+        found, logits = cache(images)
+        assert logits is None and len(found) == 3
+        for ours, theirs in zip(found, features):
+            assert ours.dtype == theirs.dtype and ours.device == images.device
+            assert torch.equal(ours.contiguous().view(torch.uint8), theirs.view(torch.uint8))
+
+
+def test_killed_processes_leave_whole_batches(tmp_path, teacher):
+    """Two processes write, are killed from outside at random moments, and stop neither each other nor this process."""
     program = (
         f"import torch, sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from methods.nets import small_teacher\nfrom pynas.methods.dna.feature_cache import FeatureCache\n"
         "torch.manual_seed(0); cache = FeatureCache(sys.argv[1], small_teacher(), 10**8); print('ready', flush=True)\n"
-        "generator = torch.Generator().manual_seed(1)\n"
+        "generator = torch.Generator().manual_seed(int(sys.argv[2]))\n"
         "while True: cache(torch.randn(3, 3, 8, 8, generator=generator)); print(len(cache), flush=True)\n"
     )
-    started = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    for line in started.stdout:
-        if line.strip().isdigit() and int(line) >= 30:
-            break
-    started.kill()
-    started.wait()
-    started.stdout.close()
-    cache, counting = FeatureCache(tmp_path, teacher, 10**8), Counting(teacher)
-    assert len(cache) >= 30
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(10):
-        part = torch.randn(3, 3, 8, 8, generator=generator)
-        found = cache(part)
-        assert counting.images == 0
-        same(found, small_features(teacher, part))
+    cache = FeatureCache(tmp_path, teacher, 8 * mmap.PAGESIZE)  # soon less than the others have written
+    own = torch.randn(3, 3, 8, 8)
+    before, counting = cache(own), Counting(teacher)
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(seed)], stdout=subprocess.PIPE, text=True)
+               for seed in (1, 2)]  # fmt: skip
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        for _ in range(10):
+            assert writer.stdout.readline().strip().isdigit()
+            assert all(torch.equal(a, b) for a, b in zip(before[0], cache(own)[0]))
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    assert len(cache) >= 63 and len(cache) % 3 == 0
+    for seed in (1, 2):
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(10):
+            part = torch.randn(3, 3, 8, 8, generator=generator)
+            found = cache(part)
+            assert counting.images == 0
+            same(found, small_features(teacher, part))
+    count, more = len(cache), torch.randn(500, 3, 8, 8)
+    with pytest.raises(InputError, match="raise cache_bytes"):
+        cache(more)
+    FeatureCache(tmp_path, teacher, 10**8)(more)
+    assert len(cache) == count + 500
 
 
 def small_features(teacher, images):
@@ -119,27 +154,96 @@ def test_other_weights_have_other_features(tmp_path, teacher, images):
 
 
 def test_the_limit_is_kept_and_named(tmp_path, teacher, images):
-    row = 4 * (6 * 16 + 8 * 4 + 5)
-    cache = FeatureCache(tmp_path, teacher, 15 * row)
-    cache(images[:10])
-    with pytest.raises(InputError, match=rf"at most {15 * row:,} bytes, got 16 images of {row} bytes each"):
-        cache(images[:16])
-    cache(images[:15])
-    (folder,) = tmp_path.iterdir()
-    assert (folder / "features.bin").stat().st_size <= 15 * row
+    limit = 6 * mmap.PAGESIZE - 1
+    cache = FeatureCache(tmp_path, teacher, limit)
+    cache(images[:2])
+    file = cache.folder / "data.mdb"
+    with pytest.raises(
+        InputError, match=rf"at most {limit + 1:,} bytes, got more than .* with 2 images; raise cache_bytes"
+    ):
+        cache(torch.cat([images, images + 1]))
+    assert len(cache) == 2 and file.stat().st_size <= limit + 1  # none of the batch
+    with pytest.raises(InputError, match=r"with \d+ images"):
+        for image in torch.cat([images, images + 1]):
+            cache(image[None])
+    assert 2 < len(cache) < 40 and file.stat().st_size <= limit + 1
+    same(cache(images[:2]), small_features(teacher, images[:2]))
+    larger = FeatureCache(tmp_path, teacher, 10**7)
+    larger(torch.cat([images, images + 1]))
+    assert len(larger) == 40
 
 
-def test_what_does_not_fit_is_refused(tmp_path, teacher, images):
+def test_images_of_another_size_are_refused(tmp_path, teacher, images):
+    teacher.features_and_logits = lambda images: ([images[:, :1], images[:, 1:]], None)
+    cache = FeatureCache(tmp_path, teacher, 10**7)
+    cache(images)
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"expected features of the shapes .*8, 8.*, got .*4, 8.* folder of their own"
+        ):
+            cache(images[:, :, :4])
+        assert len(cache) == 20
+        del cache
+        cache = FeatureCache(tmp_path, teacher, 10**7)
+    assert torch.equal(cache(images)[0][1], images[:, 1:])
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda content: content[: len(content) - 1], r"expected [\d,]+ bytes of features, got [\d,]+ in .*remove the"),
+        (
+            lambda content: content[: 2 * mmap.PAGESIZE],
+            r"expected [\d,]+ bytes of features, got [\d,]+ in .*remove the",
+        ),
+        (lambda content: content[:1000], "expected a whole file of lmdb .*MDB_INVALID.*remove the"),
+        (lambda content: b"1234", "expected a whole file of lmdb .*MDB_INVALID.*remove the"),
+        (lambda content: b"x" * len(content), "expected a whole file of lmdb .*MDB_INVALID.*remove the"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, teacher, images, damage, message):
+    cache = FeatureCache(tmp_path, teacher, 10**7)
+    cache(images)
+    file = cache.folder / "data.mdb"
+    del cache
+    file.write_bytes(damage(file.read_bytes()))
+    for _ in range(2):
+        with pytest.raises(InputError, match=message):
+            FeatureCache(tmp_path, teacher, 10**7)
+    shutil.rmtree(file.parent)
+    same(FeatureCache(tmp_path, teacher, 10**7)(images), teacher.features_and_logits(images))
+
+
+def test_a_row_of_another_length_is_refused(tmp_path, teacher, images):
+    cache = FeatureCache(tmp_path, teacher, 10**7)
+    cache(images)
+    folder = cache.folder
+    del cache
+    with lmdb.open(str(folder), 10**7) as file, file.begin(write=True) as transaction, transaction.cursor() as cursor:
+        cursor.first()
+        transaction.put(cursor.key(), b"12345")
+    with pytest.raises(InputError, match="expected a whole file of lmdb .*remove the folder"):
+        FeatureCache(tmp_path, teacher, 10**7)(images)
+
+
+def test_what_does_not_fit_is_refused(tmp_path, teacher):
     torch.manual_seed(0)
     with pytest.raises(InputError, match="norm 'running', got 'batch'"):
         FeatureCache(tmp_path, small_teacher(norm="batch"), 10**7)
-    cache = FeatureCache(tmp_path, teacher, 10**7)
-    cache(images)
-    (folder,) = tmp_path.iterdir()
-    cache.close()
-    (folder / "features.bin").write_bytes(b"1234")
-    with pytest.raises(InputError, match="features of 20 images, got 4 bytes"):
-        FeatureCache(tmp_path, teacher, 10**7)
+    for limit in (2**60, 2**70):
+        with pytest.raises(InputError, match=rf"with at most {limit:,} bytes, got: "):
+            FeatureCache(tmp_path, teacher, limit)
+
+
+def test_without_lmdb_it_says_what_to_install(tmp_path, teacher, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    spec = importlib.util.spec_from_file_location("feature_cache_alone", feature_cache.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(
+        InputError, match=r'^\[cache\] expected the package lmdb, got none; run pip install "\.\[cache\]"$'
+    ):
+        module.FeatureCache(tmp_path, teacher, 10**7)
 
 
 def make(**options):
@@ -184,7 +288,7 @@ def test_a_killed_run_with_a_cache_ends_with_the_same_weights(tmp_path, images):
     killed = make(cache=tmp_path / "b", cache_training=True)
     with pytest.raises(KeyboardInterrupt):
         pynas.fit(killed, batches, 2, tmp_path / "run", checkpoint_seconds=0.0, on_step=kill)
-    killed.cache.close()
+    del killed
     again = make(cache=tmp_path / "b", cache_training=True)
     pynas.fit(again, batches, 2, tmp_path / "run")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())

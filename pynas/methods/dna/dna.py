@@ -50,7 +50,8 @@ class DNA(nn.Module, Method):
     teacher_norm: batch norm of the teacher: "running" (its stored statistics) or "batch" (each batch's, as in the released
         code); None keeps the teacher's setting.
     amp: "bfloat16" or "float16" (with loss scaling) for the forward passes of the training; None is float32.
-    cache: folder for the teacher's features of the images that are rated on (`FeatureCache`), at most `cache_bytes`.
+    cache: folder for the teacher's features of the images that are rated on (`FeatureCache`), at most `cache_bytes`;
+        the extra "cache" installs its package lmdb.
         cache_training: also cache the training images, which must then be the same in every epoch.
 
     Raises:

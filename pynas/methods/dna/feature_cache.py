@@ -1,157 +1,137 @@
-"""Cache of a teacher's features on disk: computed once per image, then read through a memory map."""
+"""Cache of a teacher's features in an lmdb file: computed once per image, then read through its memory map."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import json
 import math
-import os
-import weakref
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pynas.errors import InputError
-from pynas.files import header, read_json, write_json
 from pynas.teachers import Teacher
 from pynas.tensor_files import digest
 
-_KIND = "pynas.features"
-_KEY_BYTES = 16
-_FEWEST_ROWS = 256
+try:
+    import lmdb
+except ImportError:  # the extra "cache"
+    lmdb = None  # type: ignore[assignment]
 
-Layout = list[tuple[list[int], str]]
+_LAYOUT = b"layout"  # key of the shape and the type of each part of a row, in JSON
+_open: WeakValueDictionary[tuple[int, ...], lmdb.Environment] = WeakValueDictionary()  # by the inode of the file
 
 
 class FeatureCache:
     """`cache(images)` returns `teacher.features_and_logits(images)`, and runs the teacher for new images only.
 
     The key of an image is the digest of its pixels, so its order and batch do not matter, and other data or another split
-    share its features. The subfolder is named by the digest of the teacher's weights and taps. A row of `features.bin`
-    holds the features at all taps and the logits of one image. Its key is written to `index.bin` after the row is on disk:
-    a run that is killed at any moment leaves whole rows. A second process at the same time reads and does not write.
+    share its features. The subfolder is named by the digest of the teacher's weights and taps. A row holds the features at
+    all taps and the logits of one image. One transaction writes the new rows of a batch: a run that is killed at any moment
+    leaves whole rows. Other caches of the folder, in this process or another, may read and write at the same time. The folder
+    is on a local disk: lmdb has no locks between machines.
 
-    limit: maximal bytes of the features. Augmented views do not come again; they would fill the cache.
+    limit: maximal bytes of the file, rounded up to pages; caches of one folder in one process share the newest one's.
+        Augmented views do not come again; they would fill the cache.
 
     Raises:
-        InputError: a teacher with batch statistics (its features depend on the whole batch), a damaged or full cache.
+        InputError: a teacher with batch statistics (its features depend on the whole batch), a damaged or full cache, images
+            of another size, no package lmdb.
     """
 
     def __init__(self, folder: str | Path, teacher: Teacher, limit: int) -> None:
+        if lmdb is None:
+            raise InputError('[cache] expected the package lmdb, got none; run pip install ".[cache]"')
         if teacher.norm != "running":
             raise InputError(f"[cache] expected a teacher with the norm 'running', got {teacher.norm!r}; its features "
                              "of an image depend on the other images of the batch")  # fmt: skip
-        self.teacher, self.limit = teacher, limit
+        self.teacher, self.limit = teacher, -(-limit // mmap.PAGESIZE) * mmap.PAGESIZE
         described = f"{digest(teacher.module.state_dict())} {teacher.taps} {teacher.module}"
         self.folder = Path(folder) / hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._index = (self.folder / "index.bin").open("a+b")  # holds the lock while it is open
-        self.close = weakref.finalize(self, self._index.close)
-        try:
-            fcntl.flock(self._index, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.writes = True
-        except OSError:
-            self.writes = False
-        self._rows: dict[bytes, int] = {}
-        self._layout: Layout | None = None
-        self._map: np.ndarray = np.empty((0, 0), np.uint8)
-        if (self.folder / "features.json").exists():
-            self._read()
+        with self._clear_errors():
+            self._file = _share(self.folder / "data.mdb", self.limit)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FeatureCache:
         return self  # copies of a method share the cache
 
     def __len__(self) -> int:
         """Number of cached images."""
-        return len(self._rows)
+        return max(self._file.stat()["entries"] - 1, 0)  # without the layout
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """images: [B, 3, H, W] -> features at the taps, and logits (None without)."""
-        keys = [_key(image) for image in images.detach().cpu()]
-        missing = list({key: i for i, key in enumerate(keys) if key not in self._rows}.values())
-        if missing and not self.writes:
-            return self.teacher.features_and_logits(images)
+        keys = [digest({"image": image}).encode() for image in images.cpu()]
+        with self._clear_errors(), self._begin() as transaction:
+            missing = list({key: i for i, key in enumerate(keys) if transaction.get(key) is None}.values())
         if missing:
             features, logits = self.teacher.features_and_logits(images[missing])
-            self._append([keys[i] for i in missing], [*features, *([] if logits is None else [logits])])
-        parts = self._take([self._rows[key] for key in keys], images.device)
+            self._write([keys[i] for i in missing], [*features, *([] if logits is None else [logits])])
+        parts = [part.to(images.device) for part in self._read(keys)]
+        parts = [part.contiguous(memory_format=torch.channels_last) if part.ndim == 4 else part for part in parts]
         taps = len(self.teacher.taps)
         return parts[:taps], parts[taps] if len(parts) > taps else None
 
-    def _take(self, rows: list[int], device: torch.device) -> list[Tensor]:
-        taken, parts, start = torch.from_numpy(self._map[rows]), [], 0
-        for shape, kind in self._layout or []:
-            dtype: torch.dtype = getattr(torch, kind)
-            width = math.prod(shape) * dtype.itemsize
-            part = taken[:, start : start + width].contiguous().view(dtype).reshape(-1, *shape).to(device)
-            parts.append(part.contiguous(memory_format=torch.channels_last) if part.ndim == 4 else part)
-            start += width
-        return parts
+    def _read(self, keys: list[bytes]) -> list[Tensor]:
+        with self._clear_errors(), self._begin() as transaction:
+            layout = [(shape, getattr(torch, kind)) for shape, kind in json.loads(bytes(transaction.get(_LAYOUT, b"")))]
+            widths = [math.prod(shape) * dtype.itemsize for shape, dtype in layout]
+            rows = np.empty((len(keys), sum(widths)), np.uint8)
+            for row, key in zip(rows, keys):
+                row[:] = np.frombuffer(transaction.get(key, b""), np.uint8)
+        parts = [part.clone(memory_format=torch.contiguous_format) for part in torch.from_numpy(rows).split(widths, 1)]
+        return [part.view(dtype).reshape(-1, *shape) for part, (shape, dtype) in zip(parts, layout)]
 
-    def _append(self, keys: list[bytes], parts: list[Tensor]) -> None:
-        rows = torch.cat([_bytes(part) for part in parts], 1).numpy()
-        layout = [(list(part.shape[1:]), str(part.dtype).removeprefix("torch.")) for part in parts]
-        if self._layout is None:
-            write_json(self.folder / "features.json", header(_KIND) | {"layout": layout, "row_bytes": rows.shape[1]})
-            self._layout = layout
-        elif layout != self._layout:
-            raise InputError(f"[cache] expected features of the shapes {self._layout}, got {layout}; images of another "
-                             "size need a cache folder of their own")  # fmt: skip
-        first, last = len(self), len(self) + len(keys)
-        if last * rows.shape[1] > self.limit:
-            raise InputError(
-                f"[cache] expected features of at most {self.limit:,} bytes, got {last:,} images of {rows.shape[1]:,} "
-                f"bytes each in {self.folder}; raise cache_bytes, or cache only images that come again unchanged"
-            )
-        self._make_room(last, rows.shape[1])
-        self._map[first:last] = rows
-        self._map.flush()  # type: ignore[attr-defined]
-        self._index.write(b"".join(keys))
-        self._index.flush()
-        self._rows.update(zip(keys, range(first, last)))
+    def _write(self, keys: list[bytes], parts: list[Tensor]) -> None:
+        rows = torch.cat([part.cpu().contiguous().flatten(1).view(torch.uint8) for part in parts], 1).numpy()
+        layout = json.dumps([(part.shape[1:], str(part.dtype).removeprefix("torch.")) for part in parts]).encode()
+        with self._clear_errors(), self._begin(write=True) as transaction:
+            if (known := bytes(transaction.get(_LAYOUT, layout))) != layout:
+                raise InputError(f"[cache] expected features of the shapes {known.decode()}, got {layout.decode()}; "
+                                 "images of another size need a cache folder of their own")  # fmt: skip
+            transaction.put(_LAYOUT, layout)
+            for key, row in zip(keys, rows):
+                transaction.put(key, row.data, overwrite=False)  # another process may have been first
 
-    def _make_room(self, rows: int, row_bytes: int) -> None:
-        if rows <= len(self._map):
-            return
-        rows = min(max(_FEWEST_ROWS, 1 << (rows - 1).bit_length()), self.limit // row_bytes)
-        with (self.folder / "features.bin").open("ab") as file:
-            os.ftruncate(file.fileno(), max(rows * row_bytes, file.tell()))
-        self._open_map(row_bytes)
+    def _begin(self, write: bool = False) -> lmdb.Transaction:
+        try:
+            return self._file.begin(write=write, buffers=True)
+        except lmdb.MapResizedError:  # another process has a larger limit
+            self._file.set_mapsize(self.limit)  # or the bytes in use, if more
+            return self._begin(write)
 
-    def _open_map(self, row_bytes: int) -> None:
-        path = self.folder / "features.bin"
-        rows = path.stat().st_size // row_bytes
-        self._map = np.memmap(path, np.uint8, "r+" if self.writes else "r", shape=(rows, row_bytes))
-
-    def _read(self) -> None:
-        content = read_json(self.folder / "features.json", _KIND)
-        self._index.seek(0)
-        keys = self._index.read()
-        whole = len(keys) - len(keys) % _KEY_BYTES
-        if whole < len(keys) and self.writes:  # a kill cut a key
-            os.ftruncate(self._index.fileno(), whole)
-        self._rows = {keys[i : i + _KEY_BYTES]: i // _KEY_BYTES for i in range(0, whole, _KEY_BYTES)}
-        self._layout = [(list(shape), kind) for shape, kind in content["layout"]]
-        path = self.folder / "features.bin"
-        size = path.stat().st_size if path.exists() else 0
-        if size < len(self) * content["row_bytes"]:
-            raise InputError(f"[cache] expected the features of {len(self):,} images, got {size:,} bytes in {path}; "
-                             "remove the folder")  # fmt: skip
-        if self._rows:
-            self._open_map(content["row_bytes"])
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.MapFullError:
+            raise InputError(f"[cache] expected features of at most {self.limit:,} bytes, got more than {self.folder} holds "
+                             f"with {len(self):,} images; raise cache_bytes, or cache only images that come again "
+                             "unchanged") from None  # fmt: skip
+        except InputError:
+            raise
+        except (lmdb.Error, OverflowError, ValueError) as error:
+            raise InputError(f"[cache] expected a whole file of lmdb with at most {self.limit:,} bytes, got: {error}; "
+                             f"remove the folder {self.folder}, or name another") from None  # fmt: skip
 
 
-def _key(image: Tensor) -> bytes:
-    pixels = image.contiguous()
-    state = hashlib.blake2b(f"{pixels.dtype} {list(pixels.shape)}\n".encode(), digest_size=_KEY_BYTES)
-    state.update(pixels.reshape(-1).view(torch.uint8).numpy().data)
-    return state.digest()
-
-
-def _bytes(part: Tensor) -> Tensor:
-    """Bytes of each row of a tensor: [B, ...] -> uint8 [B, n]."""
-    return part.detach().cpu().contiguous().reshape(len(part), -1).view(torch.uint8)
+def _share(path: Path, limit: int) -> lmdb.Environment:
+    """Open a file; share it where this process has opened it, since lmdb opens no file twice."""
+    if path.exists() and (file := _open.get(path.stat()[1:3])):
+        file.set_mapsize(limit)
+        return file
+    file = lmdb.open(str(path.parent), limit, metasync=False)  # a power cut may undo the last batch
+    needed, found = (file.info()["last_pgno"] + 1) * file.stat()["psize"], path.stat().st_size
+    if found < needed:
+        file.close()
+        raise InputError(f"[cache] expected {needed:,} bytes of features, got {found:,} in {path}; remove the folder")
+    file.reader_check()  # forget killed readers
+    return _open.setdefault(path.stat()[1:3], file)
