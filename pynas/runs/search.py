@@ -93,8 +93,12 @@ def find_among(
     scored: (architecture, score) pairs. name: says which architectures these are.
 
     Raises:
+        InputError: a request that needs the scores of all paths.
         InfeasibleError: none of them keeps the limits.
     """
+    if any(value is not None for value in (request.front, request.weights, request.trained)):
+        raise InputError(f"[search] expected limits alone, as {run.settings.method} searches {name} only, which has no "
+                         "fronts, weights or trained networks")  # fmt: skip
     spent = [costs.of(architecture) for architecture, _ in scored]
     inside = [
         {"architecture": run.space.format(architecture), "score": score, **cost}

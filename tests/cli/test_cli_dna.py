@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pynas.cli import app
+from pynas.errors import InputError
 from pynas.methods import fit_block_weights
 from pynas.rating.scores import Scores, load_block
 from pynas.spaces import get
@@ -56,13 +57,22 @@ def test_options_accumulation_and_functional_ratings(half_images, tmp_path, pyna
     assert np.all((scores >= 0) & (scores <= 1)) and np.allclose(scores * 8, np.round(scores * 8))
     assert pynas("search", folder, "--json")["found"]
 
+    # After a progressive training the search is among the architectures that it kept.
+    found = pynas("search", folder, "--json")
+    assert found["search"] == "progressive-b" and found["rated"] == 2 and len(found["found"]) <= 2
+    with pytest.raises(InputError, match="as dna searches progressive-b only"):
+        pynas("search", folder, "--weights", "1,1,1,1", "--json")
+
+
+def test_block_weights_fitted_to_trained_networks(run_copy, tmp_path, pynas):
     space, rng = get("mbconv-mini"), np.random.default_rng(0)
     nets = [space.sample(rng) for _ in range(6)]
     trained = tmp_path / "trained.csv"
     trained.write_text("architecture,accuracy\n" + "".join(f"{net},{90 + n}\n" for n, net in enumerate(nets)))
-    content = pynas("search", folder, "--trained", trained, "--json")
-    fitted = fit_block_weights(Scores.load(folder / "scores"), nets, [90 + n for n in range(6)])
+    content = pynas("search", run_copy, "--trained", trained, "--json")
+    fitted = fit_block_weights(Scores.load(run_copy / "scores"), nets, [90 + n for n in range(6)])
     assert content["weights"] == list(fitted.weights) and content["fitted"]["left_out_tau"] == fitted.left_out_tau
+    assert "fitted to 6 nets" in pynas("search", run_copy, "--trained", trained)
 
 
 @pytest.mark.slow

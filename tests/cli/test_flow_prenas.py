@@ -125,7 +125,7 @@ def test_limits_that_none_keeps_and_wishes_that_do_not_fit(finished):
         invoke("search", folder, "--limit", "params=3")
     with pytest.raises(InputError, match="expected one of params, madds, memory"):
         invoke("search", folder, "--limit", "watts=3")
-    with pytest.raises(InputError, match="knows no fronts"):
+    with pytest.raises(InputError, match="has no fronts"):
         invoke("search", folder, "--front", "params")
     with pytest.raises(InputError, match="expected loss error and norm recalibrate"):
         invoke("rate", "--run", folder, "--loss", "mse")

@@ -99,9 +99,10 @@ class PreNASRecipe:
             InputError: a request that needs a rating of the whole space.
             InfeasibleError: no preferred architecture keeps the limits.
         """
-        if any(value is not None for value in (request.front, request.weights, request.costs, request.trained)):
-            raise InputError("[search] expected limits alone, as prenas rates its preferred architectures only and knows no "
-                             "fronts, weights or tables")  # fmt: skip
+        if request.costs is not None:
+            raise InputError(
+                "[search] expected costs of pynas's own, as prenas keeps no tables of paths, got a file of costs"
+            )
         costs, space = gather_costs(run, request), self._preferred(run)
         accuracies = read_json(scores_folder(run) / FILE, _ACCURACIES)["accuracies"]
         scored = [
