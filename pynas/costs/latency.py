@@ -36,17 +36,25 @@ def time_calls(calls: Sequence[Callable[[], object]], device: torch.device, repe
     times = np.empty((len(calls), repeats))
     for repeat in range(-warm_up, repeats):
         for number, call in enumerate(calls):
-            elapsed = _cuda_ms(call) if device.type == "cuda" else _cpu_ms(call)
+            elapsed = _cuda_ms(call) if device.type == "cuda" else _host_ms(call, device)
             if repeat >= 0:
                 times[number, repeat] = elapsed
     low, median, high = np.percentile(times, (25, 50, 75), axis=1)
     return [Timing(float(m), float((h - l) / m)) for l, m, h in zip(low, median, high)]
 
 
-def _cpu_ms(call: Callable[[], object]) -> float:
+def _host_ms(call: Callable[[], object], device: torch.device) -> float:
+    """Return the time on the host's clock, from an idle device until the call's work on it is done."""
+    _wait(device)
     start = time.perf_counter()
     call()
+    _wait(device)
     return (time.perf_counter() - start) * 1e3
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _cuda_ms(call: Callable[[], object]) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from pynas import export
@@ -122,4 +123,9 @@ def _peak_memory(device: torch.device) -> int:
     """Return the peak in bytes: of the device's memory, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    # Bytes on macOS, KiB elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

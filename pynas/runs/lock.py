@@ -16,12 +16,16 @@ def hold(folder: Path) -> None:
     """Work in a run's folder alone until this process ends, however it ends; sweeps what a killed one left half-written.
 
     The lock is on the folder itself (flock): it leaves no file behind, and a folder that cannot be written to has one too.
-    Under torchrun the first process holds it for all. A file system without locks has none.
+    Under torchrun the first process holds it for all. A file system without locks has none, and neither has Windows.
 
     Raises:
         InputError: another process works there.
     """
     if os.environ.get("RANK", "0") != "0":
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows
         return
     handle = os.open(folder, os.O_RDONLY)
     key = (os.fstat(handle).st_dev, os.fstat(handle).st_ino)
@@ -29,14 +33,12 @@ def hold(folder: Path) -> None:
         os.close(handle)
         return
     try:
-        import fcntl
-
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise InputError(f"[run] expected to work alone in {folder}, got another process at work there; "
                          "wait for it, or use another folder") from None  # fmt: skip
-    except (ImportError, OSError):
+    except OSError:
         os.close(handle)
         return
     _held[key] = (handle, folder)

@@ -60,6 +60,15 @@ def test_calls_are_interleaved():
     assert order == [0, 1, 2] * 6 and len(timings) == 3
 
 
+def test_devices_that_work_asynchronously_are_waited_for(monkeypatch):
+    """A device other than the CPU returns at once; the time is that of its work, and none of the call before."""
+    queue = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: [time.sleep(queue.pop()) for _ in list(queue)])
+    calls = [lambda: queue.append(0.02), lambda: queue.append(0.0)]
+    slow, fast = time_calls(calls, torch.device("xpu"), repeats=3, warm_up=0)
+    assert slow.median >= 20 and fast.median < 10 and not queue
+
+
 def test_memory_is_weights_and_outputs():
     net = nn.Sequential(nn.Conv2d(3, 5, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 16, 2))
     counted, shape = costs.count_module(net, (3, 4, 4))
