@@ -26,7 +26,8 @@ def command(
     normaliser: Annotated[
         str | None,
         typer.Option(
-            help="Scores among isomers: layer (eq. 13), or balance (the released code's); not for convolutional spaces. "
+            help="Scores among isomers: layer (eq. 13), balance (the released code's), or snip (eq. 4, the ablation of tables 4 "
+            "and 8); not for convolutional spaces. "
             "[default: layer]",
             show_default=False,
         ),

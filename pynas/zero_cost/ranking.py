@@ -44,7 +44,7 @@ class IsomerRanking:
     Isomers have equal dimension, depth, total heads and total MLP features. Their representative has the highest
     normalised score (eq. 13), found exactly or by the paper's greedy allocation.
 
-    normaliser: "layer" or "balance" (`Saliency`).
+    normaliser: "layer", "balance" or "snip" (`Saliency`).
 
     Raises:
         InputError: an unknown cost, normaliser or allocation.

@@ -19,7 +19,7 @@ from pynas.supernets.modes import batch_statistics
 
 # Mean and deviation of the random images' channels: ImageNet's, as in the released code.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NORMALISERS = ("layer", "balance")
+NORMALISERS = ("layer", "balance", "snip")
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Saliency:
 
     def __post_init__(self) -> None:
         # A selection by NaN would end without an error.
-        for name in ("snip", "layer", "balance"):
+        for name in NORMALISERS:
             table = getattr(self, name)
             if not all(np.isfinite(part).all() for part in (table.fixed, *table.layers)):
                 raise InputError(f"[saliency] expected finite scores, got NaN or infinity among those of {name!r}")
 
     def normalised(self, name: str) -> LayerTable:
-        """Return the scores of a normaliser, `layer` or `balance`.
+        """Return the scores of a normaliser: `layer`, `balance`, or `snip`, which normalises nothing (tables 4 and 8).
 
         Raises:
             InputError: another name.

@@ -32,7 +32,7 @@ def select(
     4.5). The selection is exact: nothing is sampled.
 
     scores, costs: as `saliency` and `pynas.costs.count` return them.
-    normaliser: "layer" (the default) or "balance" (`Saliency`); None for convolutional spaces.
+    normaliser: scores among isomers, "layer" (the default), "balance" or "snip" (`Saliency`); None for convolutional spaces.
     allocation: "exact" (the default) or the paper's "greedy"; None for convolutional spaces.
     start, stop: only intervals that begin in [start, stop) are filled; None for all.
 

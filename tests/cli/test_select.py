@@ -62,7 +62,7 @@ def test_convolutional_networks(tmp_path):
         (["--interval", "1"], "expected an architecture in every interval of params"),
         (["--interval", "10k", "--start", "5M"], "got none in [5e+06, 5.01e+06)"),
         (["--cost", "watts"], "expected cost to be 'params', 'madds', 'memory' or 'latency', got 'watts'"),
-        (["--normaliser", "none"], "normaliser of layer, balance"),
+        (["--normaliser", "none"], "normaliser of layer, balance, snip"),
         (["--space", "mbconv-mini"], "expected a space of AutoFormer or BigNAS, got mbconv-mini"),
     ],
 )

@@ -100,7 +100,7 @@ def test_the_balanced_variant(net, images):
                 total += ((w * g).abs()[list(rows), columns].sum() / w.abs().sum() / g.abs().sum()).item()
         assert found.balance.of(architecture) == pytest.approx(total, rel=1e-4)
     assert found.normalised("balance") is found.balance
-    with pytest.raises(InputError, match="normaliser of layer, balance, got 'none'"):
+    with pytest.raises(InputError, match="normaliser of layer, balance, snip, got 'none'"):
         found.normalised("none")
 
 

@@ -36,7 +36,7 @@ def by_enumeration(space, scores, table, normaliser, interval, top):
 
 
 @pytest.mark.parametrize(("cost", "interval"), [("params", 500), ("madds", 8000)])
-@pytest.mark.parametrize("normaliser", ["layer", "balance"])
+@pytest.mark.parametrize("normaliser", ["layer", "balance", "snip"])
 @pytest.mark.parametrize("top", [1, 3])
 def test_whole_spaces(chosen, cost, interval, normaliser, top):
     space, scores, costs, _ = chosen
@@ -94,7 +94,7 @@ def test_start_and_stop(chosen):
         ({"top": 0}, "top of at least 1"),
         ({"cost": "watts"}, "expected one of params, madds, memory, got 'watts'"),
         ({"allocation": "random"}, "allocation of exact, greedy, got 'random'"),
-        ({"normaliser": "none"}, "normaliser of layer, balance"),
+        ({"normaliser": "none"}, "normaliser of layer, balance, snip"),
     ],
 )
 def test_bad_input_is_named(chosen, changes, message):
