@@ -15,8 +15,14 @@ def command(
     space: options.Space = None,
     data: options.Data = None,
     teacher: options.Teacher = None,
+    taps: options.Taps = None,
+    pretrained: options.Pretrained = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
+    accumulate: options.Accumulate = None,
+    image_size: options.ImageSize = None,
+    limit_images: options.LimitImages = None,
+    val_fraction: options.ValFraction = None,
     seed: options.Seed = None,
     option: options.MethodOptions = None,
     seeds: Annotated[int, typer.Option(min=1, help="So many seeds, from --seed on.")] = 3,
@@ -40,14 +46,13 @@ def command(
 
     Example: `pynas robustness --space mbconv-mini --data digits --seeds 3 --fractions 0.25,0.5,1`
     """
+    named = dict(locals())
     from pynas.cli import display
     from pynas.runs import create
     from pynas.runs.quantities import numbers
     from pynas.runs.robustness import check_robustness
-    from pynas.runs.settings import method_options
 
-    base = create(run, device=device, method="dna", space=space, data=data, teacher=teacher, epochs=epochs,
-                  batch_size=batch_size, seed=seed, options=method_options(option))  # fmt: skip
+    base = create(run, device=device, **options.settings({**named, "method": "dna"}))
     limits = options.limits(madds=max_madds, params=max_params)
     with display.bars() as bars:
         base.progress = display.progress(bars)

@@ -43,6 +43,22 @@ def test_parts_have_the_classes_in_equal_shares():
     assert np.array_equal(again.train.images.numpy(), part.train.images.numpy())
 
 
+def test_the_command_takes_every_setting_of_a_training(tmp_path, monkeypatch):
+    """All of `pynas train`'s but the method, and what else names the folder."""
+    given = []
+    monkeypatch.setattr("pynas.runs.robustness.check_robustness", lambda base, *rest: given.append(base) or {})
+    monkeypatch.setattr("pynas.cli.display.print_json", lambda content: None)
+    settings = {"space": "mbconv-mini", "data": "digits", "teacher": "tf_efficientnet_b0", "taps": "blocks.1,blocks.2",
+                "epochs": 3, "batch-size": 16, "accumulate": 2, "image-size": 32, "limit-images": 100,
+                "val-fraction": 0.5, "seed": 7}  # fmt: skip
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    words += ["--no-pretrained", "--option", "decay=0.5", "--run", str(tmp_path / "run"), "--json"]
+    result = CliRunner().invoke(app, ["robustness", *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    expected = {name.replace("-", "_"): value for name, value in settings.items()} | {"taps": ["blocks.1", "blocks.2"]}
+    assert given[0].settings == Settings(**expected, pretrained=False, options={"decay": 0.5})
+
+
 @pytest.mark.slow
 @pytest.mark.integration
 def test_the_command(tmp_path):
