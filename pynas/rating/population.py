@@ -31,7 +31,7 @@ def rate_population(
     target_tail: nn.Module | None = None,
     normalize: bool = True,
     renormalize: bool = False,
-    both_views: bool = True,
+    both_views: bool = False,
     paths: Iterable[Sequence[int]] | None = None,
     allowed: Callable[[tuple[int, ...]], bool] | None = None,
     engine: Settings = DEFAULT,

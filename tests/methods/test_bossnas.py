@@ -169,9 +169,10 @@ def test_the_average_moves_by_equation_2_and_only_where_something_learns():
     assert not any(parameter.requires_grad for parameter in method.ema_heads.parameters())
 
 
-def rated_alone(method, views, calibration, choices=None):
-    """Equations 5 and 6, both views: every path alone, batch norm re-estimated for it."""
+def rated_alone(method, views, calibration, choices=None, released=False):
+    """Equations 5 and 6, or the released code's variant: every path alone, batch norm re-estimated for it."""
     block = method.block
+    target, target_head = (method.ema, method.ema_heads[block]) if released else (method.net, method.heads[block])
     choices = choices or list(method.net.space.paths(block))
 
     def outputs(net, head, x, choice):
@@ -187,22 +188,24 @@ def rated_alone(method, views, calibration, choices=None):
             return unit(path.eval()(method.features(x, block)))
 
     scores = dict.fromkeys(choices, 0.0)
-    for x, y in ((views[0], views[1]), (views[1], views[0])):
-        centre = sum(outputs(method.ema, method.ema_heads[block], y, c) for c in choices) / len(choices)
+    for x, y in [(views[0], views[1]), (views[1], views[0])][: 2 if released else 1]:
+        centre = sum(outputs(target, target_head, y, c) for c in choices) / len(choices)
         for choice in choices:
             mine = outputs(method.net, method.heads[block], x, choice)
             scores[choice] += ((mine - centre) ** 2).sum(1).mean().item()
     return scores
 
 
+@pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("block", [0, 1])
-def test_ratings_equal_running_each_path_alone(block):
+def test_ratings_equal_running_each_path_alone(block, released):
     """All cells of a block have one centre; nothing of the method changes."""
     method = steps(small_method()) if block == 0 else second_block()
     views, calibration = some_views(2, seed=30), some_views(1, seed=31)[0]
     before = copy.deepcopy(method.state_dict())
-    tables = method.rate_block([(views, LABELS)], block, calibration=[(calibration, LABELS)])
-    for choice, score in rated_alone(method, views, calibration).items():
+    settings = PathRating(centre_of="average", exchange_views=True) if released else PathRating()
+    tables = method.rate_block([(views, LABELS)], block, calibration=[(calibration, LABELS)], rating=settings)
+    for choice, score in rated_alone(method, views, calibration, released=released).items():
         assert tables[choice.cell][choice.path] == pytest.approx(score, rel=1e-4)
     assert [len(table) for table in tables] == [cell.size for cell in method.net.space.blocks[block]]
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())

@@ -84,7 +84,7 @@ def test_distance_to_the_mean_of_all_paths(norm, max_bytes, ema):
 def test_the_released_score_is_this_minus_four():
     layers, tail = mbconv_layers(depth=2), projector()
     pair = views((4,))[0]
-    table = rate_population(layers, [pair], "batch", tail=tail, renormalize=True)
+    table = rate_population(layers, [pair], "batch", tail=tail, renormalize=True, both_views=True)
     first, second = (all_outputs(layers, tail, x, "batch", []) for x in pair)
     published = 0
     for y, other in ((first, second), (second, first)):

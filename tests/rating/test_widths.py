@@ -66,7 +66,7 @@ def test_distance_to_the_centre_of_all_widths(layers, norm, max_bytes):
     table = rate_population(
         layers[:2], pairs, norm, calibration=calibration, tail=tail, engine=Settings(max_bytes=max_bytes)
     )
-    expected = naive(layers[:2], tail, layers[:2], tail, pairs, norm, calibration, True, False, True)
+    expected = naive(layers[:2], tail, layers[:2], tail, pairs, norm, calibration, True, False, False)
     np.testing.assert_allclose(table.scores, expected, rtol=1e-4)
 
 

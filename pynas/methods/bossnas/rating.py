@@ -33,10 +33,11 @@ from pynas.supernets import Supernet
 class PathRating:
     """Settings of a rating.
 
-    kind: "centre": |S(p; x1) - mean over all paths of S(q; x2)|^2, plus this with the views exchanged (eq. 5-6), the mean
-        taken from the averaged supernet as in the released code (`centre_of="online"`: eq. 5 to the letter).
+    kind: "centre": |S(p; x1) - mean over all paths q of S(q; x2)|^2 (eq. 5-6).
         "classification" and "distillation": the training loss of those targets. "linear": cross-entropy of a linear
         classifier that all paths share, trained on their frozen features. None: by the method's target.
+    centre_of: supernet that gives the mean, "online" (eq. 5) or "average", the averaged one. exchange_views: add the distance
+        with x1 and x2 exchanged. The released code has the average and exchanges the views.
     norm: "recalibrate" (statistics per path, from the calibration batches) or "batch".
     population, generations: rate an evolving population of this size instead of all paths; the last one is scored.
     probe_epochs, probe_rate: training of the linear classifier (Adam).
@@ -44,7 +45,8 @@ class PathRating:
 
     kind: Literal["centre", "classification", "distillation", "linear"] | None = None
     norm: Literal["recalibrate", "batch", "running"] = "recalibrate"
-    centre_of: Literal["average", "online"] = "average"
+    centre_of: Literal["average", "online"] = "online"
+    exchange_views: bool = False
     population: Annotated[int, Ge(2)] | None = None
     generations: AtLeastOne = 8
     probe_epochs: AtLeastOne = 5
@@ -93,7 +95,7 @@ def rate_block(
         tree = block_tree(block.net, block.number, choices)
         common = {"norm": settings.norm, "calibration": calibrating, "paths": tree.paths.values(), **options}
         if kind == "centre":
-            table = _to_centre(block, inputs, choices, tree.layers, settings.centre_of, common)
+            table = _to_centre(block, inputs, choices, tree.layers, settings, common)
         else:
             loss = "mse" if kind == "distillation" else "cross_entropy"
             table = rate(tree.layers, inputs, loss, tail=head, tail_norm=settings.norm, **common)
@@ -112,13 +114,19 @@ def rate_block(
 
 
 def _to_centre(
-    block: TrainedBlock, inputs: BlockBatches, choices: Sequence[Choice], layers: Layers, centre_of: str, options: Any
+    block: TrainedBlock,
+    inputs: BlockBatches,
+    choices: Sequence[Choice],
+    layers: Layers,
+    settings: PathRating,
+    options: Any,
 ) -> ScoreTable:
     targets: dict[str, Any] = {}
-    if centre_of == "average" and block.averaged is not None:
+    if settings.centre_of == "average" and block.averaged is not None:
         ema, head = block.averaged
         targets = {"target_layers": block_tree(ema, block.number, choices).layers, "target_tail": head}
-    return rate_population(layers, inputs, tail=block.head, renormalize=block.renormalize, **targets, **options)
+    return rate_population(layers, inputs, tail=block.head, renormalize=block.renormalize, both_views=settings.exchange_views,
+                           **targets, **options)  # fmt: skip
 
 
 def block_batches(block: TrainedBlock, batches: Batches, kind: str) -> BlockBatches:

@@ -27,9 +27,10 @@ from pynas.train.team import is_first_process
 # rating: how paths are scored (`PathRating.kind`). rate_every: rate each block at the end of every so many epochs too, for
 # the plot of convergence. head_epochs: of the classifier on top of the network found, the only part that sees labels.
 _RATING = fields(PathRating)
+_RATED_BY = ("centre_of", "exchange_views", "population", "generations")
 _STAGES = {
     "rating": _RATING["kind"],
-    **{name: _RATING[name] for name in ("centre_of", "population", "generations")},
+    **{name: _RATING[name] for name in _RATED_BY},
     "calibration_batches": (AtLeastOne, 1),
     "rate_every": (Annotated[int, Ge(0)], 0),
     "head_epochs": (AtLeastOne, 3),
@@ -100,8 +101,7 @@ class BossNASRecipe:
         """Return the method with all its blocks trained, and the scores; what the folder holds is read."""
         method, settings, options = run.method(), run.settings, run.options
         every = options["rate_every"]
-        rating = PathRating(kind=options["rating"], centre_of=options["centre_of"], population=options["population"],
-                            generations=options["generations"])  # fmt: skip
+        rating = PathRating(kind=options["rating"], **{name: options[name] for name in _RATED_BY})
         scores = fit_blocks(
             method,
             run.loader("train", "strong", method.views),
