@@ -168,6 +168,16 @@ def test_docstrings_hold_no_accidental_links():
 
 
 @pytest.mark.slow
+def test_nothing_tells_users_to_install_a_strangers_package():
+    """The name pynas on the package index is somebody else's: installs name a checkout, ".[extra]"."""
+    stranger = re.compile(r"pip3? install[^\n`]*[\"' ]pynas(?![-/\w])")
+    assert stranger.search('run pip install "pynas[onnx]"') and stranger.search("pip install -U pynas")
+    assert not stranger.search('pip install ".[onnx]"')
+    texts = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    texts += [path for folder in ("pynas", "examples", "bench") for path in (ROOT / folder).rglob("*.py")]
+    assert not [str(path) for path in texts if stranger.search(path.read_text(encoding="utf-8"))]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason='needs pip install ".[docs]"')
 def test_the_site_builds_without_a_warning(tmp_path):
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
