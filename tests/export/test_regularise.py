@@ -28,7 +28,6 @@ from pynas.supernets.splitattention import split_attention
 from tests.export.test_retrain import tiny_data
 
 
-
 def cell(*operations):
     return PlainCell([edge_operation(operation, 4) for operation in operations])
 
@@ -100,7 +99,9 @@ def test_networks_of_every_kind(name):
     layers = residual_layers(model)
     undo = regularise(model, 0.0, 0.5)
     rates = [[part.drop_prob for part in named(places) if isinstance(part, DropPath)] for places in layers]
-    assert len(rates) >= 2 and all(rates) and sum(map(len, rates)) == sum(isinstance(p, DropPath) for p in model.modules())
+    assert (
+        len(rates) >= 2 and all(rates) and sum(map(len, rates)) == sum(isinstance(p, DropPath) for p in model.modules())
+    )
     for layer, own in enumerate(rates):
         assert own == pytest.approx([0.5 * layer / (len(rates) - 1)] * len(own))
     assert torch.equal(model(images), outputs)
@@ -167,7 +168,9 @@ def small(residual=True):
 @pytest.mark.parametrize("option", ["drop", "drop_path"])
 def test_a_retraining_acts_and_leaves_no_trace(option, ema):
     recipe = replace(EFFICIENTNET, drop=0.0, drop_path=0.0, ema=ema)
-    found = [retrain(small(), tiny_data(), r, epochs=1, batch_size=8)[0] for r in (recipe, replace(recipe, **{option: 0.5}))]
+    found = [
+        retrain(small(), tiny_data(), r, epochs=1, batch_size=8)[0] for r in (recipe, replace(recipe, **{option: 0.5}))
+    ]
     without, acting = (model.state_dict() for model in found)
     assert list(without) == list(acting) == list(small().state_dict())
     assert any(not torch.equal(value, acting[key]) for key, value in without.items())
@@ -210,7 +213,9 @@ def test_dropout_is_the_classifiers():
     (nn.Sequential(MBConv(3, 3, 3, 1), nn.Flatten()), r"a linear classifier for the recipe's dropout of 0\.2"),
 ])  # fmt: skip
 def test_a_network_without_a_place_is_named(model, option):
-    with pytest.warns(UserWarning, match=rf"^\[retrain\] expected {option}, got none in the network: it trains without$"):
+    with pytest.warns(
+        UserWarning, match=rf"^\[retrain\] expected {option}, got none in the network: it trains without$"
+    ):
         regularise(model, 0.2, 0.1)
     regularise(model, 0.0, 0.0)  # nothing was asked for: no warning
 

@@ -116,7 +116,9 @@ def test_block_wise(name, whole):
 def test_bossnas(feed, target):
     net = weightless()
     bootstrap = Bootstrap(paths=2, feed=feed, target=target)
-    method = BossNAS(net, teacher(), image_shape=SHAPE, num_classes=5, bootstrap=bootstrap, heads=Heads(hidden=8, dim=4))
+    method = BossNAS(
+        net, teacher(), image_shape=SHAPE, num_classes=5, bootstrap=bootstrap, heads=Heads(hidden=8, dim=4)
+    )
     stem = net.stem[0].weight.detach().clone()
     scores = fit_blocks(method, batches(4), batches(2), 2)
     assert not torch.equal(net.stem[0].weight, stem)

@@ -166,7 +166,9 @@ def test_an_overflow_in_one_process_skips_the_step_in_all(results):
 
 def test_processes_with_different_networks_are_refused(results):
     for result in results:
-        assert "[fit] expected one network in all processes, got another one in process 1, from 'net" in result["refused"]
+        assert (
+            "[fit] expected one network in all processes, got another one in process 1, from 'net" in result["refused"]
+        )
 
 
 def test_the_generators_of_the_caller_go_on():

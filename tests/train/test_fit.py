@@ -278,5 +278,7 @@ def test_a_method_that_lacks_a_member_is_refused():
     class Lacks(nn.Module):
         def optimizer(self): ...
 
-    with pytest.raises(InputError, match="expected a method with rate_factor, training_step, got Lacks without; define"):
+    with pytest.raises(
+        InputError, match="expected a method with rate_factor, training_step, got Lacks without; define"
+    ):
         pynas.fit(Lacks(), [(torch.zeros(1), torch.zeros(1))], 1)
