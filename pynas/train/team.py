@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pynas.errors import InputError
-from pynas.train.method import Method
+from pynas.train.method import Method, device_of
 
 SPREADS = ("data", "blocks")
 
@@ -97,8 +98,7 @@ class Team:
         if self.size == 1:
             return
         state = self.method.trained_state()
-        everyone: list[Any] = [None] * self.size
-        dist.all_gather_object(everyone, [(name, tuple(tensor.shape)) for name, tensor in state.items()])
+        everyone = self._gather([(name, tuple(tensor.shape)) for name, tensor in state.items()])
         for rank, theirs in enumerate(everyone):
             if theirs != everyone[0]:
                 name = next((a or b for a, b in itertools.zip_longest(everyone[0], theirs) if a != b))[0]
@@ -133,8 +133,7 @@ class Team:
         """
         if self.size == 1:
             return dict(losses)
-        everyone: list[Any] = [None] * self.size
-        dist.all_gather_object(everyone, dict(losses))
+        everyone = self._gather(dict(losses))
         names = dict.fromkeys(name for theirs in everyone for name in theirs)
         return {name: sum(theirs.get(name, 0.0) for theirs in everyone) / self.group_size for name in names}
 
@@ -162,6 +161,15 @@ class Team:
         if self.groups > 1:
             self._exchange_blocks(optimizer)
 
+    def _gather(self, own: Any) -> list[Any]:
+        """Return the objects of all processes."""
+        everyone: list[Any] = [None] * self.size
+        device = device_of(self.method)
+        # Objects pass through the current GPU, which need not be the method's.
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            dist.all_gather_object(everyone, own)
+        return everyone
+
     def _average(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their means over the group, those of a type sent as one."""
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
@@ -184,10 +192,8 @@ class Team:
             for number, parameter in enumerate(numbered)
             if id(parameter) in mine and parameter in optimizer.state
         }
-        everyone: list[Any] = [None] * self.size
         # The first process of each group sends the group's blocks.
-        dist.all_gather_object(everyone, (weights, moments) if self.rank % self.group_size == 0 else None)
-        for sent in everyone:
+        for sent in self._gather((weights, moments) if self.rank % self.group_size == 0 else None):
             if sent is not None:
                 weights, moments = sent
                 method.load_state_dict(weights, strict=False)
