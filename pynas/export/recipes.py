@@ -16,7 +16,7 @@ class Recipe:
     learning_rate: for batches of `batch_size`; scaled in proportion to the size of other batches.
     epochs, warmup_epochs, decay_epochs: for another number of epochs, the schedule is stretched or shortened.
     ema: decay of the moving average of the weights, 0 for none; the decay warms up.
-    drop: dropout before the classifier. drop_path: stochastic depth, where the network has timm's DropPath.
+    drop: dropout before the classifier. drop_path: stochastic depth of the last residual layer, see `regularise`.
     augmentation, erasing, repeats: see `ImageData.loader`.
     """
 

@@ -15,9 +15,10 @@ from pynas.data import ImageData
 from pynas.data.loaders import seeded
 from pynas.errors import InputError
 from pynas.export.recipes import Recipe, training_loader
+from pynas.export.regularise import regularise
 from pynas.teachers import Teacher
 from pynas.train import Method, Step, fit
-from pynas.train.method import unshared_state
+from pynas.train.method import backward, device_of, unshared_state
 
 KINDS = ("soft", "hard")
 
@@ -29,11 +30,13 @@ class Retraining(nn.Module, Method):
     temperature's square ("soft"), or the cross-entropy with the teacher's class ("hard": DeiT, eq. 3). Mixup and CutMix
     mix images and targets; targets are smoothed.
 
+    Stochastic depth and dropout are put into the network, see `regularise`; closing `regularised` takes them out.
+
     batches: number of batches per epoch. kind: "soft" or "hard". amp: run the network in bfloat16 autocast.
 
     Raises:
-        InputError: an unknown kind, a weight `distill` outside [0, 1], an odd batch size with mixup; in training, a teacher
-            of another number of classes.
+        InputError: a network without weights, an unknown kind, a weight `distill` outside [0, 1], an odd batch size with
+            mixup; in training, a teacher of another number of classes.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Retraining(nn.Module, Method):
         amp: bool = False,
     ):
         super().__init__()
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise InputError("[retrain] expected a network with weights to train, got none")
         if kind not in KINDS:
             raise InputError(f"[retrain] expected a distillation of {', '.join(KINDS)}, got {kind!r}")
         if teacher is not None and not 0 <= distill <= 1:
@@ -65,7 +70,7 @@ class Retraining(nn.Module, Method):
         self.mixing = _mixing(recipe, num_classes) if mixing else None
         self.updates: torch.Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        _regularise(model, recipe)
+        self.regularised = regularise(model, recipe.drop, recipe.drop_path)
         self._schedule: Any = None
 
     @property
@@ -98,10 +103,13 @@ class Retraining(nn.Module, Method):
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         """Run forward and backward for one batch, and return the losses "classes" and "distillation"."""
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         targets, smoothing = labels.to(device), self.recipe.label_smoothing
         if self.mixing is not None:
+            if len(images) % 2:
+                raise InputError(f"[retrain] expected an even number of images per process for mixup, got {len(images)}; "
+                                 "use another batch size")  # fmt: skip
             # timm draws from numpy's global state.
             with seeded(int(rng.integers(2**32))):
                 images, targets = self.mixing(images, targets)
@@ -114,7 +122,7 @@ class Retraining(nn.Module, Method):
             distillation = self._distillation(logits.float(), self.teacher.logits(images))
             losses["distillation"] = distillation.detach()
             loss = (1 - self.distill) * loss + self.distill * distillation
-        loss.backward()
+        backward(loss)
         return losses
 
     def trained_state(self) -> dict[str, torch.Tensor]:
@@ -172,18 +180,6 @@ def _mixing(recipe: Recipe, num_classes: int) -> Any:
     return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=smoothing, num_classes=num_classes)
 
 
-def _regularise(model: nn.Module, recipe: Recipe) -> None:
-    """Set the rates of the last dropout, which is before the classifier, and of timm's stochastic depth."""
-    from timm.layers import DropPath
-
-    dropouts = [part for part in model.modules() if isinstance(part, nn.Dropout)]
-    for dropout in dropouts[-1:]:
-        dropout.p = recipe.drop
-    for part in model.modules():
-        if isinstance(part, DropPath):
-            part.drop_prob = recipe.drop_path
-
-
 def retrain(
     model: nn.Module,
     data: ImageData,
@@ -214,7 +210,8 @@ def retrain(
     method = Retraining(  # type: ignore[abstract]  # the hooks of Method that it does not define do nothing
         model, recipe, num_classes=data.num_classes, batch_size=batch_size, batches=len(loader), **options
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fit(method, loader, epochs, run, seed=seed, on_step=on_step)
+    with method.regularised:
+        fit(method, loader, epochs, run, seed=seed, on_step=on_step)
     result = method.result.eval()
     return result, evaluate(result, data, device=device)
 

@@ -30,6 +30,6 @@ def update_ema(target: nn.Module | None, online: nn.Module | None, momentum: flo
     """
     if target is None or online is None:
         return
-    weights = dict(online.named_parameters())
-    names, averages = zip(*target.named_parameters()) if len(list(target.parameters())) else ((), ())
-    torch._foreach_lerp_(list(averages), [weights[name].detach() for name in names], 1 - momentum)
+    weights, averages = dict(online.named_parameters()), dict(target.named_parameters())
+    if averages:
+        torch._foreach_lerp_(list(averages.values()), [weights[name].detach() for name in averages], 1 - momentum)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pynas.errors import InputError
 
@@ -33,7 +33,6 @@ def check_views(images: Any, views: int) -> list[Tensor]:
     return list(images)
 
 
-def place(net: nn.Module, images: Tensor) -> Tensor:
-    """Move images to the net's device, channels last, the layout that convolutions run fastest in."""
-    device = next(net.parameters()).device
+def place(images: Tensor, device: torch.device) -> Tensor:
+    """Move images to a device, channels last, the layout that convolutions run fastest in."""
     return images.to(device, memory_format=torch.channels_last, non_blocking=True)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pynas.errors import InputError
+from pynas.nn.drop import dropped
 
 
 class ReLUConvBN(nn.Module):
@@ -38,10 +39,11 @@ class ResidualReduction(nn.Module):
         self.conv_a = ReLUConvBN(in_channels, out_channels, 3, 2)
         self.conv_b = ReLUConvBN(out_channels, out_channels, 3)
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2), nn.Conv2d(in_channels, out_channels, 1, bias=False))
+        self.drop_path: nn.Module | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, in_channels, H, W] with even sides -> [B, out_channels, H / 2, W / 2]."""
-        return self.shortcut(x) + self.conv_b(self.conv_a(x))
+        return self.shortcut(x) + dropped(self.conv_b(self.conv_a(x)), self.drop_path)
 
 
 def edge_operation(op: str, channels: int) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from pynas.errors import InputError
+from pynas.nn.drop import dropped
 from pynas.nn.mbconv import SqueezeExcitation
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
@@ -98,6 +99,7 @@ class Bottleneck(nn.Module):
         squeezed = se and conv
         self.se = SqueezeExcitation(out_channels, out_channels // _SQUEEZE) if squeezed else nn.Identity()
         self.act3 = act(inplace=True)
+        self.drop_path: nn.Module | None = None
 
     def entry(self, width: int) -> nn.Module:
         """Entry for inputs of a width."""
@@ -111,7 +113,7 @@ class Bottleneck(nn.Module):
         y, shortcut = only(x)
         y = self.act2(self.norm2(self.mix(self.act1(y))))
         y = self.se(self.norm3(self.expand(y)))
-        return self.act3(y + shortcut)
+        return self.act3(dropped(y, self.drop_path) + shortcut)
 
     def extract(self, shape: tuple[int, ...]) -> Bottleneck:
         """Copy for inputs of one shape `(C, H, W)`."""

@@ -7,6 +7,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from pynas.nn.drop import dropped
+
 
 def conv_bn(
     in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: bool = True
@@ -52,8 +54,10 @@ class MBConv(nn.Module):
         reduced = max(1, int(in_channels * se_ratio))
         self.se = SqueezeExcitation(hidden, reduced) if se_ratio else nn.Identity()
         self.project = conv_bn(hidden, out_channels, activation=False)
+        if self.residual:
+            self.drop_path: nn.Module | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, in_channels, H, W] -> [B, out_channels, H / stride, W / stride]."""
         y = self.project(self.se(self.depthwise(self.expand(x))))
-        return x + y if self.residual else y
+        return x + dropped(y, self.drop_path) if self.residual else y

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pynas.nn.drop import dropped
 from pynas.nn.slimmable import SlimmableConv2d, SlimmableLinear, Switchable
 
 
@@ -22,12 +23,16 @@ class NATSCell(nn.Module):
     def __init__(self, edges: dict[str, nn.Module]) -> None:
         super().__init__()
         self.edges = nn.ModuleDict(edges)
+        self.drop_path: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, in, H, W] -> [B, out, H, W]."""
         first = self.edges["01"](x)
         second = self.edges["02"](x) + self.edges["12"](first)
-        return self.edges["03"](x) + self.edges["13"](first) + self.edges["23"](second)
+        shortcut, *branches = self.edges["03"](x), self.edges["13"](first), self.edges["23"](second)
+        for branch in branches:
+            shortcut = shortcut + dropped(branch, self.drop_path)
+        return shortcut
 
 
 class NATSResidual(nn.Module):
@@ -37,10 +42,11 @@ class NATSResidual(nn.Module):
         super().__init__()
         self.first, self.second = first, second
         self.pool, self.shortcut = nn.AvgPool2d(2), shortcut
+        self.drop_path: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, in, H, W] -> [B, out, H / 2, W / 2]."""
-        return self.second(self.first(x)) + self.shortcut(self.pool(x))
+        return dropped(self.second(self.first(x)), self.drop_path) + self.shortcut(self.pool(x))
 
 
 class ConvNorm(nn.Module):

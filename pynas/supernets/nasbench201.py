@@ -11,6 +11,7 @@ from torch import nn
 
 from pynas.errors import InputError
 from pynas.nn.cell import ResidualReduction, Zero, edge_operation
+from pynas.nn.drop import dropped
 from pynas.spaces import Architecture, Choice, Space
 from pynas.spaces.nasbench201 import EDGES, CellNetSpec
 from pynas.supernets.net import Place, T, Visitor
@@ -37,26 +38,40 @@ class SharedCell(nn.Module):
 
 
 class PlainCell(nn.Module):
-    """A cell with one operation per edge."""
+    """A cell with one operation per edge. Beside a skip, the other edges into a node are residual branches."""
 
     def __init__(self, edges: Sequence[nn.Module]):
         super().__init__()
         self.edges = nn.ModuleList(edges)
+        if branches(edges):
+            self.drop_path: nn.Module | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, C, H, W] -> a tensor of that shape."""
-        return run_cell(list(self.edges), x)
+        return run_cell(list(self.edges), x, getattr(self, "drop_path", None))
 
 
-def run_cell(operations: Sequence[nn.Module], x: torch.Tensor) -> torch.Tensor:
-    """Run the graph: node 0 is the input, every other node the sum over its incoming edges, the last node the output."""
+def branches(operations: Sequence[nn.Module]) -> set[int]:
+    """Edges that lead into a node beside a skip."""
+    shortcuts = {target for (_, target), operation in zip(EDGES, operations) if isinstance(operation, nn.Identity)}
+    return {edge for edge, ((_, target), operation) in enumerate(zip(EDGES, operations))
+            if target in shortcuts and not isinstance(operation, (nn.Identity, Zero))}  # fmt: skip
+
+
+def run_cell(operations: Sequence[nn.Module], x: torch.Tensor, drop_path: nn.Module | None = None) -> torch.Tensor:
+    """Run the graph: node 0 is the input, every other node the sum over its incoming edges, the last node the output.
+
+    drop_path: runs on the output of each residual branch, see `branches`.
+    """
+    residual = set() if drop_path is None else branches(operations)
     nodes: list[torch.Tensor | None] = [x, None, None, None]
-    for (source, target), operation in zip(EDGES, operations):
+    for edge, ((source, target), operation) in enumerate(zip(EDGES, operations)):
         if isinstance(operation, Zero):
             continue
         value, total = nodes[source], nodes[target]
         # A node without incoming edges is zero; an operation on it still adds its batch norm's bias.
         value = operation(torch.zeros_like(x) if value is None else value)
+        value = dropped(value, drop_path if edge in residual else None)
         nodes[target] = value if total is None else total + value
     return torch.zeros_like(x) if nodes[-1] is None else nodes[-1]
 

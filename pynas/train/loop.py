@@ -6,8 +6,10 @@ import itertools
 import json
 import math
 import os
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 from pynas.errors import InputError
 from pynas.tensor_files import read_tensors, write_tensors
 from pynas.train.checkpoint import CHECKPOINT, restore_training, training_tensors
-from pynas.train.method import Method, check_method
+from pynas.train.method import Method, complete, device_of
 from pynas.train.team import Team, is_first_process
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -52,6 +54,7 @@ def fit(
 
     The randomness of a step (paths, dropout) depends on `seed` and the step's number alone, so that a run that was killed
     and restarted ends with the same weights as an uninterrupted one (on the CPU; on CUDA up to the kernels' order of sums).
+    All processes draw alike but on their GPUs, see `pynas.train.Method`.
 
     method: an `nn.Module` with the members of `pynas.train.Method`.
     train_loader: has a length and yields (images, labels), the same batches each time for the same epoch. If it has
@@ -67,7 +70,7 @@ def fit(
         InputError: no batches, or a checkpoint of another network, seed, number of epochs or of batches in a step.
         FloatingPointError: a loss is not finite; the last checkpoint is kept as it was.
     """
-    check_method(method)
+    complete(method)
     length = len(train_loader)  # type: ignore[arg-type]
     if length == 0:
         raise InputError("[fit] expected training batches, got an empty loader")
@@ -75,13 +78,14 @@ def fit(
         if value < 1:
             raise InputError(f"[fit] expected {name} of at least 1, got {value}")
     trainer = _Trainer(method, length, epochs, accumulate, Path(run) if run is not None else None, seed, spread)
-    with torch.random.fork_rng():
+    with _own_generators():
         trainer.start(train_loader)
         train_loader = trainer.team.share(train_loader)
         trainer.method.train()
         saved = time.monotonic()
         while trainer.step < trainer.steps:
             epoch, step = divmod(trainer.step, trainer.epoch_steps)
+            trainer.draw_alike(np.random.default_rng([seed, epoch, 1]))  # loaders may shuffle by the global generators
             batches = epoch_batches(train_loader, epoch, step * accumulate)
             while group := list(itertools.islice(batches, accumulate)):
                 report = trainer.train_on(group)
@@ -105,6 +109,18 @@ def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0) -> Iterat
     return itertools.islice(iter(loader), start, None)
 
 
+@contextmanager
+def _own_generators() -> Iterator[None]:
+    """Restore the states of the generators of torch, `random` and numpy in the end."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 (layers of others draw from it)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
 class _Trainer:
     """State of one training: the method, its optimizer, the current step, and the files."""
 
@@ -120,7 +136,7 @@ class _Trainer:
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.lines: list[str] = []
         self.team = Team(method, spread)
-        self.device = next(method.parameters()).device
+        self.device = device_of(method)
 
     def start(self, loader: Iterable[Batch]) -> None:
         """Restore the checkpoint if there is one; otherwise prepare the method."""
@@ -151,13 +167,14 @@ class _Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates):
             group["lr"] = rate * factor
         rng = np.random.default_rng([self.seed, self.step])
-        torch.manual_seed(int(rng.integers(2**62)) + self.team.rank)
+        self.draw_alike(rng)
         self.method.before_step(progress, self.epochs, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         by_batch = [self.losses(*batch, rng) for batch in batches]
-        losses = {name: sum(each[name] for each in by_batch) / len(by_batch) for name in by_batch[0]}
-        losses = self.team.average_losses(losses, self.device)
+        names = dict.fromkeys(name for each in by_batch for name in each)
+        losses = {name: sum(each.get(name, 0.0) for each in by_batch) / len(by_batch) for name in names}
+        losses = self.team.average_losses(losses)
         self.check(losses)
         self.update(len(batches))
         self.method.after_step(self.step / self.epoch_steps, self.epochs)
@@ -165,6 +182,15 @@ class _Trainer:
         report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor)
         self.lines.append(json.dumps(asdict(report)))
         return report
+
+    def draw_alike(self, rng: np.random.Generator) -> None:
+        """Seed torch, `random` and numpy alike in all processes, and a GPU's generator differently in each."""
+        seed = int(rng.integers(2**62))
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed + self.team.rank)
 
     def losses(self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> dict[str, float]:
         """Run forward and backward for one batch; return its losses by name."""
@@ -182,13 +208,14 @@ class _Trainer:
         """Take an optimizer step by the mean of the gradients that `batches` batches have added up."""
         scaler = self.method.scaler
         self.team.average_gradients(self.optimizer)  # before unscaling, so that all processes see the same overflows
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:  # the step's paths have no weights
+            return
         if scaler is not None:
+            scaler.scale(torch.zeros((), device=self.device))  # this process's losses may have had no gradient to scale
             scaler.unscale_(self.optimizer)
         if batches > 1:
-            for group in self.optimizer.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.grad /= batches
+            torch._foreach_div_(gradients, batches)
         if scaler is None:
             self.optimizer.step()
         else:

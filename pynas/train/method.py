@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping
+from types import MethodType
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +16,13 @@ from pynas.errors import InputError
 class Method(Protocol):
     """A method is an `nn.Module` with these members; `pynas.fit` needs nothing else.
 
-    Name `Method` as the second base of your class, `class Mine(nn.Module, Method)`: it then inherits the hooks that do
-    nothing and the `trained_state` that keeps everything, and defines the others.
+    Define `optimizer`, `rate_factor` and `training_step`; the other hooks do nothing by default, and `trained_state` keeps
+    everything. Name `Method` as the second base of your class, `class Mine(nn.Module, Method)`, for its types.
 
-    All randomness comes from the argument `rng` and from torch's generator, which the loop seeds for every step. A step
-    therefore depends on the weights, the batch and its number alone, and a resumed run repeats the one that was killed.
+    All randomness comes from the argument `rng` and from the generators of torch, `random` and numpy, which the loop seeds
+    for every step. A step therefore depends on the weights, the batch and its number alone, and a resumed run repeats the
+    one that was killed. Several processes get the same seeds, so that they draw the same paths and drop the same layers;
+    only a GPU's own generator, as of dropout's masks there, differs by process.
 
     net: the supernet. scaler: the `torch.amp.GradScaler` that `training_step` scales its losses by, None for no scaling.
     trained_blocks: the blocks that this process trains. None where the blocks depend on each other; a method whose blocks
@@ -69,12 +73,33 @@ class Method(Protocol):
         raise InputError(f"[fit] expected a method with block_state, got {type(self).__name__}; use spread='data'")
 
 
-def check_method(method: Any) -> None:
-    """Raise InputError where a method lacks a member of the protocol."""
-    missing = [name for name in vars(Method) if not name.startswith("_") and not hasattr(method, name)]
-    if missing:
-        raise InputError(f"[fit] expected a method with {', '.join(missing)}, got {type(method).__name__} without; name "
-                         "pynas.train.Method as its second base")  # fmt: skip
+def backward(loss: torch.Tensor, scaler: torch.amp.GradScaler | None = None) -> None:
+    """Add a loss's gradients, scaled by `scaler` if any; a loss of paths without weights (skip, pool, zero) has none."""
+    if loss.requires_grad:
+        (loss if scaler is None else scaler.scale(loss)).backward()
+
+
+def device_of(*modules: torch.nn.Module | None) -> torch.device:
+    """Device of the first parameter or buffer of some modules; the CPU where they have none."""
+    for module in modules:
+        if module is not None:
+            for tensor in itertools.chain(module.parameters(), module.buffers()):
+                return tensor.device
+    return torch.device("cpu")
+
+
+def complete(method: Any) -> None:
+    """Give a method without `Method` as its base the hooks that it does not define.
+
+    Raises:
+        InputError: a method that lacks a member for which there is no default.
+    """
+    if missing := [name for name in ("optimizer", "rate_factor", "training_step") if not hasattr(method, name)]:
+        raise InputError(f"[fit] expected a method with {', '.join(missing)}, got {type(method).__name__} without; define "
+                         "the members of pynas.train.Method")  # fmt: skip
+    for name, default in vars(Method).items():
+        if not name.startswith("_") and not hasattr(method, name):
+            setattr(method, name, MethodType(default, method) if callable(default) else default)
 
 
 def unshared_state(module: torch.nn.Module, *without: str) -> dict[str, torch.Tensor]:

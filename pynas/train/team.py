@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pynas.errors import InputError
-from pynas.train.method import Method
+from pynas.train.method import Method, device_of
 
 SPREADS = ("data", "blocks")
 
@@ -37,6 +39,13 @@ class Team:
 
     Batch norm normalises each process's share by itself, as in torch's DistributedDataParallel; running statistics are
     averaged. On GPUs torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) normalises the whole batch.
+
+    Gradients are averaged weight by weight after the step's last backward pass, 0 where a process did not use a weight; the
+    processes may use different ones (experts chosen by the input, layers dropped at random). torch's
+    DistributedDataParallel averages so too, but only what runs through the `forward` of the module that it wraps, once per
+    backward pass. A `training_step` calls stem, blocks, heads and projectors one by one, and runs a weight in several
+    backward passes before the optimizer steps (fair sampling, sandwich, accumulated batches): DDP would not average the
+    former and would send the latter once per pass.
 
     Raises:
         InputError: an unknown spread, or "blocks" for a method whose blocks depend on each other.
@@ -81,28 +90,52 @@ class Team:
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Give all processes the first process's weights."""
-        if self.size > 1:
-            for tensor in self.method.trained_state().values():
-                plain = tensor.contiguous()  # not every backend sends channels last
-                dist.broadcast(plain, 0)
-                tensor.copy_(plain)
+        """Give all processes the first process's weights.
+
+        Raises:
+            InputError: the processes have weights of other names or shapes.
+        """
+        if self.size == 1:
+            return
+        state = self.method.trained_state()
+        everyone = self._gather([(name, tuple(tensor.shape)) for name, tensor in state.items()])
+        for rank, theirs in enumerate(everyone):
+            if theirs != everyone[0]:
+                name = next((a or b for a, b in itertools.zip_longest(everyone[0], theirs) if a != b))[0]
+                raise InputError(f"[fit] expected one network in all processes, got another one in process {rank}, from "
+                                 f"{name!r} on; give all processes the same arguments")  # fmt: skip
+        for tensor in state.values():
+            _send(tensor, None)
 
     @torch.no_grad()
     def average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
-        """Replace gradients by their means over the processes that share a batch."""
+        """Replace gradients by their means over the processes that share a batch, 0 where a process has none.
+
+        A weight that none of them used keeps the gradient None: neither weight decay nor momentum moves it.
+        """
         if self.group_size == 1:
             return
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._average(gradients)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        if not weights:
+            return
+        used = torch.tensor([int(w.grad is not None) for w in weights], dtype=torch.int32, device=weights[0].device)
+        dist.all_reduce(used, dist.ReduceOp.MAX, group=self.group)
+        somewhere = [weight for weight, flag in zip(weights, used.tolist()) if flag]
+        for weight in somewhere:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        self._average([weight.grad for weight in somewhere])
 
-    def average_losses(self, losses: Mapping[str, float], device: torch.device) -> dict[str, float]:
-        """Mean losses over the shares of a batch; all processes get the same, and stop alike where one is not finite."""
+    def average_losses(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Mean losses over the shares of a batch; all processes get the same, and stop alike where one is not finite.
+
+        A process counts as 0 where it has no loss of a name: the blocks of other groups, experts that it did not run.
+        """
         if self.size == 1:
             return dict(losses)
-        values = torch.tensor(list(losses.values()), dtype=torch.float64, device=device)
-        dist.all_reduce(values)  # a process reports 0 for the blocks of other groups
-        return dict(zip(losses, (values / self.group_size).tolist()))
+        everyone = self._gather(dict(losses))
+        names = dict.fromkeys(name for theirs in everyone for name in theirs)
+        return {name: sum(theirs.get(name, 0.0) for theirs in everyone) / self.group_size for name in names}
 
     def first_says(self, value: bool, device: torch.device) -> bool:
         """Return the first process's value in all processes, since their clocks differ."""
@@ -114,21 +147,37 @@ class Team:
 
     @torch.no_grad()
     def settle(self, optimizer: torch.optim.Optimizer) -> None:
-        """Average the running statistics, and give every process the weights of all blocks; called before a checkpoint."""
+        """Average the running statistics, and give every process the weights of all blocks; called before a checkpoint.
+
+        Of buffers of integers, as the number of batches that a norm has seen, all get the first process's.
+        """
         if self.group_size > 1:
             parameters = {name for name, _ in self.method.named_parameters()}
-            state = self.method.trained_state().items()
-            self._average([value for name, value in state if name not in parameters and value.is_floating_point()])
+            buffers = [value for name, value in self.method.trained_state().items() if name not in parameters]
+            self._average([value for value in buffers if value.is_floating_point()])
+            for value in buffers:
+                if not value.is_floating_point():
+                    _send(value, self.group)
         if self.groups > 1:
             self._exchange_blocks(optimizer)
 
-    def _average(self, tensors: list[Tensor]) -> None:
-        """Replace tensors by their means over the group, sent as one."""
-        if tensors:
-            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    def _gather(self, own: Any) -> list[Any]:
+        """Return the objects of all processes."""
+        everyone: list[Any] = [None] * self.size
+        device = device_of(self.method)
+        # Objects pass through the current GPU, which need not be the method's.
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            dist.all_gather_object(everyone, own)
+        return everyone
+
+    def _average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their means over the group, those of a type sent as one."""
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in alike])
             dist.all_reduce(flat, group=self.group)
             flat /= self.group_size
-            for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+            for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike])):
                 tensor.copy_(part.view(tensor.shape))
 
     def _exchange_blocks(self, optimizer: torch.optim.Optimizer) -> None:
@@ -143,10 +192,8 @@ class Team:
             for number, parameter in enumerate(numbered)
             if id(parameter) in mine and parameter in optimizer.state
         }
-        everyone: list[Any] = [None] * self.size
         # The first process of each group sends the group's blocks.
-        dist.all_gather_object(everyone, (weights, moments) if self.rank % self.group_size == 0 else None)
-        for sent in everyone:
+        for sent in self._gather((weights, moments) if self.rank % self.group_size == 0 else None):
             if sent is not None:
                 weights, moments = sent
                 method.load_state_dict(weights, strict=False)
@@ -156,6 +203,13 @@ class Team:
                         name: value.to(device) if isinstance(value, Tensor) and value.ndim else value
                         for name, value in state.items()
                     }
+
+
+def _send(tensor: Tensor, group: Any) -> None:
+    """Give the processes of a group the tensor of its first one."""
+    plain = tensor.contiguous()  # not every backend sends channels last
+    dist.broadcast(plain, group=group, group_src=0)
+    tensor.copy_(plain)
 
 
 def _on_cpu(value: Any) -> Any:

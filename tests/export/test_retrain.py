@@ -12,6 +12,7 @@ from pynas.data import Arrays, ImageData
 from pynas.errors import InputError
 from pynas.export import DEIT, EFFICIENTNET, Retraining, evaluate, retrain
 from pynas.export.recipes import training_loader
+from pynas.nn.mbconv import MBConv
 from pynas.teachers import Teacher
 
 
@@ -24,7 +25,7 @@ def tiny_data(count=24, classes=3):
 
 def tiny_model(classes=3):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), MBConv(4, 4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Dropout(0.0), nn.Linear(4, classes))  # fmt: skip
 
 

@@ -170,6 +170,20 @@ def test_learning_rate_decays_by_epoch(tmp_path):
     np.testing.assert_allclose([line["learning_rate"] for line in lines], np.repeat([0.1, 0.09, 0.081], 5))
 
 
+@pytest.mark.parametrize("at", [5, 7])
+def test_a_loader_that_shuffles_by_torchs_generator_resumes(tmp_path, at):
+    """torch's own DataLoader; killed at the end of an epoch and within one."""
+    images, labels = (torch.cat(parts) for parts in zip(*batches()))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), len(images) // 5, shuffle=True)
+    method, again = Regression(), Regression()
+    pynas.fit(method, loader, 2)
+    with pytest.raises(Killed):
+        pynas.fit(Regression(), loader, 2, tmp_path, checkpoint_seconds=0.0, on_step=killer(at))
+    torch.manual_seed(1)
+    pynas.fit(again, loader, 2, tmp_path)
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(method).items())
+
+
 class Plain(nn.Module, Method):
     """Linear regression without noise: what accumulation gives can be computed by hand."""
 
@@ -278,5 +292,7 @@ def test_a_method_that_lacks_a_member_is_refused():
     class Lacks(nn.Module):
         def optimizer(self): ...
 
-    with pytest.raises(InputError, match=r"a method with scaler, .*training_step.*, got Lacks without; name"):
+    with pytest.raises(
+        InputError, match="expected a method with rate_factor, training_step, got Lacks without; define"
+    ):
         pynas.fit(Lacks(), [(torch.zeros(1), torch.zeros(1))], 1)

@@ -2,12 +2,11 @@
 
 import copy
 import json
-import socket
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 
 import pynas
 from pynas.errors import InputError
@@ -17,6 +16,7 @@ from pynas.train.checkpoint import CHECKPOINT
 from pynas.train.loop import LAST
 from tests.killing import Killed, killer
 from tests.methods.nets import conv, small_teacher
+from tests.processes import join, spawn
 
 EPOCHS, SEED = 2, 5
 
@@ -39,11 +39,6 @@ def batches(size=8):
         (torch.randn(size, 3, 8, 8, generator=generator), torch.randint(0, 5, (size,), generator=generator))
         for _ in range(3)
     ]
-
-
-def join(rank, port, size):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
 
 
 def worker(rank, port, folder):
@@ -82,13 +77,6 @@ def worker_of_four(rank, port, folder):
     pynas.fit(method, batches(), EPOCHS, f"{folder}/run", seed=SEED, spread="blocks")
     torch.save(method.net.state_dict(), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
-
-
-def spawn(target, folder, size):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(target, (port, str(folder)), nprocs=size)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Cell, Choice
 from pynas.supernets import Supernet, evaluating
 from pynas.teachers import Teacher, as_teacher
-from pynas.train.method import Method, unshared_state, with_prefixes
+from pynas.train.method import Method, backward, device_of, unshared_state, with_prefixes
 
 Views = list[Tensor]
 
@@ -148,7 +148,7 @@ class BossNAS(nn.Module, Method):
         for b, state, inputs in self.inputs(views, rng):
             with self.autocast():
                 by_path = self.path_losses(b, self.sampler(b, state)(rng), inputs, views, labels)
-            by_path.sum().backward()
+            backward(by_path.sum())
             losses[f"block_{b + 1}"] = by_path.detach().mean()
         return losses
 
@@ -289,11 +289,11 @@ class BossNAS(nn.Module, Method):
     @property
     def device(self) -> torch.device:
         """Device of the method's weights."""
-        return next(self.heads.parameters()).device
+        return device_of(self.heads)
 
     def place(self, images: Tensor) -> Tensor:
         """Move images to the method's device, channels last."""
-        return place(self.heads, images)
+        return place(images, self.device)
 
     def autocast(self) -> torch.autocast:
         """Return the context of the training's forward passes: bfloat16 with `amp`."""

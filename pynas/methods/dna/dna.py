@@ -25,7 +25,7 @@ from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Choice
 from pynas.supernets import Supernet, evaluating
 from pynas.teachers import Teacher, as_teacher
-from pynas.train.method import Method, unshared_state, with_prefixes
+from pynas.train.method import Method, backward, device_of, unshared_state, with_prefixes
 
 AMP = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -121,7 +121,7 @@ class DNA(nn.Module, Method):
             groups.append({"params": list(self.net.head.parameters()), "lr": rest})
         if self.amp == torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type)
-        return self.optimizer_type([group for group in groups if group["params"]])
+        return self.optimizer_type(groups)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return `decay` to the power of the number of `decay_every` epochs that have passed."""
@@ -181,8 +181,8 @@ class DNA(nn.Module, Method):
         return torch.autocast(self.device.type, self.amp) if self.amp is not None else contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients; in float16 the loss is scaled, so that small gradients do not vanish."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        """Add the loss's gradients, if it has any; in float16 it is scaled, so that small gradients do not vanish."""
+        backward(loss, self.scaler)
 
     def rate(self, batches: Batches, **options: Any) -> Scores:
         """Rate every path of every block; the default is eq. 7 with batch statistics. options: as of `rate_block`."""
@@ -239,12 +239,12 @@ class DNA(nn.Module, Method):
 
     @property
     def device(self) -> torch.device:
-        """Device of the supernet."""
-        return next(self.net.parameters()).device
+        """Device of the supernet; of the teacher where the supernet has no weights."""
+        return device_of(self.net, self)
 
     def place(self, images: Tensor) -> Tensor:
         """Move images to the method's device, channels last."""
-        return place(self.net, images)
+        return place(images, self.device)
 
 
 def head_loss(output: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from pynas.errors import InputError
 from pynas.methods.dna.projection import Projection
 from pynas.rating.copies import private_copy
 from pynas.teachers import Teacher
+from pynas.train.method import device_of
 
 # "kl": KL(teacher || path) of the logits, without labels. "cross_entropy", "error": against the labels.
 LOSSES = ("kl", "cross_entropy", "error")
@@ -52,8 +53,8 @@ class Tail(nn.Module):
         # The copy shares the weights and keeps the hook, which replaces the tap's output by this thread's feature.
         self.module = private_copy(teacher.module)
         self.module.get_submodule(teacher.taps[tap]).register_forward_hook(_feature_of_turn)
-        like = next(self.module.parameters())
-        self.register_buffer("blank", torch.zeros((2, *image_shape), device=like.device), persistent=False)
+        blank = torch.zeros((2, *image_shape), device=device_of(self.module))
+        self.register_buffer("blank", blank, persistent=False)
 
     def forward(self, output: Tensor) -> Tensor:
         """output: [B, C, H, W] of the block -> [B, classes]."""

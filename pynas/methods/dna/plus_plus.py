@@ -27,7 +27,7 @@ from pynas.spaces import Choice
 from pynas.supernets import Supernet, evaluating
 from pynas.supernets.modes import batch_statistics
 from pynas.teachers import Teacher, as_teacher
-from pynas.train.method import Method
+from pynas.train.method import Method, backward, device_of
 
 
 class DNAPlusPlus(nn.Module, Method):
@@ -115,7 +115,7 @@ class DNAPlusPlus(nn.Module, Method):
             for c, cell in enumerate(cells):
                 output = self.net.run_path(b, Choice(c, uniform_path(cell.counts, rng)), x)
                 loss = loss + self.loss(self.projectors[b](output), target) / len(cells)
-            loss.backward()
+            backward(loss)
             losses[f"block_{b + 1}"] = loss.detach()
         return losses
 
@@ -172,7 +172,8 @@ class DNAPlusPlus(nn.Module, Method):
             raise InputError(
                 f"[dna-pp] expected one or two views of the images, got {len(views)}; use a loader with views=2"
             )
-        return place(self.net, views[0]), place(self.net, views[1])
+        device = device_of(self)
+        return place(views[0], device), place(views[1], device)
 
 
 class LearningTeacher(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from pynas.checked import NonNegative, Positive, checked
 from pynas.methods.views import place
 from pynas.supernets.modes import batch_statistics
-from pynas.train.method import Method
+from pynas.train.method import Method, backward, device_of
 
 
 class LinearEvaluation(nn.Module, Method):
@@ -57,7 +57,7 @@ class LinearEvaluation(nn.Module, Method):
     ) -> dict[str, torch.Tensor]:
         """Train the classifier by cross-entropy on the features of one random path."""
         with torch.no_grad(), batch_statistics(self.net):
-            features = self.net.features(place(self.net, images), self.net.space.sample(rng))
+            features = self.net.features(place(images, device_of(self.net)), self.net.space.sample(rng))
         loss = functional.cross_entropy(self.net.classifier(features), labels.to(features.device))
-        loss.backward()
+        backward(loss)
         return {"classification": loss.detach()}

@@ -15,7 +15,7 @@ from pynas.methods.sampling import fair_architectures
 from pynas.methods.schedule import warm_cosine
 from pynas.methods.views import place
 from pynas.spaces import Architecture
-from pynas.train.method import Method
+from pynas.train.method import Method, backward, device_of
 
 
 class OneShot(nn.Module, Method):
@@ -64,11 +64,11 @@ class OneShot(nn.Module, Method):
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         """Run forward and backward of the step's paths; the reported loss is their mean."""
-        images, losses = place(self.net, images), []
+        images, losses = place(images, device_of(self.net)), []
         for architecture in self.architectures(rng):
             logits = self.net(images, architecture)
             loss = functional.cross_entropy(logits, labels.to(logits.device), label_smoothing=self.label_smoothing)
-            loss.backward()
+            backward(loss)
             losses.append(loss.detach())
         return {"classification": torch.stack(losses).mean()}
 

@@ -22,7 +22,7 @@ from pynas.methods.whole.shuffle import gathered, shuffled, unshuffled
 from pynas.nn import FeatureQueue
 from pynas.ops.queue_nce import queue_nce
 from pynas.spaces import Architecture
-from pynas.train.method import Method
+from pynas.train.method import Method, backward, device_of
 
 VIEWS = 4
 # Spread of unit vectors below which the representations count as constant; independent vectors have 1.
@@ -109,14 +109,14 @@ class PiNAS(nn.Module, Method):
         if not isinstance(images, (list, tuple)) or len(images) != VIEWS:
             got = f"{len(images)}" if isinstance(images, (list, tuple)) else "one tensor"
             raise InputError(f"[pinas] expected a list of {VIEWS} views, got {got}; use a loader with views={VIEWS}")
-        views = [place(self.net, view) for view in images]
+        views = [place(view, device_of(self)) for view in images]
         paths = differing_pair(self.net.space, rng)
         self.follow(paths)
         queries = [self.query(view, path) for view, path in zip(views[:2], paths)]
         keys = [self.key(view, path) for view, path in zip(views[2:], paths)]
         partners = keys[::-1] if self.cross_path else keys
         loss = torch.stack([self.distance(query, key) for query, key in zip(queries, partners)]).sum()
-        loss.backward()
+        backward(loss)
         if self.queue is not None:
             self.queue.push(gathered((keys[0] + keys[1]) / 2))
         self.watch(queries[0].detach())

@@ -20,7 +20,7 @@ from pynas.errors import InputError
 from pynas.methods.whole import subnets
 from pynas.spaces import Architecture
 from pynas.supernets import AutoFormer, BigNAS
-from pynas.train.method import Method
+from pynas.train.method import Method, backward, device_of
 
 # Table 9 and section 4.1, for 500 epochs in batches of 1,024: options of `PreNAS`, and of `ImageData.loader`. The paper
 # omits the rate of stochastic depth, the length of the warm-up and the number of repeats: these are AutoFormer's.
@@ -125,7 +125,7 @@ class PreNAS(nn.Module, Method):
         self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
         """Run forward and backward of the step's architectures; the reported loss is their mean."""
-        device = next(self.net.parameters()).device
+        device = device_of(self.net)
         images, targets = self._mixed(images.to(device), labels.to(device), rng)
         chosen, total, teacher = self.architectures(rng), torch.zeros((), device=device), None
         for architecture in chosen:
@@ -135,7 +135,7 @@ class PreNAS(nn.Module, Method):
             else:
                 smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing
                 loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
-            (loss / len(chosen)).backward()
+            backward(loss / len(chosen))
             total += loss.detach() / len(chosen)
             if self.distill and teacher is None:
                 teacher = logits.detach().softmax(1)
