@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 from torch.jit import ScriptModule
+from torch.nn.modules.module import register_module_forward_hook
 
 from pynas.costs.by_kind import collect, description
 from pynas.costs.operators import counting
@@ -119,22 +120,23 @@ def _observe(module: nn.Module, x: Tensor) -> tuple[int, int, list[nn.Parameter]
 
 def _observe_batch(module: nn.Module, x: Tensor) -> tuple[int, int, Shape, frozenset[str]]:
     outputs: list[int] = []
+    leaves = set(map(id, _leaves(module)))
 
     def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
-        outputs.extend(tensor.numel() * tensor.element_size() for tensor in tensors_in(output))
+        if id(layer) in leaves:
+            outputs.extend(tensor.numel() * tensor.element_size() for tensor in tensors_in(output))
 
-    handles = [layer.register_forward_hook(hook) for layer in {id(layer): layer for layer in _leaves(module)}.values()]
+    handle = register_module_forward_hook(hook)  # scripted modules take no hooks of their own
     try:
         with counting() as counter:
             output = module(x)
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
     return counter.madds, sum(outputs), sample_shape(module, output, len(x)), frozenset(counter.uncounted)
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:
-    """Layers without layers inside; torch runs those of a scripted module without their hooks."""
+    """Layers without layers inside; torch runs those of a scripted module without hooks."""
     children = [] if isinstance(module, ScriptModule) else list(module.children())
     if not children:
         yield module
