@@ -16,8 +16,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from pynas.costs.by_kind import collect, description
 from pynas.costs.operators import counting
-from pynas.costs.tied import count_tied_once
 from pynas.costs.table import Costs
+from pynas.costs.tied import count_tied_once
 from pynas.spaces import Space
 from pynas.supernets import Net, kind_of
 from pynas.supernets.net import Place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,13 +62,12 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     "pynas.queue_nce": lambda query, key, queue, *_: query.numel() * (1 + len(queue)),
 }  # fmt: skip
 
-# Words in the names of torch's operators that multiply and add, among their parts between underscores. One without a
-# formula is uncounted, and so is every operator of other libraries.
-_WORDS = set(
-    "mm bmm addmm baddbmm addbmm sspaddmm hspmm mv addmv dot vdot addr matmul linear linalg conv conv2d conv3d "
-    "convolution dilated2d dilated3d transpose2d transpose3d depthwise2d depthwise3d tbc trilinear attention "
-    "transformer rnn gru lstm fft cdist pdist euclidean cholesky solve spsolve geqrf ormqr qr svd eig "
-    "householder".split()
+# Words in the names of torch's operators that multiply and add. One without a formula is uncounted, and so is every
+# operator of other libraries.
+_WORDS = re.compile(
+    "(^|_)(mm|bmm|addmm|baddbmm|addbmm|sspaddmm|hspmm|mv|addmv|dot|vdot|addr|matmul|linear|linalg|conv|conv2d|conv3d|"
+    "convolution|dilated2d|dilated3d|transpose2d|transpose3d|depthwise2d|depthwise3d|tbc|trilinear|attention|transformer|"
+    "rnn|gru|lstm|fft|cdist|pdist|euclidean|cholesky|solve|spsolve|geqrf|ormqr|qr|svd|eig|householder)(_|$)"
 )
 # Norms, cross products, interpolation, and parts of recurrent layers without products.
 _NO_PRODUCTS = {
@@ -177,4 +177,4 @@ def _multiplies(name: str, func: Any) -> bool:
     library, base = name.split(".", 1)
     if library != "aten":
         return library not in _LIBRARIES
-    return torch.Tag.pointwise not in func.tags and base not in _NO_PRODUCTS and not _WORDS.isdisjoint(base.split("_"))
+    return torch.Tag.pointwise not in func.tags and base not in _NO_PRODUCTS and _WORDS.search(base) is not None

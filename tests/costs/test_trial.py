@@ -132,7 +132,8 @@ def test_one_sample_is_not_enough():
 
         def __init__(self):
             super().__init__()
-            self.layer, self.norm, self.w = nn.Linear(4, 1), nn.BatchNorm1d(1, track_running_stats=False), nn.Linear(3, 3)
+            self.layer, self.w = nn.Linear(4, 1), nn.Linear(3, 3)
+            self.norm = nn.BatchNorm1d(1, track_running_stats=False)
 
         def forward(self, x):
             return self.norm(self.layer(x)).squeeze() * (self.w.weight @ self.w.weight).sum()
