@@ -1,7 +1,7 @@
 """Costs of architectures: parameters, MAdds, memory, latency, as tables over the paths of every cell, or by layer."""
 
 from pynas.costs.by_kind import load
-from pynas.costs.count import count, count_module, path_sums
+from pynas.costs.count import count, count_module, path_sums, uncounted
 from pynas.costs.latency import LatencyCheck, check_latency, latency
 from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.range import cost_range
@@ -22,4 +22,5 @@ __all__ = [
     "load",
     "path_sums",
     "read_csv",
+    "uncounted",
 ]

@@ -2,71 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import reduce
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+from torch.nn.modules.module import register_module_forward_hook
 
 from pynas.costs.by_kind import collect, description
+from pynas.costs.operators import counting
+from pynas.costs.table import Costs
+from pynas.costs.tied import count_tied_once
 from pynas.spaces import Space
 from pynas.supernets import Net, kind_of
 from pynas.supernets.net import Place
-from pynas.supernets.shapes import Shape, extracted, to_meta
+from pynas.supernets.shapes import Shape, extracted, is_view, sample_shape, tensors_in, trial
 
 NAMES = ("params", "madds", "memory")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Costs of a module for one sample, the shape of its output, and the operators that have no formula for MAdds.
+
+    owned: the module's parameters by id, where the net holds them; none for copies of slices.
+    """
+
+    params: int
+    madds: int
+    memory: int
+    shape: Shape
+    uncounted: frozenset[str]
+    owned: Mapping[int, nn.Parameter] = field(default_factory=dict)
 
 
 def count_module(module: nn.Module, input_shape: Shape) -> tuple[dict[str, int], Shape]:
     """Parameters, MAdds and memory of a module for one sample of `input_shape`, and the shape of its output.
 
-    MAdds are the multiply-adds of convolutions, linear layers and matrix products (attention included); normalisation,
-    activations, pooling and additions are not counted. Memory is that of the parameters and of every layer's output, in
-    bytes of their types: training keeps these for one image. Nothing is computed: the module runs on the meta device.
+    MAdds are the multiply-adds of convolutions, linear layers, recurrent layers and products of matrices and vectors
+    (attention included), each of full size whatever a mask leaves out; normalisation, activations, pooling, interpolation,
+    elementwise products and sums are not counted, nor is work outside of torch's operators (numpy, kernels of one's own).
+    Other operators count 0 and are named in a warning (`uncounted` lists them). Memory is that of the parameters and of
+    every layer's output, in bytes of their types: training keeps these for one image. A parameter counts once, however
+    often it is used. A copy of the module runs in evaluation mode: on the meta device, where nothing is computed, or on the
+    module's own device where it does not run there.
+
+    Returns the costs by name, and the output's shape without the batch axis; of the first tensor where there are several.
+
+    Raises:
+        InputError: a module that does not run on inputs of this shape, or whose output does not keep the batch axis.
     """
-    outputs: list[int] = []
-    meta = to_meta(module)
-    for layer in meta.modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(lambda _, inputs, output: outputs.append(output.nbytes))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        output = meta(torch.empty(1, *input_shape, device="meta"))
-    parameters = list(module.parameters())
-    costs = {
-        "params": sum(parameter.numel() for parameter in parameters),
-        "madds": counter.get_total_flops() // 2,
-        "memory": sum(parameter.nbytes for parameter in parameters) + sum(outputs),
-    }
-    return costs, tuple(output.shape[1:])
+    counted = _count(module, tuple(input_shape))
+    _warn(counted.uncounted)
+    return {name: getattr(counted, name) for name in NAMES}, counted.shape
+
+
+def uncounted(module: nn.Module, input_shape: Shape) -> list[str]:
+    """Names of the operators that a module runs and that `count_module` has no formula for, e.g. `aten._fft_r2c`.
+
+    `torch.utils.flop_counter.register_flop_formula` gives an operator a formula (in FLOPs, 2 per multiply-add).
+    """
+    return sorted(_count(module, tuple(input_shape)).uncounted)
 
 
 def count(net: Net, image_shape: Shape) -> Any:
     """Costs `params` (parameters), `madds` (multiply-adds) and `memory` (bytes) of a supernet, for one image.
 
     Returns `Costs`, or `LayerCosts` for a kind of space whose cells have too many paths for tables. An architecture's cost
-    equals that of its extracted network by `count_module`. A path that is not allowed costs 0.
+    equals that of its extracted network by `count_module`, also where a module or a parameter stands in several layers.
+    Parameters that blocks share, and that no block always has, do not add up over the blocks: `Costs.of` gives the costs
+    of an architecture, but `params` and `memory` have no tables to search, and `metadata["not_additive"]` says why. A path
+    that is not allowed costs 0. `metadata["uncounted"]` lists the operators without a formula, which count 0 MAdds.
 
     image_shape: (3, H, W).
 
     Raises:
-        InputError: paths of a block that leave one boundary state and put out different shapes.
+        InputError: paths of a block that leave one boundary state and put out different shapes, or a module that does not run.
     """
     space, dense = net.space, kind_of(net.space).dense_costs
-    known: dict[Hashable, tuple[dict[str, int], Shape]] = {}
+    known: dict[Hashable, Counted] = {}
 
-    def visitor(module: nn.Module, shape: Shape, place: Place) -> tuple[dict[str, int], Shape]:
+    def visitor(module: nn.Module, shape: Shape, place: Place) -> tuple[Counted, Shape]:
         # Without tables, a cell has a layer's candidates again and again.
         key = (place if dense else description(space, place)), shape
         if key not in known:
-            known[key] = count_module(extracted(module, shape), shape)
-        return known[key]
+            known[key] = _count(extracted(module, shape), shape)
+        owned = {} if is_view(module) else {id(parameter): parameter for parameter in module.parameters()}
+        return replace(known[key], owned=owned), known[key].shape
 
     walk = net.visit(image_shape, visitor)
-    return collect(space, walk, {name: itemgetter(name) for name in NAMES}, {"image_shape": list(image_shape)})
+    without_formula = frozenset[str]().union(*(counted.uncounted for counted in known.values()))
+    _warn(without_formula)
+    metadata = {"image_shape": list(image_shape), "uncounted": sorted(without_formula)}
+    costs = collect(space, walk, {name: attrgetter(name) for name in NAMES}, metadata)
+    return count_tied_once(costs, walk, net) if isinstance(costs, Costs) else costs
+
+
+def _count(module: nn.Module, shape: Shape) -> Counted:
+    madds, outputs, parameters, output, names = trial(module, shape, _observe)
+    params, memory = sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters) + outputs
+    return Counted(params, madds, memory, output, names)
+
+
+def _observe(module: nn.Module, x: Tensor) -> tuple[int, int, list[nn.Parameter], Shape, frozenset[str]]:
+    """MAdds and bytes of all outputs for one sample, the parameters, the output's shape and the operators without formula."""
+    madds, outputs, shape, names = _observe_batch(module, x)
+    if len(x) > 1:  # 3 samples: costs are a constant part and one per sample, so that 2 f(2) - f(3) = f(1)
+        fewer, fewer_outputs, *_ = _observe_batch(module, x[:2])
+        madds, outputs = 2 * fewer - madds, 2 * fewer_outputs - outputs
+    return madds, outputs, list(module.parameters()), shape, names
+
+
+def _observe_batch(module: nn.Module, x: Tensor) -> tuple[int, int, Shape, frozenset[str]]:
+    outputs: list[int] = []
+    leaves = set(map(id, _leaves(module)))
+
+    def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
+        if id(layer) in leaves:
+            outputs.extend(tensor.numel() * tensor.element_size() for tensor in tensors_in(output))
+
+    handle = register_module_forward_hook(hook)  # scripted modules take no hooks of their own
+    try:
+        with counting() as counter:
+            output = module(x)
+    finally:
+        handle.remove()
+    return counter.madds, sum(outputs), sample_shape(module, output, len(x)), frozenset(counter.uncounted)
+
+
+def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    """Layers without layers inside; torch runs those of a scripted module without hooks."""
+    children = [] if isinstance(module, ScriptModule) else list(module.children())
+    if not children:
+        yield module
+    for child in children:
+        yield from _leaves(child)
+
+
+def _warn(names: Iterable[str]) -> None:
+    if names:
+        warnings.warn(
+            f"[costs] expected operators with a formula for MAdds, got {', '.join(sorted(names))}, which count 0; give them "
+            "one by torch.utils.flop_counter.register_flop_formula",
+            stacklevel=3,
+        )
 
 
 def path_sums(layers: list[np.ndarray]) -> np.ndarray:

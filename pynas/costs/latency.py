@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -16,9 +17,9 @@ from pynas.costs.by_kind import collect, description
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Space
-from pynas.supernets import Net, evaluating
+from pynas.supernets import Net
 from pynas.supernets.net import Place
-from pynas.supernets.shapes import Shape, extracted, output_shape
+from pynas.supernets.shapes import Shape, blame, extracted, input_dtypes, kept_generators, output_shape, samples
 
 NAME = "latency"
 
@@ -73,7 +74,6 @@ def device_name(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-@torch.inference_mode()
 def latency(
     net: Net,
     image_shape: Shape,
@@ -86,21 +86,23 @@ def latency(
     """The cost `latency`: ms for one batch, measured candidate by candidate in evaluation mode.
 
     Returns `Costs`, or `LayerCosts` for a kind of space whose cells have too many paths for tables. Candidates of equal
-    description and input are measured once. A path costs the sum of its candidates' medians; the fixed part is the stem
-    and the head. `metadata` names the device, the batch size and the median and largest spread. The net moves to the
-    device and back, and its mode is restored.
+    description and input are measured once. A path costs the sum of its candidates' medians (a module that stands in two
+    layers runs twice); the fixed part is the stem and the head. `metadata` names the device, the batch size and the median
+    and largest spread. Copies of the modules run: the net and torch's random generators stay as they are.
 
     Raises:
-        InputError: no repeats or no images.
+        InputError: no repeats or no images, or a module that does not run.
     """
     if repeats < 1 or batch_size < 1:
         raise InputError(f"[latency] expected at least 1 repeat and image, got {repeats} and {batch_size}")
     device = torch.device(device)
-    with evaluating(net, device):  # type: ignore[arg-type]
-        distinct = _Distinct(net.space)
-        walk = net.visit(image_shape, distinct.visit)
-        buffers = {shape: torch.randn(batch_size, *shape, device=device) for shape in set(distinct.inputs)}
-        calls = [_call(module, buffers[shape]) for module, shape in zip(distinct.modules, distinct.inputs)]
+    distinct = _Distinct(net.space)
+    walk = net.visit(image_shape, distinct.visit)
+    modules = [copy.deepcopy(module).to(device).eval() for module in distinct.modules]
+    with kept_generators(device), torch.inference_mode():
+        kinds = [(shape, input_dtypes(module)[0]) for module, shape in zip(modules, distinct.inputs)]
+        inputs = {(shape, dtype): samples(batch_size, shape, device, dtype) for shape, dtype in set(kinds)}
+        calls = [_call(module, inputs[kind]) for module, kind in zip(modules, kinds)]
         timings = time_calls(calls, device, repeats, warm_up)
     spreads = [timing.spread for timing in timings]
     metadata = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
@@ -110,7 +112,14 @@ def latency(
 
 
 def _call(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
-    return lambda: module(x)
+    def call() -> object:
+        try:
+            return module(x)
+        except Exception as error:
+            raise InputError(f"[latency] expected a module that runs on {x.device} for {len(x)} images, got "
+                             f"{blame(module, error)}; time it on another device") from error  # fmt: skip
+
+    return call
 
 
 class _Distinct:
@@ -157,15 +166,15 @@ class LatencyCheck:
         return float(np.mean(np.abs(self.predicted * self.scale / self.measured - 1)))
 
 
-@torch.inference_mode()
 def check_latency(
     net: Any, table: Costs, architectures: Sequence[Architecture], device: str | torch.device = "cpu",
     *, repeats: int = 20, warm_up: int = 3,
 ) -> LatencyCheck:  # fmt: skip
-    """Measure whole networks, and compare them with the predictions of a latency table."""
+    """Measure whole networks, and compare them with the predictions of a latency table; a copy of the net runs."""
     device = torch.device(device)
-    x = torch.randn(table.metadata["batch_size"], *table.metadata["image_shape"], device=device)
-    with evaluating(net, device):
+    net = copy.deepcopy(net).to(device).eval()
+    with kept_generators(device), torch.inference_mode():
+        x = samples(table.metadata["batch_size"], table.metadata["image_shape"], device, input_dtypes(net)[0])
         calls = [(lambda a=a: net(x, a)) for a in architectures]
         measured = [timing.median for timing in time_calls(calls, device, repeats, warm_up)]
     predicted = [table.of(a)[NAME] for a in architectures]

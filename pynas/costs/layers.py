@@ -56,6 +56,8 @@ class LayerCosts:
         """Names of the costs."""
         return tuple(self.tables)
 
+    additive = names
+
     def __getitem__(self, name: str) -> LayerTable:
         if name not in self.tables:
             raise InputError(f"[costs] expected one of {', '.join(self.names)}, got {name!r}")

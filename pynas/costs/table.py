@@ -20,26 +20,54 @@ _KIND = "pynas.costs"
 UNITS = {"params": "parameters", "madds": "MAdds", "memory": "memory (bytes)", "latency": "latency (ms)"}
 
 
+@dataclass(frozen=True)
+class Tied:
+    """Parameters that several blocks share: the tables have their cost in each, and an architecture has it once.
+
+    values: cost by name. uses: which paths use them, bool arrays per cell, by block.
+    """
+
+    values: Mapping[str, int]
+    uses: Mapping[int, Sequence[np.ndarray]]
+
+    def excess(self, name: str, architecture: Architecture) -> int:
+        """Cost that the tables have too much for an architecture."""
+        blocks = sum(bool(cells[architecture[b].cell][architecture[b].path]) for b, cells in self.uses.items())
+        return self.values.get(name, 0) * max(0, blocks - 1)
+
+
 @dataclass
 class Costs:
     """`costs["madds"][b][cell]`: an array with one axis per layer, the shape of the cell's score table.
 
     tables: by name, per block, per cell: int64 (counts) or float64 (latency, ms) `[c_1, ..., c_L]`.
     fixed: by name, the cost of the parts outside the blocks (stem, head), added once.
+    tied: what blocks share. Such a cost does not add up over the blocks: `of` gives it for an architecture, but
+        `costs[name]` raises an `InputError`, as no search over tables would be exact.
     """
 
     tables: Mapping[str, Sequence[Sequence[np.ndarray]]]
     fixed: Mapping[str, float]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    tied: Sequence[Tied] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the costs."""
         return tuple(self.tables)
 
+    @property
+    def additive(self) -> tuple[str, ...]:
+        """Names of the costs that add up over the blocks: those with tables."""
+        return tuple(name for name in self.tables if not any(name in tied.values for tied in self.tied))
+
     def __getitem__(self, name: str) -> Sequence[Sequence[np.ndarray]]:
         if name not in self.tables:
             raise InputError(f"[costs] expected one of {', '.join(self.names)}, got {name!r}")
+        if name not in self.additive:
+            why = self.metadata.get("not_additive", {}).get(name, "blocks share parameters")
+            raise InputError(f"[costs] expected a cost that adds up over the blocks, got {name!r}: {why}; limit one of "
+                             f"{', '.join(self.additive)}, or rate whole architectures, whose {name} `of` gives")  # fmt: skip
         return self.tables[name]
 
     def __or__(self, other: Costs) -> Costs:
@@ -50,19 +78,18 @@ class Costs:
         """
         if set(self.names) & set(other.names):
             raise InputError(f"[costs] expected other names than {', '.join(self.names)}, got {', '.join(other.names)}")
-        shapes = [[[np.shape(cell) for cell in cells] for cells in costs[costs.names[0]]] for costs in (self, other)]
+        shapes = [[[*map(np.shape, cells)] for cells in costs.tables[costs.names[0]]] for costs in (self, other)]
         if shapes[0] != shapes[1]:
             raise InputError(f"[costs] expected tables of the shapes {shapes[0]}, got {shapes[1]}")
-        return Costs(
-            {**self.tables, **other.tables}, {**self.fixed, **other.fixed}, {**self.metadata, **other.metadata}
-        )
+        tables, fixed = {**self.tables, **other.tables}, {**self.fixed, **other.fixed}
+        return Costs(tables, fixed, {**self.metadata, **other.metadata}, [*self.tied, *other.tied])
 
     def of(self, architecture: Architecture) -> dict[str, float]:
         """Costs of an architecture by name, fixed part included; sums are exact, and rounded once where they are not whole."""
         costs = {}
         for name, blocks in self.tables.items():
             parts = [blocks[b][choice.cell][choice.path].item() for b, choice in enumerate(architecture)]
-            parts.append(self.fixed[name])
+            parts += [self.fixed[name], *(-tied.excess(name, architecture) for tied in self.tied)]
             costs[name] = sum(parts) if all(isinstance(part, int) for part in parts) else math.fsum(parts)
         return costs
 
@@ -70,8 +97,11 @@ class Costs:
         """Write a versioned .npz, atomically."""
         arrays = {f"{name}/{b}/{c}": cell for name, blocks in self.tables.items() for b, cells in enumerate(blocks)
                   for c, cell in enumerate(cells)}  # fmt: skip
-        fixed = {f"fixed/{name}": np.asarray(value) for name, value in self.fixed.items()}
-        write_arrays(path, _KIND, arrays | fixed, **self.metadata)
+        arrays |= {f"fixed/{name}": np.asarray(value) for name, value in self.fixed.items()}
+        for number, tied in enumerate(self.tied):
+            arrays |= {f"tied/{number}/{name}": np.asarray(value) for name, value in tied.values.items()}
+            arrays |= {f"tied/{number}/{b}/{c}": cell for b, cells in tied.uses.items() for c, cell in enumerate(cells)}
+        write_arrays(path, _KIND, arrays, **self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Costs:
@@ -83,13 +113,21 @@ class Costs:
         arrays, metadata = read_arrays(path, _KIND)
         fixed = {key.split("/")[1]: value.item() for key, value in arrays.items() if key.startswith("fixed/")}
         tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in fixed}
+        tied: dict[str, Tied] = {}
         for key, value in arrays.items():
             name, *where = key.split("/")
             if name == "fixed":
+                continue
+            if name == "tied":
+                known = tied.setdefault(where[0], Tied({}, {}))
+                if len(where) == 2:
+                    known.values[where[1]] = value.item()  # type: ignore[index]
+                else:
+                    known.uses.setdefault(int(where[1]), []).append(value)  # type: ignore[attr-defined]
                 continue
             block, cell = map(int, where)
             blocks = tables[name]
             blocks.extend([] for _ in range(block + 1 - len(blocks)))
             blocks[block].append(value)
             assert len(blocks[block]) == cell + 1
-        return cls(tables, fixed, metadata)
+        return cls(tables, fixed, metadata, list(tied.values()))

@@ -76,7 +76,7 @@ def estimate(settings: Settings, device: str = "auto") -> dict[str, Any]:
         with contextlib.suppress(Enough):
             run.train()
         steps = clock.steps_each * clock.trainings
-        costs = {name: list(cost_range(run.space, run.costs, name)) for name in run.costs.names}
+        costs = {name: list(cost_range(run.space, run.costs, name)) for name in run.costs.additive}
         return {**_sizes(run), "costs": costs, "device": str(run.device), "steps": steps,
                 "seconds_per_step": clock.seconds, "training_seconds": clock.seconds * steps, **_rating(run),
                 "memory_bytes": _peak_memory(run.device)}  # fmt: skip

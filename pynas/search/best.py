@@ -77,8 +77,8 @@ def best(
     `{"madds": 400e6}`.
 
     Raises:
-        InputError: tables without their space, costs that do not match, infinite scores, an unknown cost, a product of
-            scores that are not above 0.
+        InputError: tables without their space, costs that do not match, infinite scores, an unknown cost, a limit on a cost
+            that does not add up over the blocks (`Costs.tied`), a product of scores that are not above 0.
         InfeasibleError: no architecture keeps the limits; the message says the least cost that can be reached and which
             limits clash.
     """
@@ -86,10 +86,7 @@ def best(
     problem = pools.problem(limits or {}, at_least or {}, weights, join)
     traversal = run(problem, top_k)
     joined = np.exp(traversal.losses) if join == "product" else traversal.losses
-    entries = [
-        Entry(pools.architecture(row), float(score), dict(zip(costs.names, totals)))
-        for row, score, totals in zip(traversal.indices, joined, traversal.costs.tolist())
-    ]
+    entries = [pools.entry(*found) for found in zip(traversal.indices, joined, traversal.costs.tolist())]
     return Found(entries, traversal.certificate, traversal.exhausted, traversal)
 
 
@@ -106,7 +103,7 @@ class Pools:
         self.name, self.costs = name, costs
         tables = Scores.check(name, scores).tables
         self.shapes = [[table.shape for table in cells] for cells in tables]
-        for cost in costs.names:
+        for cost in costs.additive:
             self._require_shapes(cost)
         starts, ends = scores.space.boundary_states
         # rated[b][cell]: flat positions in the cell's table.
@@ -151,6 +148,12 @@ class Pools:
             index -= len(rated)
         raise IndexError(index)
 
+    def entry(self, indices: np.ndarray, score: float, totals: Sequence[float]) -> Entry:
+        """Entry of one index per block; totals: its costs that add up over the blocks."""
+        architecture = self.architecture(indices)
+        costs = self.costs.of(architecture) if self.costs.tied else dict(zip(self.costs.additive, totals))
+        return Entry(architecture, float(score), costs)
+
     def problem(
         self, limits: Mapping[str, float], at_least: Mapping[str, float], weights: Sequence[float] | None, join: str
     ) -> Problem:
@@ -159,15 +162,16 @@ class Pools:
         for which in (*limits, *at_least):
             if which not in self.costs.names:
                 raise InputError(f"[{name}] expected limits on {', '.join(self.costs.names)}, got one on {which!r}")
+            self.costs[which]  # raises for a cost that does not add up over the blocks
         for value in (*limits.values(), *at_least.values()):
             if math.isnan(value):
                 raise InputError(f"[{name}] expected limits that are numbers, got {value}")
         losses, grid = losses_on_grid(name, self._joined(weights, join), self.offsets)
         columns = [
             cost_column(name, cost, self._gather(self.costs[cost]), self.offsets, self.costs.fixed[cost])
-            for cost in self.costs.names
+            for cost in self.costs.additive
         ]
-        bounds = [Limit(cost, limits.get(cost), at_least.get(cost)) for cost in self.costs.names]
+        bounds = [Limit(cost, limits.get(cost), at_least.get(cost)) for cost in self.costs.additive]
         return Problem(name, self.offsets, losses, grid, columns, bounds, self.links)
 
     def _joined(self, weights: Sequence[float] | None, join: str) -> np.ndarray:

@@ -64,14 +64,11 @@ def front(
         raise InputError(f"[front] expected one or two different costs of {', '.join(costs.names)}, got {list(names)}")
     pools = Pools("front", scores, costs)
     problem = pools.problem({}, {}, weights, join)
-    every = dict(zip(costs.names, problem.columns))
-    problem.columns = [every[name] for name in names]
+    every = dict(zip(costs.additive, problem.columns))
+    problem.columns = [every[name] for name in names if costs[name]]  # raises for a cost that does not add up
     pareto = solve(problem, device)
     rows = pareto.indices + problem.offsets[:-1]
-    totals = zip(*(every[name].total(rows).tolist() for name in costs.names))
+    totals = zip(*(every[name].total(rows).tolist() for name in costs.additive))
     joined = np.exp(pareto.losses) if join == "product" else pareto.losses
-    entries = [
-        Entry(pools.architecture(indices), float(score), dict(zip(costs.names, total)))
-        for indices, score, total in zip(pareto.indices, joined, totals)
-    ]
+    entries = [pools.entry(*found) for found in zip(pareto.indices, joined, totals)]
     return Front(entries, names, pareto.space_size, pareto)

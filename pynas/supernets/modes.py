@@ -1,18 +1,17 @@
-"""Context managers that evaluate a module, and restore its modes and device."""
+"""Context managers that evaluate a module, and restore its modes."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module | None, device: torch.device | None = None) -> Iterator[None]:
-    """Hold a module in evaluation mode, and on `device` where one is given; do nothing for None.
+def evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Hold a module in evaluation mode; do nothing for None.
 
     The mode of every submodule is restored, since `module.train()` would set all of them.
     """
@@ -20,15 +19,10 @@ def evaluating(module: nn.Module | None, device: torch.device | None = None) -> 
         yield
         return
     modes = [(part, part.training) for part in module.modules()]
-    home = next(module.parameters()).device if device is not None else None
     try:
-        if device is not None:
-            module.to(device)
         module.eval()
         yield
     finally:
-        if home is not None:
-            module.to(home)
         for part, mode in modes:
             part.training = mode
 

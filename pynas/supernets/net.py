@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -29,6 +29,9 @@ class Walk(Protocol[T_co]):
 
     def tables(self, value: Callable[[T_co], float]) -> list[list[Any]]:
         """Sum of a value along every path, `[block][cell]` arrays `[c_1, ..., c_L]`; 0 where a path is not allowed."""
+
+    def placed(self) -> Iterator[tuple[T_co, Place]]:
+        """A value of every module with its place, whatever the shapes of its input."""
 
 
 class Net(Protocol):

@@ -137,6 +137,16 @@ class Walked(Generic[T]):
                 table += np.where(cell.after[-1] >= 0, heads[cell.after[-1]], 0)
         return tables
 
+    def placed(self) -> Iterator[tuple[T, Place]]:
+        """A value of every module with its place, whatever the shapes of its input."""
+        heads = [head for head in (self.head, *self._heads.values()) if head is not None]
+        yield from ((part, ("stem",)) for part in (self.stem,) if part is not None)
+        for b, cells in enumerate(self.blocks):
+            for c, cell in enumerate(cells):
+                for n, values in enumerate(cell.values):
+                    yield from ((value, (b, c, n, k)) for k, value in {k: v for (k, _), v in values.items()}.items())
+        yield from ((head, ("head",)) for head in heads[:1])
+
 
 class GraphWalk(Generic[T]):
     """Values of a net of one cell whose candidates stand in several places; a candidate's value is the sum over them.
@@ -158,6 +168,10 @@ class GraphWalk(Generic[T]):
         for number, (_, _, layer, candidate) in numbers:
             layers[layer][candidate] += number
         return [[reduce(np.add.outer, layers)]]
+
+    def placed(self) -> Iterator[tuple[T, Place]]:
+        """A value of every module with its place."""
+        return iter(self._values)
 
 
 class LayerWalk(Generic[T]):
@@ -181,6 +195,12 @@ class LayerWalk(Generic[T]):
         """Sum of a value over stem and head, and a value per candidate, `[layers, candidates]`; both per cell."""
         layers = [np.array([[value(known) for known in layer] for layer in cell]) for cell in self._layers]
         return [sum(map(value, ends)) for ends in self._ends], layers
+
+    def placed(self) -> Iterator[tuple[T, Place]]:
+        """A value of every module with its place; stem and head have the places ("stem", cell) and ("head", cell)."""
+        for c, (ends, layers) in enumerate(zip(self._ends, self._layers)):
+            yield from zip(ends, (("stem", c), ("head", c)))
+            yield from ((value, (0, c, n, k)) for n, layer in enumerate(layers) for k, value in enumerate(layer))
 
 
 def _once(visitor: Visitor[T]) -> Visitor[T]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas.errors import InputError
+from pynas.supernets.shapes import trial
 
 NORMS = ("running", "batch")
 
@@ -72,8 +73,12 @@ class Teacher(nn.Module):
             return self.module(images)
 
     def feature_shapes(self, image_shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shape of each feature without the batch, mostly (C, H, W), for images of `image_shape` (3, H, W)."""
-        return [tuple(feature.shape[1:]) for feature in self(self._blank(image_shape))]
+        """Shape of each feature without the batch, mostly (C, H, W), for images of `image_shape` (3, H, W).
+
+        Raises:
+            InputError: as `forward`, or a module that does not run on such images.
+        """
+        return trial(self, tuple(image_shape), lambda teacher, x: [tuple(f.shape[1:]) for f in teacher(x)])
 
     def tail(self, tap: int, image_shape: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """Return the part of the module after a tap, as a differentiable function from the tap's feature to the output.
