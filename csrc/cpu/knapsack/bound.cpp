@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "common/interrupt.h"
 #include "cpu/knapsack/incumbent.h"
 
 namespace pynas::knapsack {
@@ -114,6 +115,7 @@ class Dual {
     bound_.value_behind[0][0] = 0;
     last_option_.resize(count);
     for (size_t b = 0; b < count; ++b) {
+      check_interrupt();
       const Block& block = problem_.blocks[b];
       bound_.value_behind[b + 1].assign(problem_.states, kInfinity);
       last_option_[b].assign(problem_.states, -1);

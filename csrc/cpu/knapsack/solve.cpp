@@ -2,6 +2,7 @@
 // partial solutions of both ends are listed and joined. Round after round the window changes, until one proves the answer.
 #include <algorithm>
 
+#include "common/interrupt.h"
 #include "cpu/knapsack/filter.h"
 #include "cpu/knapsack/join.h"
 
@@ -52,6 +53,7 @@ bool list_both_ends(const Problem& core, const Bound& bound, const Window& windo
   halves = {0, core.blocks.size(), empty_list(core.limits), empty_list(core.limits)};
   bool leading_open = true, trailing_open = true;
   while (halves.begin < halves.end && (leading_open || trailing_open)) {
+    check_interrupt();
     const int64_t leading_size = halves.leading.size() * core.blocks[halves.begin].size();
     const int64_t trailing_size = halves.trailing.size() * core.blocks[halves.end - 1].size();
     const bool leading = !trailing_open || (leading_open && leading_size <= trailing_size);
@@ -91,6 +93,7 @@ void solve(const TraverseArgs& args) {
   args.multipliers[args.limit_count] = bound.least_loss;
   Schedule schedule = first_round(problems.whole, bound, args.longest);
   for (args.counts[3] = 1;; ++args.counts[3]) {
+    check_interrupt();
     const Window window = schedule.window(bound);
     effort.cut = false;
     const Problem core = core_of(problems.whole, bound, window, effort);
@@ -113,4 +116,7 @@ void solve(const TraverseArgs& args) {
 }  // namespace
 }  // namespace pynas::knapsack
 
-void pynas::cpu::traverse(const TraverseArgs& args) { knapsack::solve(args); }
+void pynas::cpu::traverse(const TraverseArgs& args) {
+  const Listening call;
+  knapsack::solve(args);
+}
