@@ -117,8 +117,11 @@ def limits(*assigned: str, **texts: str | None) -> dict[str, str]:
     """Return the limits that were given, by the name of the cost; assigned: `NAME=VALUE`.
 
     Raises:
-        InputError: two limits on one cost.
+        InputError: two limits on one cost, or text that is no limit.
     """
+    from pynas.runs.limits import read_limits
     from pynas.runs.quantities import assignments
 
-    return assignments([*(f"{name}={text}" for name, text in texts.items() if text is not None), *assigned])
+    given = assignments([*(f"{name}={text}" for name, text in texts.items() if text is not None), *assigned])
+    read_limits(given)  # refused before anything is trained
+    return given

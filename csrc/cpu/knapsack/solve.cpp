@@ -5,6 +5,7 @@
 #include "common/interrupt.h"
 #include "cpu/knapsack/filter.h"
 #include "cpu/knapsack/join.h"
+#include "cpu/knapsack/table.h"
 
 namespace pynas::knapsack {
 namespace {
@@ -85,6 +86,16 @@ void write(const Problem& core, const Halves& halves, const Solution& solution, 
   }
 }
 
+// The best solution by the table, as one without lists.
+std::vector<Solution> by_table(const Problem& core, Halves& halves, Effort& effort) {
+  halves = {0, core.blocks.size(), empty_list(core.limits), empty_list(core.limits)};
+  std::optional<std::vector<int32_t>> options = solve_by_table(core, effort);
+  if (!options) return {};
+  int64_t loss = 0;
+  for (size_t b = 0; b < options->size(); ++b) loss += core.blocks[b].loss[(*options)[b]];
+  return {{loss, 0, std::move(*options), 0}};
+}
+
 void solve(const TraverseArgs& args) {
   Effort effort;
   const Problems problems = read(args, effort);
@@ -98,8 +109,11 @@ void solve(const TraverseArgs& args) {
     effort.cut = false;
     const Problem core = core_of(problems.whole, bound, window, effort);
     Halves halves;
-    if (!list_both_ends(core, bound, window, schedule.longest, halves, effort) && schedule.narrow()) continue;
-    const std::vector<Solution> found = join(core, bound, halves, schedule.known_loss, args.threads, effort);
+    const bool tabled = args.counts[3] > 1 && fits_table(core, schedule.longest);
+    if (!tabled && !list_both_ends(core, bound, window, schedule.longest, halves, effort) && schedule.narrow()) continue;
+    const std::vector<Solution> found = tabled
+                                            ? by_table(core, halves, effort)
+                                            : join(core, bound, halves, schedule.known_loss, args.threads, effort);
     const bool full = static_cast<int64_t>(found.size()) >= args.top_k;
     if ((full && found.back().loss <= window.loss) || !effort.cut || window.loss >= schedule.greatest_loss) {
       for (size_t s = 0; s < found.size(); ++s) write(core, halves, found[s], args.indices + s * args.block_count);

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "common/interrupt.h"
-
 namespace pynas::knapsack {
 
 Tree::Tree(const Problem& problem, const List& list, int32_t state) : limits_(problem.limits) {
@@ -22,11 +20,11 @@ Tree::Tree(const Problem& problem, const List& list, int32_t state) : limits_(pr
 // Splits the node's entries at the median of the loss or of one cost, in turn by depth.
 void Tree::build(const List& list, int32_t node, int depth) {
   constexpr int kLeaf = 8;
-  check_interrupt();
   const int32_t begin = nodes_[node].begin, end = nodes_[node].end;
   const auto key = [&](int32_t e, int d) {
     return d == 0 ? list.loss[e] : list.cost[static_cast<int64_t>(e) * limits_ + d - 1];
   };
+  tick_(end - begin);
   nodes_[node].least = static_cast<int64_t>(least_.size());
   for (int d = 0; d <= limits_; ++d) {
     int64_t least = key(entry_[begin], d);
