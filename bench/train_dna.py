@@ -62,7 +62,8 @@ def supernet(options: argparse.Namespace) -> None:
     if (options.run / "subnet.safetensors").exists():  # the end of `pynas run`
         return
     given = {"method": "dna", "space": SPACE, "data": options.images, "run": options.run, "epochs": options.epochs,
-             "batch-size": options.batch_size, "limit-images": options.limit_images, "device": options.device}  # fmt: skip
+             "batch-size": options.batch_size, "limit-images": options.limit_images, "device": options.device,
+             "max-madds": "16.36M"}  # fmt: skip
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     subprocess.run([sys.executable, "-m", "pynas", "run", "--json", *words], check=True)
 

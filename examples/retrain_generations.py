@@ -1,6 +1,6 @@
 """DNA+: is a later generation's architecture better than an earlier one's? Each is trained from scratch by one recipe.
 
-    pynas run --method dna-plus --data digits --epochs 4 --option generations=2 --run runs/plus
+    pynas run --method dna-plus --data digits --epochs 4 --option generations=2 --max-madds 16.36M --run runs/plus
     python examples/retrain_generations.py runs/plus --epochs 4 --seeds 3
 
 Prints a markdown table and writes retrained_generations.json into the run's folder.

@@ -16,7 +16,7 @@ def blocks(language):
 
 def test_the_two_commands_come_first():
     first, second = blocks("sh")[:2]
-    assert first.strip().endswith("pynas run") and second.strip().endswith("pytest")
+    assert first.strip().endswith("pynas run --max-madds 16M") and second.strip().endswith("pytest")
     assert all(len(block.strip().splitlines()) == 1 for block in (first, second))
 
 

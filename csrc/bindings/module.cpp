@@ -1,5 +1,6 @@
 // The extension module pynas._C: every kernel, bound with the names of its arguments.
 #include "bindings/binding.h"
+#include "bindings/interrupt.h"
 #include "common/ensemble_loss.h"
 #include "common/isa.h"
 #include "common/parallel.h"
@@ -92,6 +93,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("thread_backend", &pynas::thread_backend, "Return where the threads of the CPU kernels come from.");
   module.def("use_openmp", &pynas::use_openmp, pybind11::kw_only(), pybind11::arg("path"),
              "Run the CPU kernels on the threads of this loaded OpenMP runtime; return whether that is possible.");
+  pynas::listen_to_python();
   pynas::bind_ensemble_loss(module);
   pynas::bind_ensemble_loss_backward(module);
   pynas::bind_pareto_filter(module);

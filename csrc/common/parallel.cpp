@@ -3,8 +3,13 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "common/interrupt.h"
 
 namespace pynas {
 namespace {
@@ -17,22 +22,52 @@ GompThreadNum gomp_thread_num = nullptr;
 GompThreadNum gomp_num_threads = nullptr;
 
 struct Job {
-  int64_t n;
-  int workers;
-  ParallelBody body;
-  void* context;
+  const int64_t n;
+  const int workers;
+  const ParallelBody body;
+  void* const context;
+  Listening* const call = listening();
+  std::mutex mutex = {};
+  std::condition_variable finished = {};
+  int left = workers;
+  std::exception_ptr error = nullptr;  // the first
 
-  void chunk(int worker) const {
-    const int64_t begin = n * worker / workers, end = n * (worker + 1) / workers;
-    if (begin < end) body(context, begin, end, worker);
+  // Runs the worker's chunk; no exception may pass through the OpenMP runtime.
+  void chunk(int worker) {
+    Listening* const before = listening();
+    listening() = call;
+    std::exception_ptr thrown;
+    try {
+      const int64_t begin = n * worker / workers, end = n * (worker + 1) / workers;
+      if (begin < end) body(context, begin, end, worker);
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    listening() = before;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (error == nullptr) error = thrown;
+    if (--left == 0) finished.notify_all();
+  }
+
+  // The caller waits for the others; in a call that listens it goes on asking, which the others cannot do.
+  void wait() {
+    if (call == nullptr) return;
+    std::unique_lock<std::mutex> lock(mutex);
+    while (left > 0) {
+      finished.wait_for(lock, std::chrono::milliseconds(50));
+      lock.unlock();
+      call->ask();
+      lock.lock();
+    }
   }
 };
 
 void run_openmp(void* data) {
-  const Job& job = *static_cast<const Job*>(data);
+  Job& job = *static_cast<Job*>(data);
   // The runtime may start fewer threads than workers (nested regions): each takes every team-th chunk.
-  const int team = gomp_num_threads();
-  for (int worker = gomp_thread_num(); worker < job.workers; worker += team) job.chunk(worker);
+  const int team = gomp_num_threads(), thread = gomp_thread_num();
+  for (int worker = thread; worker < job.workers; worker += team) job.chunk(worker);
+  if (thread == 0) job.wait();
 }
 
 }  // namespace
@@ -59,15 +94,19 @@ void parallel_run(int64_t n, int64_t grain, int threads, ParallelBody body, void
   Job job{n, static_cast<int>(std::min<int64_t>(std::max(threads, 1), chunks)), body, context};
   if (job.workers <= 1) {
     body(context, 0, n, 0);
-  } else if (gomp_parallel != nullptr) {
+    return;
+  }
+  if (gomp_parallel != nullptr) {
     gomp_parallel(run_openmp, &job, static_cast<unsigned>(job.workers), 0);
   } else {
     std::vector<std::thread> team;
     team.reserve(job.workers - 1);
     for (int worker = 1; worker < job.workers; ++worker) team.emplace_back([&job, worker] { job.chunk(worker); });
     job.chunk(0);
+    job.wait();
     for (auto& thread : team) thread.join();
   }
+  if (job.error != nullptr) std::rethrow_exception(job.error);
 }
 
 }  // namespace pynas

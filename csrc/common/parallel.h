@@ -10,7 +10,8 @@ namespace pynas {
 bool use_openmp(const char* path);
 const char* thread_backend();
 
-// Runs body(context, begin, end, worker) with worker in [0, threads). `body` must not throw.
+// Runs body(context, begin, end, worker) with worker in [0, threads). The first exception of a body is thrown at the end.
+// In a call that listens (common/interrupt.h), the bodies do.
 using ParallelBody = void (*)(void* context, int64_t begin, int64_t end, int worker);
 void parallel_run(int64_t n, int64_t grain, int threads, ParallelBody body, void* context);
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <limits>
 #include <vector>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 
 namespace pynas::cpu {
@@ -15,7 +17,9 @@ constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
 // Calls f(pair, bucket, loss) for all pairs with a left in [begin, end).
 template <int M, class F>
 void each_pair(const ParetoPairsArgs& args, int64_t begin, int64_t end, F&& f) {
+  Ticker tick;
   for (int64_t l = begin; l < end; ++l) {
+    tick(args.rights);
     const int64_t loss = args.left_loss[l];
     int64_t cost[M];
     for (int d = 0; d < M; ++d) cost[d] = args.left_cost[l * M + d] - args.least[d];
@@ -104,9 +108,13 @@ struct Point {
 
 }  // namespace
 
-void pareto_pairs(const ParetoPairsArgs& args) { args.costs == 1 ? run<1>(args) : run<2>(args); }
+void pareto_pairs(const ParetoPairsArgs& args) {
+  const Listening call;
+  args.costs == 1 ? run<1>(args) : run<2>(args);
+}
 
 void pareto_filter(const ParetoFilterArgs& args) {
+  const Listening call;
   std::vector<Point> points(args.points);
   std::vector<int64_t> seconds;
   for (int64_t i = 0; i < args.points; ++i) {
@@ -114,20 +122,24 @@ void pareto_filter(const ParetoFilterArgs& args) {
     points[i] = {cost[0], args.costs == 2 ? cost[1] : 0, args.loss[i], i};
     if (args.costs == 2) seconds.push_back(cost[1]);
   }
-  std::sort(seconds.begin(), seconds.end());
+  sort_listening(seconds.begin(), seconds.end(), std::less<>());
   seconds.erase(std::unique(seconds.begin(), seconds.end()), seconds.end());
-  for (Point& point : points)
+  Ticker tick;
+  for (Point& point : points) {
+    tick();
     point.second = std::lower_bound(seconds.begin(), seconds.end(), point.second) - seconds.begin();
+  }
   // In sorted order every point comes after those that dominate it.
-  std::sort(points.begin(), points.end());
+  sort_listening(points.begin(), points.end(), std::less<>());
   PrefixMinimum least(std::max<size_t>(seconds.size(), 1));
   int64_t count = 0;
   for (const Point& point : points) {
+    tick();
     if (least(point.second) <= point.loss) continue;
     least.add(point.second, point.loss);
     args.kept[count++] = point.position;
   }
-  std::sort(args.kept, args.kept + count);
+  sort_listening(args.kept, args.kept + count, std::less<>());
   *args.count = count;
 }
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.table import Table
 
 from pynas.costs import UNITS
+from pynas.runs.limits import describe
 from pynas.runs.progress import Progress, Update
 from pynas.runs.quantities import show, show_cost
 from pynas.runs.tensorboard import TensorBoard
@@ -58,10 +59,7 @@ def say(text: str) -> None:
 
 def print_found(content: Mapping[str, Any]) -> None:
     """Print the architectures that a search found."""
-    limits = [f"{name} <= {show_cost(name, value)}" for name, value in content["limits"].items()]
-    limits += [f"{name} >= {show_cost(name, value)}" for name, value in content["at_least"].items()]
-    note = " (default: half way between least and most)" if content["limits_by_default"] else ""
-    table = Table(title=f"Best architectures of {content['space_size']:,} under {', '.join(limits)}{note}")
+    table = Table(title=f"Best architectures of {content['space_size']:,}: {describe(content)}")
     # The costs that everybody wants, and those that were asked about.
     names = dict.fromkeys(["params", "madds", *content["limits"], *content["at_least"]])
     for heading in ("#", "architecture", "score", *(UNITS.get(name, name) for name in names)):

@@ -91,9 +91,17 @@ Norm = Annotated[
 ]
 MaxMAdds = Annotated[
     str | None,
-    typer.Option(help="At most so many multiply-adds for one image, e.g. 400M. [default: half way in the space]"),
+    typer.Option(
+        help="At most so many multiply-adds for one image: 400M, 60% (of the largest network), or '60% of teacher'. "
+        "[default: no limit]",
+        show_default=False,
+    ),
 ]
-MaxParams = Annotated[str | None, typer.Option(help="At most so many parameters, e.g. 5.3M.")]
+MaxParams = Annotated[
+    str | None,
+    typer.Option(help="At most so many parameters: 5.3M, 60%, or '60% of teacher'. [default: no limit]",
+                 show_default=False),
+]  # fmt: skip
 TopK = Annotated[int, typer.Option(min=1, help="How many architectures to find.")]
 
 
@@ -105,8 +113,15 @@ def settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**named, "options": method_options(arguments["option"])}
 
 
-def limits(**texts: str | None) -> dict[str, float]:
-    """Return the limits that were given, by the name of the cost."""
-    from pynas.runs.quantities import cost
+def limits(*assigned: str, **texts: str | None) -> dict[str, str]:
+    """Return the limits that were given, by the name of the cost; assigned: `NAME=VALUE`.
 
-    return {name: cost(name, text) for name, text in texts.items() if text is not None}
+    Raises:
+        InputError: two limits on one cost, or text that is no limit.
+    """
+    from pynas.runs.limits import read_limits
+    from pynas.runs.quantities import assignments
+
+    given = assignments([*(f"{name}={text}" for name, text in texts.items() if text is not None), *assigned])
+    read_limits(given)  # refused before anything is trained
+    return given

@@ -22,10 +22,13 @@ def command(
     ] = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE: at most so much of any cost, also one of --costs. May be repeated."),
+        typer.Option(
+            help="NAME=VALUE: at most so much of any cost, also one of --costs; VALUE may be 60%. May be repeated."
+        ),
     ] = None,
     at_least: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE: at least so much of a cost. May be repeated.")
+        list[str] | None,
+        typer.Option(help="NAME=VALUE: at least so much of a cost; VALUE may be 20%. May be repeated."),
     ] = None,
     costs: Annotated[
         Path | None,
@@ -49,15 +52,15 @@ def command(
 ) -> None:
     """Find the architectures with the least joined score that keep every limit; no other one is better.
 
+    A limit is a number, a share of the largest network of the space by that cost (60%), or of the teacher ('60% of teacher').
+
     Example: `pynas search runs/digits --max-madds 15M --max-params 400k --max-latency 12ms --top-k 10 --front madds`
     """
     from pynas.cli import display
     from pynas.runs import load
     from pynas.runs.quantities import assignments, numbers
 
-    limits = options.limits(madds=max_madds, params=max_params, memory=max_memory, latency=max_latency) | assignments(
-        limit
-    )
+    limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, memory=max_memory, latency=max_latency)
     opened = load(run, device)
     with display.bars() as bars:
         opened.progress = display.progress(bars)

@@ -70,7 +70,7 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) 
     limits += [f"{UNITS.get(name, name)} at least {show(name, value)}" for name, value in content["at_least"].items()]
     rows = [(entry["architecture"], f"{entry['score']:.6f}", *(show(name, entry[name]) for name in names))
             for entry in content["found"]]  # fmt: skip
-    text = f"The best of {content['space_size']:,} architectures with {', '.join(limits)}. "
+    text = f"The best of {content['space_size']:,} architectures with {', '.join(limits) or 'no limits'}. "
     if "rated" in content:
         text += f"The {content['search']} search rated {content['rated']:,} of them; others were not looked at."
     else:

@@ -45,18 +45,21 @@ def cost(name: str, text: str | float) -> float:
     return milliseconds(text) if name == "latency" else quantity(text)
 
 
-def assignments(texts: Sequence[str] | None) -> dict[str, float]:
-    """Read `NAME=VALUE` costs.
+def assignments(texts: Sequence[str] | None) -> dict[str, str]:
+    """Split `NAME=VALUE` texts.
 
     Raises:
-        InputError: another form.
+        InputError: another form, or a name that stands twice.
     """
-    values = {}
+    values: dict[str, str] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
+        name = name.strip()
         if not name or not equals:
             raise InputError(f"[quantity] expected NAME=VALUE, got {text!r}")
-        values[name] = cost(name, value)
+        if name in values:
+            raise InputError(f"[quantity] expected one value for {name}, got {values[name]!r} and {value!r}")
+        values[name] = value
     return values
 
 

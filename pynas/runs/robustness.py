@@ -17,7 +17,7 @@ from pynas.rating import Scores
 from pynas.report.figures import save_figure
 from pynas.report.robustness import robustness_figure
 from pynas.runs.run import Request, Run
-from pynas.runs.search import limits_or_half_way
+from pynas.runs.search import find_limits
 from pynas.runs.settings import Settings
 from pynas.runs.truth import read_truth
 from pynas.tabular.robustness import compare_runs
@@ -56,26 +56,26 @@ def check_robustness(
     truth: Path | None = None,
     loss: str | None = None,
     norm: str | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train and rate DNA with other seeds and with less data, compare the ratings, and write and return robustness.json.
 
     Seeds change the supernet's weights and the sampled paths; teacher, split and number of steps stay the same. Each variant
     has a subfolder; what is done already is not done again. robustness.png and .svg show the result.
 
-    sample: architectures whose ranks are compared. truth: CSV file of trained networks' accuracies. limits: of the search;
-    None: half way between the least and the most MAdds.
+    sample: architectures whose ranks are compared. truth: CSV file of trained networks' accuracies. limits: of the search,
+    as `Run.search` takes them.
     """
     accuracies = None if truth is None else read_truth(truth, base.space)
     chosen = variants(base.settings.seed, seeds, fractions)
     defaults = base.recipe.defaults
     rated_by = (loss or defaults.loss, norm or defaults.norm)
     scores = {variant.name: rated_variant(base, variant, *rated_by) for variant in chosen}
-    limits = limits_or_half_way(base, Request(limits or {}), base.costs)
-    compared = compare_runs(scores, base.costs, limits, sample, accuracies)
+    bounds = find_limits(base, Request(limits or {}), base.costs).upper
+    compared = compare_runs(scores, base.costs, bounds, sample, accuracies)
     pictures = save_figure(robustness_figure(list(scores), compared.totals, compared.tau), base.folder / "robustness")
     content = header("pynas.robustness", space=base.space.name, data=base.data.fingerprint) | {
-        "loss": rated_by[0], "norm": rated_by[1], "limits": limits, "sample": sample,
+        "loss": rated_by[0], "norm": rated_by[1], "limits": bounds, "sample": sample,
         "runs": [asdict(each) for each in compared.runs], "tau": compared.tau,
         "pictures": [path.name for path in pictures]}  # fmt: skip
     write_json(base.folder / "robustness.json", content)

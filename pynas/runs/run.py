@@ -15,6 +15,7 @@ from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
+from pynas.runs.limits import Share, read_limits
 from pynas.runs.options import LOADER, Options
 from pynas.runs.processes import choose_device, first_process_first
 from pynas.runs.progress import Progress
@@ -30,18 +31,25 @@ from pynas.train.loop import LAST
 class Request:
     """A search's request: limits and lower limits by cost, how many architectures, and how block scores join.
 
+    Limits are given as numbers, or as text that `pynas.runs.limits.read_limit` reads, such as "60%"; those that are no
+    limits are left out. Without any limit the search is unlimited.
+
     front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
     """
 
-    limits: Mapping[str, float] = field(default_factory=dict)
-    at_least: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float | Share] = field(default_factory=dict)
+    at_least: Mapping[str, float | Share] = field(default_factory=dict)
     top_k: int = 5
     weights: Sequence[float] | None = None
     join: str = "sum"
     front: str | None = None
     costs: Path | None = None
     trained: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limits", read_limits(self.limits))
+        object.__setattr__(self, "at_least", read_limits(self.at_least, lower=True))
 
     @property
     def named_costs(self) -> set[str]:
@@ -77,6 +85,9 @@ class Recipe(Protocol):
 
     def options(self) -> Options:
         """Return the options that users give by name."""
+
+    def teacher(self, run: Run) -> teachers.Teacher | None:
+        """Return the teacher that the method learns from; None where it has none."""
 
     def build(self, run: Run) -> Any:
         """Return the method, a `pynas.train.Method` on the run's net."""
@@ -132,13 +143,15 @@ class Run:
         """
         return self.recipe.rate(self, loss or self.recipe.defaults.loss, norm or self.recipe.defaults.norm)
 
-    def search(self, limits: Mapping[str, float] | None = None, **request: Any) -> dict[str, Any]:
+    def search(self, limits: Mapping[str, Any] | None = None, **request: Any) -> dict[str, Any]:
         """Find the architectures of least score that keep every limit; return the content of search.json.
 
-        limits: by cost, e.g. `{"madds": 15e6}`. request: further fields of `Request`.
+        limits: by cost, e.g. `{"madds": 15e6}`; `{"madds": "60%"}` of the space's largest network by that cost, and
+        `{"madds": "60% of teacher"}` of the teacher. Costs without a limit, or with None or infinity, are unlimited.
+        request: further fields of `Request`.
 
         Raises:
-            InputError: no scores, or an unknown cost.
+            InputError: no scores, an unknown cost, or a limit of another form.
             InfeasibleError: no architecture keeps the limits.
         """
         return self.recipe.find(self, Request(limits or {}, **request))

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from pynas import search
-from pynas.costs import Costs, check_latency, cost_range, latency, load, read_csv
+from pynas.costs import Costs, check_latency, cost_range, count_module, latency, load, read_csv
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json
 from pynas.methods import fit_block_weights
 from pynas.rating import Scores
 from pynas.report import draw_front
+from pynas.runs.limits import Limits, Share, resolve
 from pynas.runs.rate import load_scores
 from pynas.runs.run import Request, Run
 from pynas.runs.truth import read_truth
@@ -27,17 +28,14 @@ CHECKED_NETS = 8
 
 
 def find_exactly(run: Run, request: Request) -> dict[str, Any]:
-    """Search the rated blocks exactly; write and return search.json, and draw the front where one is asked for.
-
-    Without any limit the budget is half way between the least and the most MAdds.
-    """
+    """Search the rated blocks exactly; write and return search.json, and draw the front where one is asked for."""
     scores, costs = load_scores(run), gather_costs(run, request)
     fitted = None
     if request.trained is not None:
         fitted = fitted_weights(scores, request)
         request = replace(request, weights=fitted["weights"])
-    limits = limits_or_half_way(run, request, costs, scores)
-    found = search.best(scores, costs, limits=limits, top_k=request.top_k, at_least=request.at_least,
+    limits = find_limits(run, request, costs)
+    found = search.best(scores, costs, limits=limits.upper, top_k=request.top_k, at_least=limits.lower,
                         weights=request.weights, join=request.join)  # fmt: skip
     certificate = found.certificate
     content = search_content(
@@ -66,27 +64,34 @@ def fitted_weights(scores: Scores, request: Request) -> dict[str, Any]:
     return {**asdict(fitted), "networks": len(truth)}
 
 
-def limits_or_half_way(run: Run, request: Request, costs: Any, scores: Scores | None = None) -> dict[str, float]:
-    """Return the request's limits; where it has none at all, half way between the least and the most MAdds.
+def find_limits(run: Run, request: Request, costs: Any) -> Limits:
+    """Return the request's limits as numbers.
 
-    scores: only rated paths count.
+    A share is of the greatest cost in the space, over all its networks whether rated or not, or of the teacher, which is
+    counted as `count_module` does for one image of the run.
+
+    Raises:
+        InputError: an unknown cost, a share of the teacher where the method has none, or of a cost that it is not counted by.
     """
-    if request.limits or request.at_least:
-        return dict(request.limits)
-    rated = None if scores is None else [[~np.isnan(table.scores) for table in cells] for cells in scores]
-    least, most = cost_range(run.space, costs, "madds", rated)
-    return {"madds": int(least + most) // 2}
 
+    def whole(name: str, share: Share) -> float:
+        if not share.of_teacher:
+            return cost_range(run.space, costs, name)[1]
+        teacher = run.recipe.teacher(run)
+        if teacher is None:
+            raise InputError(f"[search] expected a share of the largest network for {name}, as {run.settings.method} has no "
+                             f"teacher, got {float(share.percent):g}% of it")  # fmt: skip
+        counted, _ = count_module(teacher.module, run.data.image_shape)
+        if name not in counted:
+            raise InputError(f"[search] expected a share of the teacher's {', '.join(counted)}, got one of its {name}, which "
+                             "is not counted; give a number, or a share of the largest network")  # fmt: skip
+        return counted[name]
 
-def keeps_limits(costs: Mapping[str, float], limits: Mapping[str, float], at_least: Mapping[str, float]) -> bool:
-    """Whether an architecture's costs keep all limits."""
-    return all(costs[name] <= limit for name, limit in limits.items()) and all(
-        costs[name] >= limit for name, limit in at_least.items()
-    )
+    return resolve(request.limits, request.at_least, whole)
 
 
 def find_among(
-    run: Run, request: Request, limits: Mapping[str, float], scored: Sequence[tuple[Any, float]], costs: Any, name: str
+    run: Run, request: Request, scored: Sequence[tuple[Any, float]], costs: Any, name: str
 ) -> dict[str, Any]:
     """Find the best of a few scored architectures within the limits; write and return search.json.
 
@@ -99,17 +104,18 @@ def find_among(
     if any(value is not None for value in (request.front, request.weights, request.trained)):
         raise InputError(f"[search] expected limits alone, as {run.settings.method} searches {name} only, which has no "
                          "fronts, weights or trained networks")  # fmt: skip
+    limits = find_limits(run, request, costs)
     spent = [costs.of(architecture) for architecture, _ in scored]
     inside = [
         {"architecture": run.space.format(architecture), "score": score, **cost}
         for (architecture, score), cost in zip(scored, spent)
-        if keeps_limits(cost, limits, request.at_least)
+        if limits.keep(cost)
     ]
     if not inside:
-        named = {*limits, *request.at_least}
+        named = {*limits.upper, *limits.lower}
         ranges = {cost: [min(each[cost] for each in spent), max(each[cost] for each in spent)] for cost in named}
         raise InfeasibleError(f"[search] expected limits that one of the {len(scored)} rated architectures keeps, got at most "
-                              f"{dict(limits)} and at least {dict(request.at_least)}; their costs go from and to "
+                              f"{dict(limits.upper)} and at least {dict(limits.lower)}; their costs go from and to "
                               f"{ranges}")  # fmt: skip
     inside.sort(key=lambda entry: (entry["score"], entry["params"]))
     content = search_content(
@@ -168,13 +174,13 @@ def latency_note(costs: Any) -> dict[str, Any]:
 
 
 def search_content(
-    run: Run, request: Request, limits: Mapping[str, float], found: Sequence[Mapping[str, Any]], **more: Any
+    run: Run, request: Request, limits: Limits, found: Sequence[Mapping[str, Any]], **more: Any
 ) -> dict[str, Any]:
     """Return the content of search.json: the request, what its search adds, and the architectures found, best first."""
     return header(SEARCH, space=run.space.name, data=run.data.fingerprint) | {
-        "limits": dict(limits),
-        "at_least": dict(request.at_least),
-        "limits_by_default": dict(limits) != dict(request.limits),
+        "limits": dict(limits.upper),
+        "at_least": dict(limits.lower),
+        **({"shares": limits.shares} if limits.shares else {}),
         "weights": request.weights,
         "join": request.join,
         "top_k": request.top_k,

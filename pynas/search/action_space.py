@@ -13,10 +13,11 @@ from scipy.stats import rankdata
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.search.ratings import History, Rate, Ratings
+from pynas.search.variation import mutate
 from pynas.spaces import Architecture, Space
 
-# A region with fewer ratings is not split.
-_LEAST = 16
+# A region with fewer ratings is not split. Share of the layers that a mutation redraws.
+_LEAST, _MUTATION = 16, 0.15
 
 
 def learn_action_space(
@@ -31,7 +32,8 @@ def learn_action_space(
     proposals: int = 1000,
     seed: int = 0,
     costs: Costs | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, float | None] | None = None,
+    at_least: Mapping[str, float | None] | None = None,
     file: str | Path | None = None,
 ) -> History:
     """Rate at most `budget` architectures, and return them; other arguments as for `evolve`.
@@ -43,12 +45,14 @@ def learn_action_space(
 
     Raises:
         InputError: sizes out of range, a score that is not finite, or a file of another search.
-        InfeasibleError: no random architecture keeps the limits.
+        InfeasibleError: no architecture keeps the limits.
     """
     _check(initial, picks, depth, exploration, proposals)
     options = {"initial": initial, "picks": picks, "depth": depth, "exploration": exploration, "proposals": proposals}
     rng, encoding = np.random.default_rng(seed), Encoding(space)
-    with Ratings(space, rate, budget, costs, limits, file, search="action space", seed=seed, **options) as ratings:
+    with Ratings(
+        space, rate, budget, costs, limits, at_least, file, search="action space", seed=seed, **options
+    ) as ratings:
         while ratings.left:
             if len(ratings.scores) < initial:
                 chosen = _distinct(ratings, rng, 1)
@@ -71,16 +75,25 @@ def _check(initial: int, picks: int, depth: int, exploration: float, proposals: 
 
 
 def _distinct(ratings: Ratings, rng: np.random.Generator, count: int) -> list[Architecture]:
-    """Draw different architectures that may be rated, `count` of them, or fewer where they are rare."""
+    """Draw different architectures that may be rated, `count` of them, or fewer where they are rare.
+
+    Random ones; where too few of these keep the limits, also mutations of those that are rated.
+    """
     drawn: dict[Architecture, None] = {}
-    for _ in range(2 * count):
-        architecture = ratings.space.sample(rng)
+    parents = ratings.architectures if ratings.limited else []
+    for number in range(4 * count if parents else 2 * count):
+        if number < 2 * count:
+            architecture = ratings.space.sample(rng)
+        else:
+            architecture = mutate(ratings.space, parents[int(rng.integers(len(parents)))], rng, _MUTATION)
         if ratings.may_rate(architecture):
             drawn[architecture] = None
         if len(drawn) == count:
             break
-    last = None if drawn else ratings.sample(rng)
-    return list(drawn) if last is None else [last]
+    if drawn:
+        return list(drawn)
+    last = ratings.sample(rng)
+    return [] if last is None else [last]
 
 
 class Encoding:

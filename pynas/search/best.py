@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from pynas.errors import InputError
 from pynas.rating.scores import Scores
 from pynas.search.certificate import Certificate
 from pynas.search.grid import cost_column, losses_on_grid
+from pynas.search.limits import check_limits
 from pynas.search.problem import Limit, Problem
 from pynas.search.states import link, unlinked
 from pynas.search.traverse import Traversal, run
@@ -60,10 +60,10 @@ class Found(Sequence[Entry]):
 def best(
     scores: Scores,
     costs: Costs,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, float | None] | None = None,
     top_k: int = 1,
     *,
-    at_least: Mapping[str, float] | None = None,
+    at_least: Mapping[str, float | None] | None = None,
     weights: Sequence[float] | None = None,
     join: str = "sum",
 ) -> Found:
@@ -74,7 +74,7 @@ def best(
     are ordered by block, cell and path.
 
     limits, at_least: upper and lower bounds by cost name, inclusive, on the whole cost with its fixed part, e.g.
-    `{"madds": 400e6}`.
+    `{"madds": 400e6}`; None (and infinity for an upper one) is no limit.
 
     Raises:
         InputError: tables without their space, costs that do not match, infinite scores, an unknown cost, a limit on a cost
@@ -83,7 +83,7 @@ def best(
             limits clash.
     """
     pools = Pools("best", scores, costs)
-    problem = pools.problem(limits or {}, at_least or {}, weights, join)
+    problem = pools.problem(limits, at_least, weights, join)
     traversal = run(problem, top_k)
     joined = np.exp(traversal.losses) if join == "product" else traversal.losses
     entries = [pools.entry(*found) for found in zip(traversal.indices, joined, traversal.costs.tolist())]
@@ -155,23 +155,23 @@ class Pools:
         return Entry(architecture, float(score), costs)
 
     def problem(
-        self, limits: Mapping[str, float], at_least: Mapping[str, float], weights: Sequence[float] | None, join: str
+        self,
+        limits: Mapping[str, float | None] | None,
+        at_least: Mapping[str, float | None] | None,
+        weights: Sequence[float] | None,
+        join: str,
     ) -> Problem:
         """Build the search problem on whole numbers."""
         name = self.name
-        for which in (*limits, *at_least):
-            if which not in self.costs.names:
-                raise InputError(f"[{name}] expected limits on {', '.join(self.costs.names)}, got one on {which!r}")
+        upper, lower = (check_limits(name, bounds, self.costs.names) for bounds in (limits, at_least))
+        for which in (*upper, *lower):
             self.costs[which]  # raises for a cost that does not add up over the blocks
-        for value in (*limits.values(), *at_least.values()):
-            if math.isnan(value):
-                raise InputError(f"[{name}] expected limits that are numbers, got {value}")
         losses, grid = losses_on_grid(name, self._joined(weights, join), self.offsets)
         columns = [
             cost_column(name, cost, self._gather(self.costs[cost]), self.offsets, self.costs.fixed[cost])
             for cost in self.costs.additive
         ]
-        bounds = [Limit(cost, limits.get(cost), at_least.get(cost)) for cost in self.costs.additive]
+        bounds = [Limit(cost, upper.get(cost), lower.get(cost)) for cost in self.costs.additive]
         return Problem(name, self.offsets, losses, grid, columns, bounds, self.links)
 
     def _joined(self, weights: Sequence[float] | None, join: str) -> np.ndarray:

@@ -29,7 +29,8 @@ def evolve(
     crossing: float = 0.5,
     seed: int = 0,
     costs: Costs | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, float | None] | None = None,
+    at_least: Mapping[str, float | None] | None = None,
     file: str | Path | None = None,
 ) -> History:
     """Rate at most `budget` architectures by regularised evolution, each once, and return them.
@@ -39,12 +40,13 @@ def evolve(
     of another tournament; then every layer mutates with probability `mutation` (default: one layer on average).
 
     rate: returns the score of an architecture, lower is better.
-    costs, limits: as for `best`; an architecture beyond a limit is never rated.
+    costs, limits, at_least: as for `best`; an architecture beyond a limit is never rated. Where hardly any random one keeps
+        the limits, the first ones come from the exact search.
     file: JSON file of the ratings; a killed search resumes from it, also with a larger budget.
 
     Raises:
         InputError: sizes out of range, a score that is not finite, or a file of another search.
-        InfeasibleError: no random architecture keeps the limits.
+        InfeasibleError: no architecture keeps the limits.
     """
     mutation = 1 / _layers(space) if mutation is None else mutation
     _check(population, tournament, mutation, crossing)
@@ -55,7 +57,9 @@ def evolve(
         "crossing": crossing,
     }
     rng = np.random.default_rng(seed)
-    with Ratings(space, rate, budget, costs, limits, file, search="evolution", seed=seed, **options) as ratings:
+    with Ratings(
+        space, rate, budget, costs, limits, at_least, file, search="evolution", seed=seed, **options
+    ) as ratings:
         while ratings.left:
             child = None if len(ratings.scores) < population else _child(ratings, rng, **options)
             architecture = child or ratings.sample(rng)
@@ -71,12 +75,13 @@ def random_search(
     *,
     seed: int = 0,
     costs: Costs | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, float | None] | None = None,
+    at_least: Mapping[str, float | None] | None = None,
     file: str | Path | None = None,
 ) -> History:
     """Rate `budget` distinct random architectures and return them; arguments as for `evolve`."""
     rng = np.random.default_rng(seed)
-    with Ratings(space, rate, budget, costs, limits, file, search="random", seed=seed) as ratings:
+    with Ratings(space, rate, budget, costs, limits, at_least, file, search="random", seed=seed) as ratings:
         while ratings.left:
             architecture = ratings.sample(rng)
             if architecture is not None:

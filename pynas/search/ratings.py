@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from pynas.costs.table import Costs
-from pynas.errors import InfeasibleError, InputError
+from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
 from pynas.search.best import Entry
+from pynas.search.feasible import draw_within
+from pynas.search.limits import check_limits, keeps
 from pynas.spaces import Architecture, Space
 
 RATINGS = "pynas.ratings"
 Rate = Callable[[Architecture], float]
 
-# Seconds between two writes of the file, and samples to draw before a space counts as searched through.
-_SAVE_EVERY, _TRIES = 5.0, 10_000
+# Seconds between two writes of the file, and random samples in a row that may not be rated before others are looked for:
+# without limits and with.
+_SAVE_EVERY, _TRIES, _TRIES_WITHIN = 5.0, 10_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -71,25 +74,24 @@ class Ratings:
         rate: Rate,
         budget: int,
         costs: Costs | None = None,
-        limits: Mapping[str, float] | None = None,
+        limits: Mapping[str, float | None] | None = None,
+        at_least: Mapping[str, float | None] | None = None,
         file: str | Path | None = None,
         **metadata: Any,
     ) -> None:
         if budget < 1:
             raise InputError(f"[search] expected a budget of at least 1 rating, got {budget}")
-        for name, limit in (limits or {}).items():
-            if costs is None or name not in costs.names:
-                known = "none, as no costs are given" if costs is None else ", ".join(costs.names)
-                raise InputError(f"[search] expected limits on {known}, got one on {name!r}")
-            if math.isnan(limit):
-                raise InputError(f"[search] expected limits that are numbers, got {limit} for {name!r}")
+        known = () if costs is None else costs.names
+        upper, self._lower = (check_limits("search", bounds, known) for bounds in (limits, at_least))
+        self._upper = {name: limit for name, limit in upper.items() if limit != math.inf}
         self.space, self.architectures, self.scores = space, list[Architecture](), list[float]()
-        self._rate, self._budget, self._costs, self._limits = rate, budget, costs, dict(limits or {})
+        self._rate, self._budget, self._costs = rate, budget, costs
         self._file, self._saved = file, time.monotonic()
         self._seen: set[Architecture] = set()
-        self._metadata = {"space": space.name, "limits": self._limits, **metadata}
+        lower = {"at_least": self._lower} if self._lower else {}
+        self._metadata = {"space": space.name, "limits": self._upper, **lower, **metadata}
         self._recorded = self._read()
-        self._exhausted = False
+        self._exhausted = self._rare = False
 
     def __enter__(self) -> Ratings:
         return self
@@ -102,30 +104,41 @@ class Ratings:
         """Ratings that the budget still allows; 0 when no architecture is left."""
         return 0 if self._exhausted else self._budget - len(self.scores)
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return bool(self._upper or self._lower)
+
     def may_rate(self, architecture: Architecture) -> bool:
         """Whether an architecture is new and keeps the limits."""
         if architecture in self._seen:
             return False
-        if not self._limits:
+        if not self.limited:
             return True
         assert self._costs is not None
-        spent = self._costs.of(architecture)
-        return all(spent[name] <= limit for name, limit in self._limits.items())
+        return keeps(self._costs.of(architecture), self._upper, self._lower)
 
     def sample(self, rng: np.random.Generator) -> Architecture | None:
-        """Draw an architecture that may be rated, uniformly; None ends the search, as none is left.
+        """Draw an architecture that may be rated; None ends the search, as none is left.
+
+        Uniformly, unless 1,000 random ones in a row may not be rated under the limits: from then on by `draw_within`.
 
         Raises:
-            InfeasibleError: none of the first 10,000 samples keeps the limits.
+            InfeasibleError: no architecture keeps the limits.
         """
-        if len(self._seen) < self.space.size:
-            for _ in range(_TRIES):
+        if len(self._seen) < self.space.size and not self._rare:
+            for _ in range(_TRIES_WITHIN if self.limited else _TRIES):
                 architecture = self.space.sample(rng)
                 if self.may_rate(architecture):
                     return architecture
-        if not self._seen:
-            raise InfeasibleError(f"[search] expected an architecture within {self._limits} among {_TRIES:,} random ones "
-                                  f"of {self.space.name}, got none; loosen the limits")  # fmt: skip
+            self._rare = self.limited
+        if self._rare:
+            assert self._costs is not None
+            # One more than is rated: one of them is new, or none is left.
+            drawn = draw_within(self.space, self._costs, self._upper, self._lower, rng, len(self._seen) + 1)
+            new = next((architecture for architecture in drawn if self.may_rate(architecture)), None)
+            if new is not None:
+                return new
         self._exhausted = True
         return None
 

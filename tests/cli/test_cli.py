@@ -13,9 +13,14 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from pynas import costs
 from pynas.cli import app, main
-from pynas.errors import InputError
+from pynas.costs import cost_range
+from pynas.errors import InfeasibleError, InputError
+from pynas.rating import Scores
 from pynas.runs.quantities import quantity
+from pynas.spaces import get
+from pynas.teachers import load_small
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT
 from pynas.train.loop import LAST
@@ -48,7 +53,9 @@ def test_run_leaves_every_stage_in_its_folder(finished):
     assert len(report["search"]["found"]) == 5
     scores = [entry["score"] for entry in report["search"]["found"]]
     assert scores == sorted(scores)
-    assert all(entry["madds"] <= report["search"]["limits"]["madds"] for entry in report["search"]["found"])
+    assert report["search"]["limits"] == report["search"]["at_least"] == {} and "shares" not in report["search"]
+    tables = Scores.load(folder / "scores")
+    assert scores[0] == sum(min(np.nanmin(table.scores) for table in cells) for cells in tables)  # no limit of its own
     assert report["exported"]["architecture"] == report["search"]["found"][0]["architecture"]
 
 
@@ -102,14 +109,38 @@ def test_search_limits_hold(finished, run_copy):
     assert content["limits"] == {"madds": madds, "params": 400_000}
     assert len(content["found"]) == 3
     assert all(entry["madds"] <= madds and entry["params"] <= 400_000 for entry in content["found"])
-    invoke("search", folder)
+    assert "no limits" in " ".join(invoke("search", folder).split())
+
+
+def test_limits_as_shares_and_none(run_copy):
+    folder = run_copy
+    most = cost_range(get("mbconv-mini"), costs.load(folder / "costs.npz"), "madds")[1]
+    content = json.loads(invoke("search", folder, "--max-madds", "60 %", "--at-least", "params=20%", "--json"))
+    assert content["limits"] == {"madds": pytest.approx(0.6 * most, rel=1e-15)} and set(content["at_least"]) == {
+        "params"
+    }
+    assert content["shares"]["limits"] == {"madds": {"percent": 60, "of": "the largest network", "whole": most}}
+    assert 0.5 * most < max(entry["madds"] for entry in content["found"]) <= 0.6 * most
+    printed = " ".join(invoke("search", folder, "--max-madds", "60%").split())
+    assert "60% of the largest network's" in printed
+    content = json.loads(invoke("search", folder, "--max-params", "200% of teacher", "--max-memory", "none", "--json"))
+    teacher = load_small(folder / "teacher.safetensors").module
+    assert content["limits"] == {"params": 2 * sum(p.numel() for p in teacher.parameters())}
+    unlimited = json.loads(invoke("search", folder, "--json"))
+    for text in ("inf", ".inf", "100%", "150%"):
+        content = json.loads(invoke("search", folder, "--max-madds", text, "--json"))
+        assert content["limits"] == {} and content["found"] == unlimited["found"]
+    with pytest.raises(InfeasibleError, match=r"madds <= 0\.6: the least that can be reached"):
+        invoke("search", folder, "--max-madds", "0.6")
+    with pytest.raises(InputError, match="one value for madds"):
+        invoke("search", folder, "--max-madds", "1M", "--limit", "madds=2M")
+    with pytest.raises(InputError, match=r"share of the teacher's params, madds, memory, got one of its latency"):
+        invoke("search", folder, "--max-latency", "50% of teacher")
 
 
 def test_every_option_of_the_search(run_copy, tmp_path):
     folder = run_copy
     rows = ["block,cell,layer,candidate,energy"]
-    from pynas.spaces import get
-
     for b, cells in enumerate(get("mbconv-mini").blocks):
         for c, cell in enumerate(cells):
             rows += [f"{b},{c},{n},{k},{k + 1}" for n, count in enumerate(cell.counts) for k in range(count)]

@@ -42,7 +42,7 @@ def test_run_searches_vits_beside_a_convolutional_teacher(images, tmp_path):
     best = content["search"]["found"][0]
     assert best["architecture"].count("|") == 3 and "x" in best["architecture"]
     assert content["exported"]["architecture"] == best["architecture"]
-    assert best["madds"] <= content["search"]["limits"]["madds"]
+    assert content["search"]["limits"] == {}
     assert "pynas retrain" in content["exported"]["note"]
     assert "has to be trained" in " ".join(invoke("export", "--run", folder).split())
     again = json.loads(invoke("search", folder, "--json"))

@@ -35,10 +35,12 @@ def test_options_and_settings_get_their_types(tmp_path):
     with pytest.raises(InputError, match=r"expected options = .*'decay': 0.9.* use another folder"):
         runs.create(tmp_path / "run", options={**options, "decay": 0.8})
     assert assignments(["energy=5e-05", "madds=1.5M", "latency=2ms"]) == {
-        "energy": 5e-05,
-        "madds": 1.5e6,
-        "latency": 2.0,
+        "energy": "5e-05",
+        "madds": "1.5M",
+        "latency": "2ms",
     }
+    with pytest.raises(InputError, match="one value for madds, got '1M' and '2M'"):
+        assignments(["madds=1M", "madds=2M"])
     assert [show(value) for value in (0.5, 999, 18_412_345, 2.4e9)] == ["0.5", "999", "18.41M", "2.40G"]
 
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "common/interrupt.h"
 #include "cpu/knapsack/incumbent.h"
 
 namespace pynas::knapsack {
@@ -115,6 +116,7 @@ class Dual {
     last_option_.resize(count);
     for (size_t b = 0; b < count; ++b) {
       const Block& block = problem_.blocks[b];
+      tick_(block.size());
       bound_.value_behind[b + 1].assign(problem_.states, kInfinity);
       last_option_[b].assign(problem_.states, -1);
       for (int64_t i = 0; i < block.size(); ++i) {
@@ -147,6 +149,7 @@ class Dual {
   const int limits_;
   double loss_range_;
   std::vector<double> cost_range_;
+  Ticker tick_;
   std::vector<std::vector<int32_t>> last_option_;  // [B][S], block b's option in the least value that ends in the state
 };
 

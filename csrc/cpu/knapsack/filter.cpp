@@ -1,10 +1,13 @@
 #include "cpu/knapsack/filter.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <queue>
 #include <utility>
+
+#include "common/interrupt.h"
 
 namespace pynas::knapsack {
 namespace {
@@ -88,7 +91,7 @@ std::vector<int32_t> one_limit(const Points& points, int64_t top_k) {
   std::vector<Row> rows;
   rows.reserve(order.size());
   for (int32_t i : order) rows.push_back({points.group ? points.group[i] : 0, i, points.costs[i], points.losses[i]});
-  std::sort(rows.begin(), rows.end());
+  sort_listening(rows.begin(), rows.end(), std::less<>());
   LeastKeys least(top_k);
   order.clear();
   int32_t group = -1;
@@ -105,7 +108,7 @@ std::vector<int32_t> no_limit(const Points& points, int64_t top_k) {
   std::vector<int32_t> order(points.count);
   std::iota(order.begin(), order.end(), 0);
   const auto group = [&](int32_t i) { return points.group ? points.group[i] : 0; };
-  std::sort(order.begin(), order.end(), [&](int32_t i, int32_t j) {
+  sort_listening(order.begin(), order.end(), [&](int32_t i, int32_t j) {
     return std::make_pair(group(i), Key(points.losses[i], i)) < std::make_pair(group(j), Key(points.losses[j], j));
   });
   std::vector<int32_t> kept;
@@ -124,14 +127,16 @@ std::vector<int32_t> several_limits(const Points& points, int64_t top_k) {
   std::iota(order.begin(), order.end(), 0);
   if (top_k > 16) return order;  // seldom worth the time: few points have so many dominators
   const auto group = [&](int32_t i) { return points.group ? points.group[i] : 0; };
-  std::sort(order.begin(), order.end(), [&](int32_t i, int32_t j) {
+  sort_listening(order.begin(), order.end(), [&](int32_t i, int32_t j) {
     return std::make_pair(group(i), Key(points.losses[i], i)) < std::make_pair(group(j), Key(points.losses[j], j));
   });
   constexpr size_t kWindow = 128;
   std::vector<int32_t> kept;
   std::vector<int64_t> window;  // costs of the first kept of the group, [w, M]
   size_t filled = 0;
+  Ticker tick;
   for (size_t p = 0; p < order.size(); ++p) {
+    tick(static_cast<int64_t>(filled) + 1);
     const int32_t i = order[p];
     if (p > 0 && group(i) != group(order[p - 1])) window.clear(), filled = 0;
     const int64_t* cost = points.costs + static_cast<int64_t>(i) * points.limits;

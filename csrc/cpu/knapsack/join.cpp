@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 #include "cpu/knapsack/tree.h"
 
@@ -74,6 +75,7 @@ class Joiner {
     if (loss + bound_.loss_ahead[b][state] > greatest_loss() || value + bound_.value_ahead[b][state] > greatest_value())
       return;
     if (b == halves_.end) return find_trailing(loss, value, state);
+    tick_(problem_.blocks[b].size());
     const Block& block = problem_.blocks[b];
     const int64_t* cost = cost_.data() + (b - halves_.begin) * limits_;
     int64_t* next = cost_.data() + (b - halves_.begin + 1) * limits_;
@@ -105,12 +107,14 @@ class Joiner {
       query_.value = greatest_value() - value;
     };
     tighten();
-    effort_.visited += trees_[state].search(query_, [&](int32_t entry, int64_t trailing_loss) {
+    const int64_t visited = trees_[state].search(query_, [&](int32_t entry, int64_t trailing_loss) {
       solution_.loss = loss + trailing_loss;
       solution_.trailing = entry;
       collector_.add(solution_);
       tighten();
     });
+    effort_.visited += visited;
+    tick_(visited + 1);
   }
 
   const Problem& problem_;
@@ -123,6 +127,7 @@ class Joiner {
   Solution solution_;
   Tree::Query query_;
   std::vector<int64_t> cost_;  // [blocks between + 1, M], of the partial solution up to each block
+  Ticker tick_;
 };
 
 // Leading entries by the least value that completes them: the threshold falls early, and most are never completed.
@@ -139,8 +144,8 @@ struct Order {
     }
     entries.resize(leading.size());
     std::iota(entries.begin(), entries.end(), 0);
-    std::sort(entries.begin(), entries.end(),
-              [&](int32_t a, int32_t b) { return value[a] != value[b] ? value[a] < value[b] : a < b; });
+    sort_listening(entries.begin(), entries.end(),
+                   [&](int32_t a, int32_t b) { return value[a] != value[b] ? value[a] < value[b] : a < b; });
   }
 };
 

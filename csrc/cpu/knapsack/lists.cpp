@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/interrupt.h"
 #include "cpu/knapsack/filter.h"
 
 namespace pynas::knapsack {
@@ -45,6 +46,7 @@ class Extension {
     const int64_t outer_count = leading_ ? from_.size() : block_.size();
     const std::vector<std::pair<double, int32_t>> rising = inner_by_value();
     std::vector<int32_t> passed;
+    Ticker tick;
     for (int64_t outer = 0; outer < outer_count; ++outer) {
       const double room = window.value - (leading_ ? from_.value[outer] : least_value_with(outer));
       passed.clear();
@@ -53,6 +55,7 @@ class Extension {
         const int32_t inner = rising[p].second;
         if (from_.state[leading_ ? outer : inner] == joined_state_[leading_ ? inner : outer]) passed.push_back(inner);
       }
+      tick(static_cast<int64_t>(p) + 1);
       effort_.visited += static_cast<int64_t>(p);
       effort_.pruned += static_cast<int64_t>(rising.size() - p);
       effort_.cut |= p < rising.size();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "common/interrupt.h"
 #include "cpu/knapsack/filter.h"
 
 namespace pynas::knapsack {
@@ -97,7 +98,10 @@ Problems read(const TraverseArgs& args, Effort& effort) {
                       {},
                       1};
   Problems problems{empty, empty};
-  for (int64_t b = 0; b < args.block_count; ++b) add_block(args, b, problems, effort);
+  for (int64_t b = 0; b < args.block_count; ++b) {
+    check_interrupt();
+    add_block(args, b, problems, effort);
+  }
   use_common_divisors(problems.whole);
   problems.front.limit = problems.whole.limit;
   return problems;

@@ -2,8 +2,10 @@
 // partial solutions of both ends are listed and joined. Round after round the window changes, until one proves the answer.
 #include <algorithm>
 
+#include "common/interrupt.h"
 #include "cpu/knapsack/filter.h"
 #include "cpu/knapsack/join.h"
+#include "cpu/knapsack/table.h"
 
 namespace pynas::knapsack {
 namespace {
@@ -52,6 +54,7 @@ bool list_both_ends(const Problem& core, const Bound& bound, const Window& windo
   halves = {0, core.blocks.size(), empty_list(core.limits), empty_list(core.limits)};
   bool leading_open = true, trailing_open = true;
   while (halves.begin < halves.end && (leading_open || trailing_open)) {
+    check_interrupt();
     const int64_t leading_size = halves.leading.size() * core.blocks[halves.begin].size();
     const int64_t trailing_size = halves.trailing.size() * core.blocks[halves.end - 1].size();
     const bool leading = !trailing_open || (leading_open && leading_size <= trailing_size);
@@ -83,6 +86,16 @@ void write(const Problem& core, const Halves& halves, const Solution& solution, 
   }
 }
 
+// The best solution by the table, as one without lists.
+std::vector<Solution> by_table(const Problem& core, Halves& halves, Effort& effort) {
+  halves = {0, core.blocks.size(), empty_list(core.limits), empty_list(core.limits)};
+  std::optional<std::vector<int32_t>> options = solve_by_table(core, effort);
+  if (!options) return {};
+  int64_t loss = 0;
+  for (size_t b = 0; b < options->size(); ++b) loss += core.blocks[b].loss[(*options)[b]];
+  return {{loss, 0, std::move(*options), 0}};
+}
+
 void solve(const TraverseArgs& args) {
   Effort effort;
   const Problems problems = read(args, effort);
@@ -91,12 +104,16 @@ void solve(const TraverseArgs& args) {
   args.multipliers[args.limit_count] = bound.least_loss;
   Schedule schedule = first_round(problems.whole, bound, args.longest);
   for (args.counts[3] = 1;; ++args.counts[3]) {
+    check_interrupt();
     const Window window = schedule.window(bound);
     effort.cut = false;
     const Problem core = core_of(problems.whole, bound, window, effort);
     Halves halves;
-    if (!list_both_ends(core, bound, window, schedule.longest, halves, effort) && schedule.narrow()) continue;
-    const std::vector<Solution> found = join(core, bound, halves, schedule.known_loss, args.threads, effort);
+    const bool tabled = args.counts[3] > 1 && fits_table(core, schedule.longest);
+    if (!tabled && !list_both_ends(core, bound, window, schedule.longest, halves, effort) && schedule.narrow()) continue;
+    const std::vector<Solution> found = tabled
+                                            ? by_table(core, halves, effort)
+                                            : join(core, bound, halves, schedule.known_loss, args.threads, effort);
     const bool full = static_cast<int64_t>(found.size()) >= args.top_k;
     if ((full && found.back().loss <= window.loss) || !effort.cut || window.loss >= schedule.greatest_loss) {
       for (size_t s = 0; s < found.size(); ++s) write(core, halves, found[s], args.indices + s * args.block_count);
@@ -113,4 +130,7 @@ void solve(const TraverseArgs& args) {
 }  // namespace
 }  // namespace pynas::knapsack
 
-void pynas::cpu::traverse(const TraverseArgs& args) { knapsack::solve(args); }
+void pynas::cpu::traverse(const TraverseArgs& args) {
+  const Listening call;
+  knapsack::solve(args);
+}

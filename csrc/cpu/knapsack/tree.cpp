@@ -24,6 +24,7 @@ void Tree::build(const List& list, int32_t node, int depth) {
   const auto key = [&](int32_t e, int d) {
     return d == 0 ? list.loss[e] : list.cost[static_cast<int64_t>(e) * limits_ + d - 1];
   };
+  tick_(end - begin);
   nodes_[node].least = static_cast<int64_t>(least_.size());
   for (int d = 0; d <= limits_; ++d) {
     int64_t least = key(entry_[begin], d);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/interrupt.h"
 #include "cpu/knapsack/lists.h"
 
 namespace pynas::knapsack {
@@ -62,6 +63,7 @@ class Tree {
   void build(const List& list, int32_t node, int depth);
 
   int limits_;
+  Ticker tick_;
   std::vector<int32_t> entry_;  // [n], positions in the list, in the tree's order
   std::vector<int64_t> keys_;   // [n, 1 + M], loss and costs, in the tree's order
   std::vector<Node> nodes_;

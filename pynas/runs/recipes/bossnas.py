@@ -20,6 +20,7 @@ from pynas.runs.rate import load_scores
 from pynas.runs.run import Defaults, Request, Run
 from pynas.runs.search import find_exactly
 from pynas.spaces import Architecture
+from pynas.teachers import Teacher
 from pynas.tensor_files import digest
 from pynas.train import fit_head
 from pynas.train.team import is_first_process
@@ -50,12 +51,15 @@ class BossNASRecipe:
         """Return the fields of Bootstrap, Heads and Optimization, and those of the rating and the other stages."""
         return Options({**fields(Bootstrap), **fields(Heads), **fields(Optimization)}, _STAGES, _DEFAULTS)
 
+    def teacher(self, run: Run) -> Teacher | None:
+        """Return the run's teacher with target="distillation"; else None, since the supernet's own average teaches."""
+        return run.teacher() if run.options["target"] == "distillation" else None
+
     def build(self, run: Run) -> BossNAS:
-        """Return the method; only target="distillation" has a teacher."""
-        teacher = run.teacher() if run.options["target"] == "distillation" else None
+        """Return the method on the run's supernet."""
         parts = {"bootstrap": Bootstrap, "heads": Heads, "optimization": Optimization}
         options = {name: _filled(part, run.options) for name, part in parts.items()}
-        return BossNAS(run.net, teacher, image_shape=run.data.image_shape, num_classes=run.data.num_classes,
+        return BossNAS(run.net, self.teacher(run), image_shape=run.data.image_shape, num_classes=run.data.num_classes,
                        batch_size=run.settings.batch_size * run.settings.accumulate, **options)  # fmt: skip
 
     def train(self, run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +19,11 @@ from pynas.files import write_json, write_text
 from pynas.rating import Scores, ScoreTable
 from pynas.rating.scores import block_file
 from pynas.report import draw_consistency, draw_progress
+from pynas.runs.limits import Limits
 from pynas.runs.options import LOADER
 from pynas.runs.rate import rated_block, scores_folder
 from pynas.runs.run import Request, Run
-from pynas.runs.search import entries, find_exactly, gather_costs, latency_note, limits_or_half_way, search_content
+from pynas.runs.search import entries, find_exactly, find_limits, gather_costs, latency_note, search_content
 from pynas.spaces import Architecture
 
 LOSS = "error"
@@ -110,11 +111,11 @@ def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, s
     name = run.options["search"]
     if name == "all":
         return find_exactly(run, request)
-    if request.front is not None or request.at_least or request.weights is not None or request.trained is not None:
-        raise InputError("[search] expected upper limits alone, as a search by trial knows no fronts, lower limits or "
-                         "weights; use --option search=all")  # fmt: skip
+    if request.front is not None or request.weights is not None or request.trained is not None:
+        raise InputError("[search] expected limits alone, as a search by trial knows no fronts or weights; use --option "
+                         "search=all")  # fmt: skip
     costs = gather_costs(run, request)
-    limits = limits_or_half_way(run, request, costs)
+    limits = find_limits(run, request, costs)
     history = _search(run, name, costs, limits, *trained())
     top = history.top(request.top_k)
     content = search_content(
@@ -127,13 +128,14 @@ def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, s
     return content
 
 
-def _search(run: Run, name: str, costs: Any, limits: Mapping[str, float], net: Any, digest: str) -> search.History:
+def _search(run: Run, name: str, costs: Any, limits: Limits, net: Any, digest: str) -> search.History:
     """Return the ratings of a search; its file is named after weights and limits, so that others begin anew."""
     norm, budget = run.recipe.defaults.norm, run.options["budget"]
-    key = hashlib.blake2b(json.dumps([digest, dict(limits), norm]).encode(), digest_size=4).hexdigest()
+    key = hashlib.blake2b(json.dumps([digest, limits.upper, limits.lower, norm]).encode(), digest_size=4).hexdigest()
     rating = _counted(error_rate(run, net, norm), budget, run.progress.count("search"))
     file = run.folder / "ratings" / f"{name}-{key}.json"
-    return SEARCHES[name](run.space, rating, budget, seed=run.settings.seed, costs=costs, limits=limits, file=file)
+    return SEARCHES[name](run.space, rating, budget, seed=run.settings.seed, costs=costs, limits=limits.upper,
+                          at_least=limits.lower, file=file)  # fmt: skip
 
 
 def _counted(

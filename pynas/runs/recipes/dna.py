@@ -14,6 +14,7 @@ from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Defaults, Request, Run
 from pynas.runs.search import find_among, find_exactly, gather_costs
 from pynas.spaces import Architecture
+from pynas.teachers import Teacher
 
 # Options of a run beside DNA's own: the order in which blocks train, and for progressive ones how many paths are kept.
 _STRATEGY = {
@@ -32,9 +33,13 @@ class DNARecipe:
         """Return DNA's options and the strategy's."""
         return Options(fields(DNA, ("taps", "image_shape")), _STRATEGY)
 
+    def teacher(self, run: Run) -> Teacher:
+        """Return the run's teacher, which is trained first if it is a small one."""
+        return run.teacher()
+
     def build(self, run: Run) -> Any:
-        """Return the method with the run's teacher, which is trained first if it is a small one."""
-        method = DNA(run.net, run.teacher(), image_shape=run.data.image_shape, **run.method_options)
+        """Return the method with its teacher."""
+        method = DNA(run.net, self.teacher(run), image_shape=run.data.image_shape, **run.method_options)
         strategy = run.options["strategy"]
         if strategy == "concurrent":
             return method
@@ -54,7 +59,7 @@ class DNARecipe:
             return find_exactly(run, request)
         method, _ = run.trained_method()
         kept = method.kept_architectures(run.loader("val"))
-        return find_among(run, request, request.limits, kept, gather_costs(run, request), run.options["strategy"])
+        return find_among(run, request, kept, gather_costs(run, request), run.options["strategy"])
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out of the supernet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pynas import teachers
@@ -17,6 +18,7 @@ from pynas.runs.processes import first_process_first
 from pynas.runs.rate import load_scores
 from pynas.runs.recipes.dna import DNARecipe
 from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.search import find_limits, gather_costs
 from pynas.runs.settings import Settings, open_folder
 from pynas.spaces import Architecture
 
@@ -36,6 +38,10 @@ class DNAPlusRecipe:
         """Return the options of the generations; the option `dna` holds those of each generation's DNA."""
         return Options(fields(DNAPlus))
 
+    def teacher(self, run: Run) -> teachers.Teacher:
+        """Return the first generation's teacher."""
+        return self.generation(run, 1).teacher()
+
     def build(self, run: Run) -> Any:
         """Return the first generation's DNA."""
         return self._dna.build(self.generation(run, 1))
@@ -51,6 +57,7 @@ class DNAPlusRecipe:
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search the first generation, then train, rate and search the next ones until they saturate.
 
+        All generations have the same limits; a share of the teacher is of the first one's. Without limits each is unlimited.
         A stage that is done is not done again. generations.json holds what each generation found; search.json is the last's.
 
         Raises:
@@ -59,6 +66,8 @@ class DNAPlusRecipe:
         plus, found = self._plus(run), []
         history: list[Generation] = []
         first = self.generation(run, 1)
+        limits = find_limits(run, request, gather_costs(first, request))
+        request = replace(request, limits=limits.upper, at_least=limits.lower)
         rated_by = load_scores(first).metadata
         while True:
             number = len(history) + 1
@@ -78,7 +87,8 @@ class DNAPlusRecipe:
                 break
             self._make_teacher(run, plus, architecture, number + 1)
         write_json(run.folder / "generations.json", header(GENERATIONS) | {"stopped": stop, "generations": found})
-        content = {**content, "generations": found, "stopped": stop}
+        shares = {"shares": limits.shares} if limits.shares else {}
+        content = {**content, **shares, "generations": found, "stopped": stop}
         write_json(run.folder / "search.json", content)
         return content
 

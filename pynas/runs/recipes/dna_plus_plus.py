@@ -5,18 +5,24 @@ from __future__ import annotations
 from pynas.methods import DNAPlusPlus
 from pynas.runs.recipes.paths import PathRecipe
 from pynas.runs.run import Defaults, Run
+from pynas.teachers import Teacher
+
+
+def _teacher(run: Run) -> Teacher:
+    """Return a timm teacher (fresh with --no-pretrained) or a small fresh one."""
+    return run.named_teacher or run.fresh_teacher()
 
 
 def _build(run: Run) -> DNAPlusPlus:
-    """Return the method with a timm teacher (fresh with --no-pretrained) or a small fresh one."""
-    teacher = run.named_teacher or run.fresh_teacher()
-    return DNAPlusPlus(run.net, teacher, image_shape=run.data.image_shape, **run.method_options)
+    """Return the method with its teacher."""
+    return DNAPlusPlus(run.net, _teacher(run), image_shape=run.data.image_shape, **run.method_options)
 
 
 # A few hundred steps on a small data set are too few for LARS's usual trust of 0.001.
 DNA_PLUS_PLUS = PathRecipe(
     DNAPlusPlus,
     _build,
+    _teacher,
     Defaults(space="vit-mini", views=2, loss="self_supervised"),
     skip=("taps", "image_shape", "loss"),
     option_defaults={"trust": 0.03},

@@ -32,6 +32,9 @@ class OneShotRecipe:
         """Return the method's options and those of the search."""
         return Options(fields(self._method), STAGES)
 
+    def teacher(self, run: Run) -> None:
+        """Return None: labels teach."""
+
     def build(self, run: Run) -> Any:
         """Return the method on the run's supernet."""
         return self._method(run.net, **run.method_options)

@@ -15,19 +15,21 @@ from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Defaults, Request, Run
 from pynas.runs.search import find_exactly
 from pynas.spaces import Architecture
+from pynas.teachers import Teacher
 
 
 @dataclass(frozen=True)
 class PathRecipe:
     """Recipe of a method with `rate_block`; its keyword-only arguments are the options.
 
-    method: its class. make: called with the run, returns the method. skip: keyword-only arguments that are no options.
-    option_defaults: values of options that runs take instead of the constructor's. note: printed with an exported network;
-    `{folder}` stands for the run's folder.
+    method: its class. make, teach: called with the run, return the method and its teacher. skip: keyword-only arguments
+    that are no options. option_defaults: values of options that runs take instead of the constructor's. note: printed with
+    an exported network; `{folder}` stands for the run's folder.
     """
 
     method: Callable[..., Any]
     make: Callable[[Run], Any]
+    teach: Callable[[Run], Teacher | None] = lambda run: None
     defaults: Defaults = field(default_factory=Defaults)
     skip: tuple[str, ...] = ("taps", "image_shape")
     option_defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -41,6 +43,10 @@ class PathRecipe:
     def options(self) -> Options:
         """Return the options of the method's constructor."""
         return Options(fields(self.method, self.skip), defaults=self.option_defaults)
+
+    def teacher(self, run: Run) -> Teacher | None:
+        """Return the method's teacher, None where it has none."""
+        return self.teach(run)
 
     def build(self, run: Run) -> Any:
         """Return the method on the run's supernet."""

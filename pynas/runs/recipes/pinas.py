@@ -34,6 +34,9 @@ class PiNASRecipe:
         """Return the method's options, and those of the search and of the linear evaluation."""
         return Options(fields(PiNAS), {**STAGES, **_LINEAR}, _DEFAULTS)
 
+    def teacher(self, run: Run) -> None:
+        """Return None: the average of the supernet's own weights teaches it."""
+
     def build(self, run: Run) -> PiNAS:
         """Return the method on the run's supernet."""
         return PiNAS(run.net, **run.method_options)

@@ -19,7 +19,7 @@ from pynas.runs.quantities import cost
 from pynas.runs.rate import scores_folder
 from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Defaults, Request, Run
-from pynas.runs.search import find_among, gather_costs, limits_or_half_way
+from pynas.runs.search import find_among, gather_costs
 from pynas.runs.select import FILE, Selection, fresh_net, preferred_space, save
 from pynas.spaces import Architecture
 from pynas.train.team import is_first_process
@@ -57,6 +57,9 @@ class PreNASRecipe:
         recipes = {name: {**recipe, **LOADERS[name]} for name, recipe in RECIPES.items()}
         return Options(fields(PreNAS, tuple(self._fixed)), {**_SELECTION, **_CALIBRATION, **LOADER}, {"warmup_epochs": 2},
                        recipes)  # fmt: skip
+
+    def teacher(self, run: Run) -> None:
+        """Return None: labels teach."""
 
     def build(self, run: Run) -> PreNAS:
         """Return the method on the preferred architectures."""
@@ -108,8 +111,7 @@ class PreNASRecipe:
         scored = [
             (member.architecture, 1 - accuracies[run.space.format(member.architecture)]) for member in space.members
         ]
-        limits = limits_or_half_way(run, request, costs)
-        return find_among(run, request, limits, scored, costs, "the preferred selection")
+        return find_among(run, request, scored, costs, "the preferred selection")
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out of the supernet."""
