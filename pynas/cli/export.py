@@ -36,7 +36,7 @@ def command(
         Path | None, typer.Option(help="File for torch.export.load (.pt2).", show_default=False)
     ] = None,
     onnx: Annotated[
-        Path | None, typer.Option(help="ONNX file, run once where onnxruntime is installed.", show_default=False)
+        Path | None, typer.Option(help="ONNX file for any batch size.", show_default=False)
     ] = None,
     device: options.Device = "auto",
     json: options.Json = False,
