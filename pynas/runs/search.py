@@ -171,7 +171,8 @@ def search_content(
     run: Run, request: Request, limits: Mapping[str, float], found: Sequence[Mapping[str, Any]], **more: Any
 ) -> dict[str, Any]:
     """Return the content of search.json: the request, what its search adds, and the architectures found, best first."""
-    return header(SEARCH, space=run.space.name, data=run.data.fingerprint) | {
+    untrained = {} if run.settings.untrained_teacher is None else {"untrained_teacher": run.settings.untrained_teacher}
+    return header(SEARCH, space=run.space.name, data=run.data.fingerprint, **untrained) | {
         "limits": dict(limits),
         "at_least": dict(request.at_least),
         "limits_by_default": dict(limits) != dict(request.limits),
