@@ -1,6 +1,6 @@
 """What a whole ImageNet run takes on several devices, on paper, from the parts of its steps measured on one.
 
-    python -m bench.scale [--space mbconv-dna] [--teacher efficientnet_b7] [--batch 64] [--devices 1 8 64] [--json FILE]
+    python -m bench.scale [--space mbconv-dna] [--teacher tf_efficientnet_b7.ra_in1k] [--batch 64] [--devices 1 8 64] [--json FILE]
 
 Measured: the teacher's forward pass, forward and backward of a random path of every cell of each block (`DNA.train_block`),
 the head's, and the rating of part of each cell's tree, scaled to all of its paths. Computed: seconds of an epoch and of the
@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
     """Sizes, all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="mbconv-dna")
-    parser.add_argument("--teacher", default="efficientnet_b7")
+    parser.add_argument("--teacher", default="tf_efficientnet_b7.ra_in1k")
     parser.add_argument("--image-size", type=int, help="default: the space's")
     parser.add_argument("--batch", type=int, default=64, help="images of a measured step")
     parser.add_argument("--rating-batch", type=int, default=16, help="images of a measured rating")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import pynas
 from pynas import data, teachers
 from pynas.errors import InputError
 from pynas.teachers import Teacher
@@ -154,13 +156,66 @@ def test_as_teacher() -> None:
         teachers.as_teacher(net())
 
 
+UNTRAINED = pytest.mark.filterwarnings(r"ignore:\[teacher\] .* is untrained")
+
+
+@UNTRAINED
 def test_efficientnet_b7_is_cut_like_dnas_table_1() -> None:
+    """The teacher that the README names has a tap of the right size for each block of `mbconv-dna`."""
     with torch.device("meta"):
-        teacher = teachers.timm_teacher("tf_efficientnet_b7", pretrained=False)
+        teacher = teachers.timm_teacher("tf_efficientnet_b7.ra_in1k", pretrained=False)
+        blocks = pynas.supernet("mbconv-dna").block_shapes((3, 224, 224))
+        assert [shape[1:] for shape in teacher.feature_shapes((3, 224, 224))] == [shape[1:] for shape in blocks]
         shapes = teacher.feature_shapes((3, 224, 224))
     assert shapes == [(48, 56, 56), (80, 28, 28), (160, 14, 14), (224, 14, 14), (384, 7, 7), (640, 7, 7)]
 
 
+NAMED = re.compile(r"""(?:--teacher[ =]|timm_teacher\(["']|teacher=["']|"--teacher", default=")([\w.-]+)""")
+
+
+def named_teachers() -> list[tuple[str, str]]:
+    """Every teacher that the documentation, the examples, the benchmarks and the source name, with the file."""
+    root = Path(__file__).parents[1]
+    folders = ("docs/**/*.md", "examples/**/*.py", "bench/**/*.py", "pynas/**/*.py", "*.md")
+    texts = [(path, path.read_text(encoding="utf-8")) for folder in folders for path in root.glob(folder)]
+    return sorted({(path.name, name) for path, text in texts for name in NAMED.findall(text)})
+
+
+def test_every_teacher_that_the_documentation_names_has_weights() -> None:
+    """In timm's registry, by the whole name; no network."""
+    named = named_teachers()
+    assert {"README.md", "command-line.md", "scale.md", "scale.py"} <= {page for page, _ in named}
+    for page, name in named:
+        assert name in ("small", "scaled") or name in timm.list_pretrained(), (page, name)
+    assert "tf_efficientnet_b7.ra_in1k" in {name for _, name in named}
+    assert "efficientnet_b7" not in timm.list_pretrained() and NAMED.findall("--teacher efficientnet_b7\n") != []
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("efficientnet_b7", "tf_efficientnet_b7.ra_in1k"),
+        ("tf_efficientnet_b7.imagenet", "tf_efficientnet_b7.ra_in1k"),
+        ("efficientnet_b8", "tf_efficientnet_b8.ra_in1k"),
+        ("darknet17", "darknet53.c2ns_in1k"),
+    ],
+)
+def test_a_model_without_weights_is_refused_with_those_that_have(name: str, family: str) -> None:
+    with pytest.raises(InputError, match=f"expected a timm model with weights, got '{name}'.*{family}") as error:
+        teachers.timm_teacher(name)
+    message = str(error.value)
+    offered = message.partition("family have: ")[2].split(", ")
+    assert offered and set(offered) <= set(timm.list_pretrained())
+    assert "pretrained=False" not in message and "\n" not in message
+
+
+def test_an_untrained_teacher_is_said_loudly() -> None:
+    with pytest.warns(UserWarning, match=r"^\[teacher\] resnet10t is untrained, since pretrained is false[^\n]*$"):
+        teacher = teachers.timm_teacher("resnet10t", pretrained=False)
+    assert teacher.metadata["pretrained"] is False
+
+
+@UNTRAINED
 @pytest.mark.parametrize("norm", ["running", "batch"])
 def test_timm_efficientnet_against_its_own_forward(norm: str) -> None:
     teacher = teachers.timm_teacher("efficientnet_b0", pretrained=False, num_classes=7, norm=norm)
@@ -179,6 +234,7 @@ def test_timm_efficientnet_against_its_own_forward(norm: str) -> None:
     assert teacher.metadata == {"timm": "efficientnet_b0", "pretrained": False, "num_classes": 7}
 
 
+@UNTRAINED
 def test_timm_stages_by_default() -> None:
     teacher = teachers.timm_teacher("resnet10t", pretrained=False)
     assert teacher.feature_shapes((3, 64, 64)) == [(64, 32, 32), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
@@ -203,6 +259,7 @@ def test_timm_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="couldn't connect; pretrained weights come from the model hub") as error:
         teachers.timm_teacher("resnet10t")
     assert "\n" not in str(error.value) and "without a network" in str(error.value)
+    assert "pretrained=False" not in str(error.value)
     with pytest.raises(InputError, match=r"'eficientnet_b0'; near: .*efficientnet_b0"):
         teachers.timm_teacher("eficientnet_b0", pretrained=False)
 

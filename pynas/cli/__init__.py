@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
+from typing import Any
 
 import typer
 
@@ -48,6 +50,7 @@ def main() -> None:
         # Processes that read images inherit this; they end quietly.
         raise Stopped(number) if os.getpid() == process else KeyboardInterrupt
 
+    shown, warnings.showwarning = warnings.showwarning, _warn
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app()
@@ -61,6 +64,7 @@ def main() -> None:
         # A full disk or a read-only folder is the user's to mend, not a fault of the program.
         sys.exit(_complain(f"[files] {error}", 2))
     finally:
+        warnings.showwarning = shown
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -70,6 +74,11 @@ def _how_to_go_on() -> str:
 
     folder = held()
     return f"stopped; all files are whole, and the same command with --run {folder} goes on" if folder else "stopped"
+
+
+def _warn(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
+    """Print a warning in one line, without the place in the source."""
+    print("pynas warning: " + " ".join(str(message).split()), file=file or sys.stderr)
 
 
 def _complain(message: str, code: int) -> int:

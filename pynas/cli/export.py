@@ -35,8 +35,14 @@ def command(
     torch_export: Annotated[
         Path | None, typer.Option(help="File for torch.export.load (.pt2).", show_default=False)
     ] = None,
-    onnx: Annotated[
-        Path | None, typer.Option(help="ONNX file, run once where onnxruntime is installed.", show_default=False)
+    onnx: Annotated[Path | None, typer.Option(help="ONNX file for any batch size.", show_default=False)] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the images of these formats in pixels; a vision transformer's positions are resampled. "
+            "[default: the network's]",
+            show_default=False,
+        ),
     ] = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -55,11 +61,13 @@ def command(
     limits = options.limits(madds=max_madds, params=max_params)
     if limits and (subnet is not None or architecture is not None):
         raise InputError("[export] expected limits, --subnet or --architecture, got limits and another")
+    if image_size is not None and python is None and torch_export is None and onnx is None:
+        raise InputError("[export] expected --python, --torch-export or --onnx beside --image-size, got none of them")
     opened = load(run, device)
     if limits:
         opened.search(limits)
     content = opened.export(architecture) if subnet is None else written_subnet(opened, subnet)
-    written = write_formats(opened, Path(content["file"]), python, torch_export, onnx)
+    written = write_formats(opened, Path(content["file"]), python, torch_export, onnx, image_size)
     if json:
         display.print_json(content | written)
         return

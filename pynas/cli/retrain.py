@@ -30,6 +30,9 @@ def command(
     kind: Annotated[str, typer.Option("--distill-kind", help="soft (KL) or hard (the teacher's decision).")] = "soft",
     temperature: Annotated[float, typer.Option(help="Of the soft distillation.")] = 1.0,
     amp: Annotated[bool, typer.Option("--amp", help="bfloat16 autocast.")] = False,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels. [default: the run's]", show_default=False)
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -49,7 +52,7 @@ def command(
 
     given: dict[str, Any] = {"recipe": recipe, "architecture": architecture, "start": start, "epochs": epochs,
                              "batch_size": batch_size, "distill": distill, "distill_kind": kind, "temperature": temperature,
-                             "amp": amp}  # fmt: skip
+                             "amp": amp, "image_size": image_size}  # fmt: skip
     request = retraining.Request(**given)
     opened = load(run, device)
     with process_group(opened.device, run), display.bars(is_first_process()) as bars:

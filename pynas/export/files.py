@@ -10,6 +10,7 @@ from torch import nn
 
 from pynas.errors import InputError
 from pynas.export.features import features
+from pynas.export.image_size import follow_image_size, resize_positions
 from pynas.export.subnet import standalone
 from pynas.spaces import Architecture, Space, get
 from pynas.tensor_files import read_tensors, write_tensors
@@ -25,18 +26,24 @@ def save_subnet(
     write_tensors(path, SUBNET, model.state_dict(), **description, **metadata)
 
 
-def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Return the network of a file, in evaluation mode, and the file's metadata.
+def load_subnet(
+    path: str | Path, space: Space | None = None, image_size: int | None = None
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Return the network of a file, in evaluation mode, and the file's metadata, with its `image_shape` (3, H, W).
 
     space: needed where the file's space is not one of pynas's own.
+    image_size: side in pixels of the images that the network is to take, None for the file's; the learned positions of a
+        vision transformer are resampled.
 
     Raises:
-        InputError: a file that is missing, damaged, of another version, or of an unknown space.
+        InputError: a file that is missing, damaged, of another version, or of an unknown space; a size that the network's
+            patches do not divide.
     """
     checkpoint = read_tensors(path, SUBNET)
     metadata = checkpoint.metadata
-    shape = tuple(metadata["image_shape"]) if "image_shape" in metadata else None
-    model = standalone(space or get(metadata["space"]), metadata["architecture"], metadata["num_classes"], shape)
+    space = space or get(metadata["space"])
+    shape = tuple(metadata.get("image_shape") or (3, space.image_size, space.image_size))
+    model = standalone(space, metadata["architecture"], metadata["num_classes"], shape)
     try:
         model.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:
@@ -44,17 +51,31 @@ def load_subnet(path: str | Path, space: Space | None = None) -> tuple[nn.Module
         raise InputError(
             f"[export] expected the weights of {metadata['architecture']!r}, got others in {path}: {reason}"
         ) from None
-    return model.eval(), metadata
+    if image_size is not None:
+        resize_positions(model, shape[1], image_size)
+        shape = (shape[0], image_size, image_size)
+    return model.eval(), {**metadata, "image_shape": list(shape)}
 
 
-def from_pretrained(path: str | Path, *, features_only: bool = False, space: Space | None = None) -> nn.Module:
+def from_pretrained(
+    path: str | Path,
+    *,
+    features_only: bool = False,
+    space: Space | None = None,
+    image_size: int | None = None,
+    dynamic_image_size: bool = False,
+) -> nn.Module:
     """Return the network of a file, or of the folder of a run or a retraining, in evaluation mode.
 
     features_only: return the network of its feature maps instead, for detection and segmentation; see `features`.
+    image_size: see `load_subnet`. dynamic_image_size: resample the learned positions of a vision transformer to the square
+        images of each batch (timm's `dynamic_img_size`); other networks take images of any size anyway.
 
     Raises:
         InputError: see `load_subnet`.
     """
     path = Path(path)
-    model, metadata = load_subnet(path / "subnet.safetensors" if path.is_dir() else path, space)
-    return features(model, tuple(metadata["image_shape"])) if features_only else model
+    model, metadata = load_subnet(path / "subnet.safetensors" if path.is_dir() else path, space, image_size)
+    if dynamic_image_size:
+        follow_image_size(model)
+    return features(model, metadata["image_shape"]) if features_only else model

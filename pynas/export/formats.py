@@ -1,80 +1,97 @@
-"""Write a network as torch.export or ONNX; the file is read back and compared with the network."""
+"""Write a network as torch.export or ONNX; the file is read back and compared with the network at several batch sizes."""
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pynas.errors import InputError
-from pynas.export.python_source import check_equal
+from pynas.export.batches import difference, leaves, prepared, quiet, reason_of, traced_program
 from pynas.files import atomic
 
 
 def write_torch_export(path: str | Path, model: nn.Module, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Write a `.pt2` file for `torch.export.load`, for any batch size.
+    """Write a `.pt2` file for `torch.export.load`, for any batch size and images of `image_shape` (3, H, W).
 
     Returns `torch_export`, the path, and `torch_export_difference`, the largest difference of the outputs.
 
     Raises:
-        InputError: a network that torch.export refuses, or whose file gives other outputs.
+        InputError: a network that torch.export refuses, that fixes the batch size, or whose file gives other outputs.
     """
-    model, example = _prepared(model, image_shape)
-    try:
-        program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    except Exception as error:
-        raise InputError(f"[export] expected a network that torch.export takes, got {_reason(error)}") from None
+    model, images = prepared(model, image_shape)
+    program = traced_program(model, images)
     with atomic(path) as temporary:
         torch.export.save(program, temporary)
         loaded = torch.export.load(temporary).module()
-        difference = check_equal(model, loaded(example[:1]), example[:1], "the .pt2 file")
-    return {"torch_export": str(path), "torch_export_difference": difference}
+        apart = difference(model, loaded, images, "the .pt2 file")
+    return {"torch_export": str(path), "torch_export_difference": apart}
 
 
 def write_onnx(path: str | Path, model: nn.Module, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Write an ONNX file with its weights, from input `images` to output `logits`, for any batch size.
+    """Write an ONNX file with its weights, for any batch size and images of `image_shape` (3, H, W).
 
-    Returns `onnx`, the path, and `onnx_difference`, the largest difference of the outputs (None without onnxruntime).
+    The input is `images`. The output is `logits`; several outputs have the keys of the network's dictionary, or are
+    `output_1`, `output_2`, ... The file runs in onnxruntime, or else in onnx's reference evaluator.
+
+    Returns `onnx`, the path, and `onnx_difference`, the largest difference of the outputs.
 
     Raises:
-        InputError: no exporter installed, a network that the exporter refuses, or whose file gives other outputs.
+        InputError: no exporter installed, a network that the exporter refuses, that fixes the batch size, or whose file
+            gives other outputs.
     """
-    if importlib.util.find_spec("onnxscript") is None:
-        raise InputError('[export] expected onnxscript for ONNX files, got no such package; pip install ".[onnx]"')
-    model, example = _prepared(model, image_shape)
+    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
+        raise InputError(
+            '[export] expected onnx and onnxscript for ONNX files, got no such packages; pip install ".[onnx]"'
+        )
+    model, images = prepared(model, image_shape)
+    program, names = traced_program(model, images), _output_names(model, images)
     try:
-        program = torch.onnx.export(
-            model, (example,), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )  # fmt: skip
+        with quiet():
+            written = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=names, verbose=False)
     except Exception as error:
-        raise InputError(f"[export] expected a network that the ONNX exporter takes, got {_reason(error)}") from None
-    assert program is not None
+        raise InputError(f"[export] expected a network that the ONNX exporter takes, got {reason_of(error)}") from None
+    assert written is not None
     with atomic(path) as temporary:
-        program.save(temporary, external_data=False)
-        difference = None
-        if importlib.util.find_spec("onnxruntime") is not None:
-            difference = check_equal(model, _run_onnx(temporary, example[:1]), example[:1], "the ONNX file")
-    return {"onnx": str(path), "onnx_difference": difference}
+        written.save(temporary, external_data=False)
+        _check_any_batch(temporary)
+        apart = difference(model, _onnx_runner(temporary), images, "the ONNX file")
+    return {"onnx": str(path), "onnx_difference": apart}
 
 
-def _run_onnx(path: Path, images: torch.Tensor) -> torch.Tensor:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
-
-
-def _prepared(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, torch.Tensor]:
-    """Return a copy of the model on the CPU in evaluation mode, and images to trace it with."""
-    example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
-    return copy.deepcopy(model).cpu().eval(), example
+def _output_names(model: nn.Module, images: Tensor) -> list[str]:
+    with torch.no_grad():
+        output = model(images)
+    count = len(leaves(output))
+    if isinstance(output, Mapping) and count == len(output):
+        return [str(name) for name in output]
+    return ["logits"] if count == 1 else [f"output_{number}" for number in range(1, count + 1)]
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _check_any_batch(path: Path) -> None:
+    """Raise InputError unless the first dimension of an ONNX file's inputs and outputs is a symbol."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    for value in (*graph.input, *graph.output):
+        sizes = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if not sizes or not isinstance(sizes[0], str):
+            raise InputError(f"[export] expected an ONNX file for any batch size, got the shape {sizes} of {value.name!r}: "
+                             "see that no size is fixed in the network")  # fmt: skip
+
+
+def _onnx_runner(path: Path) -> Any:
+    """Return an ONNX file as a function of images that gives a list of tensors."""
+    if importlib.util.find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    else:
+        import onnx.reference
+
+        session = onnx.reference.ReferenceEvaluator(str(path))
+    return lambda images: [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]

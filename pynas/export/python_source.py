@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import fx, nn
 from torch.fx.graph import CodeGen
 
 from pynas.errors import InputError
+from pynas.export.batches import difference, prepared, reason_of, traced_program
 from pynas.files import write_text
 from pynas.tensor_files import write_tensors
 
@@ -33,34 +33,34 @@ def write_python(
 ) -> Path:
     """Write `model.py`, whose `load()` returns the network, and `weights.safetensors` beside it; return the path of model.py.
 
-    The source is run and compared with the model before it is written. Layers of torch.nn stay layers, so that the network
-    can be trained further; where a model cannot be traced by layers, the file holds the operators of its evaluation mode.
+    The source is run and compared with the model, at several batch sizes, before it is written. Layers of torch.nn stay
+    layers, so that the network can be trained further; where a model cannot be traced by layers, the file holds the
+    operators of its evaluation mode.
 
     title: first line of the file. mean, std: of the images, named in the file's docstring.
 
     Raises:
         InputError: a network that cannot be traced, or whose file gives other outputs.
     """
-    model = copy.deepcopy(model).cpu().eval()
-    example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
-    graph = traced(model, example)
+    model, images = prepared(model, image_shape)
+    graph = traced(model, images)
     template = Template((files("pynas.export") / "model.py.txt").read_text(encoding="utf-8"))
     source = template.substitute(
         title=title, shape=", ".join(map(str, image_shape)), mean=_rounded(mean), std=_rounded(std),
         layers=_layers(graph), forward=_forward(graph),
     )  # fmt: skip
-    weights = _checked_weights(source, model, graph, example)
+    weights = _checked_weights(source, model, graph, images)
     path = Path(folder) / "model.py"
     write_tensors(path.with_name("weights.safetensors"), _KIND, weights)
     write_text(path, source)
     return path
 
 
-def traced(model: nn.Module, example: torch.Tensor) -> fx.GraphModule:
+def traced(model: nn.Module, images: torch.Tensor) -> fx.GraphModule:
     """Trace a model to a graph of torch.nn layers, or of torch's operators where its Python code depends on values.
 
     Raises:
-        InputError: a model that can be traced in neither way.
+        InputError: a model that can be traced in neither way, or that fixes the batch size.
     """
     try:
         graph = fx.GraphModule(model, _Tracer().trace(model))
@@ -68,13 +68,11 @@ def traced(model: nn.Module, example: torch.Tensor) -> fx.GraphModule:
             return graph
     except Exception:  # tracing runs the model's code, which may raise any error
         pass
+    program = traced_program(model, images)
     try:
-        batch = torch.export.Dim("batch")
-        exported = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
-        return _plain(exported.module())
+        return _plain(program)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"[export] expected a network that can be traced, got {reason}") from None
+        raise InputError(f"[export] expected a network that can be traced, got {reason_of(error)}") from None
 
 
 class _Tracer(fx.Tracer):
@@ -105,18 +103,15 @@ def _own_names(graph: fx.GraphModule) -> bool:
     return {name for name in used if name not in ("fx_pytree", "pytree")} <= _NAMES
 
 
-def _plain(exported: fx.GraphModule) -> fx.GraphModule:
+def _plain(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """Return an exported graph without the nodes that check its arguments and the code that packs them."""
+    exported, structure = program.module(), program.call_spec.out_spec
+    assert structure is not None
     for node in list(exported.graph.nodes):
         if node.op == "call_module":
             exported.graph.erase_node(node)
         elif node.op == "output":
-            (result,) = (
-                fx.node.map_arg(node.args[0], lambda n: n)
-                if isinstance(node.args[0], (tuple, list))
-                else [node.args[0]]
-            )
-            node.args = (result,)
+            node.args = (structure.unflatten(list(node.args[0])),)
     exported.graph.set_codegen(CodeGen())
     return fx.GraphModule(exported, exported.graph)
 
@@ -150,32 +145,15 @@ def _forward(graph: fx.GraphModule) -> str:
     return "\n".join(f"    {line}" if line.strip() else "" for line in source.splitlines()) + "\n"
 
 
-def _checked_weights(source: str, model: nn.Module, graph: nn.Module, example: torch.Tensor) -> dict[str, torch.Tensor]:
+def _checked_weights(source: str, model: nn.Module, graph: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Run the source, compare its outputs with the model's, and return the tensors that it needs."""
     names: dict[str, Any] = {"__file__": "model.py", "__name__": "model"}
     exec(compile(source, "model.py", "exec"), names)
     network, state = names["Net"]().eval(), graph.state_dict()
     weights = {name: state[name] for name in network.state_dict()}
     network.load_state_dict(weights)
-    for images in (example, example[:1]):
-        check_equal(model, network(images), images, "the file")
+    difference(model, network, images, "the file")
     return weights
-
-
-@torch.no_grad()
-def check_equal(model: nn.Module, output: torch.Tensor, images: torch.Tensor, source: str) -> float:
-    """Largest absolute difference of an output from the model's; `source` names the file in the error.
-
-    Raises:
-        InputError: a difference beyond rounding.
-    """
-    expected = model(images)
-    difference = float((expected - output.detach()).abs().max())
-    if not difference <= 1e-4 * float(expected.abs().max()) + 1e-6:
-        raise InputError(
-            f"[export] expected {source} to give the outputs of the network, got a difference of {difference:.2e}"
-        )
-    return difference
 
 
 def _rounded(values: Sequence[float] | None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from pynas.export.image_size import resize_positions
 from pynas.spaces import Architecture, Cell, Space
 from pynas.supernets import Net, kind_of
 
@@ -30,19 +31,29 @@ def standalone(
 ) -> nn.Module:
     """One architecture as a network with fresh weights (torch's generator), for training from scratch.
 
+    image_shape: (3, H, W) of the network's images; None for squares of the space's image size.
+
     Raises:
-        InputError: an architecture outside the space, or a space without a builder.
+        InputError: an architecture outside the space, a space without a builder, or a size that the network's patches do not
+            divide.
     """
+    model = _standalone(space, architecture, num_classes)
+    if image_shape is not None:
+        resize_positions(model, space.image_size, image_shape[1])
+    return model
+
+
+def _standalone(space: Space, architecture: Architecture | str, num_classes: int) -> nn.Module:
     architecture, kind = space.resolve(architecture), kind_of(space)
     if kind.own_weights:
         space, architecture = _only(space, architecture)
-        return kind.build(space, num_classes).extract(architecture, image_shape)
+        return kind.build(space, num_classes).extract(architecture)
     if kind.on_meta:
         with torch.device("meta"):
-            model = kind.build(space, num_classes).extract(architecture, image_shape)
+            model = kind.build(space, num_classes).extract(architecture)
         model = model.to_empty(device=torch.get_default_device())
     else:
-        model = kind.build(space, num_classes).extract(architecture, image_shape)
+        model = kind.build(space, num_classes).extract(architecture)
     for module in model.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()  # type: ignore[operator]

@@ -127,11 +127,11 @@ class EntangledPatches(nn.Module):
     def forward(self, images: torch.Tensor, dim: int) -> torch.Tensor:
         """images: [B, 3, S, S] -> tokens [B, N, dim]."""
         weights = self.weights
-        weights.check(images)
+        position = weights.positions(images)
         patches = F.conv2d(images, weights.conv.weight[:dim], cast(Any, weights.conv.bias)[:dim], weights.patch)
         tokens = patches.flatten(2).transpose(1, 2)
         first = weights.class_token[..., :dim].expand(images.shape[0], -1, -1)
-        return torch.cat((first, tokens), 1) + weights.position[..., :dim]
+        return torch.cat((first, tokens), 1) + position[..., :dim]
 
     def extract(self, dim: int) -> PatchEmbedding:
         """Plain patch embedding of width `dim` with copies of the weights."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pynas.errors import InputError
+from pynas.nn.positions import positions_for, resampled, scaled_side
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -75,18 +76,29 @@ class SlimLayer(nn.Module):
 
 
 class Entry(nn.Module):
-    """A map to tokens: patches of `patch` x `patch` merged into one token each, plus a position's embedding."""
+    """A map to tokens: patches of `patch` x `patch` merged into one token each, plus a position's embedding.
+
+    `dynamic`: resample the positions for maps of another size; else such maps are refused.
+    """
 
     def __init__(self, in_channels: int, dim: int, patch: int, tokens: int):
         super().__init__()
         self.merge = nn.Conv2d(in_channels, dim, patch, patch)
+        self.dynamic = False
         self.position = nn.Parameter(torch.zeros(tokens, dim))
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor, dim: int | None = None) -> Tensor:
         """x: `[B, C, H, W]` -> `[B, T, dim]`, at the full width when None."""
         y = F.conv2d(x, self.merge.weight[:dim], self.merge.bias[:dim], self.merge.stride)  # type: ignore[index, arg-type]
-        return y.flatten(2).mT + self.position[:, :dim]
+        position = positions_for(x, self.position, self.merge.kernel_size[0], 0, self.dynamic)
+        return y.flatten(2).mT + position[:, :dim]
+
+    @torch.no_grad()
+    def resize_positions(self, old: int, new: int) -> None:
+        """Resample the positions of a network for images of `old` pixels for images of `new` pixels."""
+        side = scaled_side(self.position, 0, old, new)
+        self.position = nn.Parameter(resampled(self.position, side, 0), self.position.requires_grad)
 
     def extract(self, dim: int) -> Entry:
         """Plain module of one width with copies of the slices."""
@@ -108,8 +120,15 @@ class Exit(nn.Module):
         self.unfold = nn.PixelShuffle(unfold) if unfold > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: `[B, T, d]` -> `[B, C, H, W]`."""
-        dim, side = x.shape[2], round(x.shape[1] ** 0.5)
+        """x: `[B, T, d]` -> `[B, C, H, W]`.
+
+        Raises:
+            InputError: a square of tokens that cannot be merged.
+        """
+        dim, side, merge = x.shape[2], round(x.shape[1] ** 0.5), self.linear.stride[0]
+        if side % merge:
+            raise InputError(f"[vit] expected a square of tokens whose side is a multiple of {merge}, got {side}: give images of "
+                             "another size")  # fmt: skip
         y = slim_norm(self.norm, x).mT.unflatten(2, (side, side))
         return self.unfold(F.conv2d(y, self.linear.weight[:, :dim], self.linear.bias, self.linear.stride))  # type: ignore[arg-type]
 

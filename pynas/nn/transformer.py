@@ -7,17 +7,21 @@ from timm.layers import DropPath, Mlp
 from torch import nn
 
 from pynas.errors import InputError
+from pynas.nn.positions import positions_for, resampled, scaled_side
 from pynas.nn.relative import RelativeAttention
 
 
 class PatchEmbedding(nn.Module):
-    """Patch embedding by a strided convolution, with a class token in front and learned absolute positions."""
+    """Patch embedding by a strided convolution, with a class token in front and learned absolute positions.
+
+    `dynamic`: resample the positions for images of another size; else such images are refused.
+    """
 
     def __init__(self, dim: int, patch: int, image_size: int):
         super().__init__()
         if image_size % patch:
             raise InputError(f"[patches] expected patches that divide the image's side {image_size}, got {patch}")
-        self.patch, self.image_size = patch, image_size
+        self.patch, self.image_size, self.dynamic = patch, image_size, False
         self.conv = nn.Conv2d(3, dim, patch, patch)
         self.class_token = nn.Parameter(torch.empty(1, 1, dim))
         self.position = nn.Parameter(torch.empty(1, (image_size // patch) ** 2 + 1, dim))
@@ -26,15 +30,24 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: [B, 3, S, S] -> tokens [B, (S / patch)^2 + 1, dim]."""
-        self.check(images)
+        position = self.positions(images)
         patches = self.conv(images).flatten(2).transpose(1, 2)
-        return torch.cat((self.class_token.expand(images.shape[0], -1, -1), patches), 1) + self.position
+        return torch.cat((self.class_token.expand(images.shape[0], -1, -1), patches), 1) + position
 
-    def check(self, images: torch.Tensor) -> None:
-        """Raise InputError unless the images have the size of the positions."""
-        size = (self.image_size, self.image_size)
-        if tuple(images.shape[2:]) != size:
-            raise InputError(f"[patches] expected images of {size[0]}x{size[1]}, got {list(images.shape[2:])}")
+    def positions(self, images: torch.Tensor) -> torch.Tensor:
+        """Positions for images `[B, 3, S, S]`, `[1, (S / patch)^2 + 1, dim]`.
+
+        Raises:
+            InputError: images of a size that they are not for.
+        """
+        return positions_for(images, self.position, self.patch, 1, self.dynamic)
+
+    @torch.no_grad()
+    def resize_positions(self, old: int, new: int) -> None:
+        """Resample the positions of images of `old` pixels for images of `new` pixels."""
+        side = scaled_side(self.position, 1, old, new)
+        self.position = nn.Parameter(resampled(self.position, side, 1), self.position.requires_grad)
+        self.image_size = side * self.patch
 
 
 class TransformerLayer(nn.Module):

@@ -70,12 +70,23 @@ def written_subnet(run: Run, subnet: Path) -> dict[str, Any]:
 
 
 def write_formats(
-    run: Run, subnet: Path, python: Path | None = None, torch_export: Path | None = None, onnx: Path | None = None
+    run: Run,
+    subnet: Path,
+    python: Path | None = None,
+    torch_export: Path | None = None,
+    onnx: Path | None = None,
+    image_size: int | None = None,
 ) -> dict[str, Any]:
-    """Write the formats that are asked for, each checked against the network of the file `subnet`; return their files."""
+    """Write the formats that are asked for, each checked against the network of the file `subnet`; return their files.
+
+    image_size: side of their images in pixels, None for the network's.
+
+    Raises:
+        InputError: a network without such a file, or an image size that it does not take.
+    """
     if python is None and torch_export is None and onnx is None:
         return {}
-    model, metadata = export.load_subnet(subnet, run.space)
+    model, metadata = export.load_subnet(subnet, run.space, image_size)
     shape = tuple(metadata["image_shape"])
     content: dict[str, Any] = {}
     if python is not None:

@@ -78,6 +78,8 @@ class Results:
     def summary(self) -> str:
         """Return the result in a sentence or two."""
         text = f"The space {self.space.name} holds {self.space.size:,} architectures."
+        if untrained := self.settings.untrained_teacher:
+            text += f" The teacher, {untrained}, was untrained: its features are those of random weights."
         if self.exported:
             name = self.space.format(self.space.parse(self.exported["architecture"]))
             text += (f" {name} reaches {self.exported['test_accuracy']:.2%} top-1 on the test images with the "

@@ -29,7 +29,8 @@ class Request:
     """A retraining's request; None stands for the recipe's own.
 
     start: from scratch, or from the inherited weights of the exported network. distill: weight of the run's teacher in the
-    loss; distill_kind: soft (KL, at a temperature) or hard (the teacher's decision). amp: bfloat16 autocast.
+    loss; distill_kind: soft (KL, at a temperature) or hard (the teacher's decision). amp: bfloat16 autocast. image_size: side
+    of the images in pixels, None for the run's; learned positions are resampled.
     """
 
     recipe: str = "deit"
@@ -41,6 +42,7 @@ class Request:
     distill_kind: Literal["soft", "hard"] = "soft"
     temperature: Positive = 1.0
     amp: bool = False
+    image_size: AtLeastOne | None = None
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
@@ -59,9 +61,9 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     folder = run.folder / "retraining" / f"{request.recipe}-{request.start}"
     with first_process_first():
         _keep_request(folder, filled)
-        model = _model(run, architecture, request.start)
+        data = whole_training_data(run, request.image_size)
+        model = _model(run, architecture, request.start, data)
         teacher = run.teacher().to(run.device) if request.distill > 0 else None
-    data = whole_training_data(run)
     model, measured = export.retrain(
         model, data, recipe, epochs=filled.epochs, batch_size=filled.batch_size, run=folder, seed=run.settings.seed,
         workers=workers, device=run.device, on_step=run.progress.steps("retrain"), teacher=teacher, distill=request.distill,
@@ -80,10 +82,13 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     return content
 
 
-def whole_training_data(run: Run) -> ImageData:
-    """Return all training images, those that paths were rated on too, normalised as in the run."""
+def whole_training_data(run: Run, image_size: int | None = None) -> ImageData:
+    """Return all training images, those that paths were rated on too, normalised as in the run.
+
+    image_size: side in pixels, None for the run's.
+    """
     settings = run.settings
-    data = load(settings.data, settings.image_size or run.space.image_size, seed=settings.seed, val_fraction=0.0,
+    data = load(settings.data, image_size or settings.image_size or run.space.image_size, seed=settings.seed, val_fraction=0.0,
                 limit=settings.limit_images)  # fmt: skip
     return replace(data, mean=run.data.mean, std=run.data.std)
 
@@ -98,16 +103,16 @@ def _architecture(run: Run, text: str | None) -> Architecture:
     return found_architecture(run)
 
 
-def _model(run: Run, architecture: Architecture, start: str) -> torch.nn.Module:
-    """Return the network with fresh or inherited weights."""
+def _model(run: Run, architecture: Architecture, start: str, data: ImageData) -> torch.nn.Module:
+    """Return the network with fresh or inherited weights, for images of the data's size."""
     if start == "inherited":
         path = run.folder / "subnet.safetensors"
-        model, metadata = export.load_subnet(path, run.space)
+        model, metadata = export.load_subnet(path, run.space, data.image_shape[1])
         if run.space.parse(metadata["architecture"]) != architecture:
             raise InputError(f"[retrain] expected the weights of {architecture}, got those of {metadata['architecture']} in "
                              f"{path}; run `pynas export --run {run.folder} --architecture '{architecture}'` first")  # fmt: skip
         return model
-    return run.seeded(lambda: export.standalone(run.space, architecture, run.data.num_classes, run.data.image_shape))
+    return run.seeded(lambda: export.standalone(run.space, architecture, data.num_classes, data.image_shape))
 
 
 def _keep_request(folder: Path, request: Request) -> None:

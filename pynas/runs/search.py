@@ -177,7 +177,8 @@ def search_content(
     run: Run, request: Request, limits: Limits, found: Sequence[Mapping[str, Any]], **more: Any
 ) -> dict[str, Any]:
     """Return the content of search.json: the request, what its search adds, and the architectures found, best first."""
-    return header(SEARCH, space=run.space.name, data=run.data.fingerprint) | {
+    untrained = {} if run.settings.untrained_teacher is None else {"untrained_teacher": run.settings.untrained_teacher}
+    return header(SEARCH, space=run.space.name, data=run.data.fingerprint, **untrained) | {
         "limits": dict(limits.upper),
         "at_least": dict(limits.lower),
         **({"shares": limits.shares} if limits.shares else {}),

@@ -60,6 +60,11 @@ class Settings(BaseModel):
         """
         return validate("settings", cls, {name: value for name, value in given.items() if value is not None})
 
+    @property
+    def untrained_teacher(self) -> str | None:
+        """Name of a timm teacher without trained weights; None where there is none."""
+        return None if self.pretrained or self.teacher in ("small", "scaled") else self.teacher
+
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with other values."""
         return Settings.of({**self.model_dump(), **changes})

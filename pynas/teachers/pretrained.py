@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,13 +40,15 @@ def timm_teacher(
 ) -> Teacher:
     """Return a timm model as a teacher.
 
-    pretrained: load trained weights; the teacher's `metadata` then holds the `mean` and `std` of the images they expect.
+    pretrained: load trained weights; the teacher's `metadata` then holds the `mean` and `std` of the images they expect. An
+        untrained teacher is warned of: its features are those of random weights.
     num_classes: another number than the weights have gives a new, untrained classifier, whose logits teach nothing.
     taps: None for the six stages of an EfficientNet (the blocks of DNA), or timm's stages of another model.
     norm: see `Teacher`.
 
     Raises:
-        InputError: an unknown name, weights that cannot be loaded, or a model whose stages timm does not name.
+        InputError: an unknown name, a model without weights, weights that cannot be loaded, or a model whose stages timm does
+            not name.
     """
     import timm
 
@@ -53,6 +56,11 @@ def timm_teacher(
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
         raise InputError(f"[teacher] expected a timm model, got {name!r}; near: {', '.join(near) or 'none'}")
+    if pretrained:
+        _check_weights(name)
+    else:
+        warnings.warn(f"[teacher] {name} is untrained, since pretrained is false: its features are those of random weights, and "
+                      "scores against them say nothing of the images' classes", stacklevel=2)  # fmt: skip
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
         module = timm.create_model(name, pretrained=pretrained, **options)
@@ -60,13 +68,31 @@ def timm_teacher(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"[teacher] expected to load {name!r} with pretrained={pretrained}, got {reason}; pretrained weights come "
-            "from the model hub: without a network, put them into its cache, or use pretrained=False"
+            "from the model hub: without a network, put them into its cache, or train a teacher of your own ('small')"
         ) from None
     metadata: dict[str, Any] = {"timm": name, "pretrained": pretrained, "num_classes": num_classes}
     if pretrained:
         expected = timm.data.resolve_model_data_config(module)
         metadata |= {"mean": list(expected["mean"]), "std": list(expected["std"])}
     return Teacher(module, _default_taps(name, module) if taps is None else taps, norm, metadata)
+
+
+def _check_weights(name: str) -> None:
+    """Raise InputError where timm has no weights under a name, and list names of the family that have."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    own = timm.list_pretrained(f"{architecture}.*")
+    known = timm.models.get_pretrained_cfg(architecture)
+    # A model that the user registered without a description may load weights of its own.
+    if known is None or (name in own if tag else known.has_weights):
+        return
+    family = own or timm.list_pretrained(f"*{architecture}*")
+    if not family:
+        module = timm.models.model_entrypoint(architecture).__module__.rpartition(".")[2]
+        family = difflib.get_close_matches(architecture, timm.list_models(module=module, pretrained=True), 5, 0.0)
+    raise InputError(f"[teacher] expected a timm model with weights, got {name!r}, which has none; of its family have: "
+                     f"{', '.join(family[:8]) or 'none'}")  # fmt: skip
 
 
 def _default_taps(name: str, module: nn.Module) -> list[str]:

@@ -165,6 +165,7 @@ def test_every_option_of_the_search(run_copy, tmp_path):
     )
 
 
+@pytest.mark.filterwarnings(r"default:\[teacher\] efficientnet_b0 is untrained")
 def test_a_timm_teacher_with_taps(images, tmp_path, monkeypatch, capsys):
     words = [
         "train",
@@ -172,7 +173,10 @@ def test_a_timm_teacher_with_taps(images, tmp_path, monkeypatch, capsys):
         "--image-size",
         "64",
     ]
-    assert "expected 4 taps, one per block, got 6: blocks.1" in refused(monkeypatch, capsys, *words)
+    code, _, err = run_main(monkeypatch, capsys, *words)
+    warned, refusal = (line for line in err.splitlines() if line.startswith("pynas"))
+    assert warned.startswith("pynas warning: [teacher] efficientnet_b0 is untrained, since pretrained is false")
+    assert code == 2 and "expected 4 taps, one per block, got 6: blocks.1" in refusal
     words[words.index(str(tmp_path / "run"))] = tmp_path / "other"
     assert "got 16x16 at the teacher's tap 'blocks.1'" in refused(
         monkeypatch, capsys, *words, "--taps", "blocks.1,blocks.2,blocks.3,blocks.5"
@@ -180,6 +184,12 @@ def test_a_timm_teacher_with_taps(images, tmp_path, monkeypatch, capsys):
     words[words.index(tmp_path / "other")] = tmp_path / "right"
     invoke(*words, "--taps", "blocks.0,blocks.1,blocks.1.1,blocks.2")
     assert yaml.safe_load((tmp_path / "right" / "config.yaml").read_text())["taps"][2] == "blocks.1.1"
+    invoke("rate", "--run", tmp_path / "right")
+    invoke("search", tmp_path / "right", "--max-madds", "100G")
+    found = json.loads((tmp_path / "right" / "search.json").read_text())
+    assert found["metadata"]["untrained_teacher"] == "efficientnet_b0"
+    invoke("report", tmp_path / "right")
+    assert "The teacher, efficientnet_b0, was untrained" in (tmp_path / "right" / "report.html").read_text()
 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "pynas"]

@@ -33,6 +33,14 @@ def test_a_file_that_was_written_before(run_copy, tmp_path, pynas):
         pynas("export", "--run", run_copy, "--subnet", path, "--architecture", "0|00|00|00")
 
 
+def test_formats_for_another_image_size(run_copy, tmp_path, pynas):
+    words = ["export", "--run", run_copy, "--subnet", run_copy / "subnet.safetensors", "--image-size", 48]
+    pynas(*words, "--python", tmp_path / "plain")
+    assert "[B, 3, 48, 48]" in (tmp_path / "plain" / "model.py").read_text()
+    with pytest.raises(InputError, match="beside --image-size, got none"):
+        pynas(*words)
+
+
 def _installed(name):
     import importlib.util
 

@@ -33,6 +33,14 @@ def test_retrain_inherited_weights_with_distillation(run_copy, half_images, pyna
         pynas(*[2 if word == 1 else word for word in words])
 
 
+def test_retrain_at_another_image_size(run_copy, half_images, pynas):
+    words = ["retrain", "--run", run_copy, "--from", "inherited", "--epochs", 1, "--batch-size", 32, "--image-size", 16]
+    content = pynas(*words, "--json")
+    model, metadata = export.load_subnet(run_copy / "retraining" / "deit-inherited" / "subnet.safetensors")
+    assert metadata["image_shape"] == [3, 16, 16]
+    assert export.evaluate(model, data.load(half_images, 16))["top1"] == pytest.approx(content["top1"], abs=1 / 32)
+
+
 def test_other_architectures_start_from_scratch_alone(run_copy, pynas):
     with pytest.raises(InputError, match="pynas export --run"):
         pynas("retrain", "--run", run_copy, "--architecture", "0|00|00|00", "--from", "inherited")

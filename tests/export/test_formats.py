@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from pynas import export
 from pynas.errors import InputError
-from pynas.export.formats import _run_onnx
 from pynas.export.python_source import _rebuilds, traced
 from pynas.spaces import get
 
@@ -104,18 +104,123 @@ def test_layers_stay_layers_where_they_can(model):
     assert not _rebuilds(strange) and not _rebuilds(nn.MultiheadAttention(4, 2))
 
 
-def test_a_network_that_decides_by_its_input_is_refused(tmp_path):
-    class Chooses(nn.Module):
-        def forward(self, x):
-            return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
+SUFFIX = {export.write_python: "", export.write_torch_export: ".pt2", export.write_onnx: ".onnx"}
+WRITERS = [export.write_python, export.write_torch_export, *[export.write_onnx] * HAS_ONNX]
 
-    writers = [export.write_python, export.write_torch_export]
-    if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
-        writers.append(export.write_onnx)
-    for write in writers:
-        with pytest.raises(InputError, match="expected a network that"):
-            write(tmp_path / "out", Chooses(), (3, 8, 8))
-    assert list(tmp_path.iterdir()) == []
+
+class Small(nn.Module):
+    """Features of a convolution, a learned query, a classifier, joined by a function of the module and the images."""
+
+    def __init__(self, join):
+        super().__init__()
+        self.embed, self.classifier = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+        self.query, self.join, self.count = nn.Parameter(torch.randn(1, 8)), join, 2
+
+    def forward(self, x):
+        return self.join(self, x)
+
+    def vector(self, x):
+        return self.embed(x).mean((2, 3))
+
+
+def small(join):
+    torch.manual_seed(0)
+    return Small(join).eval()
+
+
+def ran(path, images):
+    """Outputs of a written file by another reader than the one that checked it, as a list."""
+    if path.is_dir():
+        spec = importlib.util.spec_from_file_location("written", path / "model.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return tree_leaves(module.load()(images))
+    if path.suffix == ".pt2":
+        return tree_leaves(torch.export.load(path).module()(images))
+    from onnx.reference import ReferenceEvaluator
+
+    return [torch.from_numpy(y) for y in ReferenceEvaluator(str(path)).run(None, {"images": images.numpy()})]
+
+
+ANY_BATCH = {
+    "len": lambda m, x: m.classifier(m.vector(x) + m.query.expand(len(x), -1)),
+    "shape": lambda m, x: m.classifier(m.vector(x) + m.query.expand(x.shape[0], -1)),
+    "int": lambda m, x: m.classifier(m.vector(x) + torch.ones(int(x.shape[0]), 8)) / len(x),
+    "mixes": lambda m, x: m.classifier(m.vector(x) - m.vector(x).mean(0)),
+    "tuple": lambda m, x: (m.classifier(m.vector(x)), m.vector(x)),
+    "dictionary": lambda m, x: {"logits": m.classifier(m.vector(x) + m.query.expand(len(x), -1)), "maps": [m.embed(x)]},
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("kind", ANY_BATCH)
+def test_a_file_takes_any_batch_size(kind, write, tmp_path):
+    net, path = small(ANY_BATCH[kind]), tmp_path / ("net" + SUFFIX[write])
+    write(path, net, (3, 12, 12))
+    for size in (1, 2, 5, 8):
+        images = torch.randn(size, 3, 12, 12)
+        with torch.no_grad():
+            torch.testing.assert_close(ran(path, images), tree_leaves(net(images)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="needs onnx and onnxscript")
+@pytest.mark.parametrize("kind", ANY_BATCH)
+def test_an_onnx_file_says_that_it_takes_any_batch_size(kind, tmp_path, monkeypatch):
+    """Its input and its outputs begin with one symbol, and numbers are compared without onnxruntime too."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    result = export.write_onnx(tmp_path / "net.onnx", small(ANY_BATCH[kind]), (3, 12, 12))
+    import onnx
+
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    firsts = {value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output)}
+    assert len(firsts) == 1 and firsts != {""} and 0 <= result["onnx_difference"] < 1e-5
+    assert [value.name for value in graph.input] == ["images"]
+    names = {"tuple": ["output_1", "output_2"], "dictionary": ["logits", "maps"]}
+    assert [value.name for value in graph.output] == names.get(kind, ["logits"])
+
+
+REFUSED = {
+    "decides by values": (lambda m, x: x.flatten(1) if x.sum() > 0 else -x.flatten(1), "expected a network that"),
+    "decides by the batch": (lambda m, x: m.vector(x) * (1 if len(x) == 2 else 3), "any batch size"),
+    "unrolls the batch": (lambda m, x: torch.stack([m.classifier(m.vector(i[None])[0]) for i in x]), "any batch size"),
+    "views two": (lambda m, x: m.vector(x).view(2, -1, 8).flatten(0, 1), r"to run on images \[1, 3, 12, 12\]"),
+    "two rows": (lambda m, x: m.vector(x) + m.query.expand(m.count, -1), r"each of 1 images, got the shapes \[\[2, 8"),
+    "no rows": (lambda m, x: m.vector(x).mean(), r"each of 2 images, got the shapes \[\[\]\]"),
+    "drops one": (lambda m, x: m.vector(x).squeeze(), r"each of 1 images, got the shapes \[\[8\]\]"),
+    "nothing": (lambda m, x: (m.vector(x), None), "as outputs, got NoneType"),
+    "noise": (lambda m, x: m.vector(x) + torch.randn(len(x), 8), "got a difference of"),
+    "other channels": (lambda m, x: m.vector(x[:, :2]), "to run on images"),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_network_without_such_a_file_is_refused_and_nothing_stays(kind, write, tmp_path, capfd):
+    join, reason = REFUSED[kind]
+    with pytest.raises(InputError, match=reason) as refused:
+        write(tmp_path / ("out" + SUFFIX[write]), small(join), (3, 12, 12))
+    assert "\n" not in str(refused.value) and "\033" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == [] and "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="needs onnx and onnxscript")
+def test_a_batch_size_that_the_onnx_exporter_fixes_is_seen(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    from pynas.export.formats import _check_any_batch
+
+    for first in ("batch", 2):
+        ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [s, 4]) for n, s in (("x", "batch"), ("y", first))]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+        onnx.save(helper.make_model(graph), tmp_path / "net.onnx")
+        if first == 2:
+            with pytest.raises(InputError, match=r"any batch size, got the shape \[2, 4\] of 'y'"):
+                _check_any_batch(tmp_path / "net.onnx")
+        else:
+            _check_any_batch(tmp_path / "net.onnx")
 
 
 def test_torch_export_comes_back(model, tmp_path):
@@ -126,12 +231,12 @@ def test_torch_export_comes_back(model, tmp_path):
     assert result["torch_export_difference"] < 1e-3
 
 
+@pytest.mark.skipif(not HAS_ONNX, reason="needs onnx and onnxscript")
 def test_onnx_runs(model, tmp_path):
-    pytest.importorskip("onnxruntime")
     result = export.write_onnx(tmp_path / "net.onnx", model, (3, 32, 32))
     images = torch.randn(5, 3, 32, 32)
     expected = model(images).detach()
-    torch.testing.assert_close(_run_onnx(tmp_path / "net.onnx", images), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ran(tmp_path / "net.onnx", images)[0], expected, rtol=1e-3, atol=1e-4)
     assert 0 < result["onnx_difference"] < 1e-3 < float(expected.std())
 
 

@@ -70,7 +70,18 @@ def split_scores(cells: Sequence[Cell], scores: Mapping[Choice, float], **metada
     return [ScoreTable(table, dict(metadata)) for table in tables]
 
 
-def block_widths(net: Supernet, image_shape: tuple[int, int, int]) -> list[list[int]]:
-    """Numbers of channels that the paths of each block can end with, ascending."""
+def block_widths(net: Supernet, image_shape: tuple[int, int, int]) -> list[dict[int, int]]:
+    """Numbers of channels that the paths of each block can end with, ascending, each with the stride to the smallest map.
+
+    Where paths of one width end with maps of several sizes, the stride is that of their smallest.
+    """
     walked = Walked(net, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
-    return [sorted({shape[0] for cell in cells for shape in cell.shapes[-1]}) for cells in walked.blocks]
+    blocks = []
+    for cells in walked.blocks:
+        sides: dict[int, int] = {}
+        for shape in {shape for cell in cells for shape in cell.shapes[-1]}:
+            side = shape[1] if len(shape) == 3 else 1
+            sides[shape[0]] = min(side, sides.get(shape[0], side))
+        smallest = max(1, min(sides.values()))
+        blocks.append({width: max(1, round(sides[width] / smallest)) for width in sorted(sides)})
+    return blocks

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -12,19 +13,20 @@ from pynas.errors import InputError
 class Fix(nn.Module):
     """Map features of every width that a block can end with to one width: 1x1 convolution and batch norm per width.
 
-    With one width alone, features pass unchanged. In HyTra a width also stands for a scale.
+    strides: by width. In HyTra a width also stands for a scale: maps that are larger than the smallest by a stride s first
+    go through a depth-wise convolution of stride s, of size 2 s - 1, so that every position counts, and the 1x1 convolution
+    runs at the smallest size (released code: depth-wise strided convolution, 1x1 convolution, batch norm).
+
+    With one width alone, features pass unchanged.
     """
 
-    def __init__(self, widths: Iterable[int], width: int):
+    def __init__(self, strides: Mapping[int, int], width: int):
         super().__init__()
-        widths = sorted(set(widths))
-        convolutions = {str(w): nn.Conv2d(w, width, 1, bias=False) for w in widths}
-        self.by_width = nn.ModuleDict(
-            {} if widths == [width] else {w: nn.Sequential(c, nn.BatchNorm2d(width)) for w, c in convolutions.items()}
-        )
+        fixes = {} if list(strides) == [width] else strides
+        self.by_width = nn.ModuleDict({str(w): _fix(w, width, stride) for w, stride in sorted(fixes.items())})
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W], C of the widths -> [B, width, H, W].
+        """x: [B, C, H, W], C of the widths -> [B, width, H / stride, W / stride].
 
         Raises:
             InputError: another number of channels.
@@ -35,6 +37,14 @@ class Fix(nn.Module):
         if name not in self.by_width:
             raise InputError(f"[heads] expected {' or '.join(self.by_width)} channels, got {name}")
         return self.by_width[name](x)
+
+
+def _fix(channels: int, width: int, stride: int) -> nn.Sequential:
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if stride > 1:
+        parts["shrink"] = nn.Conv2d(channels, channels, 2 * stride - 1, stride, stride - 1, groups=channels, bias=False)
+    parts["conv"], parts["bn"] = nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
+    return nn.Sequential(parts)
 
 
 class Pool(nn.Module):
@@ -51,11 +61,11 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class PathHead(nn.Module):
-    """Head of a block: `fix` the width, mean over space, `top`; [B, C, H, W] of any path -> vectors [B, D]."""
+    """Head of a block: `fix` the width and the scale, mean over space, `top`; [B, C, H, W] of any path -> vectors [B, D]."""
 
-    def __init__(self, widths: Iterable[int], width: int, **parts: nn.Module):
+    def __init__(self, strides: Mapping[int, int], width: int, **parts: nn.Module):
         super().__init__()
-        self.width, self.fix, self.pool = width, Fix(widths, width), Pool()
+        self.width, self.fix, self.pool = width, Fix(strides, width), Pool()
         self.top = nn.Sequential()
         for name, part in parts.items():
             self.top.add_module(name, part)

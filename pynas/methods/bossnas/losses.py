@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,9 +70,11 @@ def check_target(
 
 
 def build_heads(
-    widths: Sequence[Sequence[int]], width: int | None, hidden: int, dim: int, outputs: Sequence[int] | None
+    widths: Sequence[Mapping[int, int]], width: int | None, hidden: int, dim: int, outputs: Sequence[int] | None
 ) -> tuple[nn.ModuleList, nn.ModuleList]:
     """Return the blocks' heads in the online and in the averaged supernet (none for supervised targets).
+
+    widths: of every block, each width with its stride, see `Fix`.
 
     Online: fix, mean over space, projector, predictor. Averaged: without the predictor (BYOL). Supervised: fix, mean over
     space, one linear map to `outputs`.
