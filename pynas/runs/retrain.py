@@ -52,6 +52,7 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
 
     workers: processes that read images.
     """
+    data = whole_training_data(run)
     architecture = _architecture(run, request.architecture)
     recipe = RECIPES[request.recipe]
     filled = replace(request, architecture=str(architecture), epochs=request.epochs or recipe.epochs,
@@ -61,7 +62,6 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
         _keep_request(folder, filled)
         model = _model(run, architecture, request.start)
         teacher = run.teacher().to(run.device) if request.distill > 0 else None
-    data = whole_training_data(run)
     model, measured = export.retrain(
         model, data, recipe, epochs=filled.epochs, batch_size=filled.batch_size, run=folder, seed=run.settings.seed,
         workers=workers, device=run.device, on_step=run.progress.steps("retrain"), teacher=teacher, distill=request.distill,
