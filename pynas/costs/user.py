@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from pynas.costs.count import candidate_tables
 from pynas.costs.table import Costs
+from pynas.csv_files import CsvFile, Row, read_csv_file
 from pynas.errors import InputError
 from pynas.spaces import Space
 
 _WHERE = ("block", "cell", "layer", "candidate")
+# The place of the costs that every architecture has.
+_FIXED = ("fixed", "", "", "")
 
 
 def read_csv(path: str | Path, space: Space) -> Costs:
@@ -19,43 +22,33 @@ def read_csv(path: str | Path, space: Space) -> Costs:
 
     The file has a row per candidate; numbers count from 0. A row whose block is `fixed`, with cell, layer and candidate
     left empty, gives the cost of the parts that every architecture has; without such a row it is 0. A path costs the sum
-    of its candidates.
+    of its candidates. See `pynas.csv_files` for encodings, delimiters and forms of numbers.
 
     Raises:
-        InputError: missing columns, a candidate that has several rows, has none or is outside the space, or a value that
-            is not a number of at least 0.
+        InputError: a file that cannot be read in one way only, missing columns, a candidate that has several rows, has none
+            or is outside the space, or a value that is not a number of at least 0.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns, rows = list(reader.fieldnames or []), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"[costs] expected a CSV file, got {path}: {error}") from None
-    names = [column for column in columns if column not in _WHERE]
-    if any(column not in columns for column in _WHERE) or not names:
-        raise InputError(
-            f"[costs] expected the columns {', '.join(_WHERE)} and a cost in {path}, got {', '.join(columns)}"
-        )
-    values: dict[tuple[int, ...], dict[str, float]] = {}
-    fixed = dict.fromkeys(names, 0.0)
-    places = set(_places(space))
-    for number, row in enumerate(rows, 2):
-        costs = {name: _value(row[name], name, path, number) for name in names}
-        if row["block"] == "fixed":
-            fixed = costs
-            continue
-        place = _place(row, path, number)
-        if place not in places or place in values:
-            why = "a second one" if place in values else "one outside the space"
-            raise InputError(f"[costs] expected one row per candidate, got {why} in line {number} of {path}")
-        values[place] = costs
-    missing = next((place for place in _places(space) if place not in values), None)
+    file = read_csv_file("costs", path, _WHERE)
+    names = [column for column in file.columns if column not in _WHERE]
+    if not names:
+        raise InputError(f"[costs] expected the columns {', '.join(_WHERE)} and a cost in {path}, got no cost")
+    columns = {name: file.numbers(name, least=0) for name in names}
+    places, known = list(_places(space)), {_FIXED, *_places(space)}
+    lines: dict[tuple[int, ...] | tuple[str, ...], int] = {}
+    for number, row in enumerate(file.rows):
+        place = _place(file, row)
+        if place not in known or place in lines:
+            got = "a second one" if place in lines else "one outside the space"
+            raise file.refuse("one row per candidate", got, row)
+        lines[place] = number
+    missing = next((place for place in places if place not in lines), None)
     if missing is not None:
         candidate = ", ".join(f"{name} {value}" for name, value in zip(_WHERE, missing))
         raise InputError(
             f"[costs] expected a row for every candidate of {space.name}, got none for {candidate} in {path}"
         )
-    tables = {name: candidate_tables(space, lambda *place, name=name: values[place][name]) for name in names}
+    tables = {name: candidate_tables(space, lambda *place, name=name: columns[name][lines[place]]) for name in names}
+    fixed = {name: columns[name][lines[_FIXED]] if _FIXED in lines else 0.0 for name in names}
     return Costs(tables, fixed, {"file": Path(path).name, "space": space.name})
 
 
@@ -67,20 +60,14 @@ def _places(space: Space) -> Iterable[tuple[int, ...]]:
                     yield b, c, layer, candidate
 
 
-def _place(row: dict, path: str | Path, line: int) -> tuple[int, ...]:
-    try:
-        return tuple(int(row[name]) for name in _WHERE)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"[costs] expected whole numbers for {', '.join(_WHERE)}, got others in line {line} of {path}"
-        ) from None
-
-
-def _value(text: str | None, name: str, path: str | Path, line: int) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise InputError(f"[costs] expected a number of at least 0 for {name!r}, got {text!r} in line {line} of {path}")
-    return value
+def _place(file: CsvFile, row: Row) -> tuple[int, ...] | tuple[str, ...]:
+    texts = tuple(row[name] for name in _WHERE)
+    if texts == _FIXED:
+        return texts
+    # Programs write 1.0 for whole numbers in a column where the fixed row leaves a gap.
+    numbers = [re.fullmatch(r"([0-9]+)([.,]0*)?", text) for text in texts]
+    if not all(numbers):
+        raise file.refuse(
+            f"whole numbers for {', '.join(_WHERE)} (or 'fixed' and three empty cells)", ", ".join(texts), row
+        )
+    return tuple(int(number[1]) for number in numbers if number is not None)

@@ -17,11 +17,16 @@ from pynas.errors import InputError
 class ImageData:
     """A dataset for search: `train` trains the weights, `val` rates the paths, `test` measures only the found network.
 
+    `load` mixes `val` once, by the seed, so that its batches hold all classes and their statistics are those of the data.
+    `train` (which loaders shuffle) and `test` stay in the order of their source, often class by class.
+
     image_shape: (3, H, W) of the images that the loaders give.
     mean, std: per channel, of images in [0, 1]; replace them for another normalisation, such as a pretrained teacher's:
         `dataclasses.replace(data, mean=..., std=...)`.
     flip: whether a mirrored image keeps its class.
-    fingerprint: 16 hexadecimal digits, a hash of the content and the split.
+    fingerprint: 16 hexadecimal digits, a hash of the content, the split and the order of `val`. Of a folder, the content is
+        the images' names below it, their sizes and classes, and up to 256 MiB in all their bytes too: more would take
+        minutes to read, so that in a larger folder an image that is replaced by one of as many bytes stays unnoticed.
     """
 
     name: str
@@ -65,7 +70,7 @@ class ImageData:
         augmentation: see `transform`.
         views: how often each image is augmented; with more than one, a batch is a list of views.
         erasing: share of the images in which 1 to `erasing_count` rectangles are replaced by noise.
-        options: arguments of `Loader`: shuffle, repeats, seed, workers, device.
+        options: arguments of `Loader`: shuffle, repeats, seed, workers, device, fingerprint.
         """
         if part not in ("train", "val", "test"):
             raise InputError(f"[data] expected a part of train, val, test, got {part!r}")
@@ -76,6 +81,7 @@ class ImageData:
             transform = v2.Compose([transform, augment.normalised(mean, std), erase])
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         options.setdefault("shuffle", part == "train")
+        options.setdefault("fingerprint", self.fingerprint)
         if views > 1:
             transform = augment.Views(transform, views)
         return Loader(getattr(self, part), batch_size, transform, mean, std, **options)
@@ -96,6 +102,18 @@ def some_of(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
         of_class = order[labels[order] == label]
         rank_in_class[of_class] = np.arange(len(of_class))
     return np.sort(order[np.argsort(rank_in_class[order], kind="stable")[:count]])
+
+
+def search_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training part, sorted, and of the validation part, in a random order.
+
+    Sources sort their images by class; a batch of one class has other statistics than the data, and other scores.
+
+    Raises:
+        InputError: see `stratified_split`.
+    """
+    train, val = stratified_split(labels, fraction, seed)
+    return train, np.random.default_rng(seed).permutation(val)
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

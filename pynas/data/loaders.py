@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pynas.data.augment import Transform, normalised
+from pynas.data.decode import read_image
 from pynas.errors import InputError
 
 
@@ -41,7 +42,7 @@ class Arrays(Dataset):
 
 
 class Folder(Dataset):
-    """Images on disk: (path, label) samples, each decoded to a PIL image when it is read."""
+    """Images on disk: (path, label) samples, each decoded by `read_image` to a PIL image when it is read."""
 
     def __init__(self, samples: Sequence[tuple[str, int]]) -> None:
         self.samples = list(samples)
@@ -50,13 +51,8 @@ class Folder(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        from torchvision.datasets.folder import pil_loader
-
         path, label = self.samples[index]
-        try:
-            return pil_loader(path), label
-        except OSError as error:  # PIL's own errors are OSErrors
-            raise InputError(f"[data] expected an image, got {path}: {error}") from None
+        return read_image(path), label
 
 
 @contextmanager
@@ -84,6 +80,7 @@ class Loader:
 
     repeats: repeated augmentation (Hoffer et al., 2020; timm's RepeatAugSampler): each image comes `repeats` times in a
         row, augmented anew each time. The number of batches stays, so an epoch sees only 1/`repeats` of the images.
+    fingerprint: of the images, which checkpoints are compared with; None where it is not known.
 
     Raises:
         InputError: no images, fewer than one batch, or repeats without shuffling.
@@ -102,6 +99,7 @@ class Loader:
         seed: int = 0,
         workers: int = 0,
         device: str | torch.device = "cpu",
+        fingerprint: str | None = None,
     ) -> None:
         if batch_size < 1 or len(dataset) < (batch_size if shuffle else 1):
             rule = f"at least one batch of {batch_size} images" if batch_size > 0 else "a batch size of at least 1"
@@ -110,7 +108,7 @@ class Loader:
             raise InputError(f"[loader] expected whole repeats of at least 1, and 1 without shuffling, got {repeats!r}")
         self.dataset, self.batch_size, self.shuffle, self.repeats = dataset, batch_size, shuffle, repeats
         self.seed, self.workers, self.device = seed, workers, torch.device(device)
-        self.epoch, self.start = 0, 0
+        self.fingerprint, self.epoch, self.start = fingerprint, 0, 0
         # Images in memory move to the device once, unless other processes have to reach them.
         source = dataset.to(self.device) if isinstance(dataset, Arrays) and workers == 0 else dataset
         self._fetch = _Fetch(source, transform, seed)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from pynas.data.images import Arrays, Folder, ImageData, some_of, stratified_split
+from pynas.data.decode import class_folders
+from pynas.data.images import Arrays, Folder, ImageData, search_split, some_of, stratified_split
 from pynas.errors import InputError
 
 NAMES = ("digits", "cifar10", "cifar100")
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Bytes of an image folder up to which its fingerprint covers every byte; it is read within seconds.
+_MOST_HASHED = 2**28
 
 Raw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -35,10 +39,11 @@ def load(
 
     name: "digits" (scikit-learn's 8x8 handwritten digits, 32x32 by default); "cifar10" or "cifar100" (torchvision's
         copy under `root`); a .npz file with x_train, y_train, x_test, y_test (uint8 `[N, H, W]` or `[N, H, W, 1 or 3]`,
-        labels 0..C-1); a folder with train/CLASS/* and val/CLASS/* (224x224 by default), whose val/ is the test part.
+        labels 0..C-1); a folder with train/CLASS/* and val/CLASS/* (224x224 by default), whose val/ is the test part, see
+        `pynas.data.decode` for the files that count as images and how their pixels are read.
     image_size: side that the images are resized to, bilinearly.
     limit: number of training images to use, equally many of each class; None for all.
-    seed: of the split and of the images that `limit` keeps.
+    seed: of the split, of the order of the images to rate on, and of the images that `limit` keeps.
     flip: whether a mirrored image keeps its class; None for yes, except for digits.
 
     Raises:
@@ -120,8 +125,8 @@ def _in_memory(name: str, raw: Raw, image_size: int | None, val_fraction: float,
         )
     y_train, y_test = _check_labels(raw[1], len(x_train), "y_train"), _check_labels(raw[3], len(x_test), "y_test")
     num_classes = _count_classes(y_train, y_test)
-    train, val = stratified_split(y_train, val_fraction, seed)
-    hashed = [x_train, y_train, x_test, y_test, np.asarray([image_size or 0]), train]
+    train, val = search_split(y_train, val_fraction, seed)
+    hashed = [x_train, y_train, x_test, y_test, np.asarray([image_size or 0]), train, val]
     images, test = _to_tensor(x_train, image_size), _to_tensor(x_test, image_size)
     mean, std = _statistics(images[train])
     return ImageData(
@@ -141,7 +146,9 @@ def _in_memory(name: str, raw: Raw, image_size: int | None, val_fraction: float,
 def _check_images(images: np.ndarray, key: str) -> np.ndarray:
     """Return images as `[N, H, W, 1 or 3]`, checked."""
     if images.dtype != np.uint8:
-        raise InputError(f"[data] expected uint8 images in {key}, got {images.dtype}")
+        raise InputError(
+            f"[data] expected uint8 images in {key}, got {images.dtype}; scale them to 0..255 and convert them"
+        )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
@@ -198,7 +205,7 @@ def _statistics(images: torch.Tensor) -> tuple[tuple[float, float, float], tuple
 def _folder(
     path: Path, image_size: int, val_fraction: float, seed: int, flip: bool, limit: int | None = None
 ) -> ImageData:
-    (classes, samples), (test_classes, test) = (_image_folder(path / part) for part in ("train", "val"))
+    (classes, samples), (test_classes, test) = (class_folders(path / part) for part in ("train", "val"))
     if classes != test_classes:
         differing = sorted(set(classes) ^ set(test_classes))
         raise InputError(
@@ -210,10 +217,7 @@ def _folder(
     if limit is not None and limit < len(samples):
         rows = some_of(labels, limit, seed).tolist()
         samples, labels = [samples[row] for row in rows], labels[rows]
-    train, val = stratified_split(labels, val_fraction, seed)
-    listing = [
-        (Path(name).relative_to(path).as_posix(), Path(name).stat().st_size, label) for name, label in samples + test
-    ]
+    train, val = search_split(labels, val_fraction, seed)
     return ImageData(
         name=path.resolve().name,
         train=Folder([samples[i] for i in train]),
@@ -224,20 +228,25 @@ def _folder(
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
         flip=flip,
-        fingerprint=_fingerprint([repr(listing).encode(), repr(image_size).encode(), train.tobytes()]),
+        fingerprint=_fingerprint(
+            [*_contents(path, samples + test), repr(image_size).encode(), train.tobytes(), val.tobytes()]
+        ),
     )
 
 
-def _image_folder(path: Path) -> tuple[list[str], list[tuple[str, int]]]:
-    from torchvision.datasets import ImageFolder
-
+def _contents(root: Path, samples: list[tuple[str, int]]) -> Iterator[bytes]:
+    """Yield the names below the root, sizes and classes of the files, and their bytes where these are few enough."""
     try:
-        images = ImageFolder(str(path))
+        sizes = [Path(name).stat().st_size for name, _ in samples]
+        listing = [
+            (Path(name).relative_to(root).as_posix(), size, label) for (name, label), size in zip(samples, sizes)
+        ]
+        yield repr(listing).encode()
+        if sum(sizes) <= _MOST_HASHED:
+            for name, _ in samples:
+                yield Path(name).read_bytes()
     except OSError as error:
-        raise InputError(
-            f"[data] expected a folder with one subfolder of images per class, got {path}: {error}"
-        ) from None
-    return images.classes, images.samples
+        raise InputError(f"[data] expected images that can be read, got {error}") from None
 
 
 def _fingerprint(parts: Iterable[bytes]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pynas.rating import Scores
 from pynas.rating.scores import block_file, load_block, save_block
+from pynas.runs.images import check_rated
 from pynas.runs.progress import PathCounter
 from pynas.runs.run import Run
 from pynas.train.team import is_first_process
@@ -26,8 +27,9 @@ def rate_paths(run: Run, loss: str, norm: str) -> Scores:
         file = block_file(scores_folder(run), b)
         block = rated_block(run, b, metadata)
         if block is None:
-            partial = file.parent / f".{digest[:8]}-{loss}-{norm}-block_{b + 1}"
-            block = method.rate_block(batches, b, loss=loss, norm=norm, progress=counter.cell, resume=partial)
+            name = f".{digest[:8]}-{run.data.fingerprint[:8]}-{loss}-{norm}-block_{b + 1}"
+            block = method.rate_block(batches, b, loss=loss, norm=norm, progress=counter.cell,
+                                      resume=file.parent / name)  # fmt: skip
             if is_first_process():
                 save_block(file, block, space=run.space.name, **metadata)
         counter.block(paths * len(batches))
@@ -55,6 +57,8 @@ def load_scores(run: Run) -> Scores:
     """Read the scores of all blocks.
 
     Raises:
-        InputError: a block that is not rated, or a damaged file.
+        InputError: a block that is not rated, a damaged file, or scores of other images than the run's.
     """
-    return Scores.load(scores_folder(run), run.space)
+    scores = Scores.load(scores_folder(run), run.space)
+    check_rated(scores.metadata, run.data, scores_folder(run))
+    return scores

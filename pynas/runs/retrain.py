@@ -54,6 +54,7 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
 
     workers: processes that read images.
     """
+    data = whole_training_data(run)
     architecture = _architecture(run, request.architecture)
     recipe = RECIPES[request.recipe]
     filled = replace(request, architecture=str(architecture), epochs=request.epochs or recipe.epochs,

@@ -15,6 +15,7 @@ from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
+from pynas.runs.images import check_images
 from pynas.runs.limits import Share, read_limits
 from pynas.runs.options import LOADER, Options
 from pynas.runs.processes import choose_device, first_process_first
@@ -172,10 +173,15 @@ class Run:
 
     @cached_property
     def data(self) -> ImageData:
-        """Images at the size of the settings, else of the space, normalised as the pretrained teacher expects them."""
+        """Images at the size of the settings, else of the space, normalised as the pretrained teacher expects them.
+
+        Raises:
+            InputError: other images than those that the folder's earlier stages saw.
+        """
         settings = self.settings
         images = load(settings.data, settings.image_size or self.space.image_size, val_fraction=settings.val_fraction,
                       seed=settings.seed, limit=settings.limit_images)  # fmt: skip
+        check_images(self.folder, images)
         teacher = self.named_teacher
         if teacher is not None and "mean" in teacher.metadata:
             images = replace(images, mean=tuple(teacher.metadata["mean"]), std=tuple(teacher.metadata["std"]))

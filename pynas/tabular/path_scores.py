@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from pathlib import Path
 
 import numpy as np
 
+from pynas.csv_files import read_csv_file
 from pynas.errors import InputError
 from pynas.rating import Scores, ScoreTable
 from pynas.tabular.benchmark import Benchmark
@@ -75,33 +74,18 @@ def read_scores(path: str | Path, bench: Benchmark) -> np.ndarray:
     """Read scores from a CSV file with the columns `architecture` and `score`, in the benchmark's order, NaN where none.
 
     Raises:
-        InputError: a missing or malformed file, an architecture that is not in the benchmark or comes twice.
+        InputError: a missing or malformed file, no rows, an architecture that is not in the benchmark or comes twice.
     """
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise InputError(f"[scores] expected a CSV file, got nothing at {path}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"[scores] expected a CSV file, got {error} in {path}") from None
+    file = read_csv_file("scores", path, ("architecture", "score"))
     scores = np.full(len(bench), np.nan)
-    for number, row in enumerate(rows, 2):
-        if row.get("architecture") is None or row.get("score") is None:
-            raise InputError(f"[scores] expected the columns architecture and score, "
-                             f"got {', '.join(map(str, row))} in line {number} of {path}")  # fmt: skip
-        index, score = bench.index(row["architecture"]), _number(row["score"], number, path)
+    for row, score in zip(file.rows, file.numbers("score")):
+        try:
+            index = bench.index(row["architecture"])
+        except InputError as error:
+            raise InputError(f"{error} in line {row.line} of {path}") from None
         if not np.isnan(scores[index]):
-            raise InputError(f"[scores] expected each architecture once, "
-                             f"got {row['architecture']!r} again in line {number} of {path}")  # fmt: skip
+            raise file.refuse("each architecture once", f"{row['architecture']!r} again", row)
         scores[index] = score
+    if not file.rows:
+        raise InputError(f"[scores] expected rows below the header, got none in {path}")
     return scores
-
-
-def _number(text: str, line: int, path: str | Path) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"[scores] expected a finite number as score, got {text!r} in line {line} of {path}")
-    return value

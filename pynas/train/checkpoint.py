@@ -49,6 +49,14 @@ def load_weights(checkpoint: TensorFile, method: Any) -> None:
     method.load_state_dict(stored, strict=False)
 
 
+def check_images(where: str, metadata: Mapping[str, Any], own: str | None, path: Any) -> None:
+    """Raise InputError where a file's weights are known to be trained on other images than those with this fingerprint."""
+    stored = metadata.get("data")
+    if own is not None and stored not in (None, own):
+        raise InputError(f"[{where}] expected the images that {path} was trained on, with the fingerprint {stored}, got "
+                         f"{own}; restore the images and their split, or use another run folder")  # fmt: skip
+
+
 def check_same(where: str, stored: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
     """Raise InputError unless stored tensors have the names and shapes of a method's own."""
     differing = sorted(set(stored) ^ set(own)) or [name for name in own if own[name].shape != stored[name].shape]

@@ -19,7 +19,7 @@ import torch
 
 from pynas.errors import InputError
 from pynas.tensor_files import read_tensors, write_tensors
-from pynas.train.checkpoint import CHECKPOINT, restore_training, training_tensors
+from pynas.train.checkpoint import CHECKPOINT, check_images, restore_training, training_tensors
 from pynas.train.method import Method, complete, device_of
 from pynas.train.team import Team, is_first_process
 
@@ -59,7 +59,7 @@ def fit(
     method: an `nn.Module` with the members of `pynas.train.Method`.
     train_loader: has a length and yields (images, labels), the same batches each time for the same epoch. If it has
         `set_epoch(epoch, start)`, the loop calls that and iteration begins at batch `start`; otherwise the loop draws and
-        drops the first `start` batches.
+        drops the first `start` batches. If it has a `fingerprint` of its images, a checkpoint of others is refused.
     accumulate: batches whose mean gradient makes one step of the optimizer; the last step of an epoch takes the rest.
     run: folder for checkpoints and `metrics.jsonl`; None writes nothing. A checkpoint is written after every epoch and
         every `checkpoint_seconds`. on_step: called after every step.
@@ -67,7 +67,8 @@ def fit(
         "data" or by "blocks", see `Team`. The first process writes the files, and all processes must be able to read them.
 
     Raises:
-        InputError: no batches, or a checkpoint of another network, seed, number of epochs or of batches in a step.
+        InputError: no batches, or a checkpoint of another network, seed, number of epochs or of batches in a step, or of
+            other images.
         FloatingPointError: a loss is not finite; the last checkpoint is kept as it was.
     """
     complete(method)
@@ -77,7 +78,8 @@ def fit(
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
         if value < 1:
             raise InputError(f"[fit] expected {name} of at least 1, got {value}")
-    trainer = _Trainer(method, length, epochs, accumulate, Path(run) if run is not None else None, seed, spread)
+    folder, images = None if run is None else Path(run), getattr(train_loader, "fingerprint", None)
+    trainer = _Trainer(method, length, epochs, accumulate, folder, seed, spread, images)
     with _own_generators():
         trainer.start(train_loader)
         train_loader = trainer.team.share(train_loader)
@@ -125,10 +127,18 @@ class _Trainer:
     """State of one training: the method, its optimizer, the current step, and the files."""
 
     def __init__(
-        self, method: Any, length: int, epochs: int, accumulate: int, run: Path | None, seed: int, spread: str
+        self,
+        method: Any,
+        length: int,
+        epochs: int,
+        accumulate: int,
+        run: Path | None,
+        seed: int,
+        spread: str,
+        images: str | None,
     ):
         self.method, self.length, self.epochs, self.accumulate = method, length, epochs, accumulate
-        self.run, self.seed = run, seed
+        self.run, self.seed, self.images = run, seed, images
         self.epoch_steps = math.ceil(length / accumulate)
         self.steps = self.epoch_steps * epochs
         self.step = 0
@@ -149,6 +159,7 @@ class _Trainer:
                         f"[fit] expected a checkpoint with {name} = {own[name]}, got {checkpoint.metadata.get(name)} "
                         f"in {self.run / LAST}; use the same setting or another run folder"
                     )
+            check_images("fit", checkpoint.metadata, self.images, self.run / LAST)
             restore_training(checkpoint, self.method, self.optimizer)
             self.step = int(checkpoint.metadata["step"])
             if self.method.scaler is not None:
@@ -225,7 +236,7 @@ class _Trainer:
     def description(self) -> dict[str, Any]:
         """Metadata of a checkpoint."""
         metadata = {"seed": self.seed, "epochs": self.epochs, "batches": self.length, "accumulate": self.accumulate,
-                    "step": self.step, "steps": self.steps}  # fmt: skip
+                    "data": self.images, "step": self.step, "steps": self.steps}  # fmt: skip
         return metadata if self.method.scaler is None else {**metadata, "scaler": self.method.scaler.state_dict()}
 
     def kept(self) -> str:

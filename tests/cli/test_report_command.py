@@ -89,8 +89,9 @@ def test_search_commands_name_every_wish():
     [
         ("architecture,accuracy\n0|00|00|00,80\n", "at least three"),
         ("network,accuracy\nx,80\n", "columns architecture and accuracy"),
-        ("architecture,accuracy\n0|00|00|00,good\n", "numbers"),
-        ("architecture,accuracy\n0|00,80\n", "4 blocks"),
+        ("architecture,accuracy\n0|00|00|00,good\n", "finite number as accuracy, got 'good' in line 2"),
+        ("architecture,accuracy\n0|00,80\n", "4 blocks.* in line 2"),
+        ("architecture,accuracy\n0|00|00|00,80\n0:0|00|00|00,81\n", "each architecture once, got .* line 3"),
         (None, "CSV"),
     ],
 )

@@ -14,7 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pynas import data
-from pynas.data.images import some_of
+from pynas.data import sources
+from pynas.data.images import search_split, some_of, stratified_split
 from pynas.errors import InputError
 
 
@@ -41,7 +42,7 @@ def test_digits_are_the_real_ones() -> None:
     assert (len(images.train), len(images.val), len(images.test)) == (1149, 288, 360)
     assert images.image_shape == (3, 32, 32) and images.num_classes == 10 and not images.flip
     # Runs of different machines and versions compare only if the split stays.
-    assert images.fingerprint == "1e0cc9960d065338"
+    assert images.fingerprint == "cc0d2f665f326c0c"
     everything = torch.cat([part.images for part in (images.train, images.val, images.test)])
     assert everything.shape == (1797, 3, 32, 32) and everything.dtype == torch.uint8
     # The mean of 4x4 pixels of a bilinear enlargement is near the pixel; sorted means match the source's.
@@ -108,6 +109,84 @@ def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert data.load(tmp_path / "a.npz", 8).fingerprint != first
     content["x_test"][5, 2, 1, 0] ^= 1
     assert data.load(write(tmp_path / "c.npz", **content)).fingerprint != first
+
+
+def test_the_fingerprint_of_a_folder_tells_every_change(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+    root = make_folder(tmp_path / "images")
+    first = data.load(root, 16)
+    assert data.load(root, 16).fingerprint == first.fingerprint
+
+    def changed() -> bool:
+        return data.load(root, 16).fingerprint != first.fingerprint
+
+    root = root.rename(tmp_path / "elsewhere")
+    assert not changed()
+    image = root / "train" / "ant" / "3.png"
+    content = image.read_bytes()
+    image.unlink()
+    assert changed()
+    image.with_name("x.png").write_bytes(content)
+    assert changed()
+    image.with_name("x.png").unlink()
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # of the same size
+    assert changed()
+    image.write_bytes(content)
+    assert not changed()
+    image.with_name("99.png").write_bytes(content)
+    assert changed()
+    image.with_name("99.png").unlink()
+    (root / "val" / "bee" / "0.png").unlink()
+    assert changed()
+
+
+def test_large_folders_are_told_by_names_and_sizes(
+    tmp_path: Path, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_MOST_HASHED", 1000)
+    root = make_folder(tmp_path / "images")
+    first, image = data.load(root, 16).fingerprint, root / "train" / "ant" / "3.png"
+    image.write_bytes(image.read_bytes()[::-1])  # not noticed, as documented
+    assert data.load(root, 16).fingerprint == first
+    image.write_bytes(image.read_bytes()[1:])
+    assert data.load(root, 16).fingerprint != first
+
+
+def order(part: Any) -> list[Any]:
+    if isinstance(part, data.Folder):
+        return part.samples
+    return [image.numpy().tobytes() for image in part.images]
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+@pytest.mark.parametrize("limit", [None, 60])
+def test_batches_to_rate_on_are_mixed_once_by_the_seed(
+    tmp_path: Path, make_folder: Callable[..., Path], kind: str, limit: int | None
+) -> None:
+    if kind == "folder":
+        source = make_folder(tmp_path / "images", classes=("a", "b", "c"), count=30)
+    else:
+        content = arrays(count=90)
+        source = write(tmp_path / "a.npz", **{**content, "y_train": np.arange(90) // 30})
+    first = data.load(source, 16, val_fraction=0.4, limit=limit)
+    again = data.load(source, 16, val_fraction=0.4, limit=limit)
+    other = data.load(source, 16, val_fraction=0.4, limit=limit, seed=1)
+    batches = [labels.tolist() for _, labels in first.loader("val", 8)]
+    assert all(len(set(labels)) > 1 for labels in batches) and sorted(batches[0]) != batches[0]
+    assert batches == [labels.tolist() for _, labels in first.loader("val", 8)]
+    assert order(first.val) == order(again.val) and first.fingerprint == again.fingerprint
+    assert order(first.val) != order(other.val)
+    # Only the order differs from the stratified split.
+    labels = np.sort(first.train.labels.numpy() if kind == "npz" else [label for _, label in first.train.samples])
+    assert np.bincount(labels).tolist() == [(20 if limit else 30) * 6 // 10] * 3
+    calibration = [set(labels.tolist()) for _, labels in first.loader("train", 12)]
+    assert all(len(labels) > 1 for labels in calibration)
+
+
+def test_the_split_is_the_stratified_one_in_another_order() -> None:
+    train, val = search_split(np.arange(40) % 2, 0.5, 3)
+    plain_train, plain_val = stratified_split(np.arange(40) % 2, 0.5, 3)
+    assert np.array_equal(train, plain_train) and np.array_equal(np.sort(val), plain_val)
+    assert not np.array_equal(val, plain_val)
 
 
 BAD = {

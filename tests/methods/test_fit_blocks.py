@@ -192,3 +192,20 @@ def test_a_trellis_of_scales_is_searched_from_where_the_best_paths_end():
     # Greedy is not exact: what was fixed to feed the next block is one of those found, at no better score.
     fixed = sum(tables[b][choice.cell][choice.path] for b, choice in enumerate(boss.chosen))
     assert found[0].score <= fixed + 1e-9
+
+
+class Known(list):
+    """Batches of images with a fingerprint."""
+
+    def __init__(self, fingerprint):
+        super().__init__(batches(4))
+        self.fingerprint = fingerprint
+
+
+def test_blocks_trained_on_other_images_are_not_restored(tmp_path):
+    fit_blocks(method(), Known("one"), batches(2, 2, seed=1), 1, tmp_path, seed=3)
+    fit_blocks(method(), Known("one"), batches(2, 2, seed=1), 1, tmp_path, seed=3)
+    with pytest.raises(
+        InputError, match=r"\[fit_blocks\] expected the images that .*block_1.* was trained on, .*one, got"
+    ):
+        fit_blocks(method(), Known("other"), batches(2, 2, seed=1), 1, tmp_path, seed=3)

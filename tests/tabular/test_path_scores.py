@@ -70,9 +70,11 @@ def test_scores_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,score\na,1\n", "expected the columns architecture and score, got name, score in line 2"),
-        ("architecture,score\n11|1111|1101|1011|1101\n", "expected the columns architecture and score"),
-        ("architecture,score\n11|11,1\n", r"\[mbconv-23\] expected one of its 23 architectures"),
+        ("name,score\na,1\n", "expected the columns architecture and score, got name, score in line 1"),
+        ("", "expected the columns architecture and score, got nothing in line 1"),
+        ("architecture,score\n", r"\[scores\] expected rows below the header, got none"),
+        ("architecture,score\n11|1111|1101|1011|1101\n", "expected 2 cells as in the header, got 1 in line 2"),
+        ("architecture,score\n11|11,1\n", r"\[mbconv-23\] expected one of its 23 architectures.* line 2"),
         ("architecture,score\n11|1111|1101|1011|1101,x\n", "expected a finite number as score, got 'x' in line 2"),
         ("architecture,score\n11|1111|1101|1011|1101,nan\n", "expected a finite number as score, got 'nan' in line 2"),
         ("architecture,score\n" + 2 * "11|1111|1101|1011|1101,1\n", "expected each architecture once, got .* line 3"),

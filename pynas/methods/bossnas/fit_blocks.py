@@ -15,7 +15,7 @@ from pynas.rating import Scores, ScoreTable
 from pynas.rating.scores import block_file, load_block, save_block
 from pynas.spaces import Choice
 from pynas.tensor_files import read_tensors, write_tensors
-from pynas.train.checkpoint import check_same
+from pynas.train.checkpoint import check_images, check_same
 from pynas.train.loop import Batch, Step, fit
 from pynas.train.team import is_first_process
 
@@ -116,7 +116,9 @@ class _Driver:
         if self.run is None or not self.file(b).exists():
             return False
         stored = read_tensors(self.file(b), BLOCK)
-        for name, value in self.description(b).items():
+        own = self.description(b)
+        check_images("fit_blocks", stored.metadata, own.pop("data"), self.file(b))
+        for name, value in own.items():
             if stored.metadata.get(name) != value:
                 raise InputError(f"[fit_blocks] expected a block with {name} = {value}, got {stored.metadata.get(name)} "
                                  f"in {self.file(b)}; use the same setting or another run folder")  # fmt: skip
@@ -139,6 +141,7 @@ class _Driver:
             "epochs": self.epochs,
             "accumulate": self.accumulate,
             "batches": length,
+            "data": getattr(self.train_loader, "fingerprint", None),
         }
 
     def file(self, b: int) -> Path:

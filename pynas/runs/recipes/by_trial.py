@@ -72,7 +72,7 @@ def rate_networks(run: Run, net: Any, digest: str, loss: str, norm: str) -> Scor
     tables = rated_block(run, 0, metadata)
     fresh = tables is None
     if tables is None:
-        partial = block_file(scores_folder(run), 0).with_name(f".{digest[:8]}-{norm}.npz")
+        partial = block_file(scores_folder(run), 0).with_name(f".{digest[:8]}-{run.data.fingerprint[:8]}-{norm}.npz")
         tables = [rate_all(error_rate(run, net, norm), partial, run.progress.count())]
     scores = Scores(run.space, [tables], metadata)
     if fresh:
@@ -129,9 +129,10 @@ def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, s
 
 
 def _search(run: Run, name: str, costs: Any, limits: Limits, net: Any, digest: str) -> search.History:
-    """Return the ratings of a search; its file is named after weights and limits, so that others begin anew."""
+    """Return the ratings of a search; its file is named after weights, images and limits, so that others begin anew."""
     norm, budget = run.recipe.defaults.norm, run.options["budget"]
-    key = hashlib.blake2b(json.dumps([digest, limits.upper, limits.lower, norm]).encode(), digest_size=4).hexdigest()
+    made_from = [digest, run.data.fingerprint, limits.upper, limits.lower, norm]
+    key = hashlib.blake2b(json.dumps(made_from).encode(), digest_size=4).hexdigest()
     rating = _counted(error_rate(run, net, norm), budget, run.progress.count("search"))
     file = run.folder / "ratings" / f"{name}-{key}.json"
     return SEARCHES[name](run.space, rating, budget, seed=run.settings.seed, costs=costs, limits=limits.upper,

@@ -14,6 +14,7 @@ from pynas.files import header, read_json, write_json
 from pynas.methods import PreNAS
 from pynas.methods.whole.prenas import LOADERS, RECIPES
 from pynas.runs.export import export_trained
+from pynas.runs.images import check_rated
 from pynas.runs.options import LOADER, Options
 from pynas.runs.quantities import cost
 from pynas.runs.rate import scores_folder
@@ -107,7 +108,9 @@ class PreNASRecipe:
                 "[search] expected costs of pynas's own, as prenas keeps no tables of paths, got a file of costs"
             )
         costs, space = gather_costs(run, request), self._preferred(run)
-        accuracies = read_json(scores_folder(run) / FILE, _ACCURACIES)["accuracies"]
+        content = read_json(scores_folder(run) / FILE, _ACCURACIES)
+        check_rated(content["metadata"], run.data, scores_folder(run) / FILE)
+        accuracies = content["accuracies"]
         scored = [
             (member.architecture, 1 - accuracies[run.space.format(member.architecture)]) for member in space.members
         ]
