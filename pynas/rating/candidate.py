@@ -79,14 +79,16 @@ class Candidate:
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
         turns = self._context.turns(streams, paths)
-        if self._graphs is None or eager:
+        if self._graphs is None:
             return [module(x) for x in turns]
-        return [self._graphs.run(module, x, paths) for x in turns]
+        return [self._graphs.run(module, x, paths, eager) for x in turns]
 
     def _examined(self, known: _Known, streams: Streams, paths: int) -> Streams:
         """Run on numbers of paths and rows that are not proven yet; path by path where paths may meet."""
         if paths > 1 and known.mixes_paths is None:
             known.mixes_paths = self._mixes(known, [path_rows(x, paths, 0, 2) for x in streams])
+            if known.mixes_paths:
+                self._mixing.add(self._name)
         if paths > 1 and not known.mixes_paths:
             kept = [x.clone() for x in streams] if known.changes_input else streams
             try:
@@ -94,13 +96,13 @@ class Candidate:
                 if not examination.met and not examination.open:
                     known.proven.add((paths, *map(len, streams)))
                     return outputs
+                self._mixing.add(f"{self._name} ({examination.met or examination.open})")
             except (KeepsState, torch.OutOfMemoryError):
                 raise
             except Exception:  # what fails on one path alone, too, is raised below
                 pass
             known.mixes_paths, streams = True, kept
         if paths > 1:
-            self._mixing.add(self._name)
             alone = [[path_rows(x, paths, path, 1) for x in streams] for path in range(paths)]
             return [torch.cat(parts) for parts in zip(*(self._alone(known, one) for one in alone))]
         return self._alone(known, streams)
@@ -123,12 +125,12 @@ class Candidate:
         """
         module = known.fused or self._own()
         again = [x.clone() for x in streams] if known.changes_input else streams
-        drawn, before = RandomState(streams[0].device), facts(module)
+        drawn, before = RandomState(streams[0].device), {} if known.fused else facts(module)
         outputs, examination = self._watch(known, module, streams, paths)
-        after = facts(module)
+        after = {} if known.fused else facts(module)
         if examination.state or drawn.moved():
             raise KeepsState(self._name)
-        if changed(before, after):
+        if before != after:
             second = self._watch(known, module, [x.clone() for x in again], paths)[1]
             if second.state or changed(after, facts(module)):
                 raise KeepsState(self._name)
@@ -139,7 +141,8 @@ class Candidate:
         aliases = examination.inputs(streams)
         with examination:
             outputs = self._run(known, aliases, paths, eager=True)
-        return examination.outputs(outputs), examination
+        examination.check(outputs)
+        return outputs, examination
 
     @cached_property
     def _fused(self) -> nn.Module | None:

@@ -35,7 +35,7 @@ def private_copy(modules: Any, dtype: torch.dtype | None = None, weights: bool =
                 kind = None if isinstance(part, _BatchNorm) else dtype
                 known |= {id(tensor): _share(tensor, kind, weights) for tensor in _tensors(part)}
             for part in reversed(list(module.modules())):
-                compiled = part._modules.get("_orig_mod")
+                compiled = dict(part.named_children()).get("_orig_mod")
                 if compiled is not None:  # of torch.compile, which would compile for every stack and thread
                     known[id(part)] = copy_module(compiled, known, "rate")
         return copy_module(modules, known, "rate")

@@ -74,7 +74,7 @@ class Engine:
         if self._walker.mixing and error[0] is None and self._alone is None:
             names = ", ".join(sorted(self._walker.mixing))
             warnings.warn(
-                f"[rate] {names}: not known to keep the samples of a batch apart, so paths run through it one at a time",
+                f"[rate] not known to keep the samples of a batch apart, so paths run one at a time through: {names}",
                 stacklevel=3,
             )
 

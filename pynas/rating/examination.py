@@ -22,6 +22,10 @@ from pynas.rating.sample_rules import BATCH_NORMS, Call, normalises_the_batch, p
 
 # Operators by which values of a tensor reach Python (`resolve_neg`: on the way to NumPy and lists).
 _READ_BY_PYTHON = {f"aten::{name}" for name in ("item", "_local_scalar_dense", "is_nonzero", "equal", "resolve_neg")}
+# Operators of which only the shape and type of the input count.
+_OF_THE_SHAPE = ("new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like empty_like "
+                 "rand_like randn_like")  # fmt: skip
+_FRESH = {f"aten::{name}" for name in _OF_THE_SHAPE.split()}
 _DATA_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
@@ -39,7 +43,7 @@ class Examination(TorchDispatchMode):
     weights: tensors that the user's modules share, which must not be written to. stored_norms: whether a batch norm may
     normalise by stored statistics. name: the module's, for messages.
 
-    open: operator by which values reached Python, "" for none. met: first operator after which samples may have met.
+    open: operator by which values reached Python, "" for none. met: operator by which samples may have met in an output.
     state: whether the run depends on an earlier one. writes_input: whether it wrote to its inputs.
     """
 
@@ -49,7 +53,7 @@ class Examination(TorchDispatchMode):
         self._weights, self._inputs = {_storage(x) for x in weights}, set[int]()
         self._made, self._mixed, self._partly = set[int](), set[int](), set[int]()
         self._read, self._written = set[int](), set[int]()
-        self.open = self.met = ""
+        self.open = self.met = self._first = ""
         self.state = self.writes_input = False
 
     def inputs(self, streams: Sequence[Tensor]) -> list[Tensor]:
@@ -60,13 +64,12 @@ class Examination(TorchDispatchMode):
             self._inputs.add(_storage(x))
         return aliases
 
-    def outputs(self, streams: Sequence[Any]) -> list[Any]:
-        """Aliases of the run's outputs, checked to hold the samples on the first axis."""
+    def check(self, streams: Sequence[Any]) -> None:
+        """Look whether the run's outputs hold the samples on the first axis, and whether what it wrote was read."""
         for x in streams:
             if isinstance(x, Tensor) and not self._apart(x):
-                self.met = self.met or "a result without samples"
+                self.met = self.met or self._first or "other rows"
         self.state |= bool(self._written & self._read)
-        return [x.detach() if isinstance(x, Tensor) else x for x in streams]
 
     def _apart(self, x: Tensor) -> bool:
         place = self._place(x)
@@ -100,7 +103,7 @@ class Examination(TorchDispatchMode):
             place = self._place(x)
             mark(x, place)
             if place is not None and (name in _READ_BY_PYTHON or any(tag in func.tags for tag in _DATA_DEPENDENT)):
-                self.open = self.open or name
+                self.open = self.open or name.removeprefix("aten::")
         if name in BATCH_NORMS and not self._stored_norms:
             call = Call(func, args, kwargs, None)
             if not normalises_the_batch(call) and call.args.get("running_mean") is not None:
@@ -114,18 +117,18 @@ class Examination(TorchDispatchMode):
         self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor], outputs: Any
     ) -> None:
         known = {_storage(x) for x in tensors}
-        results = tensors_in([outputs] if isinstance(outputs, Tensor) else outputs or ())
+        results = tensors_in(outputs if isinstance(outputs, (list, tuple)) else [outputs])
         for storage in {_storage(x) for x in results} - known:
             # A freed tensor's memory may be used again.
             self._made.add(storage)
             self._mixed.discard(storage)
             self._partly.discard(storage)
         places = [place for x in tensors if (place := place_of(x))]
-        place = None
-        if places:
+        place, name = None, func._schema.name
+        if places and name not in _FRESH:
             place = place_after(func, args, kwargs, outputs if results else written[0]) if results or written else None
             if place is None and (results or written):
-                self.met = self.met or func._schema.name.removeprefix("aten::")
+                self._first = self._first or name.removeprefix("aten::")
             place = place or Rows(self, places[0].count, axis=None)
         for x in written:
             self._note_write(x, place)

@@ -66,8 +66,9 @@ class SharedWork:
         weights = [weight for module in modules for weight in module.parameters()]
         examination = Examination(type(modules[0]).__name__, weights, stored_norms=True)
         with examination:
-            found = self._all(candidates, examination.inputs(streams), paths)
-        outputs = [examination.outputs(each) for each in found]
+            outputs = self._all(candidates, examination.inputs(streams), paths)
+        for each in outputs:
+            examination.check(each)
         bad = examination.met or examination.open or examination.state or examination.writes_input
         self._proven[key] = not bad
         return None if bad else outputs

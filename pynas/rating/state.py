@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from pynas.rating.norms import PathContext, PathNorm
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size}
+# Attributes that every module has; nearly all are empty.
+_USUAL = set(vars(nn.Module())) - {"training"}
 # Attributes inside attributes are followed this far.
 _DEPTH = 4
 
@@ -24,22 +26,24 @@ Facts = dict[tuple[Any, ...], Any]
 def facts(module: nn.Module) -> Facts:
     """Attributes of a module and its parts: values of plain ones, identities of tensors (which are kept) and other objects."""
     found: Facts = {}
-    for name, part in module.named_modules():
+    for part in module.modules():
         for attribute, value in vars(part).items():
-            if attribute != "_modules":
-                found.update(_facts((name, attribute), value, _DEPTH))
+            if type(value) in _PLAIN:
+                found[id(part), attribute] = value
+            elif attribute != "_modules" and (attribute not in _USUAL or value):
+                found.update(_facts((id(part), attribute), value, _DEPTH))
     return found
 
 
 def changed(before: Facts, after: Facts) -> bool:
-    """Whether attributes differ; another tensor in the place of a tensor does not count, if nothing reads it."""
+    """Whether attributes differ, other than by another tensor in the place of a tensor."""
     return before.keys() != after.keys() or any(_differs(before[key], after[key]) for key in before)
 
 
 def _differs(a: Any, b: Any) -> bool:
     if isinstance(a, _Tensor) and isinstance(b, _Tensor) and not isinstance(b.tensor, nn.Parameter):
         return a.tensor is b.tensor and a.memory != b.memory
-    return bool(a != b)
+    return a is not b and bool(a != b)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +58,8 @@ class _Tensor:
 def _facts(key: tuple[Any, ...], value: Any, depth: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
     if isinstance(value, Tensor):
         yield key, _Tensor(value, value.data_ptr() if value.layout == torch.strided else 0)
-    elif isinstance(value, _PLAIN):
-        yield key, (type(value), repr(value))
+    elif type(value) in _PLAIN:
+        yield key, value
     elif isinstance(value, torch.Generator):
         yield key, value.get_state().numpy().tobytes()
     elif isinstance(value, (np.ndarray, np.generic)):
