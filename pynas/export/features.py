@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.supernets.shapes import output_shape
 
@@ -29,7 +29,7 @@ def features(
 
     maps = feature_info(model, image_shape)
     indices = range(len(maps)) if out_indices is None else [range(len(maps))[index] for index in out_indices]
-    copied = copy.deepcopy(model)
+    copied = copy_module(model)
     copied.feature_info = maps  # type: ignore[assignment]
     return FeatureListNet(copied, out_indices=tuple(indices), flatten_sequential=True).train(model.training)
 

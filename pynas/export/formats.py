@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.export.python_source import check_equal
 from pynas.files import atomic
@@ -73,7 +73,7 @@ def _run_onnx(path: Path, images: torch.Tensor) -> torch.Tensor:
 def _prepared(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, torch.Tensor]:
     """Return a copy of the model on the CPU in evaluation mode, and images to trace it with."""
     example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
-    return copy.deepcopy(model).cpu().eval(), example
+    return copy_module(model).cpu().eval(), example
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import CodeGen
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.files import write_text
 from pynas.tensor_files import write_tensors
@@ -41,7 +41,7 @@ def write_python(
     Raises:
         InputError: a network that cannot be traced, or whose file gives other outputs.
     """
-    model = copy.deepcopy(model).cpu().eval()
+    model = copy_module(model).cpu().eval()
     example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     graph = traced(model, example)
     template = Template((files("pynas.export") / "model.py.txt").read_text(encoding="utf-8"))

@@ -216,6 +216,15 @@ def _attention(call: Call) -> Rows | None:
     return aligned([query, key, value, *([] if mask is None else [mask])], query.ndim)
 
 
+def _fused_attention(call: Call) -> Rows | None:
+    """torch's fused transformer layers, whose first axis is the batch; a mask may tell samples apart."""
+    names = [name for name in ("src", "query", "key", "value") if name in call.args]
+    same = all(call.args[name] is call.args[names[0]] for name in names)
+    weights = [x for x in call.tensors() if x is not call.args[names[0]]]
+    place, masked = place_of(call.args[names[0]]), call.args.get("mask") is not None
+    return place if same and place and place.axis == 0 and not masked and not any(map(place_of, weights)) else None
+
+
 def _path_norm(call: Call) -> Rows | None:
     """The engine's own batch norm: its paths are the stacked ones, so that samples meet only within a path."""
     x, residual = call.args["x"], call.args["residual"]
@@ -264,6 +273,7 @@ RULES: dict[str, Rule] = {
     **_named(_attention, "scaled_dot_product_attention _scaled_dot_product_flash_attention "
              "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention "
              "_scaled_dot_product_cudnn_attention"),
+    **_named(_fused_attention, "_transformer_encoder_layer_fwd _native_multi_head_attention"),
     **_named(_path_norm, "pynas::path_batch_norm pynas::path_batch_norm_"),
 }  # fmt: skip
 

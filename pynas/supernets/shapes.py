@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import nn
+
+from pynas.copies import copy_module
 
 Shape = tuple[int, ...]
 
@@ -17,7 +18,7 @@ def to_meta(module: nn.Module) -> nn.Module:
     for tensor in [*module.parameters(), *module.buffers()]:
         meta = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
-    return copy.deepcopy(module, memo).eval()
+    return copy_module(module, memo).eval()
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pynas.checked import AtLeastOne, Positive, checked
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
 from pynas.methods.dna.feature_cache import FeatureCache
@@ -223,7 +223,7 @@ class DNA(nn.Module, Method):
         """
         modules = [module for b, choice in enumerate(prefix) for module in self.net.path(b, choice)]
         # A copy in training mode: its batch norm uses the batch's statistics, and the net's running ones do not change.
-        before = copy.deepcopy(nn.Sequential(*modules)).train()
+        before = copy_module(nn.Sequential(*modules)).train()
 
         def pair(images: Tensor, labels: Tensor) -> Pair:
             images = self.place(images)
