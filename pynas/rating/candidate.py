@@ -99,8 +99,8 @@ class Candidate:
                 self._mixing.add(f"{self._name} ({examination.met or examination.open})")
             except (KeepsState, torch.OutOfMemoryError):
                 raise
-            except Exception:  # what fails on one path alone, too, is raised below
-                pass
+            except Exception:  # one that fails on a path alone, too, is raised below
+                self._mixing.add(self._name)
             known.mixes_paths, streams = True, kept
         if paths > 1:
             alone = [[path_rows(x, paths, path, 1) for x in streams] for path in range(paths)]
@@ -139,8 +139,13 @@ class Candidate:
     def _watch(self, known: _Known, module: nn.Module, streams: Streams, paths: int) -> tuple[Streams, Examination]:
         examination = Examination(self._name, list(module.parameters()), self._stored_norms)
         aliases = examination.inputs(streams)
-        with examination:
-            outputs = self._run(known, aliases, paths, eager=True)
+        try:
+            with examination:
+                outputs = self._run(known, aliases, paths, eager=True)
+        except Exception:
+            if examination.stopped is not None:
+                raise examination.stopped from None
+            raise
         examination.check(outputs)
         return outputs, examination
 

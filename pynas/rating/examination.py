@@ -7,10 +7,9 @@ way: a module keeps state if it reads what an earlier run left, or writes a tens
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -44,7 +43,8 @@ class Examination(TorchDispatchMode):
     normalise by stored statistics. name: the module's, for messages.
 
     open: operator by which values reached Python, "" for none. met: operator by which samples may have met in an output.
-    state: whether the run depends on an earlier one. writes_input: whether it wrote to its inputs.
+    state: whether the run depends on an earlier one. writes_input: whether it wrote to its inputs. stopped: error by which the
+    examination ended the run; TorchScript wraps it in one of its own.
     """
 
     def __init__(self, name: str, weights: Sequence[Tensor], stored_norms: bool) -> None:
@@ -55,6 +55,7 @@ class Examination(TorchDispatchMode):
         self._read, self._written = set[int](), set[int]()
         self.open = self.met = self._first = ""
         self.state = self.writes_input = False
+        self.stopped: Exception | None = None
 
     def inputs(self, streams: Sequence[Tensor]) -> list[Tensor]:
         """Aliases of the run's inputs, whose first axis holds the samples."""
@@ -93,7 +94,7 @@ class Examination(TorchDispatchMode):
     def _before(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor]) -> None:
         name = func._schema.name
         if any(_storage(x) in self._weights for x in written):
-            raise KeepsState(self._name, weights=True)
+            self._stop(KeepsState(self._name, weights=True))
         for x in tensors:
             if _only_writes(func) and any(x is other for other in written):
                 if (place := place_of(x)) and place.run is not self:
@@ -107,11 +108,15 @@ class Examination(TorchDispatchMode):
         if name in BATCH_NORMS and not self._stored_norms:
             call = Call(func, args, kwargs, None)
             if not normalises_the_batch(call) and call.args.get("running_mean") is not None:
-                raise InputError(
+                self._stop(InputError(
                     f"[rate] expected batch norms that are modules of their own, for statistics of the batch, got "
                     f"{self._name}, which normalises by stored statistics inside its operators (as TorchScript, "
                     "exported and functional code does); pass norm='running', or use nn.BatchNorm"
-                )
+                ))  # fmt: skip
+
+    def _stop(self, error: Exception) -> NoReturn:
+        self.stopped = error
+        raise error
 
     def _after(
         self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor], outputs: Any
@@ -164,13 +169,6 @@ class Examination(TorchDispatchMode):
             count = place.count if place else 1
             return Rows(self, count, axis=None)
         return place
-
-
-@contextlib.contextmanager
-def unexamined() -> Iterator[None]:
-    """Run operators without an examination inside the `with` block."""
-    with torch.utils._python_dispatch._disable_current_modes():
-        yield
 
 
 def _storage(x: Tensor) -> int:
