@@ -134,7 +134,7 @@ class Examination(TorchDispatchMode):
             place = place_after(func, args, kwargs, outputs if results else written[0]) if results or written else None
             if place is None and (results or written):
                 self._first = self._first or name.removeprefix("aten::")
-            place = place or Rows(self, places[0].count, axis=None)
+            place = place or Rows(self, places[0].count, axis=-1)
         for x in written:
             self._note_write(x, place)
         if place is not None:
@@ -147,7 +147,7 @@ class Examination(TorchDispatchMode):
         elif storage not in self._made:
             self._written.add(storage)
         if place is not None:
-            if place.axis is None:
+            if place.axis < 0:
                 self._mixed.add(storage)
             elif place_of(x) is None:
                 self._partly.add(storage)
@@ -157,17 +157,17 @@ class Examination(TorchDispatchMode):
         if func.namespace == "pynas":  # the statistics that follow are those of each path
             results = results[:1] if not written else []
         for x in results:
-            mark(x, place if x.ndim == results[0].ndim else Rows(self, place.count, axis=None))
+            mark(x, place if x.ndim == results[0].ndim else Rows(self, place.count, axis=-1))
 
     def _place(self, x: Tensor) -> Rows | None:
         """Place of the samples in a tensor that is read now."""
         place, storage = place_of(x), _storage(x)
         if place is not None and place.run is not self:
             self.state = True
-            place = Rows(self, place.count, axis=None)
+            place = Rows(self, place.count, axis=-1)
         if storage in self._mixed or (place is None and storage in self._partly):
             count = place.count if place else 1
-            return Rows(self, count, axis=None)
+            return Rows(self, count, axis=-1)
         return place
 
 

@@ -17,14 +17,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Samples of one run: `count` of them, on `axis`, `fold` entries each; axis None: they have met.
+    """Samples of one run: `count` of them, on `axis`, `fold` entries each; axis -1: they have met.
 
     run: the examination that they belong to.
     """
 
     run: object
     count: int
-    axis: int | None = 0
+    axis: int = 0
     fold: int = 1
 
 
@@ -92,9 +92,7 @@ def equal_rows(x: Tensor, axis: int, count: int) -> bool:
 def aligned(tensors: Sequence[Tensor], ndim: int) -> Rows | None:
     """Common place of tensors that broadcast to `ndim` dimensions."""
     places = {
-        replace(place, axis=place.axis + ndim - x.ndim)
-        for x in tensors
-        if (place := place_of(x)) and place.axis is not None
+        replace(place, axis=place.axis + ndim - x.ndim) for x in tensors if (place := place_of(x)) and place.axis >= 0
     }
     if len(places) != 1:
         return None

@@ -56,7 +56,7 @@ def _elements(call: Call) -> Rows | None:
 
 def _view(call: Call) -> Rows | None:
     place, before, after = place_of(call.first), call.first.shape, call.out.shape
-    outside = math.prod(before[: place.axis])  # type: ignore[union-attr]
+    outside = math.prod(before[: place.axis])  # type: ignore
     for axis, size in enumerate(after):
         if size > 1 and math.prod(after[:axis]) == outside:
             return replace(place, axis=axis, fold=size // place.count) if size % place.count == 0 else None  # type: ignore
@@ -290,6 +290,6 @@ def rule_of(func: Any) -> Rule | None:
 def place_after(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> Rows | None:
     """Place of the samples in the outputs of an operator; None where it has no rule, or they may have met."""
     rule, call = rule_of(func), Call(func, args, kwargs, output)
-    if rule is None or any(place.axis is None for x in call.tensors() if (place := place_of(x))):
+    if rule is None or any(place.axis < 0 for x in call.tensors() if (place := place_of(x))):
         return None
     return rule(call)
