@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from pynas.errors import InputError
 from pynas.rating.copies import private_copy
 from pynas.rating.examination import Examination, KeepsState
 from pynas.rating.fusion import fuse
@@ -122,12 +124,15 @@ class Candidate:
 
         Raises:
             KeepsState: the run depends on earlier ones, on random numbers, or leaves what a later one may depend on.
+            InputError: batch norm that cannot be given other statistics.
         """
         module = known.fused or self._own()
         again = [x.clone() for x in streams] if known.changes_input else streams
         drawn, before = RandomState(streams[0].device), {} if known.fused else facts(module)
         outputs, examination = self._watch(known, module, streams, paths)
         after = {} if known.fused else facts(module)
+        if examination.stored_norm and not self._stored_norms:
+            self._check_norms(again)
         if examination.state or drawn.moved():
             raise KeepsState(self._name)
         if before != after:
@@ -137,7 +142,7 @@ class Candidate:
         return outputs, examination
 
     def _watch(self, known: _Known, module: nn.Module, streams: Streams, paths: int) -> tuple[Streams, Examination]:
-        examination = Examination(self._name, list(module.parameters()), self._stored_norms)
+        examination = Examination(self._name, list(module.parameters()))
         aliases = examination.inputs(streams)
         try:
             with examination:
@@ -148,6 +153,29 @@ class Candidate:
             raise
         examination.check(outputs)
         return outputs, examination
+
+    def _check_norms(self, streams: Streams) -> None:
+        """Check that batch norm in operators is meant to use stored statistics: it does so in training mode too.
+
+        Raises:
+            InputError: batch norm that follows the mode, or inside TorchScript or a graph, whose mode is fixed.
+        """
+        fixed = (torch.jit.ScriptModule, fx.GraphModule)
+        frozen = any(isinstance(part, fixed) for part in self._module.modules())
+        if not frozen:
+            copied, drawn = private_copy(self._module, weights=True).train(), RandomState(streams[0].device)
+            training = Examination(self._name, ())
+            with contextlib.suppress(Exception), training:
+                for x in self._context.turns([x.clone() for x in streams], 1):
+                    copied(x)
+            drawn.restore()
+        if frozen or not training.stored_norm:
+            raise InputError(
+                "[rate] expected batch norms that are modules of their own, for statistics of the batch, got "
+                f"{self._name}, which normalises by stored statistics inside its operators (as TorchScript, exported and "
+                "functional code does); pass norm='running', or use nn.BatchNorm"
+            )
+        self._stored_norms = True
 
     @cached_property
     def _fused(self) -> nn.Module | None:

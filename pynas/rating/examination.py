@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pynas.errors import InputError
 from pynas.rating.places import Rows, equal_rows, mark, place_of, tensors_in
 from pynas.rating.sample_rules import BATCH_NORMS, Call, normalises_the_batch, place_after, rule_of
 
@@ -39,22 +38,22 @@ class KeepsState(Exception):
 class Examination(TorchDispatchMode):
     """Follows the samples through the operators that run inside the `with` block.
 
-    weights: tensors that the user's modules share, which must not be written to. stored_norms: whether a batch norm may
-    normalise by stored statistics. name: the module's, for messages.
+    weights: tensors that the user's modules share, which must not be written to. name: the module's, for messages.
 
     open: operator by which values reached Python, "" for none. met: operator by which samples may have met in an output.
-    state: whether the run depends on an earlier one. writes_input: whether it wrote to its inputs. stopped: error by which the
+    state: whether the run depends on an earlier one. writes_input: whether it wrote to its inputs. stored_norm:
+    whether an operator normalised by stored statistics of batch norm. stopped: error by which the
     examination ended the run; TorchScript wraps it in one of its own.
     """
 
-    def __init__(self, name: str, weights: Sequence[Tensor], stored_norms: bool) -> None:
+    def __init__(self, name: str, weights: Sequence[Tensor]) -> None:
         super().__init__()
-        self._name, self._stored_norms = name, stored_norms
+        self._name = name
         self._weights, self._inputs = {_storage(x) for x in weights}, set[int]()
         self._made, self._mixed, self._partly = set[int](), set[int](), set[int]()
         self._read, self._written = set[int](), set[int]()
         self.open = self.met = self._first = ""
-        self.state = self.writes_input = False
+        self.state = self.writes_input = self.stored_norm = False
         self.stopped: Exception | None = None
 
     def inputs(self, streams: Sequence[Tensor]) -> list[Tensor]:
@@ -94,7 +93,8 @@ class Examination(TorchDispatchMode):
     def _before(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor]) -> None:
         name = func._schema.name
         if any(_storage(x) in self._weights for x in written):
-            self._stop(KeepsState(self._name, weights=True))
+            self.stopped = KeepsState(self._name, weights=True)
+            raise self.stopped
         for x in tensors:
             if _only_writes(func) and any(x is other for other in written):
                 if (place := place_of(x)) and place.run is not self:
@@ -105,18 +105,9 @@ class Examination(TorchDispatchMode):
             mark(x, place)
             if place is not None and (name in _READ_BY_PYTHON or any(tag in func.tags for tag in _DATA_DEPENDENT)):
                 self.open = self.open or name.removeprefix("aten::")
-        if name in BATCH_NORMS and not self._stored_norms:
+        if name in BATCH_NORMS:
             call = Call(func, args, kwargs, None)
-            if not normalises_the_batch(call) and call.args.get("running_mean") is not None:
-                self._stop(InputError(
-                    f"[rate] expected batch norms that are modules of their own, for statistics of the batch, got "
-                    f"{self._name}, which normalises by stored statistics inside its operators (as TorchScript, "
-                    "exported and functional code does); pass norm='running', or use nn.BatchNorm"
-                ))  # fmt: skip
-
-    def _stop(self, error: Exception) -> NoReturn:
-        self.stopped = error
-        raise error
+            self.stored_norm |= not normalises_the_batch(call) and call.args.get("running_mean") is not None
 
     def _after(
         self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor], outputs: Any

@@ -64,7 +64,7 @@ class SharedWork:
             return self._all(candidates, streams, paths) if self._proven[key] else None
         modules = [self._layer[candidate] for candidate in candidates]
         weights = [weight for module in modules for weight in module.parameters()]
-        examination = Examination(type(modules[0]).__name__, weights, stored_norms=True)
+        examination = Examination(type(modules[0]).__name__, weights)
         with examination:
             outputs = self._all(candidates, examination.inputs(streams), paths)
         for each in outputs:

@@ -248,17 +248,35 @@ class Functional(nn.Module):
         self.bn = nn.BatchNorm1d(CHANNELS)
 
     def forward(self, x):
-        return F.batch_norm(x, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias, False)
+        return F.batch_norm(x, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias, self.training)
 
 
-@pytest.mark.parametrize("make", [Functional, lambda: nn.Sequential(nn.BatchNorm1d(CHANNELS))])
-def test_batch_norm_that_cannot_be_given_other_statistics(make, scripted):
-    part = make() if make is Functional else scripted(make().eval())
+def exported():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = (torch.randn(4, CHANNELS),)
+        return torch.export.export(nn.Sequential(nn.BatchNorm1d(CHANNELS)).eval(), example,
+                                   dynamic_shapes=({0: torch.export.Dim("n")},)).module(check_guards=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["functional", "script", "exported"])
+def test_batch_norm_that_cannot_be_given_other_statistics(kind, scripted):
+    """Its statistics follow the mode, or are fixed in a graph."""
+    plain = nn.Sequential(nn.BatchNorm1d(CHANNELS))
+    part = {"functional": Functional, "script": lambda: scripted(plain.eval()), "exported": exported}[kind]()
     layers, batches = layers_with(part), batches_of(4)
     for norm in ("batch", "recalibrate"):
-        with pytest.raises(InputError, match=r"(Functional|Sequential), which .* candidate 0 of layer 1"):
+        with pytest.raises(InputError, match=r"(Functional|Sequential|GraphModule), which .* candidate 0 of layer 1"):
             rate(layers, batches, "mse", norm, calibration=[batches[0][0]])
-    np.testing.assert_allclose(rate(layers, batches, "mse", "running").scores, naive(layers, batches), rtol=1e-4)
+    if kind != "exported":  # its `eval` is refused by the naive rating
+        np.testing.assert_allclose(rate(layers, batches, "mse", "running").scores, naive(layers, batches), rtol=1e-4)
+
+
+def test_batch_norm_that_is_meant_to_be_frozen_stays_so():
+    mean, var = torch.randn(CHANNELS), torch.rand(CHANNELS) + 0.5
+    part = module(lambda s, x: F.batch_norm(x, s.mean, s.var), mean=mean, var=var)
+    layers, batches = layers_with(part), batches_of(4)
+    np.testing.assert_allclose(rate(layers, batches, "mse", "batch").scores, naive(layers, batches), rtol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["batch", "running"])
