@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import platform
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pynas.copies import copy_module
 from pynas.costs.by_kind import collect, description
 from pynas.costs.table import Costs
 from pynas.errors import InputError
@@ -98,7 +98,7 @@ def latency(
     device = torch.device(device)
     distinct = _Distinct(net.space)
     walk = net.visit(image_shape, distinct.visit)
-    modules = [copy.deepcopy(module).to(device).eval() for module in distinct.modules]
+    modules = [copy_module(module).to(device).eval() for module in distinct.modules]
     with kept_generators(device), torch.inference_mode():
         kinds = [(shape, input_dtypes(module)[0]) for module, shape in zip(modules, distinct.inputs)]
         inputs = {(shape, dtype): samples(batch_size, shape, device, dtype) for shape, dtype in set(kinds)}
@@ -172,7 +172,7 @@ def check_latency(
 ) -> LatencyCheck:  # fmt: skip
     """Measure whole networks, and compare them with the predictions of a latency table; a copy of the net runs."""
     device = torch.device(device)
-    net = copy.deepcopy(net).to(device).eval()
+    net = copy_module(net).to(device).eval()
     with kept_generators(device), torch.inference_mode():
         x = samples(table.metadata["batch_size"], table.metadata["image_shape"], device, input_dtypes(net)[0])
         calls = [(lambda a=a: net(x, a)) for a in architectures]

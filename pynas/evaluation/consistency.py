@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Space
-from pynas.supernets.modes import batch_statistics
+from pynas.supernets.modes import batch_statistics, device_of
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def path_similarity(
     Raises:
         InputError: no images.
     """
-    device = next(net.parameters()).device
+    device = device_of(net)
     total, count = torch.zeros(len(architectures), len(architectures), dtype=torch.float64, device=device), 0
     with batch_statistics(net):
         for images, _ in batches:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pynas.errors import InputError
 from pynas.evaluation.cells import CellPaths, PathNorms
 from pynas.spaces import Architecture
-from pynas.supernets.modes import batch_statistics, evaluating
+from pynas.supernets.modes import batch_statistics, device_of, evaluating
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 NORMS = ("recalibrate", "batch", "running")
@@ -47,7 +47,7 @@ class ErrorRate:
     ):
         if norm not in NORMS:
             raise InputError(f"[rate] expected norm to be one of {', '.join(NORMS)}, got {norm!r}")
-        device = next(net.parameters()).device
+        device = device_of(net)
         self.net, self.norm = net, norm
         self.stacked = (
             net.space.kind == "nasbench201"
@@ -94,7 +94,7 @@ class ErrorRate:
         """Number of architectures in one pass: their widest features must fit the budget."""
         images = max(len(images) for images, _ in self.batches)
         side, channels = self.net.space.image_size, self.net.space.stem.channels[0]
-        budget = _BYTES["cuda" if next(self.net.parameters()).is_cuda else "cpu"]
+        budget = _BYTES["cuda" if device_of(self.net).type == "cuda" else "cpu"]
         return max(1, budget // (4 * images * channels * side**2))
 
     @torch.no_grad()

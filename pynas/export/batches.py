@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 
 # Networks are traced with a batch of this size and compared at the others, of which one broadcasts.
@@ -27,7 +27,7 @@ def prepared(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, T
         InputError: a network that does not run on these images, or whose outputs are not tensors with a row per image, at
             every batch size.
     """
-    model = copy.deepcopy(model).cpu().eval()
+    model = copy_module(model).cpu().eval()
     images = torch.randn(max(OTHERS), *image_shape, generator=torch.Generator().manual_seed(0))
     for size in (TRACED, *OTHERS):
         shapes = [list(output.shape) for output in _outputs(model, images[:size], "the network")]

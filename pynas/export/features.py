@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.export.image_size import follow_image_size
 from pynas.supernets.shapes import output_shape
@@ -53,7 +53,7 @@ def features(
     """
     from timm.models import FeatureListNet
 
-    copied = _entered(copy.deepcopy(model))
+    copied = _entered(copy_module(model))
     follow_image_size(copied)
     described, tokens = _described(copied, image_shape)
     if out_indices is None:
@@ -75,7 +75,7 @@ def feature_info(model: nn.Module, image_shape: Sequence[int]) -> list[dict[str,
     Raises:
         InputError: a network that is no nn.Sequential, or whose layers put out no maps or enlarge them.
     """
-    copied = _entered(copy.deepcopy(model))
+    copied = _entered(copy_module(model))
     follow_image_size(copied)
     return _described(copied, image_shape)[0]
 

@@ -11,6 +11,7 @@ from torch import nn
 from pynas.export.image_size import resize_positions
 from pynas.spaces import Architecture, Cell, Space
 from pynas.supernets import Net, kind_of
+from pynas.supernets.modes import device_of
 
 Shape = tuple[int, int, int]
 
@@ -72,5 +73,5 @@ def _only(space: Space, architecture: Architecture) -> tuple[Space, Architecture
 
 def recalibrate(model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Re-estimate batch-norm statistics on training batches: those of a supernet are averages over many paths."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     torch.optim.swa_utils.update_bn(((images, labels) for images, labels in batches), model, device)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TypeVar
 
 import torch
 from torch import nn
+
+from pynas.copies import copy_module
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -19,7 +20,7 @@ def ema_momentum(base: float, progress: float) -> float:
 
 def frozen_copy(module: Module) -> Module:
     """Copy a module without gradients; submodules shared within it stay shared."""
-    return copy.deepcopy(module).requires_grad_(False)
+    return copy_module(module).requires_grad_(False)
 
 
 @torch.no_grad()

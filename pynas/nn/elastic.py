@@ -35,6 +35,8 @@ def sliced_batch_norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
     The statistics are averages over many subnets: re-estimate them in an extracted one (`export.recalibrate`).
     """
+    if "forward" in vars(norm):  # a rating's, with statistics of each path
+        return norm.forward(x, leading=True)
     c, momentum = x.shape[1], norm.momentum
     mean, var = norm.running_mean[:c], norm.running_var[:c]
     if norm.training and not norm.track_running_stats:

@@ -6,7 +6,6 @@ are those of channel j, so that the leading rows hold the first heads of all thr
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.nn.relative import relative_attention
 from pynas.nn.transformer import PatchEmbedding, PooledHead, TransformerLayer
@@ -113,7 +113,7 @@ class EntangledTransformer(nn.Module):
         rows = 3 * self.heads * attention.head_dim
         plain.attention.qkv.weight = nn.Parameter(_unmixed(attention.qkv.weight[:, :width], rows))
         plain.attention.qkv.bias = nn.Parameter(_unmixed(attention.qkv.bias, rows))
-        plain.drop_path = copy.deepcopy(weights.drop_path)
+        plain.drop_path = copy_module(weights.drop_path)
         return plain.train(self.training)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.nn.drop import dropped
 from pynas.nn.mbconv import SqueezeExcitation
@@ -119,7 +119,7 @@ class Bottleneck(nn.Module):
         """Copy for inputs of one shape `(C, H, W)`."""
         entry = self.entry(shape[0])
         unused = {id(other): None for other in self.entries.values() if other is not entry}
-        plain = copy.deepcopy(self, unused)
+        plain = copy_module(self, unused)
         plain.entries = nn.ModuleDict({str(shape[0]): plain.entries[str(shape[0])]})
         return plain
 
@@ -146,7 +146,7 @@ class Framed(nn.Module):
 
     def extract(self, shape: tuple[int, ...]) -> Framed:
         """Copy for inputs of one shape `(C, H, W)`."""
-        parts = copy.deepcopy((list(self.before), list(self.after)))
+        parts = copy_module((list(self.before), list(self.after)))
         width: Any = self.before[-1].conv.out_channels if len(self.before) else shape[0]  # type: ignore[union-attr]
         return Framed(parts[0], self.layer.extract((width,)), parts[1])
 

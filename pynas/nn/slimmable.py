@@ -6,13 +6,13 @@ there is one per width.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 
 
@@ -90,7 +90,7 @@ class Switchable(nn.Module):
 
     def extract(self, shape: Sequence[int]) -> nn.Module:
         """Copy of the module for inputs of `shape` `(width, ...)` (without the batch axis)."""
-        return copy.deepcopy(self.at(shape[0]))
+        return copy_module(self.at(shape[0]))
 
 
 class AtWidth(nn.Module):

@@ -79,6 +79,41 @@ def groups(batches: Iterable[Any], several: bool, max_bytes: int) -> Iterator[li
         yield group
 
 
+class Source:
+    """Batches, of which those seen are kept so that a rating can begin again, up to `max_bytes` and until `forget`."""
+
+    def __init__(self, batches: Iterable[Any], max_bytes: int) -> None:
+        self._batches, self._rest, self._room = batches, iter(batches), max_bytes
+        self._seen: list[Any] | None = None if isinstance(batches, Sequence) else []
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._rest:
+            if self._seen is not None:
+                self._seen.append(batch)
+                parts = batch if isinstance(batch, (tuple, list)) else ()
+                self._room -= sum(part.nbytes for part in parts if isinstance(part, Tensor))
+                if self._room < 0:
+                    self.forget()
+            yield batch
+
+    def forget(self) -> None:
+        """Keep no batches any more."""
+        self._seen = None
+
+    def everything(self, found: Exception) -> list[Batch]:
+        """Return all batches from the first one, for a rating that begins again because of `found`.
+
+        Raises:
+            InputError: batches that are gone.
+        """
+        if isinstance(self._batches, Sequence):
+            return [_check_batch(batch) for batch in self._batches]
+        if self._seen is None:
+            raise InputError(f"[rate] expected modules without state, got one late in a rating: {found}; "
+                             "pass the batches as a list, so that each path can be rated alone")  # fmt: skip
+        return [_check_batch(batch) for batch in (*self._seen, *self._rest)]
+
+
 def _check_batch(batch: Any) -> Batch:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
         raise InputError(f"[rate] expected batches of (input tensor, target), got {type(batch).__name__}")

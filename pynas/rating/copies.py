@@ -6,7 +6,6 @@ modules keep their flags, hooks and statistics, even after an error.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,29 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pynas.copies import copy_module, flat
 from pynas.errors import InputError
 
 Layers = list[list[nn.Module]]
 
 
-def private_copy(modules: Any, dtype: torch.dtype | None = None) -> Any:
-    """Copy nested lists of modules; a module that appears twice is copied once.
+def private_copy(modules: Any, dtype: torch.dtype | None = None, weights: bool = False) -> Any:
+    """Copy nested lists of modules; a module that appears twice is copied once, a compiled one without its compiler.
 
-    Weights keep their storage unless `dtype` asks for another floating type; batch norm keeps its own type (its sums are
-    taken in float32 anyway).
+    Weights keep their storage unless `dtype` asks for another floating type, or `weights` for copies of them; batch norm
+    keeps its own type (its sums are taken in float32 anyway).
 
     Raises:
         InputError: a module that Python cannot copy.
     """
     known: dict[int, Any] = {}
-    for module in _flatten(modules):
-        for part in module.modules():
-            kind = None if isinstance(part, _BatchNorm) else dtype
-            known |= {id(tensor): _share(tensor, kind) for tensor in _tensors(part)}
-    try:
-        return copy.deepcopy(modules, known)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(f"[rate] expected modules that copy.deepcopy can copy, got: {error}") from error
+    with torch.inference_mode(False):
+        for module in flat(modules):
+            for part in module.modules():
+                kind = None if isinstance(part, _BatchNorm) else dtype
+                known |= {id(tensor): _share(tensor, kind, weights) for tensor in _tensors(part)}
+            for part in reversed(list(module.modules())):
+                compiled = dict(part.named_children()).get("_orig_mod")
+                if compiled is not None:  # of torch.compile, which would compile for every stack and thread
+                    known[id(part)] = copy_module(compiled, known, "rate")
+        return copy_module(modules, known, "rate")
 
 
 def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:
@@ -64,18 +66,10 @@ def _tensors(module: nn.Module) -> Iterable[Tensor]:
     yield from module.buffers(recurse=False)
 
 
-def _share(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _share(tensor: Tensor, dtype: torch.dtype | None, weights: bool) -> Tensor:
     shared = tensor.detach()
     if dtype is not None and shared.is_floating_point():
         shared = shared.to(dtype)
     if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(shared, requires_grad=False)
+        return nn.Parameter(shared.clone() if weights else shared, requires_grad=False)
     return shared.clone()  # a module may write to its buffers
-
-
-def _flatten(modules: Any) -> Iterable[nn.Module]:
-    if isinstance(modules, nn.Module):
-        yield modules
-    elif modules is not None:
-        for item in modules:
-            yield from _flatten(item)

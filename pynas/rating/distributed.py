@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pynas.errors import InputError
+from pynas.rating.examination import KeepsState
 
 
 def rank_and_size(distributed: bool | None) -> tuple[int, int]:
@@ -33,17 +34,20 @@ def fail_as_one(size: int, device: torch.device) -> Iterator[None]:
     if size == 1:
         yield
         return
-    caught = None
+    caught: BaseException | None = None
     try:
         yield
     except BaseException as error:
         caught = error
-    failed = torch.tensor([caught is not None], dtype=torch.int32, device=device)
-    dist.all_reduce(failed)
-    if caught is not None:
-        raise caught
-    if failed.item():
-        raise InputError(f"[rate] expected every process to rate its share, got an error in {failed.item()} of {size}")
+    state = caught if isinstance(caught, KeepsState) else None
+    counts = [caught is not state, state is not None, state is not None and state.weights]
+    failed, states, weights = add_up(torch.tensor(counts, dtype=torch.int32, device=device), size).tolist()
+    if caught is not None and (state is None or not failed):
+        raise KeepsState(state.name, weights > 0) if state else caught
+    if failed:
+        raise InputError(f"[rate] expected every process to rate its share, got an error in {failed} of {size}")
+    if states:
+        raise KeepsState("a module that another process rates", weights > 0)
 
 
 def add_up(values: Tensor, size: int) -> Tensor:

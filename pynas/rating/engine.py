@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -16,13 +17,17 @@ from torch import Tensor, nn
 
 from pynas.rating import norms
 from pynas.rating.copies import private_copy
+from pynas.rating.examination import KeepsState
 from pynas.rating.graphs import graphs_for
 from pynas.rating.memory import default_max_bytes, keep_freed_pages
 from pynas.rating.norms import PathContext, Streams
+from pynas.rating.path_alone import PathAlone
 from pynas.rating.settings import Settings
 from pynas.rating.stacking import Stacking
+from pynas.rating.state import RandomState
 from pynas.rating.tree import Node, PathTree
 from pynas.rating.walker import Visit, Walker
+from pynas.supernets.modes import device_of
 
 # Subtrees per worker, so that all have work until the end.
 _SHARES = 4
@@ -50,6 +55,8 @@ class Engine:
         self.max_bytes = settings.max_bytes or default_max_bytes(self.device)
         enough = (depth for depth in range(tree.depth) if tree.width(depth) >= _SHARES * self._workers)
         self._split = next(enough, tree.depth - 1)
+        self._layers, self._random = layers, RandomState(self.device)
+        self._alone: PathAlone | None = None
         self._walker = self._make_walker(private_copy(layers, settings.dtype))
 
     def __enter__(self) -> Engine:
@@ -65,6 +72,23 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+        if self._walker.mixing and error[0] is None and self._alone is None:
+            names = ", ".join(sorted(self._walker.mixing))
+            warnings.warn(
+                f"[rate] not known to keep the samples of a batch apart, so paths run one at a time through: {names}",
+                stacklevel=3,
+            )
+
+    def go_alone(self, found: KeepsState) -> None:
+        """Run each path alone from now on, from the modules' state and the random numbers of when the rating began."""
+        self._random.restore()
+        layers = private_copy(self._layers, self._settings.dtype, weights=found.weights)
+        self._alone = PathAlone(layers, self._modes, self._tree, self._calibration, self._random, found.weights)
+
+    @property
+    def certain(self) -> bool:
+        """Whether no module seen so far could keep state on later inputs."""
+        return not self._walker.mixing
 
     def run(self, streams: Streams, visit: Visit, node: Node | None = None) -> None:
         """Call `visit` with the outputs of every path on each stream, some paths at a time, from any worker.
@@ -73,11 +97,14 @@ class Engine:
 
         Raises:
             InputError: a candidate that fails on its input, named with its path.
+            KeepsState: a candidate whose output depends on what it ran on before; `go_alone` then rates it rightly.
         """
         kind = self._settings.dtype
         streams = [self.place(x.to(kind) if kind and x.is_floating_point() else x) for x in streams]
         node = node or self._tree.root
-        if self._workers == 1:
+        if self._alone is not None:
+            self._alone.run(streams, visit, node)
+        elif self._workers == 1:
             with torch.inference_mode():
                 self._walker.walk(0, [node], streams, visit)
         else:
@@ -120,7 +147,7 @@ class Engine:
         stack = self._settings.stack or ("cache" if self.device.type == "cpu" else "memory")
         re_estimates = self._calibration > 0 or "recalibrate" in self._modes
         graphs = graphs_for(self.device, self._settings.graphs, self.max_bytes, re_estimates)
-        return Walker(layers, self._tree, context, Stacking(widths, share, stack), graphs)
+        return Walker(layers, self._modes, self._tree, context, Stacking(widths, share, stack), graphs)
 
     def place(self, x: Tensor) -> Tensor:
         """Return a tensor detached, on the engine's device and in its features' layout."""
@@ -131,10 +158,11 @@ class Engine:
         return x.contiguous(memory_format=torch.channels_last) if last and x.ndim == 4 else x
 
 
-def device_of(layers: Sequence[Sequence[nn.Module]]) -> torch.device:
-    """Device of the modules' first tensor; the CPU where they have none."""
-    tensors = (t for layer in layers for module in layer for t in (*module.parameters(), *module.buffers()))
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+def go_alone(found: KeepsState, *engines: Engine) -> None:
+    """Make engines run each path alone, and say so."""
+    for engine in engines:
+        engine.go_alone(found)
+    warnings.warn(f"[rate] {found} or draws random numbers: each path runs alone, without shared work", stacklevel=2)
 
 
 @contextlib.contextmanager

@@ -89,14 +89,16 @@ class Graphs:
         self._runs: dict[tuple[Any, ...], Recording | None] = {}
         self._plain: set[int] = set()
 
-    def run(self, module: nn.Module, x: Tensor, paths: int) -> Tensor:
-        """Return module(x) for `paths` stacked paths; the module must live as long as this object."""
-        # Outside of inference mode a candidate is only examined, once.
-        if id(module) in self._plain or x.nbytes > _LARGEST_INPUT or not torch.is_inference_mode_enabled():
+    def run(self, module: nn.Module, x: Tensor, paths: int, eager: bool = False) -> Tensor:
+        """Return module(x) for `paths` stacked paths, without recording or replay if `eager`.
+
+        The module must live as long as this object.
+        """
+        if id(module) in self._plain or x.nbytes > _LARGEST_INPUT:
             return module(x)
         key = (id(module), paths, x.shape, x.stride(), x.dtype)
-        if key not in self._runs:
-            self._runs[key] = None
+        if key not in self._runs or eager:
+            self._runs.setdefault(key, None)
             return module(x)
         recording = self._runs[key]
         return self._first_replay(key, module, x) if recording is None else recording(x)

@@ -69,19 +69,26 @@ class PathNorm:
         self.norm, self._context = norm, context
         self._mode = "batch" if mode == "running" and norm.running_mean is None else mode
 
-    def __call__(self, x: Tensor) -> Tensor:
-        y = self.apply(x)
+    def __call__(self, x: Tensor, leading: bool = False) -> Tensor:
+        """Normalise; leading: with the leading weights, where x has fewer channels, as elastic layers do."""
+        y = self.apply(x, channels=x.shape[1] if leading else None)
         return self.norm.act(self.norm.drop(y)) if isinstance(self.norm, BatchNormAct2d) else y
 
     def apply(
-        self, x: Tensor, activation: str | None = None, residual: Tensor | None = None, in_place: bool = False
+        self,
+        x: Tensor,
+        activation: str | None = None,
+        residual: Tensor | None = None,
+        in_place: bool = False,
+        channels: int | None = None,
     ) -> Tensor:
         """Normalise, add the residual and activate in one pass; in_place: write the result over `x`."""
         norm, context = self.norm, self._context
+        weight, bias = (None if part is None else part[:channels] for part in (norm.weight, norm.bias))
         mean = var = None
         paths = context.paths
         if self._mode == "running":
-            paths, mean, var = 1, norm.running_mean[None], norm.running_var[None]  # type: ignore[index]
+            paths, mean, var = 1, norm.running_mean[None, :channels], norm.running_var[None, :channels]  # type: ignore[index]
         elif self._mode == "recalibrate" and not context.calibrating:
             mean, var = context.recorded(norm)
         elif x.numel() < 2 * x.shape[1] * paths:
@@ -90,7 +97,7 @@ class PathNorm:
                 f"got {tuple(x.shape)} with {paths} path(s); use larger batches or norm='running'"
             )
         y, mean, var = path_batch_norm(
-            x, paths, norm.weight, norm.bias, norm.eps, activation, residual,
+            x, paths, weight, bias, norm.eps, activation, residual,
             mean=mean, var=var, out=x if in_place else None,
         )  # fmt: skip
         if self._mode == "recalibrate" and context.calibrating:

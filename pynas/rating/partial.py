@@ -78,6 +78,12 @@ class Partial:
             write_arrays(self._path, _KIND, {"sums": self.sums, **centre}, **metadata)
             self._saved = time.monotonic()
 
+    def restart(self) -> None:
+        """Forget all results, and keep none from now on."""
+        self.remove()
+        self._path, self.data, self.centre = None, "", []
+        self.sums, self.samples, self.group, self.unit = np.zeros_like(self.sums), 0, 0, 0
+
     def remove(self) -> None:
         """Remove the file, after the rating is complete."""
         if self._path is not None:

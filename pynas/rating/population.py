@@ -6,18 +6,19 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from pynas.errors import InputError
 from pynas.rating.copies import check_layers
-from pynas.rating.engine import device_of
 from pynas.rating.memory import default_max_bytes
 from pynas.rating.progress import Progress
 from pynas.rating.session import Session
 from pynas.rating.settings import DEFAULT, Settings
 from pynas.rating.sweeps import CentreDistance, Sweeps
 from pynas.rating.table import ScoreTable
+from pynas.supernets.modes import device_of
 
 
 def rate_population(
@@ -38,6 +39,7 @@ def rate_population(
     progress: Callable[[Progress], None] | None = None,
     resume: str | Path | None = None,
     distributed: bool | None = None,
+    **settings: Any,
 ) -> ScoreTable:
     """Score every path by BossNAS's eq. 5-6: |S(path; x1) - mean over all paths of S(path'; x2)|^2, mean over the samples.
 
@@ -47,7 +49,7 @@ def rate_population(
 
     Args:
         layers: `layers[l][c]` is candidate c of layer l. batches: pairs of views `[B, ...]`.
-        norm, calibration, paths, allowed, engine, progress, resume, distributed: as for `rate`.
+        norm, calibration, paths, allowed, engine, progress, resume, distributed, settings: as for `rate`.
         tail: module after the last layer (the projection), in the same norm mode.
         target_layers, target_tail: another net of the same shape that gives the mean (the released code's EMA net).
         normalize: L2-normalise each output first.
@@ -59,6 +61,7 @@ def rate_population(
     """
     metadata = {"loss": "population", "normalize": normalize, "renormalize": renormalize, "both_views": both_views}
     metadata["targets"] = "own" if target_layers is None else "another net"
+    engine = replace(engine, **settings)
     session = Session(
         layers, (norm, norm), calibration, paths, allowed, tail, engine, metadata, resume, distributed,
         others=[*(target_layers or ()), target_tail],

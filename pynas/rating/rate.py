@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.rating import distributed as processes
 from pynas.rating import losses
-from pynas.rating.batches import Batch, check_finite, groups, leaf_rows
-from pynas.rating.engine import Engine
+from pynas.rating.batches import Batch, Source, check_finite, groups, leaf_rows
+from pynas.rating.engine import Engine, go_alone
+from pynas.rating.examination import KeepsState
 from pynas.rating.norms import Streams
 from pynas.rating.partial import digest
 from pynas.rating.progress import Meter, Progress
@@ -39,11 +41,16 @@ def rate(
     progress: Callable[[Progress], None] | None = None,
     resume: str | Path | None = None,
     distributed: bool | None = None,
+    **settings: Any,
 ) -> ScoreTable:
     """Score every path through `layers` by its mean loss over the samples of all batches.
 
     The scores equal those of running each path alone, but a prefix that several paths share is computed once. The engine
     works on a copy that shares the weights; the modules themselves are not changed.
+
+    A module that is not known to keep the samples of a batch apart runs on one path at a time, with a warning that names it.
+    Where a module keeps state in evaluation mode or draws random numbers, each path runs alone, all batches in turn, from the
+    state and the random numbers of the call's begin; a warning says so, and such a rating keeps no partial result.
 
     Args:
         layers: `layers[l][c]` is candidate c of layer l, an `nn.Module` from one tensor to one tensor.
@@ -64,11 +71,13 @@ def rate(
         resume: file that keeps the partial result; a killed rating resumes from it. The batches must repeat.
         distributed: share the subtrees over torch.distributed's processes, each called with the same arguments. Default:
             True where a process group is initialised.
+        settings: fields of `Settings` by name, in place of those of `engine`.
 
     Raises:
-        InputError: candidates that do not fit each other or the target, no batch, a score that is not finite.
+        InputError: candidates that do not fit each other or the target, no batch, a score that is not finite; batch norm
+            inside TorchScript or other code that cannot be given other statistics, unless norm is "running".
     """
-    metadata = {"loss": _name(loss), "tail": tail is not None}
+    metadata, engine = {"loss": _name(loss), "tail": tail is not None}, replace(engine, **settings)
     session = Session(
         layers, (norm, tail_norm), calibration, paths, allowed, tail, engine, metadata, resume, distributed
     )  # fmt: skip
@@ -88,15 +97,34 @@ class _Run:
         self._partial, self._units = session.partial, session.units
 
     def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
+        """Rate all batches; with modules that keep state, each path alone, all batches in turn."""
         count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
+        source = Source(batches, self._engine.max_bytes // 4)
+        try:
+            self._rate(groups(source, bool(self._calibration), self._engine.max_bytes), count, progress, source)
+        except KeepsState as found:
+            everything = source.everything(found)
+            self._partial.restart()
+            go_alone(found, self._engine)
+            self._rate(iter([everything]), len(everything), progress, source)
+
+    def _rate(
+        self,
+        pending: Iterator[list[Batch]],
+        count: int | None,
+        progress: Callable[[Progress], None] | None,
+        source: Source,
+    ) -> None:
         paths = sum(unit.stop - unit.start for unit in self._units)
         meter = Meter(progress, None if count is None else count * paths)
         samples = 0
-        for index, group in enumerate(groups(batches, bool(self._calibration), self._engine.max_bytes)):
+        for index, group in enumerate(pending):
             if index < self._partial.group:
                 meter.add(paths * len(group), fresh=False)
             else:
                 self._group(index, group, samples, meter)
+                if self._engine.certain:
+                    source.forget()
             samples += sum(len(x) for x, _ in group)
         if not samples:
             raise InputError("[rate] expected at least one batch, got none")

@@ -9,7 +9,7 @@ Slimmable and weight-entangled layers compute the widest output and slice it, a 
 accumulation (y_j = y_{j-1} + x[:, k_{j-1}:k_j] W[:, k_{j-1}:k_j]^T), attention heads once for all numbers of heads. The
 engine then calls it with all siblings of that class that a parent's paths need. On the first inputs the outputs are compared
 with those of every candidate alone, and on inputs of each further shape with those of one candidate in turn; where they
-differ, each candidate runs alone.
+differ, or where an examination does not prove that the paths stay apart, each candidate runs alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from pynas.rating.candidate import path_rows
+from pynas.rating.examination import Examination
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.outputs import same_outputs
 
@@ -35,6 +36,7 @@ class SharedWork:
     def __init__(self, layer: Sequence[nn.Module], context: PathContext, run: Run) -> None:
         self._layer, self._context, self._run = layer, context, run
         self._agrees: dict[tuple[int, ...], dict[object, bool]] = {}
+        self._proven: dict[tuple[object, ...], bool] = {}
         self._examining = threading.Lock()
 
     def family(self, candidate: int) -> type | None:
@@ -53,7 +55,23 @@ class SharedWork:
                 agrees[shapes], outputs = self._examine(key, len(agrees), some, few)
                 if few == paths and agrees[shapes]:
                     return outputs
-        return self._all(key, streams, paths) if agrees[shapes] else None
+        return self._proved(key, streams, paths) if agrees[shapes] else None
+
+    def _proved(self, candidates: tuple[int, ...], streams: Streams, paths: int) -> list[Streams] | None:
+        """Outputs of each candidate, where an examination of such a run finds that the paths stay apart."""
+        key = (candidates, paths, *(x.shape for x in streams))
+        if key in self._proven:
+            return self._all(candidates, streams, paths) if self._proven[key] else None
+        modules = [self._layer[candidate] for candidate in candidates]
+        weights = [weight for module in modules for weight in module.parameters()]
+        examination = Examination(type(modules[0]).__name__, weights)
+        with examination:
+            outputs = self._all(candidates, examination.inputs(streams), paths)
+        for each in outputs:
+            examination.check(each)
+        bad = examination.met or examination.open or examination.state or examination.writes_input
+        self._proven[key] = not bad
+        return None if bad else outputs
 
     def _all(self, candidates: Sequence[int], streams: Streams, paths: int) -> list[Streams]:
         modules = [self._layer[candidate] for candidate in candidates]

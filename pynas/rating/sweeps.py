@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from pynas.errors import InputError
 from pynas.rating import distributed as processes
-from pynas.rating.batches import Batch, check_finite, groups, leaf_rows
-from pynas.rating.engine import Engine
+from pynas.rating.batches import Batch, Source, check_finite, groups, leaf_rows
+from pynas.rating.engine import Engine, go_alone
+from pynas.rating.examination import KeepsState
 from pynas.rating.norms import Streams
 from pynas.rating.partial import digest
 from pynas.rating.progress import Meter, Progress
@@ -83,13 +84,32 @@ class Sweeps:
         self._lock = threading.Lock()
 
     def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
-        """Rate all batches; at the end `partial` holds the sums and the number of samples."""
+        """Rate all batches; at the end `partial` holds the sums and the number of samples.
+
+        With modules that keep state, each path runs alone, all batches in turn.
+        """
         count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
+        max_bytes = processes.least(self._online.max_bytes, self._size, self._online.device)
+        source = Source(batches, max_bytes // 4)
+        try:
+            self._rate(groups(source, bool(self._calibration), max_bytes), count, progress, source)
+        except KeepsState as found:
+            with self._fail_as_one():
+                everything = source.everything(found)
+            self._partial.restart()
+            go_alone(found, *filter(None, (self._online, self._target)))
+            self._rate(iter([everything]), len(everything), progress, source)
+
+    def _rate(
+        self,
+        pending: Iterator[list[Batch]],
+        count: int | None,
+        progress: Callable[[Progress], None] | None,
+        source: Source,
+    ) -> None:
         meter = Meter(progress, None if count is None else count * self._paths)
         # All processes take the same steps: the same groups, from the first one that some process has not done.
-        size, device = self._size, self._online.device
-        pending = groups(batches, bool(self._calibration), processes.least(self._online.max_bytes, size, device))
-        first, samples = processes.least(self._partial.group, size, device), 0
+        first, samples = processes.least(self._partial.group, self._size, self._online.device), 0
         for index in itertools.count():
             group = self._next(index, pending)
             if group is None:
@@ -98,6 +118,8 @@ class Sweeps:
                 meter.add(self._paths * len(group), fresh=False)
             else:
                 self._group(index, group, samples, meter)
+                if self._online.certain and (self._target is None or self._target.certain):
+                    source.forget()
             samples += sum(len(x) for x, _ in group)
         if not samples:
             raise InputError("[rate] expected at least one batch, got none")

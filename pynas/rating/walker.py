@@ -6,7 +6,6 @@ allows.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pynas.errors import InputError
 from pynas.rating.candidate import Candidate, path_rows
+from pynas.rating.examination import KeepsState
 from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.shared_work import SharedWork
@@ -30,19 +30,24 @@ Waiting = list[tuple[Sequence[Node], Streams]]
 class Walker:
     """Walks subtrees, on any number of threads at once.
 
-    layers: private copies, with their norms installed on `context`. graphs: replays repeated runs of candidates.
+    layers: private copies, with their norms installed on `context` for the norm mode of each layer. graphs: replays repeated
+    runs of candidates. mixing: names of the modules that run path by path.
     """
 
     def __init__(
         self,
         layers: Sequence[Sequence[nn.Module]],
+        modes: Sequence[str],
         tree: PathTree,
         context: PathContext,
         stacking: Stacking,
         graphs: Graphs | None = None,
     ) -> None:
-        self._graphs = graphs
-        self._layers = [[Candidate(module, context, graphs) for module in layer] for layer in layers]
+        self._graphs, self.mixing = graphs, set[str]()
+        self._layers = [
+            [Candidate(module, context, graphs, mode == "running", self.mixing) for module in layer]
+            for layer, mode in zip(layers, modes)
+        ]
         self._shared = [SharedWork(layer, context, partial(self._run, depth)) for depth, layer in enumerate(layers)]
         self._tree, self._stacking = tree, stacking
         self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
@@ -52,6 +57,7 @@ class Walker:
 
         Raises:
             InputError: a candidate that fails on its input, named with its path.
+            KeepsState: a candidate whose output depends on what it ran on before.
         """
         self._walk(depth, [(nodes, streams)], visit, until)
 
@@ -134,14 +140,17 @@ class Walker:
 
     def _share(self, depth: int, branches: Sequence[Branch], streams: Streams) -> list[Streams] | None:
         """Outputs of all branches from one shared run; None where that fails, and running each alone then names the error."""
-        with contextlib.suppress(Exception):
+        try:
             return self._shared[depth]([b.candidate for b in branches], streams, len(branches[0].children))
-        return None
+        except KeepsState:
+            raise
+        except Exception:
+            return None
 
     def _alone(self, depth: int, branch: Branch, streams: Streams) -> Streams:
         try:
             return self._run(depth, branch.candidate, streams, len(branch.children))
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, KeepsState):
             raise
         except InputError as error:
             prefix = self._tree.prefix(branch.children[0], depth)

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
+from pynas.tabular.bootstrap import standardised
+
 # Number of architectures drawn, evenly spread over the ranking of the reference.
 _DRAWN = 60
 
@@ -22,7 +24,7 @@ def robustness_figure(names: Sequence[str], totals: np.ndarray, tau: Sequence[Se
     rank = rankdata(totals[0], method="ordinal")
     shown = np.argsort(rank)[np.linspace(0, len(rank) - 1, min(_DRAWN, len(rank))).astype(int)]
     for name, scores in zip(names, totals):
-        standard = (scores - scores.mean()) / (scores.std() or 1.0)
+        standard = standardised(scores)
         left.plot(rank[shown], standard[shown], ".", markersize=5, label=name)
     left.set_xlabel(f"rank by {names[0]}, of {len(rank):,} architectures")
     left.set_ylabel("standardised score (lower is better)")

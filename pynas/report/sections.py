@@ -19,6 +19,7 @@ from pynas.report.ranking import ranking_figure
 from pynas.report.scores import score_figure
 from pynas.report.training import rate_figure, training_figure
 from pynas.spaces import Architecture
+from pynas.tabular.bootstrap import standardised
 
 # Called with the name and the value of a cost, returns the value as text with its unit.
 Show = Callable[[str, float], str]
@@ -126,6 +127,7 @@ def ranking_section(
 def _correlations(values: np.ndarray, accuracy: np.ndarray) -> tuple[float, ...]:
     if len(np.unique(values)) < 2 or len(np.unique(accuracy)) < 2:
         return (np.nan,) * 3
+    values, accuracy = standardised(values), standardised(accuracy)
     return tuple(float(test(values, accuracy)[0]) for test in (stats.kendalltau, stats.spearmanr, stats.pearsonr))
 
 

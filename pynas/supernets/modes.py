@@ -1,12 +1,23 @@
-"""Context managers that evaluate a module, and restore its modes."""
+"""Device and modes of modules."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from pynas.copies import flat
+
+
+def device_of(*modules: Any) -> torch.device:
+    """Device of the first parameter or buffer of modules, or nested lists of modules; the CPU where they have none."""
+    tensors = (t for module in flat(modules) for t in itertools.chain(module.parameters(), module.buffers()))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 @contextlib.contextmanager

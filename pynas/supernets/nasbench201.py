@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.nn.cell import ResidualReduction, Zero, edge_operation
 from pynas.nn.drop import dropped
@@ -149,7 +149,7 @@ class CellNet(nn.Module):
             (name, PlainCell(part.chosen(path)) if isinstance(part, SharedCell) else part)
             for name, part in self._named_parts()
         )
-        return copy.deepcopy(nn.Sequential(parts)).train(self.training)
+        return copy_module(nn.Sequential(parts)).train(self.training)
 
     def visit(self, image_shape: Shape, visitor: Visitor[T]) -> GraphWalk[T]:
         """Call `visitor` for every module; a candidate has the place (0, 0, edge, candidate) in every cell."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import sys
 import warnings
@@ -16,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
+from pynas.supernets.modes import device_of
 
 Shape = tuple[int, ...]
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def to_meta(module: nn.Module) -> nn.Module:
     for tensor in [*module.parameters(), *module.buffers()]:
         meta = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
-    return copy.deepcopy(module, memo).eval()
+    return copy_module(module, memo).eval()
 
 
 def trial(module: nn.Module, input_shape: Shape, run: Callable[[Any, Tensor], T]) -> T:
@@ -45,7 +46,7 @@ def trial(module: nn.Module, input_shape: Shape, run: Callable[[Any, Tensor], T]
     Raises:
         InputError: a module that fails on all of these; the message has its error's first line.
     """
-    home = next((tensor.device for tensor in chain(module.parameters(), module.buffers())), torch.device("cpu"))
+    home = device_of(module)
     meta = torch.device("meta")
     places = [(meta, 1), (home, 1), (home, 3)]
     failure: Exception | None = None
@@ -53,7 +54,7 @@ def trial(module: nn.Module, input_shape: Shape, run: Callable[[Any, Tensor], T]
         for dtype in input_dtypes(module):
             try:
                 with kept_generators(home), _plain():
-                    subject = to_meta(module) if device == meta else copy.deepcopy(module).eval()
+                    subject = to_meta(module) if device == meta else copy_module(module).eval()
                     return run(subject, samples(batch, input_shape, device, dtype))
             except Exception as error:
                 failure = error

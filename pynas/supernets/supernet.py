@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Choice, Space
 from pynas.supernets.net import T, Visitor
@@ -127,7 +127,7 @@ class Supernet(nn.Module):
             parts[f"block_{number}"] = nn.Sequential(*(next(plain) for _ in path))
         if self.head is not None:
             parts["head"] = next(plain)
-        return copy.deepcopy(nn.Sequential(parts)).train(self.training)
+        return copy_module(nn.Sequential(parts)).train(self.training)
 
     def visit(self, image_shape: Shape, visitor: Visitor[T]) -> Walked[T]:
         """Call `visitor` for every module on every shape of its inputs; image_shape: (3, H, W)."""

@@ -43,6 +43,15 @@ def bootstrap(
     return np.concatenate(parts, axis=1)
 
 
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Values with mean 0 and deviation 1 (0 where all are equal); squares of large and tiny values neither overflow nor vanish."""
+    values = np.asarray(values, dtype=np.float64)
+    for _ in range(2):  # tiny differences of large values are scaled again
+        values = np.ldexp(values, -int(np.frexp(np.abs(values).max(initial=0.0))[1]))
+        values = values - values.mean()
+    return values / (values.std() or 1.0)
+
+
 def _draws(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield counts of each row in some resamples, float64 `[r, n]`."""
     rng = np.random.default_rng(seed)
@@ -85,7 +94,7 @@ class _Column:
         dense = np.unique(values, return_inverse=True)[1].reshape(-1)
         order = np.argsort(dense, kind="stable")
         starts = np.flatnonzero(np.diff(dense[order], prepend=-1))
-        return cls((values - values.mean()) / (values.std() or 1.0), dense, order, starts)
+        return cls(standardised(values), dense, order, starts)
 
     def ranks(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mid-ranks of the rows in every resample, centred, `[r, n]`, and the sum of their squares, `[r]`."""

@@ -13,7 +13,7 @@ from pynas.errors import InputError
 from pynas.rating import Scores
 from pynas.tabular.baselines import baselines
 from pynas.tabular.benchmark import Benchmark
-from pynas.tabular.bootstrap import bootstrap
+from pynas.tabular.bootstrap import bootstrap, standardised
 from pynas.tabular.path_scores import total_scores
 
 RowScores = np.ndarray | Sequence[float] | Mapping[str, float] | Scores
@@ -169,7 +169,9 @@ def _correlations(
             correlations[name] = Correlation(np.nan, np.nan, np.nan, undefined, undefined, undefined)
             continue
         low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0).tolist()
-        tau, rho, r = (float(test(values, accuracy)[0]) for test in (stats.kendalltau, stats.spearmanr, stats.pearsonr))
+        scaled = standardised(values), standardised(accuracy)
+        tau, rho = (float(test(values, accuracy)[0]) for test in (stats.kendalltau, stats.spearmanr))
+        r = float(stats.pearsonr(*scaled)[0])
         correlations[name] = Correlation(tau, rho, r, *zip(low, high))
     return correlations
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pynas.errors import InputError
+from pynas.supernets.modes import device_of
 from pynas.train.loop import Batch, epoch_batches
 
 
@@ -21,7 +22,7 @@ def fit_head(model: nn.Module, loader: Iterable[Batch], epochs: int, *, rate: fl
     head = getattr(model, "head", None)
     if not isinstance(head, nn.Module) or not list(head.parameters()):
         raise InputError("[fit_head] expected a model whose `head` has parameters, got none")
-    device = next(model.parameters()).device
+    device = device_of(model)
     modes = [(part, part.training) for part in model.modules()]
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval().requires_grad_(False)

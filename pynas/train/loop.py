@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from pynas.errors import InputError
+from pynas.supernets.modes import device_of
 from pynas.tensor_files import read_tensors, write_tensors
 from pynas.train.checkpoint import CHECKPOINT, check_images, restore_training, training_tensors
-from pynas.train.method import Method, complete, device_of
+from pynas.train.method import Method, complete
 from pynas.train.team import Team, is_first_process
 
 Batch = tuple[torch.Tensor, torch.Tensor]

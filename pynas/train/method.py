@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterable, Mapping
 from types import MethodType
 from typing import Any, Protocol
@@ -77,15 +76,6 @@ def backward(loss: torch.Tensor, scaler: torch.amp.GradScaler | None = None) -> 
     """Add a loss's gradients, scaled by `scaler` if any; a loss of paths without weights (skip, pool, zero) has none."""
     if loss.requires_grad:
         (loss if scaler is None else scaler.scale(loss)).backward()
-
-
-def device_of(*modules: torch.nn.Module | None) -> torch.device:
-    """Device of the first parameter or buffer of some modules; the CPU where they have none."""
-    for module in modules:
-        if module is not None:
-            for tensor in itertools.chain(module.parameters(), module.buffers()):
-                return tensor.device
-    return torch.device("cpu")
 
 
 def complete(method: Any) -> None:

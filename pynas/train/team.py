@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pynas.errors import InputError
-from pynas.train.method import Method, device_of
+from pynas.supernets.modes import device_of
+from pynas.train.method import Method
 
 SPREADS = ("data", "blocks")
 

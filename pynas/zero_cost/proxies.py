@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.supernets import evaluating
 
@@ -69,7 +69,7 @@ def synflow(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None 
 
     The computation is in float64, since products of many layers overflow; of the images only the shape counts.
     """
-    linear = copy.deepcopy(model).double()
+    linear = copy_module(model).double()
     for parameter in linear.parameters():
         parameter.data.abs_()
     output = linear(torch.ones_like(images[:1], dtype=torch.float64)).sum()
@@ -108,7 +108,7 @@ def zen(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = No
     f: last feature map or tokens (the input of the pooling) of a copy whose convolutions and linear layers are drawn from
     a standard normal. Of the network's weights and the images only the shapes count.
     """
-    model = copy.deepcopy(model)
+    model = copy_module(model)
     for part in model.modules():
         if isinstance(part, (nn.modules.conv._ConvNd, nn.Linear)):
             nn.init.normal_(part.weight)

@@ -15,7 +15,7 @@ from pynas.errors import InputError
 from pynas.ops import saliency_boxes
 from pynas.spaces import Architecture, Cell
 from pynas.supernets import AutoFormer
-from pynas.supernets.modes import batch_statistics
+from pynas.supernets.modes import batch_statistics, device_of
 
 # Mean and deviation of the random images' channels: ImageNet's, as in the released code.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -106,7 +106,7 @@ def gradients(
     Raises:
         InputError: gradients that are not finite.
     """
-    device = next(net.parameters()).device
+    device = device_of(net)
     parameters = list(net.parameters())
     totals = [torch.zeros_like(parameter) for parameter in parameters]
     with batch_statistics(net), torch.enable_grad():

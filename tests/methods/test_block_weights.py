@@ -86,3 +86,13 @@ def test_what_cannot_be_fitted_is_refused():
     scores[1][0].scores[nets[2][1].path] = np.nan
     with pytest.raises(InputError, match="a score of every path, got nan for block 2"):
         fit_block_weights(scores, nets, range(5))
+
+
+@pytest.mark.parametrize("factor", [1e200, 1e-200])
+def test_huge_and_tiny_scores_get_the_weights_of_usual_ones(factor):
+    rng = np.random.default_rng(0)
+    scores, nets = tables(rng), networks(rng, 9)
+    accuracy = rng.random(len(nets))
+    usual = fit_block_weights(scores, nets, accuracy).weights
+    scaled = Scores.product([[ScoreTable(scores[b][0].scores * factor)] for b in range(2)])
+    np.testing.assert_allclose(fit_block_weights(scaled, nets, accuracy).weights, usual, rtol=1e-3)

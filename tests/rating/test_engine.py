@@ -1,5 +1,6 @@
 """Stacks, workers, types, layouts: the scores stay those of each path alone."""
 
+import contextlib
 import copy
 import threading
 import weakref
@@ -129,7 +130,10 @@ def test_modules_that_mix_samples_run_path_by_path(make, norm):
     layers, batches = mbconv_layers(), some_batches()
     layers[1].append(make())
     layers[2].append(make())
-    table = rate(layers, batches, norm=norm, engine=Settings(stack="memory"))
+    # With stored statistics the odd batch norm keeps its samples apart.
+    mixes = norm == "batch" or make is Whitening
+    with pytest.warns(match="OddBatchNorm|Whitening") if mixes else contextlib.nullcontext():
+        table = rate(layers, batches, norm=norm, engine=Settings(stack="memory"))
     np.testing.assert_allclose(table.scores, alone(layers, batches, NAIVE_LOSSES["relative_l1"], norm), rtol=2e-5)
 
 
@@ -185,7 +189,8 @@ def test_norms_in_odd_positions(norm):
     batches = [(x, torch.randn_like(x)) for x, _ in some_batches((4, 6))]
     calibration = [torch.randn(5, 4, 8, 8)]
     expected = alone(layers, batches, NAIVE_LOSSES["mse"], norm, calibration)
-    table = rate(layers, batches, "mse", norm, calibration=calibration, engine=Settings(stack="memory"))
+    with pytest.warns(match="through: Odd"):  # that branches on a value
+        table = rate(layers, batches, "mse", norm, calibration=calibration, engine=Settings(stack="memory"))
     np.testing.assert_allclose(table.scores, expected, rtol=1e-4)
 
 

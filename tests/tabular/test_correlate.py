@@ -104,6 +104,15 @@ def test_picks_share_the_first_place(blocks):
     )
 
 
+@pytest.mark.parametrize("factor", [1e154, 1e300, 1e-160, 5e-309])
+def test_huge_and_tiny_scores_correlate_as_usual_ones(blocks, factor):
+    scores = np.random.default_rng(0).random(23)
+    usual, scaled = (correlate(values, blocks, resamples=20) for values in (scores, scores * factor))
+    for name in ("tau", "rho", "r"):
+        assert getattr(scaled, name) == pytest.approx(getattr(usual, name), rel=1e-12)
+    assert scaled.everything["scores"].r_interval == pytest.approx(usual.everything["scores"].r_interval, rel=1e-9)
+
+
 def test_what_is_not_defined_is_null_in_json(blocks):
     scores = np.where(np.arange(23) < 6, 1.0, 2.0)  # equal among the top quarter, the first six or so
     top = np.argsort(-blocks.accuracy)[:6]

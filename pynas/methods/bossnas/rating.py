@@ -26,6 +26,7 @@ from pynas.methods.views import first_view
 from pynas.rating import ScoreTable, rate, rate_population
 from pynas.spaces import Choice
 from pynas.supernets import Supernet
+from pynas.supernets.modes import device_of
 
 
 @checked("bossnas")
@@ -160,7 +161,7 @@ def _probe(block: TrainedBlock, batches: Batches, settings: PathRating, seed: in
     net, head = frozen_copy(block.net).train(), frozen_copy(block.head).train()
     if block.num_classes is None:
         raise InputError("[bossnas] expected num_classes for rating by linear evaluation, got none")
-    rng, device = np.random.default_rng([seed, block.number]), next(head.parameters()).device
+    rng, device = np.random.default_rng([seed, block.number]), device_of(head)
     linear = nn.Linear(head.width, block.num_classes).to(device)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)

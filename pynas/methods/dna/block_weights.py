@@ -77,8 +77,11 @@ def _block_scores(scores: Scores, architectures: Sequence[Architecture]) -> np.n
 
 
 def _fit(scores: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
+    # By a power of two, so that squares of large and tiny scores neither overflow nor vanish.
+    size = np.ldexp(1.0, np.frexp(np.abs(scores).max(0))[1] - 1)
+    scores = scores / size
     spread = scores.std(0)
-    useful = spread > 1e-12 * np.abs(scores).max(0).clip(1e-300)
+    useful = spread > 1e-12 * np.abs(scores).max(0)
     if not useful.any():
         return np.ones(scores.shape[1])
     scaled = scores[:, useful] / spread[useful]
@@ -94,7 +97,7 @@ def _fit(scores: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     start = np.ones(scaled.shape[1])
     fitted = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start)).x
     weights = np.zeros(scores.shape[1])
-    weights[useful] = fitted / spread[useful]
+    weights[useful] = fitted / spread[useful] * (size[useful].min() / size[useful])
     return weights / weights.mean() if weights.any() else np.ones(len(weights))
 
 

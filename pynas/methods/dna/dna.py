@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pynas.checked import AtLeastOne, Positive, checked
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
 from pynas.methods.dna.feature_cache import FeatureCache
@@ -24,8 +24,9 @@ from pynas.methods.views import place
 from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Choice
 from pynas.supernets import Supernet, evaluating
+from pynas.supernets.modes import device_of
 from pynas.teachers import Teacher, as_teacher
-from pynas.train.method import Method, backward, device_of, unshared_state, with_prefixes
+from pynas.train.method import Method, backward, unshared_state, with_prefixes
 
 AMP = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -223,7 +224,7 @@ class DNA(nn.Module, Method):
         """
         modules = [module for b, choice in enumerate(prefix) for module in self.net.path(b, choice)]
         # A copy in training mode: its batch norm uses the batch's statistics, and the net's running ones do not change.
-        before = copy.deepcopy(nn.Sequential(*modules)).train()
+        before = copy_module(nn.Sequential(*modules)).train()
 
         def pair(images: Tensor, labels: Tensor) -> Pair:
             images = self.place(images)

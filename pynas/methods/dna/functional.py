@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.methods.dna.projection import Projection
 from pynas.rating.copies import private_copy
+from pynas.supernets.modes import device_of
 from pynas.teachers import Teacher
-from pynas.train.method import device_of
 
 # "kl": KL(teacher || path) of the logits, without labels. "cross_entropy", "error": against the labels.
 LOSSES = ("kl", "cross_entropy", "error")

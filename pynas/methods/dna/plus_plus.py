@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas.checked import AtLeastOne, NonNegative, Positive, checked
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
 from pynas.methods.dna.projection import Projection, check_taps, fit_projections
@@ -25,9 +25,9 @@ from pynas.methods.views import place
 from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Choice
 from pynas.supernets import Supernet, evaluating
-from pynas.supernets.modes import batch_statistics
+from pynas.supernets.modes import batch_statistics, device_of
 from pynas.teachers import Teacher, as_teacher
-from pynas.train.method import Method, backward, device_of
+from pynas.train.method import Method, backward
 
 
 class DNAPlusPlus(nn.Module, Method):
@@ -184,7 +184,7 @@ class LearningTeacher(nn.Module):
 
     def __init__(self, teacher: Teacher):
         super().__init__()
-        self.module, self.taps = copy.deepcopy(teacher.module).requires_grad_(True), teacher.taps
+        self.module, self.taps = copy_module(teacher.module).requires_grad_(True), teacher.taps
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """images: `[B, 3, H, W]` -> the features at the taps; the part after the last tap does not run."""

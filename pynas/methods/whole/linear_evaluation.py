@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from pynas.checked import NonNegative, Positive, checked
 from pynas.methods.views import place
-from pynas.supernets.modes import batch_statistics
-from pynas.train.method import Method, backward, device_of
+from pynas.supernets.modes import batch_statistics, device_of
+from pynas.train.method import Method, backward
 
 
 class LinearEvaluation(nn.Module, Method):

@@ -15,7 +15,8 @@ from pynas.methods.sampling import fair_architectures
 from pynas.methods.schedule import warm_cosine
 from pynas.methods.views import place
 from pynas.spaces import Architecture
-from pynas.train.method import Method, backward, device_of
+from pynas.supernets.modes import device_of
+from pynas.train.method import Method, backward
 
 
 class OneShot(nn.Module, Method):

@@ -22,7 +22,8 @@ from pynas.methods.whole.shuffle import gathered, shuffled, unshuffled
 from pynas.nn import FeatureQueue
 from pynas.ops.queue_nce import queue_nce
 from pynas.spaces import Architecture
-from pynas.train.method import Method, backward, device_of
+from pynas.supernets.modes import device_of
+from pynas.train.method import Method, backward
 
 VIEWS = 4
 # Spread of unit vectors below which the representations count as constant; independent vectors have 1.

@@ -1,0 +1,193 @@
+"""Examination of one run of a module, operator by operator: do samples meet, and does it keep state?
+
+A run on stacked paths proves that paths stay apart if every operator keeps the samples apart (`sample_rules`) and nothing in it
+depends on a value that Python reads. Later runs on inputs of those shapes then take the same steps. State is proven in the same
+way: a module keeps state if it reads what an earlier run left, or writes a tensor that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pynas.rating.places import Rows, equal_rows, mark, place_of, tensors_in
+from pynas.rating.sample_rules import BATCH_NORMS, Call, normalises_the_batch, place_after, rule_of
+
+# Operators by which values of a tensor reach Python (`resolve_neg`: on the way to NumPy and lists).
+_READ_BY_PYTHON = {f"aten::{name}" for name in ("item", "_local_scalar_dense", "is_nonzero", "equal", "resolve_neg")}
+# Operators of which only the shape and type of the input count.
+_OF_THE_SHAPE = ("new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like empty_like "
+                 "rand_like randn_like")  # fmt: skip
+_FRESH = {f"aten::{name}" for name in _OF_THE_SHAPE.split()}
+_DATA_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+
+
+class KeepsState(Exception):
+    """A module whose output depends on what it ran on before. weights: it writes to its weights."""
+
+    def __init__(self, name: str, weights: bool = False) -> None:
+        super().__init__(f"{name} keeps state in evaluation mode")
+        self.name, self.weights = name, weights
+
+
+class Examination(TorchDispatchMode):
+    """Follows the samples through the operators that run inside the `with` block.
+
+    weights: tensors that the user's modules share, which must not be written to. name: the module's, for messages.
+
+    open: operator by which values reached Python, "" for none. met: operator by which samples may have met in an output.
+    state: whether the run depends on an earlier one. writes_input: whether it wrote to its inputs. stored_norm:
+    whether an operator normalised by stored statistics of batch norm. stopped: error by which the
+    examination ended the run; TorchScript wraps it in one of its own.
+    """
+
+    def __init__(self, name: str, weights: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._name = name
+        self._weights, self._inputs = {_storage(x) for x in weights}, set[int]()
+        self._made, self._mixed, self._partly = set[int](), set[int](), set[int]()
+        self._read, self._written = set[int](), set[int]()
+        self.open = self.met = self._first = ""
+        self.state = self.writes_input = self.stored_norm = False
+        self.stopped: Exception | None = None
+
+    def inputs(self, streams: Sequence[Tensor]) -> list[Tensor]:
+        """Aliases of the run's inputs, whose first axis holds the samples."""
+        aliases = [x.detach() for x in streams]
+        for x in aliases:
+            mark(x, Rows(self, len(x)))
+            self._inputs.add(_storage(x))
+        return aliases
+
+    def check(self, streams: Sequence[Any]) -> None:
+        """Look whether the run's outputs hold the samples on the first axis, and whether what it wrote was read."""
+        for x in streams:
+            if isinstance(x, Tensor) and not self._apart(x):
+                self.met = self.met or self._first or "other rows"
+        self.state |= bool(self._written & self._read)
+
+    def _apart(self, x: Tensor) -> bool:
+        place = self._place(x)
+        counts = {place.count} if place else {len(x)} if x.ndim else set()
+        return x.ndim > 0 and (
+            place == Rows(self, len(x)) if place else all(equal_rows(x, 0, count) for count in counts)
+        )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if rule_of(func) is None and _is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        tensors = tensors_in([*args, *kwargs.values()])
+        written = [x for x in _written(func, args, kwargs) if isinstance(x, Tensor)]
+        self._before(func, args, kwargs, tensors, written)
+        outputs = func(*args, **kwargs)
+        self._after(func, args, kwargs, tensors, written, outputs)
+        return outputs
+
+    def _before(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor]) -> None:
+        name = func._schema.name
+        if any(_storage(x) in self._weights for x in written):
+            self.stopped = KeepsState(self._name, weights=True)
+            raise self.stopped
+        for x in tensors:
+            if _only_writes(func) and any(x is other for other in written):
+                if (place := place_of(x)) and place.run is not self:
+                    mark(x, None)
+                continue
+            self._read.add(_storage(x))
+            place = self._place(x)
+            mark(x, place)
+            if place is not None and (name in _READ_BY_PYTHON or any(tag in func.tags for tag in _DATA_DEPENDENT)):
+                self.open = self.open or name.removeprefix("aten::")
+        if name in BATCH_NORMS:
+            call = Call(func, args, kwargs, None)
+            self.stored_norm |= not normalises_the_batch(call) and call.args.get("running_mean") is not None
+
+    def _after(
+        self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor], outputs: Any
+    ) -> None:
+        known = {_storage(x) for x in tensors}
+        results = tensors_in(outputs if isinstance(outputs, (list, tuple)) else [outputs])
+        for storage in {_storage(x) for x in results} - known:
+            # A freed tensor's memory may be used again.
+            self._made.add(storage)
+            self._mixed.discard(storage)
+            self._partly.discard(storage)
+        places = [place for x in tensors if (place := place_of(x))]
+        place, name = None, func._schema.name
+        if places and name not in _FRESH:
+            place = place_after(func, args, kwargs, outputs if results else written[0]) if results or written else None
+            if place is None and (results or written):
+                self._first = self._first or name.removeprefix("aten::")
+            place = place or Rows(self, places[0].count, axis=-1)
+        for x in written:
+            self._note_write(x, place)
+        if place is not None:
+            self._note_results(func, results, written, place)
+
+    def _note_write(self, x: Tensor, place: Rows | None) -> None:
+        storage = _storage(x)
+        if storage in self._inputs:
+            self.writes_input = True
+        elif storage not in self._made:
+            self._written.add(storage)
+        if place is not None:
+            if place.axis < 0:
+                self._mixed.add(storage)
+            elif place_of(x) is None:
+                self._partly.add(storage)
+            mark(x, place)
+
+    def _note_results(self, func: Any, results: list[Tensor], written: list[Tensor], place: Rows) -> None:
+        if func.namespace == "pynas":  # the statistics that follow are those of each path
+            results = results[:1] if not written else []
+        for x in results:
+            mark(x, place if x.ndim == results[0].ndim else Rows(self, place.count, axis=-1))
+
+    def _place(self, x: Tensor) -> Rows | None:
+        """Place of the samples in a tensor that is read now."""
+        place, storage = place_of(x), _storage(x)
+        if place is not None and place.run is not self:
+            self.state = True
+            place = Rows(self, place.count, axis=-1)
+        if storage in self._mixed or (place is None and storage in self._partly):
+            count = place.count if place else 1
+            return Rows(self, count, axis=-1)
+        return place
+
+
+def _storage(x: Tensor) -> int:
+    """Number of a tensor's memory; views of one tensor share it."""
+    try:
+        return x.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # sparse tensors have none
+        return id(x)
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+@cache
+def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
+    arguments = enumerate(func._schema.arguments)
+    return tuple((i, a.name) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
+
+
+@cache
+def _only_writes(func: Any) -> bool:
+    """Whether an operator's results are what it wrote to, as of `add_`."""
+    returns = func._schema.returns
+    return bool(_written_arguments(func)) and all(r.alias_info is not None and r.alias_info.is_write for r in returns)
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """Arguments that an operator writes to."""
+    return [args[i] if i < len(args) else kwargs.get(name) for i, name in _written_arguments(func)]

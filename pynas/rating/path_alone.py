@@ -1,0 +1,85 @@
+"""Rating without shared prefixes: every path alone, from the state that its modules had when the rating began."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pynas.errors import InputError
+from pynas.rating import norms
+from pynas.rating.copies import private_copy
+from pynas.rating.norms import PathContext, Streams
+from pynas.rating.state import RandomState
+from pynas.rating.tree import Node, Path, PathTree
+from pynas.rating.walker import Visit
+
+
+class PathAlone:
+    """Runs whole paths, one after the other, each with fresh copies of its modules, for modules that keep state.
+
+    A path takes the batches in turn, so state passes from batch to batch as it does in a loop over the batches.
+
+    layers: private copies. modes: norm mode of each layer. calibration: number of streams that are calibration batches.
+    random: random numbers from which every path starts. weights: copy the weights too.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Sequence[nn.Module]],
+        modes: Sequence[str],
+        tree: PathTree,
+        calibration: int,
+        random: RandomState,
+        weights: bool,
+    ) -> None:
+        self._layers, self._tree, self._random, self._weights = layers, tree, random, weights
+        self._context = PathContext(calibration)
+        for layer, mode in zip(layers, modes):
+            norms.install(layer, mode, self._context)
+
+    def run(self, streams: Streams, visit: Visit, node: Node) -> None:
+        """Call `visit` with the outputs of every path below `node` on each stream, one path at a time.
+
+        Raises:
+            InputError: a candidate that fails on its input, named with its path.
+        """
+        here = RandomState(streams[0].device)
+        try:
+            for row in range(node.start, node.stop):
+                leaf = Node(row, row + 1)
+                self._random.restore()
+                with torch.inference_mode():
+                    visit([leaf], self._outputs(self._tree.prefix(leaf, self._tree.depth), streams))
+        finally:
+            here.restore()
+
+    def _outputs(self, path: Path, streams: Streams) -> Streams:
+        modules = private_copy([layer[choice] for layer, choice in zip(self._layers, path)], weights=self._weights)
+        outputs = []
+        for x in self._context.turns(streams, 1):
+            y = x.clone(memory_format=torch.contiguous_format)  # a module may write to its input
+            for depth, module in enumerate(modules):
+                y = self._output(module, y, depth, path)
+            outputs.append(y)
+        return outputs
+
+    def _output(self, module: nn.Module, x: Tensor, depth: int, path: Path) -> Tensor:
+        try:
+            y = module(x.contiguous())
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            problem = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            raise InputError(self._failure(depth, path, x, problem)) from error
+        if not isinstance(y, Tensor) or y.ndim == 0 or len(y) != len(x):
+            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(self._failure(depth, path, x, f"{got} instead of a tensor with as many rows"))
+        return y
+
+    def _failure(self, depth: int, path: Path, x: Tensor, problem: str) -> str:
+        return (
+            f"[rate] expected candidate {path[depth]} of layer {depth} to run after the path {path[:depth]} on an input of "
+            f"the shape {tuple(x.shape[1:])} per sample, got {problem}"
+        )

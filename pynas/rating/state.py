@@ -1,0 +1,129 @@
+"""State of modules outside of operators: their attributes, and the generators of random numbers."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pynas.rating.norms import PathContext, PathNorm
+
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size}
+# Attributes that every module has; nearly all are empty.
+_USUAL = set(vars(nn.Module())) - {"training"}
+# Attributes inside attributes are followed this far.
+_DEPTH = 4
+
+Facts = dict[tuple[Any, ...], Any]
+
+
+def facts(module: nn.Module) -> Facts:
+    """Attributes of a module and its parts: values of plain ones, identities of tensors (which are kept) and other objects."""
+    found: Facts = {}
+    for part in module.modules():
+        for attribute, value in vars(part).items():
+            if type(value) in _PLAIN:
+                found[id(part), attribute] = value
+            elif attribute != "_modules" and (attribute not in _USUAL or value):
+                found.update(_facts((id(part), attribute), value, _DEPTH))
+    return found
+
+
+def changed(before: Facts, after: Facts) -> bool:
+    """Whether attributes differ, other than by another tensor in the place of a tensor."""
+    return before.keys() != after.keys() or any(_differs(before[key], after[key]) for key in before)
+
+
+def _differs(a: Any, b: Any) -> bool:
+    if isinstance(a, _Tensor) and isinstance(b, _Tensor) and not isinstance(b.tensor, nn.Parameter):
+        return a.tensor is b.tensor and a.memory != b.memory
+    return a is not b and bool(a != b)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensor:
+    tensor: Tensor
+    memory: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Tensor) and self.tensor is other.tensor and self.memory == other.memory
+
+
+def _facts(key: tuple[Any, ...], value: Any, depth: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(value, Tensor):
+        yield key, _Tensor(value, value.data_ptr() if value.layout == torch.strided else 0)
+    elif type(value) in _PLAIN:
+        yield key, value
+    elif isinstance(value, torch.Generator):
+        yield key, value.get_state().numpy().tobytes()
+    elif isinstance(value, (np.ndarray, np.generic)):
+        yield key, value.tobytes()
+    elif isinstance(value, (random.Random, np.random.RandomState, np.random.Generator)):
+        yield key, repr(_state_of(value))
+    elif depth == 0 or isinstance(value, (PathNorm, PathContext, nn.Module, type)) or callable(value):
+        yield key, id(value)
+        if depth and not isinstance(value, (PathNorm, PathContext, nn.Module, type)):
+            yield from _inside(key, getattr(value, "__dict__", {}).items(), depth)
+    else:
+        yield key, type(value)
+        yield from _inside(key, _items(value), depth)
+
+
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        yield from ((repr(name), part) for name, part in value.items())
+    elif isinstance(value, (list, tuple, deque)):
+        yield from enumerate(value)
+    elif isinstance(value, (set, frozenset)):
+        yield from ((part, None) for part in map(repr, value))
+    else:
+        yield from getattr(value, "__dict__", {}).items()
+
+
+def _inside(key: tuple[Any, ...], items: Any, depth: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for name, part in list(items):
+        yield from _facts((*key, name), part, depth - 1)
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.RandomState):
+        return [part.tobytes() if isinstance(part, np.ndarray) else part for part in generator.get_state()]
+    return generator.bit_generator.state
+
+
+class RandomState:
+    """States of the process's random numbers: torch on the CPU and on one device, NumPy, and Python."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._torch = device, torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._numpy, self._python = np.random.get_state(), random.getstate()  # noqa: NPY002
+
+    def restore(self) -> None:
+        """Set all of them back."""
+        torch.set_rng_state(self._torch)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        random.setstate(self._python)
+
+    def moved(self) -> bool:
+        """Whether any has drawn numbers since."""
+        now = RandomState(self._device)
+        same = torch.equal(self._torch, now._torch) and self._python == now._python
+        same = same and (self._cuda is None or torch.equal(self._cuda, now._cuda))  # type: ignore[arg-type]
+        return not (same and repr(self._numpy[2:]) == repr(now._numpy[2:]) and (self._numpy[1] == now._numpy[1]).all())  # type: ignore
+
+
+def sets_attributes(module: nn.Module) -> bool:
+    """Whether TorchScript code of a module writes attributes, which Python cannot see."""
+    scripts: list[Callable[[], Any]] = [part for part in module.modules() if isinstance(part, torch.jit.ScriptModule)]
+    return any("prim::SetAttr" in str(part.inlined_graph) for part in scripts)  # type: ignore[attr-defined]
