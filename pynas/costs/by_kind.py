@@ -24,7 +24,7 @@ def collect(
     metadata = {"space": space.name, **metadata}
     if kind_of(space).dense_costs:
         tables = {name: walk.tables(value) for name, value in values.items()}
-        return Costs(tables, {name: walk.fixed(value) for name, value in values.items()}, metadata)
+        return Costs(tables, {name: walk.fixed(value) for name, value in values.items()}, metadata, space=space)
     by_layer = cast(LayerWalk[T], walk).by_layer
     return LayerCosts({name: LayerTable(*by_layer(value)) for name, value in values.items()}, metadata)
 

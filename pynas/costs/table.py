@@ -12,7 +12,7 @@ import numpy as np
 
 from pynas.errors import InputError
 from pynas.files import read_arrays, write_arrays
-from pynas.spaces import Architecture
+from pynas.spaces import Architecture, Space
 
 _KIND = "pynas.costs"
 
@@ -44,12 +44,14 @@ class Costs:
     fixed: by name, the cost of the parts outside the blocks (stem, head), added once.
     tied: what blocks share. Such a cost does not add up over the blocks: `of` gives it for an architecture, but
         `costs[name]` raises an `InputError`, as no search over tables would be exact.
+    space: the space that the tables belong to; None where it is not known, as in costs read from a file.
     """
 
     tables: Mapping[str, Sequence[Sequence[np.ndarray]]]
     fixed: Mapping[str, float]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     tied: Sequence[Tied] = ()
+    space: Space | None = field(default=None, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,7 +84,9 @@ class Costs:
         if shapes[0] != shapes[1]:
             raise InputError(f"[costs] expected tables of the shapes {shapes[0]}, got {shapes[1]}")
         tables, fixed = {**self.tables, **other.tables}, {**self.fixed, **other.fixed}
-        return Costs(tables, fixed, {**self.metadata, **other.metadata}, [*self.tied, *other.tied])
+        return Costs(
+            tables, fixed, {**self.metadata, **other.metadata}, [*self.tied, *other.tied], self.space or other.space
+        )
 
     def of(self, architecture: Architecture) -> dict[str, float]:
         """Costs of an architecture by name, fixed part included; sums are exact, and rounded once where they are not whole."""

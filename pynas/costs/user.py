@@ -49,7 +49,7 @@ def read_csv(path: str | Path, space: Space) -> Costs:
         )
     tables = {name: candidate_tables(space, lambda *place, name=name: columns[name][lines[place]]) for name in names}
     fixed = {name: columns[name][lines[_FIXED]] if _FIXED in lines else 0.0 for name in names}
-    return Costs(tables, fixed, {"file": Path(path).name, "space": space.name})
+    return Costs(tables, fixed, {"file": Path(path).name, "space": space.name}, space=space)
 
 
 def _places(space: Space) -> Iterable[tuple[int, ...]]:

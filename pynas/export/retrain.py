@@ -16,7 +16,7 @@ from pynas.data.loaders import seeded
 from pynas.errors import InputError
 from pynas.export.recipes import Recipe, training_loader
 from pynas.export.regularise import regularise
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 from pynas.teachers import Teacher
 from pynas.train import Method, Step, fit
 from pynas.train.method import backward, unshared_state

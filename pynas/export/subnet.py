@@ -10,8 +10,7 @@ from torch import nn
 
 from pynas.export.image_size import resize_positions
 from pynas.spaces import Architecture, Cell, Space
-from pynas.supernets import Net, kind_of
-from pynas.supernets.modes import device_of
+from pynas.supernets import Net, device_of, kind_of
 
 Shape = tuple[int, int, int]
 

@@ -27,7 +27,7 @@ from pynas.rating.stacking import Stacking
 from pynas.rating.state import RandomState
 from pynas.rating.tree import Node, PathTree
 from pynas.rating.walker import Visit, Walker
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 
 # Subtrees per worker, so that all have work until the end.
 _SHARES = 4

@@ -18,7 +18,7 @@ from pynas.rating.session import Session
 from pynas.rating.settings import DEFAULT, Settings
 from pynas.rating.sweeps import CentreDistance, Sweeps
 from pynas.rating.table import ScoreTable
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 
 
 def rate_population(

@@ -55,12 +55,17 @@ class Scores:
         return cls(Space.from_counts(name, counts), tables)
 
     @classmethod
-    def check(cls, where: str, scores: Any) -> Scores:
-        """Return `scores` if they are a `Scores`; `where` is the name in front of the error.
+    def check(cls, where: str, scores: Any, space: Space | None = None) -> Scores:
+        """Return `scores` if they are a `Scores`, or nested sequences of the tables of `space`.
+
+        where: name in front of the error.
 
         Raises:
-            InputError: anything else, as nested lists of tables, which do not say how blocks combine.
+            InputError: anything else, as nested lists of tables without their space, which do not say how blocks combine.
         """
+        nested = isinstance(scores, (list, tuple)) and all(isinstance(cells, (list, tuple)) for cells in scores)
+        if space is not None and nested and all(isinstance(table, ScoreTable) for cells in scores for table in cells):
+            return cls(space, scores)
         if not isinstance(scores, Scores):
             raise InputError(f"[{where}] expected Scores, got {type(scores).__name__}; write Scores(space, tables) for the "
                              "tables of a space, or Scores.product(tables) where every path of a block goes with every "

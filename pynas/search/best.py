@@ -11,6 +11,7 @@ import numpy as np
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.rating.scores import Scores
+from pynas.rating.table import ScoreTable
 from pynas.search.certificate import Certificate
 from pynas.search.grid import cost_column, losses_on_grid
 from pynas.search.limits import check_limits
@@ -58,7 +59,7 @@ class Found(Sequence[Entry]):
 
 
 def best(
-    scores: Scores,
+    scores: Scores | Sequence[Sequence[ScoreTable]],
     costs: Costs,
     limits: Mapping[str, float | None] | None = None,
     top_k: int = 1,
@@ -73,6 +74,7 @@ def best(
     prod_b score_b ** weights[b], minimised as a sum of logarithms. A path without a score (NaN) is left out. Equal scores
     are ordered by block, cell and path.
 
+    scores: a `Scores`, or score tables by `[block][cell]` where the costs know their space, as those of `pynas.costs.count` do.
     limits, at_least: upper and lower bounds by cost name, inclusive, on the whole cost with its fixed part, e.g.
     `{"madds": 400e6}`; None (and infinity for an upper one) is no limit.
 
@@ -99,9 +101,10 @@ class Pools:
         InputError: tables without their space, a block without a rated path, or costs of other shapes.
     """
 
-    def __init__(self, name: str, scores: Scores, costs: Costs) -> None:
+    def __init__(self, name: str, scores: Any, costs: Costs) -> None:
         self.name, self.costs = name, costs
-        tables = Scores.check(name, scores).tables
+        scores = Scores.check(name, scores, costs.space)
+        tables = scores.tables
         self.shapes = [[table.shape for table in cells] for cells in tables]
         for cost in costs.additive:
             self._require_shapes(cost)

@@ -11,6 +11,7 @@ import numpy as np
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.rating.scores import Scores
+from pynas.rating.table import ScoreTable
 from pynas.search.best import Entry, Pools
 from pynas.search.pareto import ParetoFront, solve
 
@@ -42,7 +43,7 @@ class Front(Sequence[Entry]):
 
 
 def front(
-    scores: Scores,
+    scores: Scores | Sequence[Sequence[ScoreTable]],
     costs: Costs,
     names: str | Sequence[str],
     *,

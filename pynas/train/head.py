@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pynas.errors import InputError
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 from pynas.train.loop import Batch, epoch_batches
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pynas.errors import InputError
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 from pynas.tensor_files import read_tensors, write_tensors
 from pynas.train.checkpoint import CHECKPOINT, check_images, restore_training, training_tensors
 from pynas.train.method import Method, complete

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pynas.errors import InputError
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 from pynas.train.method import Method
 
 SPREADS = ("data", "blocks")

@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 
+import pynas
+from pynas.costs import cost_range, count
 from pynas.costs.table import Costs
 from pynas.errors import InfeasibleError, InputError
 from pynas.rating import Scores, ScoreTable
@@ -115,6 +117,19 @@ def test_bad_input():
         best(tables, costs, join="product")
     with pytest.raises(InputError, match="at least one block"):
         Scores.product([])
+
+
+@pytest.mark.parametrize("name", ["mbconv-mini", "hytra-mini"])
+def test_tables_take_their_space_from_the_costs(name):
+    """Boundary states too: hytra's blocks cannot be combined at will."""
+    net = pynas.supernet(name, 4)
+    costs = count(net, (3, 32, 32))
+    rng = np.random.default_rng(0)
+    tables = [[ScoreTable(rng.random(cell.counts)) for cell in cells] for cells in net.space.blocks]
+    limits = {"madds": sum(cost_range(net.space, costs, "madds")) / 2}
+    expected = best(Scores(net.space, tables), costs, limits, 3)
+    assert best(tables, costs, limits, 3).entries == expected.entries
+    assert front(tables, costs, "params").entries == front(Scores(net.space, tables), costs, "params").entries
 
 
 @pytest.mark.parametrize("search", [best, lambda tables, costs: front(tables, costs, "madds")])

@@ -24,8 +24,7 @@ from pynas.methods.schedule import lars, warm_cosine
 from pynas.methods.views import check_views, first_view, place
 from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Cell, Choice
-from pynas.supernets import Supernet, evaluating
-from pynas.supernets.modes import device_of
+from pynas.supernets import Supernet, device_of, evaluating
 from pynas.teachers import Teacher, as_teacher
 from pynas.train.method import Method, backward, unshared_state, with_prefixes
 

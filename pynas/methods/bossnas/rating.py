@@ -25,8 +25,7 @@ from pynas.methods.sampling import BlockSampler
 from pynas.methods.views import first_view
 from pynas.rating import ScoreTable, rate, rate_population
 from pynas.spaces import Choice
-from pynas.supernets import Supernet
-from pynas.supernets.modes import device_of
+from pynas.supernets import Supernet, device_of
 
 
 @checked("bossnas")

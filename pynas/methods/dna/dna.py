@@ -23,8 +23,7 @@ from pynas.methods.sampling import uniform_path
 from pynas.methods.views import place
 from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Choice
-from pynas.supernets import Supernet, evaluating
-from pynas.supernets.modes import device_of
+from pynas.supernets import Supernet, device_of, evaluating
 from pynas.teachers import Teacher, as_teacher
 from pynas.train.method import Method, backward, unshared_state, with_prefixes
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.methods.dna.projection import Projection
 from pynas.rating.copies import private_copy
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 from pynas.teachers import Teacher
 
 # "kl": KL(teacher || path) of the logits, without labels. "cross_entropy", "error": against the labels.

@@ -15,7 +15,7 @@ from pynas.methods.sampling import fair_architectures
 from pynas.methods.schedule import warm_cosine
 from pynas.methods.views import place
 from pynas.spaces import Architecture
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 from pynas.train.method import Method, backward
 
 

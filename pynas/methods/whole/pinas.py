@@ -22,7 +22,7 @@ from pynas.methods.whole.shuffle import gathered, shuffled, unshuffled
 from pynas.nn import FeatureQueue
 from pynas.ops.queue_nce import queue_nce
 from pynas.spaces import Architecture
-from pynas.supernets.modes import device_of
+from pynas.supernets import device_of
 from pynas.train.method import Method, backward
 
 VIEWS = 4

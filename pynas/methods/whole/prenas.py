@@ -19,8 +19,7 @@ from pynas.data.loaders import seeded
 from pynas.errors import InputError
 from pynas.methods.whole import subnets
 from pynas.spaces import Architecture
-from pynas.supernets import AutoFormer, BigNAS
-from pynas.supernets.modes import device_of
+from pynas.supernets import AutoFormer, BigNAS, device_of
 from pynas.train.method import Method, backward
 
 # Table 9 and section 4.1, for 500 epochs in batches of 1,024: options of `PreNAS`, and of `ImageData.loader`. The paper
