@@ -58,6 +58,14 @@ def interrupted_after(seconds, times=1):
         sender.join()
 
 
+@pytest.fixture(autouse=True)
+def pythons_handler():
+    """Python's own handler of SIGINT; a shell that runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(params=[1, 2])
 def threads(request):
     before = torch.get_num_threads()
