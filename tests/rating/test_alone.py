@@ -13,7 +13,7 @@ from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
 from torch.nn import functional as F
 
 from pynas.errors import InputError
-from pynas.rating import Settings, rate, rate_population
+from pynas.rating import rate, rate_population
 
 CHANNELS = 8
 
@@ -238,7 +238,7 @@ def test_populations_with_state():
                 outputs[row, b, v] = nn.Sequential(*modules)(x).detach().numpy()
     distances = np.square(outputs - outputs.mean(0)[:, ::-1]).sum(-1).mean(-1).sum(2).mean(1)
     with pytest.warns(match="keeps state"):
-        table = rate_population(layers, batches, "running", normalize=False, engine=Settings(stack="memory"))
+        table = rate_population(layers, batches, "running", normalize=False, both_views=True, stack="memory")
     np.testing.assert_allclose(table.scores.ravel(), distances, rtol=1e-4)
 
 

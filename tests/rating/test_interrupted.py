@@ -104,7 +104,7 @@ def test_a_killed_population_rating_goes_on(tmp_path, monkeypatch, max_bytes, af
     counted, total = interrupted_features()
     monkeypatch.setattr(CentreDistance, "features", counted)
     whole = rate_population(layers, pairs, **arguments)
-    expected = naive(layers, tail, layers, tail, pairs, "batch", [], True, False, True)
+    expected = naive(layers, tail, layers, tail, pairs, "batch", [], True, False, False)
     np.testing.assert_allclose(whole.scores, expected, rtol=2e-5)
     assert total[0] == (128 if max_bytes == 4000 else 64)
     monkeypatch.setattr(CentreDistance, "features", interrupted_features(after)[0])
