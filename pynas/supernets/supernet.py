@@ -63,7 +63,8 @@ class Supernet(nn.Module):
         return images if self.stem is None else self.stem(images)
 
     def run_path(self, block: int, choice: Choice, x: torch.Tensor) -> torch.Tensor:
-        """Output of a block for the input x, on one path."""
+        """Output of a block for the input x, on one path; x stays as it is, as other paths and losses read it too."""
+        x = x.clone()  # a candidate may begin with an operation in place
         for module in self.path(block, choice):
             x = module(x)
         return x
@@ -76,7 +77,8 @@ class Supernet(nn.Module):
     def _run_blocks(self, images: torch.Tensor, architecture: Architecture) -> torch.Tensor:
         x = self.enter(images)
         for block, choice in enumerate(architecture):
-            x = self.run_path(block, choice, x)
+            for module in self.path(block, choice):
+                x = module(x)
         return x
 
     @property

@@ -5,9 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 import pynas
+from pynas import Supernet
 from pynas.errors import InputError
 from pynas.methods import DNA
 from pynas.methods.dna.projection import Projection
@@ -159,3 +161,23 @@ def test_taps_must_match_the_blocks():
         DNA(small_net(), module, taps=["1", "nope"], image_shape=(3, 8, 8))
     with pytest.raises(InputError, match="expected taps"):
         DNA(small_net(), module, image_shape=(3, 8, 8))
+
+
+def test_candidates_that_begin_in_place_train_and_rate_as_others(batch):
+    """Cells of a block, and the loss of the block before, read the same features."""
+
+    def trained(inplace):
+        torch.manual_seed(0)
+        layers = [
+            [nn.Sequential(nn.ReLU(inplace=inplace), nn.Conv2d(6, 6, k, padding=k // 2)) for k in (3, 5)] for _ in "12"
+        ]
+        net = Supernet([[[layers[0]], [layers[1]]] for _ in "12"], nn.Conv2d(3, 6, 3), None)
+        teacher = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, padding=1), nn.Flatten())
+        method = DNA(net, teacher, taps=["0", "1"], image_shape=tuple(batch[0].shape[1:]))
+        losses = method.training_step(*batch, np.random.default_rng(0))
+        return [float(loss) for loss in losses.values()], [p.grad for p in net.parameters() if p.grad is not None]
+
+    losses, gradients = trained(False)
+    again, others = trained(True)
+    assert losses == again and len(gradients) == len(others) > 4
+    assert all(torch.equal(a, b) for a, b in zip(gradients, others))
