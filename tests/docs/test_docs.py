@@ -170,8 +170,9 @@ def test_docstrings_hold_no_accidental_links():
 @pytest.mark.slow
 def test_nothing_tells_users_to_install_a_strangers_package():
     """The name pynas on the package index is somebody else's: installs name a checkout, ".[extra]"."""
-    stranger = re.compile(r"pip3? install[^\n`]*[\"' ]pynas(?![-/\w])")
-    assert stranger.search('run pip install "pynas[onnx]"') and stranger.search("pip install -U pynas")
+    name = "pynas"
+    stranger = re.compile(rf"pip3? install[^\n`]*[\"' ]{name}(?![-/\w])")
+    assert stranger.search(f'run pip install "{name}[onnx]"') and stranger.search(f"pip install -U {name}")
     assert not stranger.search('pip install ".[onnx]"')
     texts = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     texts += [path for folder in ("pynas", "examples", "bench") for path in (ROOT / folder).rglob("*.py")]
