@@ -167,7 +167,6 @@ def test_docstrings_hold_no_accidental_links():
                 assert "][" not in text, (path.name, getattr(node, "name", ""), re.findall(r".*\]\[.*", text))
 
 
-@pytest.mark.slow
 def test_nothing_tells_users_to_install_a_strangers_package():
     """The name pynas on the package index is somebody else's: installs name a checkout, ".[extra]"."""
     name = "pynas"
@@ -179,6 +178,7 @@ def test_nothing_tells_users_to_install_a_strangers_package():
     assert not [str(path) for path in texts if stranger.search(path.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason='needs pip install ".[docs]"')
 def test_the_site_builds_without_a_warning(tmp_path):
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
