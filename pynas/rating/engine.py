@@ -158,13 +158,6 @@ class Engine:
         return x.contiguous(memory_format=torch.channels_last) if last and x.ndim == 4 else x
 
 
-def go_alone(found: KeepsState, *engines: Engine) -> None:
-    """Make engines run each path alone, and say so."""
-    for engine in engines:
-        engine.go_alone(found)
-    warnings.warn(f"[rate] {found} or draws random numbers: each path runs alone, without shared work", stacklevel=2)
-
-
 @contextlib.contextmanager
 def _single_threaded() -> Iterator[None]:
     threads = torch.get_num_threads()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.rating import distributed as processes
 from pynas.rating import losses
-from pynas.rating.batches import Batch, Source, check_finite, groups, leaf_rows
-from pynas.rating.engine import Engine, go_alone
-from pynas.rating.examination import KeepsState
+from pynas.rating.batches import Batch, Source, check_finite, leaf_rows
+from pynas.rating.engine import Engine
 from pynas.rating.norms import Streams
 from pynas.rating.partial import digest
 from pynas.rating.progress import Meter, Progress
+from pynas.rating.restart import Restart
 from pynas.rating.session import Session
 from pynas.rating.settings import DEFAULT, Settings
 from pynas.rating.table import ScoreTable
@@ -98,21 +99,14 @@ class _Run:
 
     def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
         """Rate all batches; with modules that keep state, each path alone, all batches in turn."""
-        count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
-        source = Source(batches, self._engine.max_bytes // 4)
-        try:
-            self._rate(groups(source, bool(self._calibration), self._engine.max_bytes), count, progress, source)
-        except KeepsState as found:
-            everything = source.everything(found)
-            self._partial.restart()
-            go_alone(found, self._engine)
-            self._rate(iter([everything]), len(everything), progress, source)
+        restart = Restart([self._engine], self._partial, bool(self._calibration), self._engine.max_bytes)
+        restart.run(batches, partial(self._rate, progress))
 
     def _rate(
         self,
+        progress: Callable[[Progress], None] | None,
         pending: Iterator[list[Batch]],
         count: int | None,
-        progress: Callable[[Progress], None] | None,
         source: Source,
     ) -> None:
         paths = sum(unit.stop - unit.start for unit in self._units)

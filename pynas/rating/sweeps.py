@@ -10,6 +10,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +19,12 @@ from torch.nn import functional as F
 
 from pynas.errors import InputError
 from pynas.rating import distributed as processes
-from pynas.rating.batches import Batch, Source, check_finite, groups, leaf_rows
-from pynas.rating.engine import Engine, go_alone
-from pynas.rating.examination import KeepsState
+from pynas.rating.batches import Batch, Source, check_finite, leaf_rows
+from pynas.rating.engine import Engine
 from pynas.rating.norms import Streams
 from pynas.rating.partial import digest
 from pynas.rating.progress import Meter, Progress
+from pynas.rating.restart import Restart
 from pynas.rating.session import Session
 from pynas.rating.tree import Node
 
@@ -88,23 +89,16 @@ class Sweeps:
 
         With modules that keep state, each path runs alone, all batches in turn.
         """
-        count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
         max_bytes = processes.least(self._online.max_bytes, self._size, self._online.device)
-        source = Source(batches, max_bytes // 4)
-        try:
-            self._rate(groups(source, bool(self._calibration), max_bytes), count, progress, source)
-        except KeepsState as found:
-            with self._fail_as_one():
-                everything = source.everything(found)
-            self._partial.restart()
-            go_alone(found, *filter(None, (self._online, self._target)))
-            self._rate(iter([everything]), len(everything), progress, source)
+        engines = list(filter(None, (self._online, self._target)))
+        restart = Restart(engines, self._partial, bool(self._calibration), max_bytes, self._fail_as_one)
+        restart.run(batches, partial(self._rate, progress))
 
     def _rate(
         self,
+        progress: Callable[[Progress], None] | None,
         pending: Iterator[list[Batch]],
         count: int | None,
-        progress: Callable[[Progress], None] | None,
         source: Source,
     ) -> None:
         meter = Meter(progress, None if count is None else count * self._paths)
