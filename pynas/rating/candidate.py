@@ -6,6 +6,7 @@ import contextlib
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,21 +16,25 @@ from pynas.rating.copies import private_copy
 from pynas.rating.examination import Examination, KeepsState
 from pynas.rating.fusion import fuse
 from pynas.rating.graphs import Graphs
+from pynas.rating.norm_calls import NormCalls, following, own_forwards
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.outputs import same_outputs
-from pynas.rating.state import RandomState, changed, facts, sets_attributes
+from pynas.rating.state import Facts, RandomState, changed, facts, sets_attributes
+from pynas.rating.thread_copies import Attribute, Seat, ThreadCopies
 
 
 @dataclass
 class _Known:
     """Facts about a candidate on one input shape, found by running it.
 
+    norm_calls: numbers of the calls of batch norm that need statistics of each path, and of all calls in a forward pass.
     mixes_paths: None while it was not compared. proven: numbers of paths and rows on which a run needs no examination.
     """
 
     contiguous: bool
     changes_input: bool = False
     fused: nn.Module | None = None
+    norm_calls: tuple[frozenset[int], int] = (frozenset(), 1)
     mixes_paths: bool | None = None
     proven: set[tuple[int, ...]] = field(default_factory=set)
 
@@ -42,7 +47,8 @@ class Candidate:
     inputs (a `view`) gets contiguous ones. Threads share a fused module, which keeps no state; of any other module each thread
     has a copy.
 
-    stored_norms: whether a batch norm inside the module's operators may use its stored statistics.
+    copies: copies of all layers, in which `seat` is the candidate's place. mode: its norm mode.
+    runs_often: whether so many runs lie ahead that fusing the module's batch norms pays.
     mixing: gets the names of modules that run path by path.
     """
 
@@ -50,64 +56,83 @@ class Candidate:
         self,
         module: nn.Module,
         context: PathContext,
+        copies: ThreadCopies,
+        seat: Seat,
+        mode: str,
         graphs: Graphs | None = None,
-        stored_norms: bool = True,
+        runs_often: bool = True,
         mixing: set[str] | None = None,
     ) -> None:
         self._module, self._context, self._graphs = module, context, graphs
-        self._stored_norms, self._mixing = stored_norms, mixing if mixing is not None else set()
+        self._copies, self._seat, self._mode, self._runs_often = copies, seat, mode, runs_often
+        self._stored_norms, self._mixing = mode == "running", mixing if mixing is not None else set()
         self._known: dict[tuple[tuple[int, ...], ...], _Known] = {}
         self._examining = threading.Lock()
-        self._of_thread = threading.local()
+        self._of_thread: Any = None
+        self._changes = set[Attribute]()
 
     def __call__(self, streams: Streams, paths: int) -> Streams:
         shapes = tuple(tuple(x.shape[1:]) for x in streams)
-        known, outputs = self._known.get(shapes), None
+        known, alone = self._known.get(shapes), None
         if known is None:
             with self._examining:
                 if shapes not in self._known:
-                    self._known[shapes], outputs = self._first_look([path_rows(x, paths, 0, 1) for x in streams])
+                    last = [path_rows(x, paths, paths - 1, 1) for x in streams]
+                    self._known[shapes], alone = self._first_look(last)
             known = self._known[shapes]
-            if paths == 1 and outputs is not None:
-                return outputs
+            if paths == 1 and alone is not None:
+                return alone
         if known.changes_input:
             streams = [x.clone() for x in streams]
         if (paths, *map(len, streams)) in known.proven:
             return self._run(known, streams, paths)
-        return self._examined(known, streams, paths)
+        return self._examined(known, streams, paths, alone)
 
     def _run(self, known: _Known, streams: Streams, paths: int, eager: bool = False) -> Streams:
         module = known.fused or self._own()
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
         turns = self._context.turns(streams, paths)
-        if self._graphs is None:
-            return [module(x) for x in turns]
-        return [self._graphs.run(module, x, paths, eager) for x in turns]
+        numbers, count = known.norm_calls
+        given = NormCalls(self._context, self._mode, numbers, count) if numbers else contextlib.nullcontext()
+        with given:
+            if self._graphs is None:
+                return [module(x) for x in turns]
+            return [self._graphs.run(module, x, paths, eager) for x in turns]
 
-    def _examined(self, known: _Known, streams: Streams, paths: int) -> Streams:
-        """Run on numbers of paths and rows that are not proven yet; path by path where paths may meet."""
-        if paths > 1 and known.mixes_paths is None:
-            known.mixes_paths = self._mixes(known, [path_rows(x, paths, 0, 2) for x in streams])
-            if known.mixes_paths:
-                self._mixing.add(self._name)
-        if paths > 1 and not known.mixes_paths:
+    def _examined(self, known: _Known, streams: Streams, paths: int, alone: Streams | None) -> Streams:
+        """Run on numbers of paths and rows that are not proven yet; path by path where paths may meet.
+
+        alone: outputs of the last path, where it ran alone just now.
+        """
+        if paths == 1:
+            return self._alone(known, streams)
+        if not known.mixes_paths:
             kept = [x.clone() for x in streams] if known.changes_input else streams
             try:
                 outputs, examination = self._watched(known, streams, paths)
-                if not examination.met and not examination.open:
+                bad = examination.met or examination.open
+                if not bad and known.mixes_paths is None and not self._agree(known, kept, outputs, paths, alone):
+                    bad = "other outputs than each path alone"
+                if not bad:
+                    known.mixes_paths = False
                     known.proven.add((paths, *map(len, streams)))
                     return outputs
-                self._mixing.add(f"{self._name} ({examination.met or examination.open})")
+                self._mixing.add(f"{self._name} ({bad})")
             except (KeepsState, torch.OutOfMemoryError):
                 raise
             except Exception:  # one that fails on a path alone, too, is raised below
                 self._mixing.add(self._name)
             known.mixes_paths, streams = True, kept
-        if paths > 1:
-            alone = [[path_rows(x, paths, path, 1) for x in streams] for path in range(paths)]
-            return [torch.cat(parts) for parts in zip(*(self._alone(known, one) for one in alone))]
-        return self._alone(known, streams)
+        each = ([path_rows(x, paths, path, 1) for x in streams] for path in range(paths))
+        return [torch.cat(parts) for parts in zip(*(self._alone(known, one) for one in each))]
+
+    def _agree(self, known: _Known, streams: Streams, outputs: Streams, paths: int, alone: Streams | None) -> bool:
+        """Whether the last of the stacked paths has the outputs that it has alone."""
+        if alone is None:
+            last = [path_rows(x.clone() if known.changes_input else x, paths, paths - 1, 1) for x in streams]
+            alone = self._run(known, last, 1, eager=True)
+        return same_outputs([path_rows(y, paths, paths - 1, 1) for y in outputs], alone)
 
     def _alone(self, known: _Known, streams: Streams) -> Streams:
         """Outputs of one path."""
@@ -119,8 +144,10 @@ class Candidate:
             known.proven.add(rows)
         return outputs
 
-    def _watched(self, known: _Known, streams: Streams, paths: int) -> tuple[Streams, Examination]:
-        """Run under examination, and again if attributes changed.
+    def _watched(
+        self, known: _Known, streams: Streams, paths: int, first: bool = False
+    ) -> tuple[Streams, Examination]:
+        """Run under examination, and again if attributes changed; first: or if batch norm was called as a function.
 
         Raises:
             KeepsState: the run depends on earlier ones, on random numbers, or leaves what a later one may depend on.
@@ -130,6 +157,9 @@ class Candidate:
         again = [x.clone() for x in streams] if known.changes_input else streams
         drawn, before = RandomState(streams[0].device), {} if known.fused else facts(module)
         outputs, examination = self._watch(known, module, streams, paths)
+        if first and self._mode != "running" and self._calls_norms(examination, module):
+            known.norm_calls = self._norm_calls(module, again)
+            outputs, examination = self._watch(known, module, [x.clone() for x in again], paths)
         after = {} if known.fused else facts(module)
         if examination.stored_norm and not self._stored_norms:
             self._check_norms(again)
@@ -139,13 +169,34 @@ class Candidate:
             second = self._watch(known, module, [x.clone() for x in again], paths)[1]
             if second.state or changed(after, facts(module)):
                 raise KeepsState(self._name)
+            self._note(before, after)
         return outputs, examination
 
+    def _calls_norms(self, examination: Examination, module: nn.Module) -> bool:
+        """Whether batch norm may have been called as a function, or a batch norm has a forward of its own."""
+        return examination.any_norm or (self._mode == "recalibrate" and own_forwards(module))
+
+    def _norm_calls(self, module: nn.Module, streams: Streams) -> tuple[frozenset[int], int]:
+        calls = NormCalls(self._context, self._mode)
+        with calls:
+            for x in self._context.turns(streams, 1):
+                module(x.clone())
+        return following(self._module, module, calls, streams)
+
+    def _note(self, before: Facts, after: Facts) -> None:
+        """Note attributes that a run changes; where they cannot be put back for other candidates, have own copies."""
+        changes = None if self._of_thread else self._copies.changes(self._seat, before, after)
+        if changes is None:
+            self._of_thread = self._of_thread or threading.local()
+        else:
+            self._changes |= changes
+            self._copies.note(self._seat, changes)
+
     def _watch(self, known: _Known, module: nn.Module, streams: Streams, paths: int) -> tuple[Streams, Examination]:
-        examination = Examination(self._name, list(module.parameters()))
+        examination = Examination(self._name, list(module.parameters()), stacked=paths > 1)
         aliases = examination.inputs(streams)
         try:
-            with examination:
+            with examination.watching():
                 outputs = self._run(known, aliases, paths, eager=True)
         except Exception:
             if examination.stopped is not None:
@@ -187,6 +238,11 @@ class Candidate:
 
     def _own(self) -> nn.Module:
         """This thread's copy, since a forward may keep things on its module."""
+        if self._of_thread is None:
+            module = self._copies.module(self._seat)
+            if self._changes:
+                self._copies.note(self._seat, self._changes)
+            return module
         if not hasattr(self._of_thread, "module"):
             self._of_thread.module = private_copy(self._module)
         return self._of_thread.module
@@ -200,7 +256,7 @@ class Candidate:
         if not examination.open:
             known.proven.add(rows)
         known.changes_input = examination.writes_input
-        known.fused = self._fused
+        known.fused = self._fused if self._runs_often else None
         if known.fused is not None:
             try:
                 outputs = self._run(known, [x.clone() for x in streams], 1, eager=True)
@@ -216,24 +272,11 @@ class Candidate:
         for contiguous in (False, True):
             known = _Known(contiguous, changes_input=True)
             try:
-                return known, *self._watched(known, [x.clone() for x in streams], 1)
+                return known, *self._watched(known, [x.clone() for x in streams], 1, first=True)
             except RuntimeError:
                 if contiguous or all(x.is_contiguous() for x in streams):
                     raise
         raise AssertionError
-
-    def _mixes(self, known: _Known, streams: Streams) -> bool:
-        """Whether two stacked paths give other outputs than one by one, or fail."""
-        alone = [
-            self._run(known, [path_rows(x.clone(), 2, path, 1) for x in streams], 1, eager=True) for path in range(2)
-        ]
-        try:
-            stacked = self._run(known, [x.clone() for x in streams], 2, eager=True)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:
-            return True
-        return not same_outputs(stacked, [torch.cat(parts) for parts in zip(*alone)])
 
 
 def path_rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:

@@ -7,8 +7,10 @@ way: a module keeps state if it reads what an earlier run left, or writes a tens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -18,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pynas.rating.places import Rows, equal_rows, mark, place_of, tensors_in
 from pynas.rating.sample_rules import BATCH_NORMS, Call, normalises_the_batch, place_after, rule_of
 
-# Operators by which values of a tensor reach Python (`resolve_neg`: on the way to NumPy and lists).
-_READ_BY_PYTHON = {f"aten::{name}" for name in ("item", "_local_scalar_dense", "is_nonzero", "equal", "resolve_neg")}
+# Operators by which values of a tensor reach Python, and methods that are no operators.
+_READ_BY_PYTHON = {f"aten::{name}" for name in ("item", "_local_scalar_dense", "is_nonzero", "equal")}
+_TO_PYTHON = ("numpy", "tolist", "__array__", "__dlpack__")
 # Operators of which only the shape and type of the input count.
 _OF_THE_SHAPE = ("new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like empty_like "
                  "rand_like randn_like")  # fmt: skip
@@ -39,22 +42,30 @@ class Examination(TorchDispatchMode):
     """Follows the samples through the operators that run inside the `with` block.
 
     weights: tensors that the user's modules share, which must not be written to. name: the module's, for messages.
+    stacked: False where one path runs alone, so that its samples may meet and only state counts, which takes less time.
 
     open: operator by which values reached Python, "" for none. met: operator by which samples may have met in an output.
     state: whether the run depends on an earlier one. writes_input: whether it wrote to its inputs. stored_norm:
-    whether an operator normalised by stored statistics of batch norm. stopped: error by which the
+    whether an operator normalised by stored statistics of batch norm; any_norm: or had some. stopped: error by which the
     examination ended the run; TorchScript wraps it in one of its own.
     """
 
-    def __init__(self, name: str, weights: Sequence[Tensor]) -> None:
+    def __init__(self, name: str, weights: Sequence[Tensor], stacked: bool = True) -> None:
         super().__init__()
-        self._name = name
+        self._name, self._stacked = name, stacked
         self._weights, self._inputs = {_storage(x) for x in weights}, set[int]()
         self._made, self._mixed, self._partly = set[int](), set[int](), set[int]()
         self._read, self._written = set[int](), set[int]()
         self.open = self.met = self._first = ""
-        self.state = self.writes_input = self.stored_norm = False
+        self.state = self.writes_input = self.stored_norm = self.any_norm = False
         self.stopped: Exception | None = None
+        self._alone = Rows(self, 1)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Follow all that runs inside the `with` block, also where tensors leave torch for Python or NumPy."""
+        with _reads_noted(), self:
+            yield
 
     def inputs(self, streams: Sequence[Tensor]) -> list[Tensor]:
         """Aliases of the run's inputs, whose first axis holds the samples."""
@@ -66,7 +77,7 @@ class Examination(TorchDispatchMode):
 
     def check(self, streams: Sequence[Any]) -> None:
         """Look whether the run's outputs hold the samples on the first axis, and whether what it wrote was read."""
-        for x in streams:
+        for x in streams if self._stacked else ():
             if isinstance(x, Tensor) and not self._apart(x):
                 self.met = self.met or self._first or "other rows"
         self.state |= bool(self._written & self._read)
@@ -80,15 +91,64 @@ class Examination(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if rule_of(func) is None and _is_composite(func):
+        if _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
-        tensors = tensors_in([*args, *kwargs.values()])
-        written = [x for x in _written(func, args, kwargs) if isinstance(x, Tensor)]
-        self._before(func, args, kwargs, tensors, written)
+        tensors = tensors_in([*args, *kwargs.values()]) if kwargs else tensors_in(args)
+        written = [x for x in _written(func, args, kwargs) if isinstance(x, Tensor)] if _written_arguments(func) else []
+        if self._stacked:
+            self._before(func, args, kwargs, tensors, written)
+            outputs = func(*args, **kwargs)
+            self._after(func, args, kwargs, tensors, written, outputs)
+            return outputs
+        dependent = self._before_alone(func, args, kwargs, tensors, written)
         outputs = func(*args, **kwargs)
-        self._after(func, args, kwargs, tensors, written, outputs)
+        self._after_alone(func, tensors, written, outputs, dependent)
         return outputs
+
+    def _before_alone(
+        self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor]
+    ) -> bool:
+        """Note what is read and written; whether a tensor depends on the input."""
+        if written and any(_storage(x) in self._weights for x in written):
+            self.stopped = KeepsState(self._name, weights=True)
+            raise self.stopped
+        dependent, only_writes = False, bool(written) and _only_writes(func)
+        for x in tensors:
+            place = place_of(x)
+            if only_writes and any(x is other for other in written):
+                continue
+            storage = _storage(x)
+            self._read.add(storage)
+            self.state |= place is not None and place.run is not self
+            dependent |= place is not None or storage in self._mixed
+        if dependent and _reads_values(func):
+            self.open = self.open or func._schema.name.removeprefix("aten::")
+        self._note_norm(func, args, kwargs)
+        return dependent and func._schema.name not in _FRESH
+
+    def _after_alone(
+        self, func: Any, tensors: list[Tensor], written: list[Tensor], outputs: Any, dependent: bool
+    ) -> None:
+        """Mark what depends on the input; `_mixed` holds its memory."""
+        results = [outputs] if isinstance(outputs, Tensor) else tensors_in(outputs if _is_list(outputs) else [outputs])
+        known = {_storage(x) for x in tensors}
+        for x in results:
+            storage = _storage(x)
+            if storage not in known:
+                self._made.add(storage)
+                self._mixed.discard(storage)
+        if func.namespace == "pynas":  # the statistics that follow are no outputs
+            results = results[:1]
+        for x in written:
+            self._note_write(x, None)
+        for x in [*results, *written] if dependent else ():
+            self._mixed.add(_storage(x))
+            mark(x, self._alone)
+        if not dependent:
+            for x in written:
+                if (place := place_of(x)) and place.run is not self:
+                    mark(x, None)
 
     def _before(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor]) -> None:
         name = func._schema.name
@@ -103,17 +163,15 @@ class Examination(TorchDispatchMode):
             self._read.add(_storage(x))
             place = self._place(x)
             mark(x, place)
-            if place is not None and (name in _READ_BY_PYTHON or any(tag in func.tags for tag in _DATA_DEPENDENT)):
+            if place is not None and _reads_values(func):
                 self.open = self.open or name.removeprefix("aten::")
-        if name in BATCH_NORMS:
-            call = Call(func, args, kwargs, None)
-            self.stored_norm |= not normalises_the_batch(call) and call.args.get("running_mean") is not None
+        self._note_norm(func, args, kwargs)
 
     def _after(
         self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor], outputs: Any
     ) -> None:
         known = {_storage(x) for x in tensors}
-        results = tensors_in(outputs if isinstance(outputs, (list, tuple)) else [outputs])
+        results = tensors_in(outputs if _is_list(outputs) else [outputs])
         for storage in {_storage(x) for x in results} - known:
             # A freed tensor's memory may be used again.
             self._made.add(storage)
@@ -130,6 +188,12 @@ class Examination(TorchDispatchMode):
             self._note_write(x, place)
         if place is not None:
             self._note_results(func, results, written, place)
+
+    def _note_norm(self, func: Any, args: Any, kwargs: Any) -> None:
+        if func._schema.name in BATCH_NORMS:
+            call = Call(func, args, kwargs, None)
+            if call.args.get("running_mean") is not None:
+                self.any_norm, self.stored_norm = True, self.stored_norm or not normalises_the_batch(call)
 
     def _note_write(self, x: Tensor, place: Rows | None) -> None:
         storage = _storage(x)
@@ -162,6 +226,48 @@ class Examination(TorchDispatchMode):
         return place
 
 
+# How many examinations run now, in all threads; the methods of `Tensor` that they replace.
+_running = 0
+_replaced: dict[str, Any] = {}
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _reads_noted() -> Iterator[None]:
+    """Have the methods by which a tensor leaves torch note this in the examination that the tensor belongs to.
+
+    A mode for functions would see them too, but torch's fused layers run otherwise under one.
+    """
+    global _running
+    with _lock:
+        _running += 1
+        if _running == 1:
+            for name in _TO_PYTHON:
+                _replaced[name] = vars(Tensor).get(name)
+                setattr(Tensor, name, _noting(name, getattr(Tensor, name)))
+    try:
+        yield
+    finally:
+        with _lock:
+            _running -= 1
+            for name in () if _running else _TO_PYTHON:
+                if _replaced[name] is None:
+                    delattr(Tensor, name)
+                else:
+                    setattr(Tensor, name, _replaced[name])
+
+
+def _noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def noted(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        place: Any = place_of(self)
+        if place is not None:
+            place.run.open = place.run.open or name
+        return method(self, *args, **kwargs)
+
+    return noted
+
+
 def _storage(x: Tensor) -> int:
     """Number of a tensor's memory; views of one tensor share it."""
     try:
@@ -170,9 +276,21 @@ def _storage(x: Tensor) -> int:
         return id(x)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+@cache
+def _reads_values(func: Any) -> bool:
+    """Whether values of a tensor reach Python, or the outputs' shapes."""
+    return func._schema.name in _READ_BY_PYTHON or any(tag in func.tags for tag in _DATA_DEPENDENT)
+
+
 @cache
 def _is_composite(func: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    """Whether an operator without a rule of its own consists of others."""
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return rule_of(func) is None and composite
 
 
 @cache

@@ -6,7 +6,7 @@ Stacked paths lie path-major on the batch axis: rows g*B..g*B+B-1 belong to path
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 from timm.layers import BatchNormAct2d
@@ -34,7 +34,7 @@ class PathContext(threading.local):
         self.paths = 1
         self.calibrating = False
         self._calibration = calibration
-        self._recorded: dict[_BatchNorm, list[Statistics]] = {}
+        self._recorded: dict[Hashable, list[Statistics]] = {}
 
     def __deepcopy__(self, memo: dict[int, object]) -> PathContext:
         return self  # copies of a module share the context
@@ -47,11 +47,11 @@ class PathContext(threading.local):
             self.calibrating = index < self._calibration
             yield x
 
-    def record(self, norm: _BatchNorm, statistics: Statistics) -> None:
-        """Keep the mean and variance `[G, C]` of one calibration batch."""
+    def record(self, norm: Hashable, statistics: Statistics) -> None:
+        """Keep the mean and variance `[G, C]` of one calibration batch; norm: key of the norm that they belong to."""
         self._recorded.setdefault(norm, []).append(statistics)
 
-    def recorded(self, norm: _BatchNorm) -> Statistics:
+    def recorded(self, norm: Hashable) -> Statistics:
         """Mean of the statistics over the calibration batches, as torch's cumulative average (momentum=None)."""
         seen = self._recorded[norm]
         if len(seen) > 1:
@@ -59,15 +59,54 @@ class PathContext(threading.local):
         return seen[0]
 
 
+def normalise(
+    context: PathContext,
+    mode: str,
+    norm: Hashable,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    in_place: bool = False,
+) -> Tensor:
+    """Normalise by the statistics of each path, add the residual and activate in one pass.
+
+    mode: "batch", or "recalibrate", which records the statistics of calibration batches under the key `norm` and uses
+        their mean for the data. in_place: write the result over `x`.
+
+    Raises:
+        InputError: a batch of one value per channel.
+    """
+    mean = var = None
+    paths = context.paths
+    calibrating = mode == "recalibrate" and context.calibrating
+    if mode == "recalibrate" and not calibrating:
+        mean, var = context.recorded(norm)
+    elif x.numel() < 2 * x.shape[1] * paths:
+        raise InputError(
+            "[rate] expected more than one value per channel for batch statistics, "
+            f"got {tuple(x.shape)} with {paths} path(s); use larger batches or norm='running'"
+        )
+    out = x if in_place else None
+    y, mean, var = path_batch_norm(x, paths, weight, bias, eps, activation, residual, mean=mean, var=var, out=out)
+    if calibrating:
+        count = x.numel() // (x.shape[1] * paths)
+        context.record(norm, (mean, var * (count / (count - 1))))
+    return y
+
+
 class PathNorm:
     """Replaces a batch norm's forward; each path is normalised by statistics of its own.
 
-    mode: "running" (stored statistics), "batch" (of the batch) or "recalibrate" (of the calibration batches).
+    mode: "running" (stored statistics), "batch" (of the batch) or "recalibrate" (of the calibration batches); a norm
+        without stored statistics always uses those of the batch.
     """
 
     def __init__(self, norm: _BatchNorm, context: PathContext, mode: str) -> None:
         self.norm, self._context = norm, context
-        self._mode = "batch" if mode == "running" and norm.running_mean is None else mode
+        self._mode = "batch" if norm.running_mean is None else mode
 
     def __call__(self, x: Tensor, leading: bool = False) -> Tensor:
         """Normalise; leading: with the leading weights, where x has fewer channels, as elastic layers do."""
@@ -83,54 +122,37 @@ class PathNorm:
         channels: int | None = None,
     ) -> Tensor:
         """Normalise, add the residual and activate in one pass; in_place: write the result over `x`."""
-        norm, context = self.norm, self._context
+        norm = self.norm
         weight, bias = (None if part is None else part[:channels] for part in (norm.weight, norm.bias))
-        mean = var = None
-        paths = context.paths
-        if self._mode == "running":
-            paths, mean, var = 1, norm.running_mean[None, :channels], norm.running_var[None, :channels]  # type: ignore[index]
-        elif self._mode == "recalibrate" and not context.calibrating:
-            mean, var = context.recorded(norm)
-        elif x.numel() < 2 * x.shape[1] * paths:
-            raise InputError(
-                "[rate] expected more than one value per channel for batch statistics, "
-                f"got {tuple(x.shape)} with {paths} path(s); use larger batches or norm='running'"
+        if self._mode != "running":
+            return normalise(
+                self._context, self._mode, norm, x, weight, bias, norm.eps, activation, residual, in_place
             )
-        y, mean, var = path_batch_norm(
-            x, paths, weight, bias, norm.eps, activation, residual,
-            mean=mean, var=var, out=x if in_place else None,
-        )  # fmt: skip
-        if self._mode == "recalibrate" and context.calibrating:
-            count = x.numel() // (x.shape[1] * paths)
-            context.record(norm, (mean, var * (count / (count - 1))))
-        return y
+        mean, var = norm.running_mean[None, :channels], norm.running_var[None, :channels]  # type: ignore[index]
+        out = x if in_place else None
+        return path_batch_norm(x, 1, weight, bias, norm.eps, activation, residual, mean=mean, var=var, out=out)[0]
 
 
 def install(modules: Sequence[nn.Module], mode: str, context: PathContext) -> None:
     """Put private copies in evaluation mode, and give every batch norm in them the forward of a norm mode.
 
-    A batch norm with a forward of its own stays as it is for "running", and is put in training mode for "batch": the engine
-    then finds that it mixes paths, and runs them one by one.
+    A batch norm with a forward of its own stays as it is for "running", and is put in training mode otherwise: where it calls
+    `F.batch_norm`, `norm_calls` gives it the statistics of each path; else the engine finds that it mixes paths.
 
     Raises:
-        InputError: an unknown mode, or a batch norm with a forward of its own that cannot be re-estimated per path.
+        InputError: an unknown mode.
     """
     if mode not in MODES:
         raise InputError(f"[rate] expected norm to be one of {', '.join(MODES)}, got {mode!r}")
     for module in modules:
         module.eval()
     for module in modules:
-        for name, part in module.named_modules():
+        for part in module.modules():
             if not isinstance(part, _BatchNorm):
                 continue
             if type(part).forward in _KNOWN_FORWARDS:
                 part.forward = PathNorm(part, context, mode)  # type: ignore
-            elif mode == "recalibrate":
-                raise InputError(
-                    "[rate] expected a batch norm with a per-path form for norm='recalibrate', "
-                    f"got {type(part).__name__} at {name or 'the top'} of {type(module).__name__}"
-                )
-            elif mode == "batch":
+            elif mode != "running":
                 part.train()
 
 

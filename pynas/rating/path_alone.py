@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.rating import norms
 from pynas.rating.copies import private_copy
+from pynas.rating.norm_calls import NormCalls, following
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.state import RandomState
 from pynas.rating.tree import Node, Path, PathTree
@@ -35,7 +36,8 @@ class PathAlone:
         weights: bool,
     ) -> None:
         self._layers, self._tree, self._random, self._weights = layers, tree, random, weights
-        self._context = PathContext(calibration)
+        self._context, self._modes = PathContext(calibration), modes
+        self._norm_calls: dict[tuple[object, ...], tuple[frozenset[int], int]] = {}
         for layer, mode in zip(layers, modes):
             norms.install(layer, mode, self._context)
 
@@ -67,7 +69,9 @@ class PathAlone:
 
     def _output(self, module: nn.Module, x: Tensor, depth: int, path: Path) -> Tensor:
         try:
-            y = module(x.contiguous())
+            numbers, count = self._calls(module, x, depth, path[depth])
+            with NormCalls(self._context, self._modes[depth], numbers, count):
+                y = module(x.contiguous())
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -77,6 +81,19 @@ class PathAlone:
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise InputError(self._failure(depth, path, x, f"{got} instead of a tensor with as many rows"))
         return y
+
+    def _calls(self, module: nn.Module, x: Tensor, depth: int, choice: int) -> tuple[frozenset[int], int]:
+        """Find the calls of batch norm that need statistics of each path; see `norm_calls.following`."""
+        key = depth, choice, x.shape[1:]
+        if key not in self._norm_calls:
+            run, drawn = private_copy(module, weights=True), RandomState(x.device)
+            seen = NormCalls(self._context, self._modes[depth])
+            if seen.mode != "running":
+                with seen:
+                    run(x.contiguous().clone())
+            drawn.restore()
+            self._norm_calls[key] = following(self._layers[depth][choice], run, seen, [x])
+        return self._norm_calls[key]
 
     def _failure(self, depth: int, path: Path, x: Tensor, problem: str) -> str:
         return (

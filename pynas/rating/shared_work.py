@@ -65,7 +65,7 @@ class SharedWork:
         modules = [self._layer[candidate] for candidate in candidates]
         weights = [weight for module in modules for weight in module.parameters()]
         examination = Examination(type(modules[0]).__name__, weights)
-        with examination:
+        with examination.watching():
             outputs = self._all(candidates, examination.inputs(streams), paths)
         for each in outputs:
             examination.check(each)

@@ -28,11 +28,19 @@ def facts(module: nn.Module) -> Facts:
     found: Facts = {}
     for part in module.modules():
         for attribute, value in vars(part).items():
-            if type(value) in _PLAIN:
+            kind = type(value)
+            if kind in _PLAIN or (kind is tuple and all(type(inner) in _PLAIN for inner in value)):
                 found[id(part), attribute] = value
             elif attribute != "_modules" and (attribute not in _USUAL or value):
                 found.update(_facts((id(part), attribute), value, _DEPTH))
     return found
+
+
+def differing(before: Facts, after: Facts) -> list[tuple[Any, ...]]:
+    """Keys of the attributes that differ: identity of the part, name of the attribute, and the way inside it."""
+    one_sided = list(before.keys() ^ after.keys())
+    both = ((key, value, after[key]) for key, value in before.items() if key in after)
+    return one_sided + [key for key, old, new in both if old is not new and old != new]
 
 
 def changed(before: Facts, after: Facts) -> bool:
@@ -46,7 +54,7 @@ def _differs(a: Any, b: Any) -> bool:
     return a is not b and bool(a != b)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class _Tensor:
     tensor: Tensor
     memory: int

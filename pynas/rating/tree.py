@@ -65,6 +65,10 @@ class PathTree:
         """Nodes at a depth: 1 at the root, the number of paths at the leaves."""
         return 1 if depth == 0 else len(self._starts[depth - 1]) - 1
 
+    def runs(self, depth: int, candidates: int) -> list[int]:
+        """Nodes that each of so many candidates of layer `depth` leads to."""
+        return np.bincount(self.paths[self._starts[depth][:-1], depth], minlength=candidates).tolist()
+
     def prefix(self, node: Node, depth: int) -> Path:
         """Choices that lead to a node."""
         return tuple(int(choice) for choice in self.paths[node.start, :depth])

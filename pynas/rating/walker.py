@@ -19,10 +19,13 @@ from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.shared_work import SharedWork
 from pynas.rating.stacking import Stacking
+from pynas.rating.thread_copies import ThreadCopies
 from pynas.rating.tree import Branch, Node, PathTree
 
 # Called with leaves and their stacked outputs, one tensor per stream.
 Visit = Callable[[Sequence[Node], Streams], None]
+# A candidate with fewer runs per batch is not worth the time to trace it.
+_OFTEN = 8
 # Nodes with their stacked features; every entry has one shape.
 Waiting = list[tuple[Sequence[Node], Streams]]
 
@@ -44,9 +47,14 @@ class Walker:
         graphs: Graphs | None = None,
     ) -> None:
         self._graphs, self.mixing = graphs, set[str]()
+        copies = ThreadCopies(layers)
         self._layers = [
-            [Candidate(module, context, graphs, mode == "running", self.mixing) for module in layer]
-            for layer, mode in zip(layers, modes)
+            [
+                Candidate(module, context, copies, (depth, k), mode, graphs, runs[k] >= _OFTEN, self.mixing)
+                for k, module in enumerate(layer)
+            ]
+            for depth, (layer, mode) in enumerate(zip(layers, modes))
+            for runs in [tree.runs(depth, len(layer))]
         ]
         self._shared = [SharedWork(layer, context, partial(self._run, depth)) for depth, layer in enumerate(layers)]
         self._tree, self._stacking = tree, stacking

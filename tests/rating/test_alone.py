@@ -242,15 +242,6 @@ def test_populations_with_state():
     np.testing.assert_allclose(table.scores.ravel(), distances, rtol=1e-4)
 
 
-class Functional(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.bn = nn.BatchNorm1d(CHANNELS)
-
-    def forward(self, x):
-        return F.batch_norm(x, self.bn.running_mean, self.bn.running_var, self.bn.weight, self.bn.bias, self.training)
-
-
 def exported():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -259,14 +250,14 @@ def exported():
                                    dynamic_shapes=({0: torch.export.Dim("n")},)).module(check_guards=False)  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["functional", "script", "exported"])
+@pytest.mark.parametrize("kind", ["script", "exported"])
 def test_batch_norm_that_cannot_be_given_other_statistics(kind, scripted):
-    """Its statistics follow the mode, or are fixed in a graph."""
+    """Its statistics are fixed in a graph."""
     plain = nn.Sequential(nn.BatchNorm1d(CHANNELS))
-    part = {"functional": Functional, "script": lambda: scripted(plain.eval()), "exported": exported}[kind]()
+    part = {"script": lambda: scripted(plain.eval()), "exported": exported}[kind]()
     layers, batches = layers_with(part), batches_of(4)
     for norm in ("batch", "recalibrate"):
-        with pytest.raises(InputError, match=r"(Functional|Sequential|GraphModule), which .* candidate 0 of layer 1"):
+        with pytest.raises(InputError, match=r"(Sequential|GraphModule), which .* candidate 0 of layer 1"):
             rate(layers, batches, "mse", norm, calibration=[batches[0][0]])
     if kind != "exported":  # its `eval` is refused by the naive rating
         np.testing.assert_allclose(rate(layers, batches, "mse", "running").scores, naive(layers, batches), rtol=1e-4)
