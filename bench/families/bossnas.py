@@ -125,7 +125,7 @@ def nats(size: str) -> Family:
 
 
 def hytra(size: str) -> Family:
-    """A trellis: a layer keeps its scale or halves it, attention at the smaller scales only: 35 or 1,081 allowed paths."""
+    """A trellis: a layer keeps its scale or halves it, attention at the smaller scales only: 35 or 259 allowed paths."""
     torch.manual_seed(0)
     width, depth, side, sizes = (32, 5, 16, (8, 8)) if size == "bench" else (16, 3, 8, (3, 2))
     scales = (width, 2 * width, 4 * width)
