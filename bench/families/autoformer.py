@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.families._adapters import configured, elastic_depth
 from bench.families.family import Family, Path, family
 from bench.families.super_layers import HEAD, EncoderLayer, LayerNormSuper, LinearSuper
+from pynas.rating import configured, elastic_depth
 
 
 class Transformer(nn.Module):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.families._adapters import choice_layers, encoded
 from bench.families.family import Family, Path, family
 from bench.families.single_path import Inverted, conv_norm
+from pynas.rating import choice_layers, encoded
 
 
 class SlimConv(nn.Module):

@@ -7,8 +7,8 @@ import random
 import torch
 from torch import Tensor, nn
 
-from bench.families._adapters import encoded
 from bench.families.family import Family, family
+from pynas.rating import encoded
 
 NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 

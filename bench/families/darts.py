@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.families._adapters import encoded
 from bench.families.cells import Zero
 from bench.families.family import Family, family
+from pynas.rating import encoded
 
 PRIMITIVES = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5")
 Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")

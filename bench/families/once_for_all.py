@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.families._adapters import configured, elastic_depth, set_attributes
 from bench.families.elastic import Network, Norm, PointConv, Residual
 from bench.families.family import Family, Path, family
+from pynas.rating import configured, elastic_depth, set_attributes
 
 
 def elastic_layers(size: str) -> Family:

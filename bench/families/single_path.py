@@ -7,8 +7,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from bench.families._adapters import choice_layers, encoded
 from bench.families.family import Family, Path, family
+from pynas.rating import choice_layers, encoded
 
 
 def conv_norm(
