@@ -64,7 +64,7 @@ def structures(count: int, seed: int = 0) -> list[list[list[tuple[str, int]]]]:
 
 def _structures(name: str, size: str, tracks: bool) -> Family:
     torch.manual_seed(0)
-    channels, side, count, sizes = (16, 16, 100, (8, 8)) if size == "bench" else (8, 6, 20, (3, 2))
+    channels, side, count, sizes = (16, 16, 100, (8, 8)) if size == "bench" else (8, 6, 8, (3, 2))
     cell, codes = BenchCell(channels, tracks), structures(count)
     layers = [encoded(cell, codes, lambda cell, x, code: cell.forward_dynamic(x, code))]
     return family(
@@ -73,7 +73,7 @@ def _structures(name: str, size: str, tracks: bool) -> Family:
 
 
 def bench_cell(size: str) -> Family:
-    """Structures of a cell, a candidate each: 20 or 100."""
+    """Structures of a cell, a candidate each: 8 or 100."""
     return _structures("nasbench201", size, tracks=True)
 
 

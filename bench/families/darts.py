@@ -99,7 +99,7 @@ def genotypes(count: int, seed: int = 0, steps: int = 3) -> list[Genotype]:
 
 def _genotypes(name: str, size: str, parts: int) -> Family:
     torch.manual_seed(0)
-    channels, side, count, sizes = (16, 16, 24, (8, 8)) if size == "bench" else (4 * parts, 6, 6, (3, 2))
+    channels, side, count, sizes = (16, 16, 24, (8, 8)) if size == "bench" else (4 * parts, 6, 3, (3, 2))
     net, codes = CellNetwork(channels, parts), genotypes(count)
     layers = [encoded(net, codes, pick=0)]
     run = lambda path, x: net(x, codes[path[0]])[0]  # noqa: E731
@@ -107,10 +107,10 @@ def _genotypes(name: str, size: str, parts: int) -> Family:
 
 
 def networks(size: str) -> Family:
-    """Networks of sampled genotypes in the space of DARTS and NAS-Bench-301: 6 or 24."""
+    """Networks of sampled genotypes in the space of DARTS and NAS-Bench-301: 3 or 24."""
     return _genotypes("nasbench301", size, 1)
 
 
 def partial_networks(size: str) -> Family:
-    """The same with partial channels: 6 or 24 networks."""
+    """The same with partial channels: 3 or 24 networks."""
     return _genotypes("pc-darts", size, 4)

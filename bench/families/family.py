@@ -107,7 +107,7 @@ def family(
     generator = torch.Generator().manual_seed(1)
     settle(module, generator)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    made = Family(name, module, layers, run, [], [draw(max(sizes), *shape) for _ in range(2)], **rest)
+    made = Family(name, module, layers, run, [], [draw(2 * max(sizes), *shape) for _ in range(2)], **rest)
     for size in sizes:
         x = draw(size, *shape)
         with torch.no_grad(), restored(module):
