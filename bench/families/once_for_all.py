@@ -50,8 +50,14 @@ def networks(size: str) -> Family:
     (widths, depth), side, sizes = (((16, 24, 32), 4), 32, (8, 8)) if size == "bench" else (((8, 8), 2), 12, (3, 2))
     net, rng = Network(widths, depth), random.Random(0)
     blocks = len(net.blocks)
-    configs = [{"ks": rng.choices((3, 5, 7), k=blocks), "e": rng.choices((3, 4, 6), k=blocks),
-                "d": rng.choices(range(max(depth - 2, 1), depth + 1), k=len(widths))} for _ in range(24 if size == "bench" else 6)]  # fmt: skip
+    configs = [
+        {
+            "ks": rng.choices((3, 5, 7), k=blocks),
+            "e": rng.choices((3, 4, 6), k=blocks),
+            "d": rng.choices(range(max(depth - 2, 1), depth + 1), k=len(widths)),
+        }
+        for _ in range(24 if size == "bench" else 6)
+    ]
     layers = [configured(net, configs, lambda net, config: net.set_active_subnet(**config))]
 
     def run(path: Path, x: Tensor) -> Tensor:
