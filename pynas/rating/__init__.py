@@ -1,6 +1,6 @@
 """Scores of every path of a cell; paths that begin alike share their features."""
 
-from pynas.rating.adapters import choice_layers, configured, encoded
+from pynas.rating.adapters import choice_layers, configured, elastic_depth, encoded, set_attributes
 from pynas.rating.population import rate_population
 from pynas.rating.progress import Progress
 from pynas.rating.rate import rate
@@ -15,7 +15,9 @@ __all__ = [
     "Settings",
     "choice_layers",
     "configured",
+    "elastic_depth",
     "encoded",
     "rate",
     "rate_population",
+    "set_attributes",
 ]
