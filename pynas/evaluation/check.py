@@ -115,6 +115,7 @@ class _Comparison:
         self._layers, self._sample, self._loop, self._rate = layers, sample, loop, by_engine
         self._calibration, self._tolerance = calibration, tolerance
         self._wider = sample.wider()
+        self._endless: dict[str, list[str]] = {}
         self._times: dict[str, tuple[float, float]] = {}
         self.problems: dict[str, None] = {}
 
@@ -125,6 +126,8 @@ class _Comparison:
         self.problems |= dict.fromkeys(traces.problems)
         runs = list(traces.steps)
         norms = tuple(self._norm(norm, runs) for norm in MODES)
+        for some, modes in self._endless.items():
+            self.problems[f"no finite score alone with norm={', '.join(modes)}: the paths {some}"] = None
         costs = exports = Agreement(None, "not compared: no path runs alone")
         if runs:
             net, architectures = supernet_of(layers, runs)
@@ -142,8 +145,10 @@ class _Comparison:
         alone, seconds, failure = self._alone(norm, paths)
         finite = [path for path, score in alone.items() if math.isfinite(score)]
         nothing = NormCheck(norm, None, None, self._tolerance, seconds, math.nan)
-        for path in (path for path in alone if path not in finite):
-            self.problems[f"the path {digits(path)} alone gives the score {alone[path]} with norm={norm!r}"] = None
+        if len(finite) < len(alone):
+            self._endless.setdefault(", ".join(digits(path) for path in alone if path not in finite), []).append(
+                repr(norm)
+            )
         if not finite:
             return replace(nothing, refused=f"each path fails alone: {failure}") if failure else nothing
         calibration = self._calibration if norm == "recalibrate" else None

@@ -20,7 +20,7 @@ from pynas.supernets import Supernet
 # More paths than these have no cost table: each layer is then a block of its own.
 _TABLE = 1 << 16
 # Share of an exported network's parameters on which its outputs depend, below which the rest is mentioned.
-_READ = 0.9
+_READ = 0.75
 
 
 @dataclass(frozen=True)

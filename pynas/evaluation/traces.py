@@ -126,7 +126,8 @@ def _verdict(kind: type, members: Sequence[nn.Module], x: Tensor) -> str:
 
 def name(layers: Layers, depth: int, choice: int) -> str:
     """Name of a candidate in a message."""
-    return f"candidate {choice} of layer {depth} ({type(layers[depth][choice]).__name__})"
+    module = layers[depth][choice]
+    return f"candidate {choice} of layer {depth} ({getattr(module, 'original_name', type(module).__name__)})"
 
 
 def digits(path: Path) -> str:
