@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pynas.evaluation.exported import Agreement
-from pynas.evaluation.traces import digits
+from pynas.evaluation.traces import count_paths, digits
 from pynas.rating.tree import Path
 
 _WIDTH = 100
@@ -48,25 +48,30 @@ class Tree:
     """Work that all paths share.
 
     widths: distinct prefixes after every layer; None where a rule leaves too many to count. alone, engine: estimated seconds
-    for all paths in the norm mode `norm`, each alone and by `rate`; None where no mode could be timed or all paths ran.
+    for all paths in the norm mode `norm`, each alone and by `rate`; None where nothing is left to estimate, or far too much.
+    shared: False where a module has state, so that each path runs alone.
     """
 
     widths: tuple[int, ...] | None
     norm: str = ""
     alone: float | None = None
     engine: float | None = None
+    shared: bool = True
 
     def lines(self) -> list[str]:
         """Describe the work of all paths."""
         if self.widths is None:
-            return ["too many paths to count under `allowed`"]
+            return ["too many to count under `allowed`"]
         paths, runs = self.widths[-1], sum(self.widths)
         whole = paths * len(self.widths)
+        if not self.shared:
+            return [f"{_count(paths)} paths, each run alone: {_count(whole)} layer runs"]
+        ratio = _times(whole / runs)
         lines = [
-            f"{paths:,} paths share prefixes: {runs:,} layer runs instead of {whole:,} ({whole / runs:.1f}x fewer)"
+            f"{_count(paths)} paths share prefixes: {_count(runs)} layer runs instead of {_count(whole)} ({ratio} fewer)"
         ]
         if len(self.widths) > 1:
-            lines.append("distinct prefixes after each layer: " + ", ".join(f"{width:,}" for width in self.widths))
+            lines.append("distinct prefixes after each layer: " + ", ".join(map(_count, self.widths)))
         if self.alone is not None and self.engine is not None:
             lines.append(f"estimated for all, with norm={self.norm!r} and the batches of this check: {duration(self.alone)} "
                          f"alone, {duration(self.engine)} by rate ({_times(self.alone / self.engine)})")  # fmt: skip
@@ -103,7 +108,7 @@ class Check:
 
     def __str__(self) -> str:
         used, candidates = self.candidates
-        some = f"{len(self.paths)} path{'s' * (len(self.paths) > 1)}"
+        some = count_paths(self.paths)
         lines = [
             f"pynas.check: {'ok' if self.ok else 'NOT ok'}",
             f"{some} with {used} of {candidates} candidates; {self.setting}",
@@ -157,6 +162,10 @@ def _row(label: str, text: str) -> list[str]:
     return [
         f"{label if number == 0 else '':{_LABEL + 2}}{line}".replace(_TIED, " ") for number, line in enumerate(lines)
     ]
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10**9 else f"{float(number):.1e}"
 
 
 def _times(ratio: float) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pynas.costs import count, count_module
 from pynas.errors import InputError
 from pynas.evaluation.plain_loop import PlainLoop, run
-from pynas.evaluation.traces import digits, one_line
+from pynas.evaluation.traces import count_paths, digits, one_line
 from pynas.rating.tree import Path
 from pynas.spaces import Architecture, Cell, Space
 from pynas.supernets import Supernet
@@ -48,7 +48,7 @@ def compare_costs(net: Supernet, architectures: Sequence[Architecture], x: Tenso
         return _stopped(error)
     params, madds = (_range([each[key] for each in seen]) for key in ("params", "madds"))
     return Agreement(
-        True, f"equal to those of the exported networks on {len(seen)} paths: {params} parameters, {madds} MAdds"
+        True, f"equal to those of the exported networks on {count_paths(seen)}: {params} parameters, {madds} MAdds"
     )
 
 
@@ -81,7 +81,7 @@ def compare_exports(
                           f"{reads:,} of them")  # fmt: skip
     except Exception as error:
         return _stopped(error)
-    text = f"outputs as each path alone on {len(paths)} paths: largest difference {largest:.1e} of the largest output"
+    text = f"outputs as each path alone on {count_paths(paths)}: largest difference {largest:.1e} of the largest output"
     return Agreement(True, text + unread)
 
 

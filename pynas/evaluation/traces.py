@@ -135,6 +135,11 @@ def digits(path: Path) -> str:
     return str(Architecture.of([(0, path)]))
 
 
+def count_paths(paths: Sequence[object]) -> str:
+    """Number of paths, in words."""
+    return f"{len(paths)} path{'s' * (len(paths) != 1)}"
+
+
 def one_line(error: Exception) -> str:
     """First line of an error, with its type where the message does not begin with the stage."""
     text = (str(error).splitlines() or [""])[0]
