@@ -187,7 +187,11 @@ class Supernet(nn.Module):
 
 def _counts(blocks: Sequence[Sequence[Layers]]) -> list[list[tuple[int, ...]]]:
     """Candidates per layer, `[block][cell]`."""
-    counts = [[tuple(len(layer) for layer in cell) for cell in block] for block in blocks]
+    try:
+        counts = [[tuple(len(layer) for layer in cell) for cell in block] for block in blocks]
+    except TypeError as error:
+        raise InputError(f"[supernet] expected lists blocks[block][cell][layer][candidate], got fewer levels ({error}); one cell "
+                         "of layers is [[layers]], one layer is [[[candidates]]]") from error  # fmt: skip
     if not counts:
         raise InputError("[supernet] expected at least one block, got none")
     for b, block in enumerate(blocks):
