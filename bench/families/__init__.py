@@ -26,6 +26,7 @@ FAMILIES: dict[str, Callable[[str], Family]] = {
     "bossnas-hytra": bossnas.hytra,
     "nasbench201": cells.bench_cell,
     "nasbench201-untracked": cells.bench_cell_untracked,
+    "nasbench201-edges": cells.bench_edges,
     "nasbench301": darts.networks,
     "pc-darts": darts.partial_networks,
     "resnet18": vision.resnet18,

@@ -7,8 +7,8 @@ import random
 import torch
 from torch import Tensor, nn
 
-from bench.families.family import Family, family
-from pynas.rating import encoded
+from bench.families.family import Family, Path, family
+from pynas.rating import dag, encoded
 
 NAMES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
@@ -80,3 +80,19 @@ def bench_cell(size: str) -> Family:
 def bench_cell_untracked(size: str) -> Family:
     """Structures of a cell whose norms keep no statistics, as AutoDL-Projects trains them."""
     return _structures("nasbench201-untracked", size, tracks=False)
+
+
+def bench_edges(size: str) -> Family:
+    """Edges as layers, so that structures that begin alike share nodes: 64 or 729 paths."""
+    torch.manual_seed(0)
+    channels, side, sizes = (16, 16, (8, 8)) if size == "bench" else (8, 6, (3, 2))
+    names = NAMES[1:4] if size == "bench" else NAMES[2:4]
+    cell = BenchCell(channels, tracks=True, names=names)
+    pairs = [(j, i) for i in range(1, 4) for j in range(i)]
+    layers = dag({(j, i): list(cell.edges[f"{i}<-{j}"]) for j, i in pairs}, (channels, side, side))
+
+    def run(path: Path, x: Tensor) -> Tensor:
+        chosen = {pair: names[choice] for pair, choice in zip(pairs, path)}
+        return cell.forward_dynamic(x, [[(chosen[j, i], j) for j in range(i)] for i in range(1, 4)])
+
+    return family("nasbench201-edges", cell, layers, run, (channels, side, side), sizes)
