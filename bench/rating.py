@@ -1,6 +1,7 @@
 """Rating of a block, side by side in one run on the same weights.
 
-    python -m bench.rating [--case dna boss slimmable transformer] [--dtype float32 bfloat16] [--sample 24] [--device cpu]
+    python -m bench.rating [--case dna boss slimmable transformer others] [--dtype float32 bfloat16] [--sample 24] [--device cpu]
+    python -m bench.rating --case others [--family NAME ...]    # small stand-ins of other projects' supernets
 
 (a) the published way: each path alone from the block's input, each with its own pass over the target for the
     normalisation and one synchronisation; a sample of the paths is timed and scaled to all, its scores are compared;
@@ -11,12 +12,7 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
-import statistics
-import time
-from dataclasses import dataclass
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -25,6 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pynas
+from bench._cost import Cost, agreement, repeated, timed
+from bench.families import FAMILIES, NORMS
+from bench.others import measure_others
 from pynas.nn import MBConv
 from pynas.rating import Settings, rate, rate_population
 from pynas.rating.shared_work import SharedWork
@@ -69,56 +68,6 @@ def depth_first(layers, x: Tensor, target: Tensor, first: int) -> int:
         return sum(walk(depth + 1, module(x)) for module in layers[depth])
 
     return walk(1, layers[0][first](x))
-
-
-@dataclass
-class Cost:
-    """Wall-clock and CPU seconds (all threads; a busy machine disturbs them less), and bytes more than before."""
-
-    seconds: float
-    cpu: float
-    peak: int = 0
-
-    def __mul__(self, factor: float) -> Cost:
-        return Cost(self.seconds * factor, self.cpu * factor, self.peak)
-
-    @classmethod
-    def mean(cls, costs: list[Cost]) -> Cost:
-        """The mean."""
-        return cls(statistics.mean(c.seconds for c in costs), statistics.mean(c.cpu for c in costs))
-
-    def report(self, name: str, paths: int, reference: Cost, note: str = "") -> None:
-        """One line."""
-        ratio = f"{reference.seconds / self.seconds:6.1f} x (a) (CPU {reference.cpu / self.cpu:5.1f} x)"
-        speed = f"{self.seconds:8.2f} s {self.cpu:8.2f} CPU s {paths / self.seconds:9.1f} paths/s"
-        print(f"{name:34s} {speed} {ratio}  {note}", flush=True)
-
-
-def peak_bytes(device: str, reset: bool = False) -> int:
-    """The largest amount of memory since the last reset: of the process (Linux), or of the GPU's allocator."""
-    if device.startswith("cuda"):
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated()
-    if reset:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-
-
-def timed(function, device: str) -> tuple[Cost, Any]:
-    """What a call costs, and what it gives."""
-    gc.collect()
-    before = peak_bytes(device, reset=True)
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    started, cpu = time.perf_counter(), time.process_time()
-    result = function()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    return Cost(seconds, cpu, peak_bytes(device) - before), result
 
 
 def measure_dna(arguments: argparse.Namespace) -> None:
@@ -242,7 +191,7 @@ def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Ten
         apart.report(f"    pynas, candidates apart, {name}", total, reference)
         cost, table = repeated(lambda d=dtype: rate(layers, batches, loss, engine=Settings(dtype=d)), arguments)
         worst = max(abs(table[path] / score - 1) for path, score in scores.items())
-        cost.report(f"(c) pynas, {name}", total, reference, _agreement(len(scores), worst))
+        cost.report(f"(c) pynas, {name}", total, reference, agreement(len(scores), worst))
 
 
 def measure_slimmable(arguments: argparse.Namespace) -> None:
@@ -276,18 +225,12 @@ def batch_statistics(layers):
     return layers
 
 
-def repeated(function, arguments: argparse.Namespace):
-    """The median cost of some runs, and the last result."""
-    runs = [timed(function, arguments.device) for _ in range(arguments.repeat)]
-    return sorted((cost for cost, _ in runs), key=lambda cost: cost.seconds)[len(runs) // 2], runs[-1][1]
-
-
 def note(cost: Cost, limit: Cost, table, scores: dict) -> str:
     """How far from the convolutions alone, how much memory, how equal."""
     worst = max((abs(table[path] / score - 1) for path, score in scores.items()), default=float("nan"))
     return (
         f"{cost.seconds / limit.seconds:.2f} of the convolutions (CPU {cost.cpu / limit.cpu:.2f}); "
-        f"peak {cost.peak / 1e6:.0f} MB; {_agreement(len(scores), worst)}"
+        f"peak {cost.peak / 1e6:.0f} MB; {agreement(len(scores), worst)}"
     )
 
 
@@ -296,11 +239,8 @@ CASES = {
     "boss": measure_boss,
     "slimmable": measure_slimmable,
     "transformer": measure_transformer,
+    "others": measure_others,
 }
-
-
-def _agreement(scores: int, worst: float) -> str:
-    return f"{scores} scores within {worst:.1e}" if scores else "scores not compared (--check)"
 
 
 def main() -> None:
@@ -309,6 +249,10 @@ def main() -> None:
     parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--sample", type=int, default=24, help="paths timed for (a)")
+    parser.add_argument(
+        "--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), help="others: only these"
+    )
+    parser.add_argument("--norm", choices=NORMS, default="batch", help="others: the norm mode")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--check", action="store_true", help="boss: run all paths alone, and compare the scores")

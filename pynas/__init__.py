@@ -20,8 +20,8 @@ _MODULES = (
     "costs", "data", "evaluation", "export", "methods", "nn", "ops", "rating", "report", "runs", "search", "spaces", "supernets",
     "tabular", "teachers", "train", "zero_cost"
 )  # fmt: skip
-_NAMES = {"Supernet": "supernets", "supernet": "supernets", "fit": "train", "rate": "rating", "Scores": "rating",
-          "ScoreTable": "rating", "Architecture": "spaces"}  # fmt: skip
+_NAMES = {"Supernet": "supernets", "supernet": "supernets", "fit": "train", "rate": "rating", "check": "evaluation",
+          "Scores": "rating", "ScoreTable": "rating", "Architecture": "spaces"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,20 +1,70 @@
-"""Costs in the form that a kind of space calls for: dense tables, or a value per layer where cells have too many paths."""
+"""Walk over a net, and its costs in the form that a kind of space calls for: dense tables, or a value per layer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
+
+import psutil
+from torch import nn
 
 from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.spaces import Space
-from pynas.supernets import kind_of
-from pynas.supernets.net import Place, Walk
+from pynas.supernets import Net, kind_of
+from pynas.supernets.net import Place, Visitor, Walk, located
+from pynas.supernets.shapes import Shape
+from pynas.supernets.sharing import Holders
 from pynas.supernets.walk import LayerWalk
 
 T = TypeVar("T")
+# Tables that a walk holds at once, for three costs and for shapes, of 8 bytes per path.
+_TABLES = 6
+
+
+def visit(net: Net, image_shape: Shape, visitor: Visitor[T], where: str) -> Walk[T]:
+    """Visit every module of a net; an error names the module's place.
+
+    where: stage to name in errors.
+
+    Raises:
+        InputError: tables that do not fit in memory, or a module that does not run, or that reads a part of what it shares
+            with others and has no `extract`.
+    """
+    if kind_of(net.space).dense_costs:
+        check_tables(net.space)
+    seen: list[tuple[nn.Module, Shape, Place]] = []
+
+    def visit_one(module: nn.Module, shape: Shape, place: Place) -> tuple[T, Shape]:
+        seen.append((module, shape, place))
+        with located(place, where):
+            return visitor(module, shape, place)
+
+    walk = net.visit(image_shape, visit_one)
+    holders = Holders(module for module, _, _ in seen)
+    for module, shape, place in seen:
+        with located(place, where):
+            holders.check(module, shape)
+    return walk
+
+
+def check_tables(space: Space) -> None:
+    """Check that tables over the paths of every cell fit in memory.
+
+    Raises:
+        InputError: a cell of too many paths.
+    """
+    free = psutil.virtual_memory().available
+    for b, cells in enumerate(space.blocks):
+        for c, cell in enumerate(cells):
+            paths = math.prod(cell.counts)
+            if paths * 8 * _TABLES > free:
+                raise InputError(f"[costs] expected cells whose cost tables fit in {free / 2**30:.1f} GiB, got {paths:,} paths in "
+                                 f"cell {c} of block {b}; split its layers into several blocks, or count networks one by one "
+                                 "with count_module(net.extract(architecture, image_shape), image_shape)")  # fmt: skip
 
 
 def collect(

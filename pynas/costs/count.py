@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.module import register_module_forward_hook
 
-from pynas.costs.by_kind import collect, description
+from pynas.costs.by_kind import collect, description, visit
 from pynas.costs.operators import counting
 from pynas.costs.table import Costs
 from pynas.costs.tied import count_tied_once
@@ -79,10 +79,15 @@ def count(net: Net, image_shape: Shape) -> Any:
     of an architecture, but `params` and `memory` have no tables to search, and `metadata["not_additive"]` says why. A path
     that is not allowed costs 0. `metadata["uncounted"]` lists the operators without a formula, which count 0 MAdds.
 
+    A candidate that shares its weights as slices needs `extract(shape)` (`pynas.rating.encoded` and `configured` take
+    extract=): its costs are those of the plain module.
+
     image_shape: (3, H, W).
 
     Raises:
-        InputError: paths of a block that leave one boundary state and put out different shapes, or a module that does not run.
+        InputError: paths of a block that leave one boundary state and put out different shapes; cells of too many paths for
+            tables; a module that does not run, or that runs as one setting of a layer that others hold, or reads a part of a
+            parameter that others hold, and has no `extract`; its block, cell, layer and candidate are named.
     """
     space, dense = net.space, kind_of(net.space).dense_costs
     known: dict[Hashable, Counted] = {}
@@ -95,7 +100,7 @@ def count(net: Net, image_shape: Shape) -> Any:
         owned = {} if is_view(module) else {id(parameter): parameter for parameter in module.parameters()}
         return replace(known[key], owned=owned), known[key].shape
 
-    walk = net.visit(image_shape, visitor)
+    walk = visit(net, image_shape, visitor, "costs")
     without_formula = frozenset[str]().union(*(counted.uncounted for counted in known.values()))
     _warn(without_formula)
     metadata = {"image_shape": list(image_shape), "uncounted": sorted(without_formula)}

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from pynas.copies import copy_module
-from pynas.costs.by_kind import collect, description
+from pynas.costs.by_kind import collect, description, visit
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Space
 from pynas.supernets import Net
-from pynas.supernets.net import Place
+from pynas.supernets.net import Place, place_name
 from pynas.supernets.shapes import Shape, blame, extracted, input_dtypes, kept_generators, output_shape, samples
 
 NAME = "latency"
@@ -91,18 +91,18 @@ def latency(
     and largest spread. Copies of the modules run: the net and torch's random generators stay as they are.
 
     Raises:
-        InputError: no repeats or no images, or a module that does not run.
+        InputError: no repeats or no images, a module that does not run, and all that `count` refuses.
     """
     if repeats < 1 or batch_size < 1:
         raise InputError(f"[latency] expected at least 1 repeat and image, got {repeats} and {batch_size}")
     device = torch.device(device)
     distinct = _Distinct(net.space)
-    walk = net.visit(image_shape, distinct.visit)
+    walk = visit(net, image_shape, distinct.visit, NAME)
     modules = [copy_module(module).to(device).eval() for module in distinct.modules]
     with kept_generators(device), torch.inference_mode():
         kinds = [(shape, input_dtypes(module)[0]) for module, shape in zip(modules, distinct.inputs)]
         inputs = {(shape, dtype): samples(batch_size, shape, device, dtype) for shape, dtype in set(kinds)}
-        calls = [_call(module, inputs[kind]) for module, kind in zip(modules, kinds)]
+        calls = [_call(*one) for one in zip(modules, (inputs[kind] for kind in kinds), distinct.places)]
         timings = time_calls(calls, device, repeats, warm_up)
     spreads = [timing.spread for timing in timings]
     metadata = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
@@ -111,13 +111,13 @@ def latency(
     return collect(net.space, walk, {NAME: [timing.median for timing in timings].__getitem__}, metadata)
 
 
-def _call(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+def _call(module: nn.Module, x: torch.Tensor, place: Place) -> Callable[[], object]:
     def call() -> object:
         try:
             return module(x)
         except Exception as error:
             raise InputError(f"[latency] expected a module that runs on {x.device} for {len(x)} images, got "
-                             f"{blame(module, error)}; time it on another device") from error  # fmt: skip
+                             f"{blame(module, error)} in {place_name(place)}; time it on another device") from error  # fmt: skip
 
     return call
 
@@ -129,6 +129,7 @@ class _Distinct:
         self._space = space
         self.modules: list[nn.Module] = []
         self.inputs: list[Shape] = []
+        self.places: list[Place] = []
         self._known: dict[Hashable, tuple[int, Shape]] = {}
 
     def visit(self, module: nn.Module, shape: Shape, place: Place) -> tuple[int, Shape]:
@@ -139,6 +140,7 @@ class _Distinct:
             self._known[key] = len(self.modules), output_shape(module, shape)
             self.modules.append(module)
             self.inputs.append(shape)
+            self.places.append(place)
         return self._known[key]
 
 

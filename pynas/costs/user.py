@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pynas.costs.by_kind import check_tables
 from pynas.costs.count import candidate_tables
 from pynas.costs.table import Costs
 from pynas.csv_files import CsvFile, Row, read_csv_file
@@ -41,6 +42,7 @@ def read_csv(path: str | Path, space: Space) -> Costs:
             got = "a second one" if place in lines else "one outside the space"
             raise file.refuse("one row per candidate", got, row)
         lines[place] = number
+    check_tables(space)
     missing = next((place for place in places if place not in lines), None)
     if missing is not None:
         candidate = ", ".join(f"{name} {value}" for name, value in zip(_WHERE, missing))

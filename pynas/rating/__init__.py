@@ -1,6 +1,7 @@
 """Scores of every path of a cell; paths that begin alike share their features."""
 
-from pynas.rating.adapters import choice_layers, configured, encoded
+from pynas.rating.adapters import choice_layers, configured, elastic_depth, encoded, set_attributes
+from pynas.rating.dag import dag, pack
 from pynas.rating.population import rate_population
 from pynas.rating.progress import Progress
 from pynas.rating.rate import rate
@@ -15,7 +16,11 @@ __all__ = [
     "Settings",
     "choice_layers",
     "configured",
+    "dag",
+    "elastic_depth",
     "encoded",
+    "pack",
     "rate",
     "rate_population",
+    "set_attributes",
 ]

@@ -247,7 +247,7 @@ BATCH_NORMS = _named(_batch_norm, "native_batch_norm _native_batch_norm_legit _n
                      "_batch_norm_impl_index batch_norm")  # fmt: skip
 RULES: dict[str, Rule] = {
     **_named(_pointwise, "_to_copy clone detach alias contiguous lift_fresh masked_fill native_dropout _prelu_kernel "
-             "fake_quantize_per_tensor_affine_cachemask _conj to dropout"),
+             "fake_quantize_per_tensor_affine_cachemask _conj to dropout hardswish gelu mish relu6 threshold"),
     **_named(_copy, "copy_ fill_ zero_ masked_fill_"),
     **_named(_along, "sum mean amax amin max min var std var_mean std_mean prod any all argmax argmin logsumexp norm "
              "linalg_vector_norm median nanmean nansum _softmax _log_softmax softmax log_softmax cumsum cumprod cummax cummin "

@@ -22,7 +22,7 @@ class Scores:
     """Score tables of all blocks; `scores[b][cell]` is the `ScoreTable` of a cell. Lower is better.
 
     space: the space that the tables belong to; a search reads the boundary states off it.
-    tables: by `[block][cell]`; a table has one axis per layer of its cell.
+    tables: by `[block][cell]`; a table has the layers of its cell.
     metadata: how the scores were computed (checkpoint, data, loss, norm mode, ...), kept in the files.
 
     Raises:
@@ -107,8 +107,7 @@ class Scores:
             chosen = np.array([architecture[b].cell for architecture in architectures], np.int64)
             for c in np.unique(chosen).tolist():
                 rows = np.flatnonzero(chosen == c)
-                paths = np.array([architectures[row][b].path for row in rows])
-                scores[rows, b] = cells[c].scores[tuple(paths.T)]
+                scores[rows, b] = cells[c].at([architectures[row][b].path for row in rows])
         return scores
 
     def save(self, folder: str | Path) -> None:
@@ -143,7 +142,8 @@ def block_file(folder: str | Path, block: int) -> Path:
 
 def save_block(path: str | Path, tables: Sequence[ScoreTable], **metadata: Any) -> None:
     """Write the tables of all cells of a block, atomically."""
-    write_arrays(path, _KIND, {f"cell_{c}": table.scores for c, table in enumerate(tables)}, **metadata)
+    arrays = {f"cell_{c}/{name}": array for c, table in enumerate(tables) for name, array in table.arrays().items()}
+    write_arrays(path, _KIND, {name.removesuffix("/scores"): array for name, array in arrays.items()}, **metadata)
 
 
 def load_block(path: str | Path) -> tuple[list[ScoreTable], dict[str, Any]]:
@@ -153,4 +153,8 @@ def load_block(path: str | Path) -> tuple[list[ScoreTable], dict[str, Any]]:
         InputError: a file that is missing, damaged, or of another version.
     """
     arrays, metadata = read_arrays(path, _KIND)
-    return [ScoreTable(arrays[f"cell_{c}"], metadata) for c in range(len(arrays))], metadata
+    cells: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        cell, _, part = name.partition("/")
+        cells.setdefault(cell, {})[part or "scores"] = array
+    return [ScoreTable.of_arrays(cells[f"cell_{c}"], metadata) for c in range(len(cells))], metadata

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +70,7 @@ class Session:
     def table(self, device: torch.device) -> ScoreTable:
         """Add up the sums of all processes, remove the partial file, and return the mean scores."""
         sums = processes.add_up(torch.from_numpy(self.partial.sums).to(device), self.size)
-        scores = np.full([len(layer) for layer in self.layers], np.nan)
-        scores[tuple(self.tree.paths.T)] = sums.cpu().numpy() / self.partial.samples
+        scores = sums.cpu().numpy() / self.partial.samples
         self.partial.remove()
-        return ScoreTable(scores, {**self._metadata, "samples": self.partial.samples})
+        metadata = {**self._metadata, "samples": self.partial.samples}
+        return ScoreTable.of_paths([len(layer) for layer in self.layers], self.tree.paths, scores, metadata)

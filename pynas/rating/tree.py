@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ from itertools import pairwise
 import numpy as np
 
 from pynas.errors import InputError
+from pynas.rating.listed import check_paths
 
 Path = tuple[int, ...]
 
+# Paths that can be rated without a choice among them: their list takes 1 GiB per layer.
+_MOST = 2**27
 # Subtrees per share: with more, shares are more equal; with fewer, fewer prefixes are computed twice.
 _CUTS = 8
 # Subtrees between which a resumable rating may stop.
@@ -120,13 +124,13 @@ def build_tree(
     allowed: called with every prefix and with whole paths; False leaves out all paths that begin with it.
 
     Raises:
-        InputError: a listed path that the cell does not have, or no path left.
+        InputError: a listed path that the cell does not have, more paths than can be listed, or no path left.
     """
     if paths is not None:
-        rows = _listed(counts, paths)
+        table = np.unique(check_paths("rate", counts, paths), axis=0)
         if allowed is not None:
-            rows = [row for row in rows if all(allowed(row[:depth]) for depth in range(1, len(row) + 1))]
-        table = np.array(rows, dtype=np.int64).reshape(-1, len(counts))
+            rows = map(tuple, table.tolist())
+            table = table[[all(allowed(row[:depth]) for depth in range(1, len(row) + 1)) for row in rows]]
     elif allowed is not None:
         prefixes: list[Path] = [()]
         for count in counts:
@@ -134,15 +138,19 @@ def build_tree(
             prefixes = [prefix for prefix in longer if allowed(prefix)]
         table = np.array(prefixes, dtype=np.int64).reshape(-1, len(counts))
     else:
-        table = np.indices(tuple(counts), dtype=np.int64).reshape(len(counts), -1).T
+        table = _every(counts)
     if not len(table):
         raise InputError("[rate] expected at least one path to rate, got none; check `paths` and `allowed`")
     return PathTree(np.ascontiguousarray(table))
 
 
-def _listed(counts: Sequence[int], paths: Iterable[Sequence[int]]) -> list[Path]:
-    rows = {tuple(int(choice) for choice in path) for path in paths}
-    for row in rows:
-        if len(row) != len(counts) or any(not 0 <= choice < count for choice, count in zip(row, counts)):
-            raise InputError(f"[rate] expected paths of one candidate per layer out of {tuple(counts)}, got {row}")
-    return sorted(rows)
+def _every(counts: Sequence[int]) -> np.ndarray:
+    size = math.prod(counts)
+    if size > _MOST:
+        raise InputError(f"[rate] expected paths= or allowed= to choose among the {size:,} paths of {len(counts)} layers, got "
+                         f"neither; all paths can be rated of at most {_MOST:,}")  # fmt: skip
+    table, after = np.empty((size, len(counts)), np.int64), size
+    for layer, count in enumerate(counts):
+        after //= count
+        table[:, layer] = np.tile(np.repeat(np.arange(count), after), size // count // after)
+    return table

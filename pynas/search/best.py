@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,14 +13,25 @@ from pynas.errors import InputError
 from pynas.rating.scores import Scores
 from pynas.rating.table import ScoreTable
 from pynas.search.certificate import Certificate
-from pynas.search.grid import cost_column, losses_on_grid
+from pynas.search.grid import Column, cost_column, losses_on_grid
 from pynas.search.limits import check_limits
 from pynas.search.problem import Limit, Problem
-from pynas.search.states import link, unlinked
+from pynas.search.states import link, states_of, unlinked
 from pynas.search.traverse import Traversal, run
 from pynas.spaces import Architecture
 
 JOINS = ("sum", "product")
+
+
+class WholeCosts(Protocol):
+    """Costs of whole architectures, as `LayerCosts` or a class of your own gives them."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the costs."""
+
+    def of(self, architecture: Architecture) -> Mapping[str, float]:
+        """Costs of an architecture, by name."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Found(Sequence[Entry]):
 
 def best(
     scores: Scores | Sequence[Sequence[ScoreTable]],
-    costs: Costs,
+    costs: Costs | WholeCosts,
     limits: Mapping[str, float | None] | None = None,
     top_k: int = 1,
     *,
@@ -75,6 +86,7 @@ def best(
     are ordered by block, cell and path.
 
     scores: a `Scores`, or score tables by `[block][cell]` where the costs know their space, as those of `pynas.costs.count` do.
+    costs: `Costs`; in a space of one block also costs with `names` and `of(architecture)`, of which the rated paths are asked.
     limits, at_least: upper and lower bounds by cost name, inclusive, on the whole cost with its fixed part, e.g.
     `{"madds": 400e6}`; None (and infinity for an upper one) is no limit.
 
@@ -98,63 +110,78 @@ class Pools:
     name: the caller's, in front of error messages.
 
     Raises:
-        InputError: tables without their space, a block without a rated path, or costs of other shapes.
+        InputError: tables without their space, a block without a rated path, costs of other shapes or without tables.
     """
 
-    def __init__(self, name: str, scores: Any, costs: Costs) -> None:
+    def __init__(self, name: str, scores: Any, costs: Costs | WholeCosts) -> None:
         self.name, self.costs = name, costs
-        scores = Scores.check(name, scores, costs.space)
-        tables = scores.tables
-        self.shapes = [[table.shape for table in cells] for cells in tables]
-        for cost in costs.additive:
-            self._require_shapes(cost)
-        starts, ends = scores.space.boundary_states
-        # rated[b][cell]: flat positions in the cell's table.
-        self.rated = [
-            [np.flatnonzero(~np.isnan(table.scores) & (end >= 0)) for table, end in zip(*block)]
-            for block in zip(tables, ends)
-        ]
-        sizes = [sum(map(len, cells)) for cells in self.rated]
+        scores = Scores.check(name, scores, costs.space if isinstance(costs, Costs) else None)
+        if isinstance(costs, Costs):
+            self.names = costs.additive
+            self._require_shapes(costs, scores)
+        else:
+            self.names = tuple(costs.names)
+        if not isinstance(costs, Costs) and len(scores) > 1:
+            raise InputError(f"[{name}] expected costs with tables for the {len(scores)} blocks of {scores.space}, got "
+                             f"{type(costs).__name__}, which gives those of whole architectures; count Costs, or rate "
+                             "whole architectures as one block")  # fmt: skip
+        rated = [[table.rated() for table in cells] for cells in scores.tables]
+        starts, ends = states_of(scores.space, [[paths for paths, _ in cells] for cells in rated])
+        allowed = [[end >= 0 for end in cells] for cells in ends]
+        # paths[b][cell]: those with a score that the cell allows, `[n, L]`.
+        self.paths = [[paths[kept] for (paths, _), kept in zip(*block)] for block in zip(rated, allowed)]
+        sizes = [sum(map(len, cells)) for cells in self.paths]
         if 0 in sizes:
             raise InputError(f"[{name}] expected rated paths in every block, got none in block {sizes.index(0)}")
         self.offsets = np.cumsum([0, *sizes])
-        self.scores = self._gather([[table.scores for table in cells] for cells in tables])
+        self.scores = _flat([[values for _, values in cells] for cells in rated], allowed)
         if scores.space.has_states:
-            self.links = link(name, self.offsets, self._gather(starts), self._gather(ends))
+            self.links = link(name, self.offsets, _flat(starts, allowed), _flat(ends, allowed))
         else:
             self.links = unlinked(self.offsets)
 
-    def _require_shapes(self, cost: str) -> None:
-        shapes = [[np.shape(cell) for cell in cells] for cells in self.costs[cost]]
-        if shapes != self.shapes:
-            raise InputError(f"[{self.name}] expected the cost {cost!r} with the score tables' shapes {self.shapes}, "
-                             f"got {shapes}; count the costs of the same space")  # fmt: skip
+    def _require_shapes(self, costs: Costs, scores: Scores) -> None:
+        expected = [[table.shape for table in cells] for cells in scores.tables]
+        for cost in costs.additive:
+            shapes = [[np.shape(cell) for cell in cells] for cells in costs[cost]]
+            if shapes != expected:
+                raise InputError(f"[{self.name}] expected the cost {cost!r} with the score tables' shapes {expected}, "
+                                 f"got {shapes}; count the costs of the same space")  # fmt: skip
 
-    def _gather(self, tables: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        """Values of the rated paths, `[N]`."""
-        return np.concatenate(
-            [
-                np.asarray(cell).reshape(-1)[rated]
-                for cells, positions in zip(tables, self.rated)
-                for cell, rated in zip(cells, positions)
-            ]
-        )
+    def require(self, names: Iterable[str]) -> None:
+        """Raise InputError for a cost that does not add up over the blocks."""
+        for name in names:
+            if isinstance(self.costs, Costs):
+                self.costs[name]
+
+    def columns(self) -> dict[str, Column]:
+        """Columns of the costs that add up over the blocks, by name."""
+        costs = self.costs
+        if isinstance(costs, Costs):
+            values = {name: _flat(costs[name], self.paths, lambda paths: tuple(paths.T)) for name in self.names}
+            fixed = costs.fixed
+        else:
+            each = [costs.of(self.architecture(np.array([i]))) for i in range(self.offsets[-1])]
+            values = {name: np.array([known[name] for known in each]) for name in self.names}
+            fixed = dict.fromkeys(self.names, 0)
+        return {name: cost_column(self.name, name, values[name], self.offsets, fixed[name]) for name in self.names}
 
     def architecture(self, indices: np.ndarray) -> Architecture:
         """Architecture of one index per block."""
         return Architecture.of(self._choice(b, int(i)) for b, i in enumerate(indices))
 
     def _choice(self, b: int, index: int) -> tuple[int, tuple[int, ...]]:
-        for cell, rated in enumerate(self.rated[b]):
-            if index < len(rated):
-                return cell, tuple(int(c) for c in np.unravel_index(rated[index], self.shapes[b][cell]))
-            index -= len(rated)
+        for cell, paths in enumerate(self.paths[b]):
+            if index < len(paths):
+                return cell, tuple(paths[index].tolist())
+            index -= len(paths)
         raise IndexError(index)
 
     def entry(self, indices: np.ndarray, score: float, totals: Sequence[float]) -> Entry:
         """Entry of one index per block; totals: its costs that add up over the blocks."""
         architecture = self.architecture(indices)
-        costs = self.costs.of(architecture) if self.costs.tied else dict(zip(self.costs.additive, totals))
+        tied = isinstance(self.costs, Costs) and self.costs.tied
+        costs = self.costs.of(architecture) if tied else dict(zip(self.names, totals))
         return Entry(architecture, float(score), costs)
 
     def problem(
@@ -167,15 +194,10 @@ class Pools:
         """Build the search problem on whole numbers."""
         name = self.name
         upper, lower = (check_limits(name, bounds, self.costs.names) for bounds in (limits, at_least))
-        for which in (*upper, *lower):
-            self.costs[which]  # raises for a cost that does not add up over the blocks
+        self.require((*upper, *lower))
         losses, grid = losses_on_grid(name, self._joined(weights, join), self.offsets)
-        columns = [
-            cost_column(name, cost, self._gather(self.costs[cost]), self.offsets, self.costs.fixed[cost])
-            for cost in self.costs.additive
-        ]
-        bounds = [Limit(cost, upper.get(cost), lower.get(cost)) for cost in self.costs.additive]
-        return Problem(name, self.offsets, losses, grid, columns, bounds, self.links)
+        bounds = [Limit(cost, upper.get(cost), lower.get(cost)) for cost in self.names]
+        return Problem(name, self.offsets, losses, grid, list(self.columns().values()), bounds, self.links)
 
     def _joined(self, weights: Sequence[float] | None, join: str) -> np.ndarray:
         """Terms of the sum to minimise `[N]`: weighted scores, or weighted logarithms of scores."""
@@ -192,3 +214,9 @@ class Pools:
                 raise InputError(f"[{name}] expected scores above 0 to join by product, got {scores.min()}")
             scores = np.log(scores)
         return scores * np.repeat(weight, np.diff(self.offsets))
+
+
+def _flat(values: Any, chosen: Any, index: Callable[[np.ndarray], Any] = lambda kept: kept) -> np.ndarray:
+    """Chosen values of every cell, block after block, `[N]`; values, chosen: by `[block][cell]`."""
+    pairs = (pair for blocks in zip(values, chosen) for pair in zip(*blocks))
+    return np.concatenate([np.asarray(cell)[index(kept)] for cell, kept in pairs])

@@ -12,7 +12,7 @@ from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.rating.scores import Scores
 from pynas.rating.table import ScoreTable
-from pynas.search.best import Entry, Pools
+from pynas.search.best import Entry, Pools, WholeCosts
 from pynas.search.pareto import ParetoFront, solve
 
 
@@ -44,7 +44,7 @@ class Front(Sequence[Entry]):
 
 def front(
     scores: Scores | Sequence[Sequence[ScoreTable]],
-    costs: Costs,
+    costs: Costs | WholeCosts,
     names: str | Sequence[str],
     *,
     weights: Sequence[float] | None = None,
@@ -64,12 +64,13 @@ def front(
     if unknown or not 1 <= len(set(names)) == len(names) <= 2:
         raise InputError(f"[front] expected one or two different costs of {', '.join(costs.names)}, got {list(names)}")
     pools = Pools("front", scores, costs)
+    pools.require(names)
     problem = pools.problem({}, {}, weights, join)
-    every = dict(zip(costs.additive, problem.columns))
-    problem.columns = [every[name] for name in names if costs[name]]  # raises for a cost that does not add up
+    every = dict(zip(pools.names, problem.columns))
+    problem.columns = [every[name] for name in names]
     pareto = solve(problem, device)
     rows = pareto.indices + problem.offsets[:-1]
-    totals = zip(*(every[name].total(rows).tolist() for name in costs.additive))
+    totals = zip(*(every[name].total(rows).tolist() for name in pools.names))
     joined = np.exp(pareto.losses) if join == "product" else pareto.losses
     entries = [pools.entry(*found) for found in zip(pareto.indices, joined, totals)]
     return Front(entries, names, pareto.space_size, pareto)

@@ -42,7 +42,7 @@ class Space:
         supernet is built and counted; "own" for a space of the user's modules.
 
     Raises:
-        InputError: a block where some cells start from a state and others from any.
+        InputError: a block where some cells start from a state and others from any, or a cell without an allowed path.
     """
 
     name: str
@@ -61,6 +61,20 @@ class Space:
             if any((cell.start is not None) != self.has_states for cell in cells):
                 raise InputError(f"[{self.name}] expected a start state for all cells after block 0 or for none, "
                                  f"got {[cell.start for cell in cells]} in block {b}")  # fmt: skip
+        for b, cells in enumerate(self.blocks):
+            for c, cell in enumerate(cells):
+                if cell.allowed is not None:
+                    self._check_rule(cell, f"cell {c} of block {b}")
+
+    def _check_rule(self, cell: Cell, where: str) -> None:
+        try:
+            first = next(cell.paths(), None)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"[{self.name}] expected a rule `allowed` that takes every prefix of a path in {where}, got "
+                             f"{type(error).__name__}: {error}; let it allow those too short to tell") from error  # fmt: skip
+        if first is None:
+            raise InputError(f"[{self.name}] expected a rule `allowed` that allows a path in {where}, got none; check the rule, "
+                             "or remove the cell")  # fmt: skip
 
     @property
     def has_states(self) -> bool:
@@ -68,9 +82,26 @@ class Space:
         return len(self.blocks) > 1 and self.blocks[1][0].start is not None
 
     @classmethod
-    def from_counts(cls, name: str, counts: Sequence[Sequence[Sequence[int]]]) -> Space:
-        """Build a space from numbers of candidates, `counts[b][cell][layer]`; candidates are described by their numbers."""
-        return cls(name, tuple(tuple(Cell(tuple(tuple(range(n)) for n in cell)) for cell in block) for block in counts))
+    def from_counts(
+        cls,
+        name: str,
+        counts: Sequence[Sequence[Sequence[int]]],
+        allowed: Sequence[Sequence[Callable[[Path], bool] | None]] | None = None,
+    ) -> Space:
+        """Build a space from numbers of candidates, `counts[b][cell][layer]`; candidates are described by their numbers.
+
+        allowed: `allowed[b][cell]` is the rule of a cell (`Cell`), such as that of `pynas.rating.elastic_depth`; None, there
+            or for all, allows every path.
+
+        Raises:
+            InputError: rules of other numbers of blocks or cells, or a rule that allows no path.
+        """
+        rules = [[None] * len(block) for block in counts] if allowed is None else allowed
+        if [*map(len, rules)] != [*map(len, counts)]:
+            raise InputError(f"[{name}] expected a rule or None for every cell, {[*map(len, counts)]} by block, got "
+                             f"{[*map(len, rules)]}; pass allowed[block][cell]")  # fmt: skip
+        layers = [[tuple(tuple(range(n)) for n in cell) for cell in block] for block in counts]
+        return cls(name, tuple(tuple(map(Cell, *block)) for block in zip(layers, rules)))
 
     @property
     def path_counts(self) -> tuple[int, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
+from pynas.errors import InputError
 from pynas.spaces import Architecture, Choice, Space
 from pynas.supernets.shapes import Shape
 
@@ -19,6 +22,23 @@ Place = tuple
 # Called with a module, the shape of its input (without the batch axis) and its place; returns a value of the module and the
 # shape of its output.
 Visitor = Callable[[nn.Module, Shape, Place], tuple[T, Shape]]
+
+
+@contextmanager
+def located(place: Place, where: str) -> Iterator[None]:
+    """Name a module's place in the errors about it; where: stage to name."""
+    try:
+        yield
+    except InputError as error:
+        text = re.sub(r"^\[\w+\] ", "", str(error))
+        raise InputError(f"[{where}] {text} (in {place_name(place)})") from (error.__cause__ or error)
+
+
+def place_name(place: Place) -> str:
+    """Describe a place in words: "the stem", "candidate 0 of layer 1 of cell 0 of block 2"."""
+    if isinstance(place[0], str):
+        return " ".join(["the", place[0].replace("_", " "), *(f"of {at}" for at in place[1:])])
+    return " of ".join(f"{name} {at}" for name, at in zip(("candidate", "layer", "cell", "block"), reversed(place)))
 
 
 class Walk(Protocol[T_co]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from itertools import chain
@@ -119,17 +119,6 @@ def extracted(module: nn.Module, shape: Shape) -> nn.Module:
 def is_view(module: nn.Module) -> bool:
     """Whether a module runs on slices of weights, of which `extracted` returns copies."""
     return hasattr(module, "extract")
-
-
-def extracted_chain(modules: Sequence[nn.Module], shape: Shape) -> list[nn.Module]:
-    """Plain modules with the outputs of a supernet's modules, run one after the other, for inputs of `shape`."""
-    if not any(map(is_view, modules)):
-        return list(modules)
-    plain = []
-    for module in modules:
-        plain.append(extracted(module, shape))
-        shape = output_shape(plain[-1], shape)
-    return plain
 
 
 def input_dtypes(module: nn.Module) -> list[torch.dtype]:

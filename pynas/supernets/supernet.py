@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from torch import nn
 from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Choice, Space
-from pynas.supernets.net import T, Visitor
-from pynas.supernets.shapes import Shape, extracted_chain, output_shape
+from pynas.supernets.net import Place, T, Visitor
+from pynas.supernets.shapes import Shape, output_shape
+from pynas.supernets.sharing import extracted_chain
 from pynas.supernets.walk import Walked
 
 Layers = Sequence[Sequence[nn.Module]]
+Rule = Callable[[tuple[int, ...]], bool]
 
 
 class Supernet(nn.Module):
@@ -26,9 +28,12 @@ class Supernet(nn.Module):
         equal shapes of input and output, and so have the cells of a block.
     stem: runs before the first block; head: after the last one. Either may be None.
     space: description of the modules; None for a space of numbered candidates.
+    allowed: rules of such a space, `allowed[b][cell]`, each called with prefixes of paths (`pynas.spaces.Cell`) or None; that
+        of `pynas.rating.elastic_depth` keeps skipped layers at the end.
 
     Raises:
-        InputError: an empty block, cell or layer, a candidate that is no module, or a space of other sizes.
+        InputError: an empty block, cell or layer, a candidate that is no module, a space of other sizes, rules of other
+            numbers or beside a space, or a cell without an allowed path.
     """
 
     def __init__(
@@ -37,10 +42,15 @@ class Supernet(nn.Module):
         stem: nn.Module | None = None,
         head: nn.Module | None = None,
         space: Space | None = None,
+        allowed: Sequence[Sequence[Rule | None]] | None = None,
     ):
         super().__init__()
         counts = _counts(blocks)
-        self.space = space or Space.from_counts("own", counts)
+        if space is not None and allowed is not None:
+            raise InputError(
+                f"[supernet] expected a space or rules, got both; give the cells of {space.name} the rules"
+            )
+        self.space = space or Space.from_counts("own", counts, allowed)
         expected = [[cell.counts for cell in cells] for cells in self.space.blocks]
         if expected != counts:
             raise InputError(f"[supernet] expected the candidates of {self.space.name}, {expected}, got {counts}")
@@ -117,11 +127,13 @@ class Supernet(nn.Module):
         image_shape: only used where candidates share weights; None for squares of the space's image size.
 
         Raises:
-            InputError: an architecture outside the space.
+            InputError: an architecture outside the space, or a module that runs on slices of shared weights and has no
+                `extract`, as candidates of `pynas.rating.encoded` and `configured` without extract=.
         """
         architecture = self.space.resolve(architecture)
         paths = [self.path(block, choice) for block, choice in enumerate(architecture)]
-        plain = iter(extracted_chain(self.modules_of(architecture), image_shape or (3, *[self.space.image_size] * 2)))
+        shape = image_shape or (3, *[self.space.image_size] * 2)
+        plain = iter(extracted_chain(list(self._placed(architecture)), shape, self._all_modules()))
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         if self.stem is not None:
             parts["stem"] = next(plain)
@@ -130,6 +142,22 @@ class Supernet(nn.Module):
         if self.head is not None:
             parts["head"] = next(plain)
         return copy_module(nn.Sequential(parts)).train(self.training)
+
+    def _placed(self, architecture: Architecture) -> Iterator[tuple[Place, nn.Module]]:
+        """Modules that an architecture runs, with their places."""
+        if self.stem is not None:
+            yield ("stem",), self.stem
+        for block, choice in enumerate(architecture):
+            for n, (candidate, module) in enumerate(zip(choice.path, self.path(block, choice))):
+                yield (block, choice.cell, n, candidate), module
+        if self.head is not None:
+            yield ("head",), self.head
+
+    def _all_modules(self) -> Iterator[nn.Module]:
+        """Stem, candidates and head."""
+        cells = ((b, c) for b, cells in enumerate(self.space.blocks) for c in range(len(cells)))
+        candidates = (module for b, c in cells for layer in self.layers(b, c) for module in layer)
+        return (module for module in (self.stem, *candidates, self.head) if module is not None)
 
     def visit(self, image_shape: Shape, visitor: Visitor[T]) -> Walked[T]:
         """Call `visitor` for every module on every shape of its inputs; image_shape: (3, H, W)."""
@@ -159,7 +187,11 @@ class Supernet(nn.Module):
 
 def _counts(blocks: Sequence[Sequence[Layers]]) -> list[list[tuple[int, ...]]]:
     """Candidates per layer, `[block][cell]`."""
-    counts = [[tuple(len(layer) for layer in cell) for cell in block] for block in blocks]
+    try:
+        counts = [[tuple(len(layer) for layer in cell) for cell in block] for block in blocks]
+    except TypeError as error:
+        raise InputError(f"[supernet] expected lists blocks[block][cell][layer][candidate], got fewer levels ({error}); one cell "
+                         "of layers is [[layers]], one layer is [[[candidates]]]") from error  # fmt: skip
     if not counts:
         raise InputError("[supernet] expected at least one block, got none")
     for b, block in enumerate(blocks):

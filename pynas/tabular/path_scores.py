@@ -65,7 +65,7 @@ def total_scores(scores: Scores, bench: Benchmark) -> np.ndarray:
     total, begin = np.zeros(len(bench)), 0
     for (table,) in tables:
         end = begin + len(table.shape)
-        total += table.scores[tuple(bench.choices[:, begin:end].T)]
+        total += table.at(bench.choices[:, begin:end])
         begin = end
     return total
 

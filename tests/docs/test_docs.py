@@ -79,6 +79,21 @@ def test_the_space_tutorial(registries, capsys):
     assert found[0].score == pytest.approx(min(everything.values())) and len(everything) < 108
 
 
+OTHERS = blocks(ROOT / "docs/others.md", "python")
+
+
+@pytest.mark.parametrize("number", range(len(OTHERS)))
+def test_programs_for_other_projects_supernets_run_by_themselves(number):
+    """Each asserts its own numbers, so that a run without an error is right."""
+    exec(compile(OTHERS[number], f"docs/others.md, program {number}", "exec"), {"__name__": "program"})
+
+
+def test_there_is_a_program_for_each_style_of_supernet():
+    used = ("set_attributes", "set_sample_config", "choice_layers", "dag")
+    assert [[name for name in used if f"{name}(" in source or f"{name}," in source or f"{name})" in source][-1]
+            for source in OTHERS] == list(used)  # fmt: skip
+
+
 @pytest.mark.integration
 def test_the_method_tutorial(registries, tmp_path):
     import numpy as np

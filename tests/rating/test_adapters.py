@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import pynas
 from pynas.rating import Settings, adapters, rate
 
 from .models import NAIVE_LOSSES, alone
@@ -40,9 +41,9 @@ class Wide(nn.Module):
         self.first, self.second, self.norm = nn.Linear(6, 8), nn.Linear(8, 6), nn.LayerNorm(6)
         self.kept = None
 
-    def set_sample_config(self, hidden):
-        self.hidden = hidden
-        self.kept = self.first.weight[:hidden]
+    def set_sample_config(self, config):
+        self.hidden = config["hidden"]
+        self.kept = self.first.weight[: self.hidden]
 
     def forward(self, x):
         y = F.gelu(F.linear(x, self.kept, self.first.bias[: self.hidden]))
@@ -100,7 +101,7 @@ def test_layers_that_are_configured_before_they_run(workers):
         y = batches[0][0]
         with torch.no_grad():
             for net, choice in zip(nets, path):
-                net.set_sample_config((2, 5, 8)[choice])
+                net.set_sample_config({"hidden": (2, 5, 8)[choice]})
                 y = net(y)
         assert table[path] == pytest.approx(float(NAIVE_LOSSES["relative_l1"](y, batches[0][1])), rel=1e-5)
 
@@ -127,12 +128,19 @@ def test_a_forward_that_keeps_things_survives_tracing(choices):
 
 
 def test_the_example_in_the_documentation_runs():
-    example = adapters.__doc__.split("\n\n")
-    source = "\n".join(line[4:] for line in (example[2] + "\n" + example[3]).splitlines() if "configured" not in line)
-    source = source.replace("    table", "block = Block()\ntable").replace(
-        "table = pynas.rate", "block = Block()\ntable = rate"
-    )
+    lines = adapters.__doc__.splitlines()
+    source = "\n".join(line[4:] for line in lines if line.startswith("    ") or not line)
+    source = source.replace("table =", "block = Block()\ntable =")
     x = torch.randn(2, 4, 5, 5)
-    scope = {"nn": nn, "rate": rate, "batches": [(x, x)], "itertools": itertools, **vars(adapters)}
+    scope = {
+        "pynas": pynas,
+        "torch": torch,
+        "nn": nn,
+        "F": F,
+        "batches": [(x, x)],
+        "itertools": itertools,
+        **vars(adapters),
+    }
     exec(source, scope)
-    assert scope["table"].shape == (2, 2) and len(scope["layers"][0]) == 4
+    assert scope["table"].shape == (2, 2) and [len(layer) for layer in scope["layers"]] == [2, 2]
+    assert scope["costs"]["params"][0][0].tolist() == [16, 32]

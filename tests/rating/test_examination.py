@@ -61,6 +61,8 @@ USUAL = {
     "resizing": (lambda: nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.MaxPool2d(3, 2, 1),
                                        nn.ReflectionPad2d(1), nn.AvgPool2d(3, 1)), IMAGES),
     "frequencies": (Spectral, IMAGES),
+    "in place": (lambda: nn.Sequential(nn.Hardswish(inplace=True), nn.Mish(inplace=True), nn.Threshold(0.1, 0.1, inplace=True),
+                                       nn.ReLU6(inplace=True), nn.Hardswish()), IMAGES),
 }  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import nn
 
 from pynas.rating import ScoreTable
@@ -54,20 +53,23 @@ def block_tree(net: Supernet, block: int, choices: Sequence[Choice]) -> BlockTre
 
 
 def split_scores(cells: Sequence[Cell], scores: Mapping[Choice, float], **metadata: object) -> list[ScoreTable]:
-    """Scores by choice as a table per cell, NaN for choices without a score.
+    """Scores by choice as a table per cell.
 
     A cell without any score takes the scores of a rated cell of the same candidates: the cells of a space of slimmable
     layers differ only in the width they start from, and BossNAS rates one of the widths.
     """
-    tables = [np.full(cell.counts, np.nan) for cell in cells]
+    of_cell: list[dict[tuple[int, ...], float]] = [{} for _ in cells]
     for choice, score in scores.items():
-        tables[choice.cell][choice.path] = score
-    rated = [c for c, table in enumerate(tables) if not np.isnan(table).all()]
+        of_cell[choice.cell][choice.path] = score
+    rated = [c for c, known in enumerate(of_cell) if known]
     for c, cell in enumerate(cells):
         twin = next((r for r in rated if cells[r].layers == cell.layers and not cell.allowed), None)
         if c not in rated and twin is not None:
-            tables[c] = tables[twin].copy()
-    return [ScoreTable(table, dict(metadata)) for table in tables]
+            of_cell[c] = of_cell[twin]
+    return [
+        ScoreTable.of_paths(cell.counts, list(known), list(known.values()), dict(metadata))
+        for cell, known in zip(cells, of_cell)
+    ]
 
 
 def block_widths(net: Supernet, image_shape: tuple[int, int, int]) -> list[dict[int, int]]:

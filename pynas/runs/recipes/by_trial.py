@@ -42,6 +42,8 @@ STAGES = {
 }
 # Architectures that `all` rates between two writes of the scores so far.
 _BETWEEN_WRITES = 64
+# Architectures that `all` rates at most.
+_MOST = 2**24
 
 
 def error_rate(run: Run, net: Any, norm: str) -> ErrorRate:
@@ -56,7 +58,7 @@ def rate_networks(run: Run, net: Any, digest: str, loss: str, norm: str) -> Scor
     net, digest: the trained supernet and the digest of its weights.
 
     Raises:
-        InputError: another loss, or search=all in a space of several blocks or cells.
+        InputError: another loss, or search=all in a space of several blocks or cells, or of too many architectures.
     """
     if loss != LOSS:
         raise InputError(
@@ -68,6 +70,9 @@ def rate_networks(run: Run, net: Any, digest: str, loss: str, norm: str) -> Scor
         return None
     if len(run.space) > 1 or len(run.space.blocks[0]) > 1:
         raise InputError(f"[rate] expected a space of one cell for search=all, got {run.space}; use another search")
+    if run.space.size > _MOST:
+        raise InputError(f"[rate] expected a space of at most {_MOST:,} architectures for search=all, got "
+                         f"{run.space.size:,} in {run.space}; use another search")  # fmt: skip
     metadata = {"checkpoint": digest, "data": run.data.fingerprint, "loss": loss, "norm": norm}
     tables = rated_block(run, 0, metadata)
     fresh = tables is None
