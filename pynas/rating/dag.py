@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -96,11 +97,8 @@ class Packing:
 
     nodes: tuple[tuple[int, Shape], ...]
 
-    @property
-    def shape(self) -> Shape:
-        """Shape of the packed tensor, without the batch axis."""
-        channels = [(sum(shape[0] for _, shape in group), *dims) for dims, group in self._groups.items()]
-        return channels[0] if len(channels) == 1 else (sum(torch.Size(shape).numel() for shape in channels),)
+    def __deepcopy__(self, memo: dict[int, object]) -> Packing:
+        return self  # it never changes, and the engine copies modules often
 
     @property
     def _groups(self) -> dict[Shape, list[tuple[int, Shape]]]:
@@ -123,7 +121,7 @@ class Packing:
             sizes = {dims: torch.Size((sum(counts), *dims)) for dims, counts in channels.items()}
             flat = x.split([size.numel() for size in sizes.values()], 1)
             parts = {dims: flat[i].unflatten(1, size) for i, (dims, size) in enumerate(sizes.items())}
-        values = {}
+        values: dict[int, Tensor] = {}
         for dims, group in groups.items():
             views = [parts[dims]] if len(group) == 1 else parts[dims].split(channels[dims], 1)
             values |= {node: views[i] for i, (node, _) in enumerate(group)}
@@ -243,7 +241,7 @@ def _checked(edges: Mapping[Edge, Sequence[nn.Module]]) -> Mapping[Edge, Sequenc
 
 def _input_shapes(inputs: Sequence[int], shapes: Shape | Sequence[Shape]) -> list[Shape]:
     one = all(isinstance(size, int) for size in shapes)
-    sizes = [tuple(shapes)] if one else [tuple(shape) for shape in shapes]  # type: ignore[arg-type]
+    sizes = [tuple(shape) for shape in cast(Sequence[Shape], [shapes] if one else shapes)]
     if inputs and len(sizes) != len(inputs):
         raise InputError(f"[dag] expected a shape for each of the nodes {inputs}, which no edge leads into, got {len(sizes)}; "
                          "they are the inputs, in this order")  # fmt: skip

@@ -65,7 +65,7 @@ def rate(
             momentum=None.
         tail: module between the last layer and the loss (the teacher's remaining blocks and head).
         tail_norm: norm mode of the tail.
-        paths: rate only these.
+        paths: rate only these, `[n, L]`; memory and time grow with their number. Tables of further paths join by `table | other`.
         allowed: called with every prefix of a path and with whole paths; False leaves out all paths that begin with it.
         engine: memory, type, layout, threads and stacks.
         progress: called a few times per second with a `Progress`.
