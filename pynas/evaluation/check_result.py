@@ -66,7 +66,11 @@ class Tree:
         whole = paths * len(self.widths)
         if not self.shared:
             return [f"{_count(paths)} paths, each run alone: {_count(whole)} layer runs"]
-        ratio = _times(whole / runs)
+        if runs == whole:
+            lines = [f"{_count(paths)} paths, no prefixes to share: {_count(whole)} layer runs"]
+        else:
+            lines = [f"{_count(paths)} paths share prefixes: {_count(runs)} layer runs instead of {_count(whole)} "
+                     f"({_times(whole / runs)} fewer)"]  # fmt: skip
         lines = [
             f"{_count(paths)} paths share prefixes: {_count(runs)} layer runs instead of {_count(whole)} ({ratio} fewer)"
         ]
@@ -120,7 +124,7 @@ class Check:
         lines += [line for norm in self.norms for line in _norm_lines(norm)]
         tolerance = self.norms[0].tolerance
         lines += _row("", f"largest relative difference of a score, tolerance {tolerance:.0e}; seconds are per path, for all "
-                          f"batches, on these {some}, set-up of rate included; a path has a digit per layer")  # fmt: skip
+                          f"batches, on these {some}, set-up of rate included; a path is written by its candidates")  # fmt: skip
         lines.append("")
         rows: list[tuple[str, Sequence[str]]] = [("PROBLEMS", self.problems), ("all paths", self.tree.lines())]
         rows += [("run together", self.together), ("warnings", self.warnings), ("shapes", self.shapes)]
