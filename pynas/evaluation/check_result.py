@@ -71,9 +71,6 @@ class Tree:
         else:
             lines = [f"{_count(paths)} paths share prefixes: {_count(runs)} layer runs instead of {_count(whole)} "
                      f"({_times(whole / runs)} fewer)"]  # fmt: skip
-        lines = [
-            f"{_count(paths)} paths share prefixes: {_count(runs)} layer runs instead of {_count(whole)} ({ratio} fewer)"
-        ]
         if len(self.widths) > 1:
             lines.append("distinct prefixes after each layer: " + ", ".join(map(_count, self.widths)))
         if self.alone is not None and self.engine is not None:
