@@ -37,8 +37,6 @@ from pynas.supernets.shapes import input_dtypes, kept_generators
 _BATCHES = 2
 # Seconds below which a measurement is repeated.
 _SHORT = 1.0
-# Repetitions of the batches that time `rate` without its set-up.
-_REPEATS = 5
 # More paths than these are not rated all.
 _RATED = 10**7
 # Largest relative difference of equal scores.
@@ -207,8 +205,10 @@ class _Comparison:
         if widths is None or not timed or self._sample.everything or widths[-1] > _RATED:
             return Tree(None if widths is None else tuple(widths))
         norm, some = timed[-1], self._wider or self._sample.paths
-        once, (more, _) = self._times[norm.norm], _timed(lambda: self._scores(norm.norm, some, _REPEATS))
-        running = max(more - once, 0.05 * once) / (_REPEATS - 1)  # without the set-up
+        once = self._times[norm.norm]
+        repeats = 5 if once < _SHORT else 2
+        more, _ = _timed(lambda: self._scores(norm.norm, some, repeats))
+        running = max(more - once, 0.05 * once) / (repeats - 1)  # without the set-up
         work = sum(width * each for width, each in zip(widths, seconds))
         whole = max(0.0, once - running) + running * work / self._work(some, seconds)
         return Tree(tuple(widths), norm.norm, norm.alone * widths[-1], whole)

@@ -66,10 +66,11 @@ class Tree:
         whole = paths * len(self.widths)
         if not self.shared:
             return [f"{_count(paths)} paths, each run alone: {_count(whole)} layer runs"]
-        ratio = _times(whole / runs)
-        lines = [
-            f"{_count(paths)} paths share prefixes: {_count(runs)} layer runs instead of {_count(whole)} ({ratio} fewer)"
-        ]
+        if runs == whole:
+            lines = [f"{_count(paths)} paths, no prefixes to share: {_count(whole)} layer runs"]
+        else:
+            lines = [f"{_count(paths)} paths share prefixes: {_count(runs)} layer runs instead of {_count(whole)} "
+                     f"({_times(whole / runs)} fewer)"]  # fmt: skip
         if len(self.widths) > 1:
             lines.append("distinct prefixes after each layer: " + ", ".join(map(_count, self.widths)))
         if self.alone is not None and self.engine is not None:
@@ -120,7 +121,7 @@ class Check:
         lines += [line for norm in self.norms for line in _norm_lines(norm)]
         tolerance = self.norms[0].tolerance
         lines += _row("", f"largest relative difference of a score, tolerance {tolerance:.0e}; seconds are per path, for all "
-                          f"batches, on these {some}, set-up of rate included; a path has a digit per layer")  # fmt: skip
+                          f"batches, on these {some}, set-up of rate included; a path is written by its candidates")  # fmt: skip
         lines.append("")
         rows: list[tuple[str, Sequence[str]]] = [("PROBLEMS", self.problems), ("all paths", self.tree.lines())]
         rows += [("run together", self.together), ("warnings", self.warnings), ("shapes", self.shapes)]

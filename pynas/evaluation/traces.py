@@ -12,7 +12,6 @@ from pynas.copies import copy_module
 from pynas.evaluation.plain_loop import PlainLoop, Step, run
 from pynas.rating.outputs import same_output
 from pynas.rating.tree import Path
-from pynas.spaces import Architecture
 
 Layers = Sequence[Sequence[nn.Module]]
 
@@ -131,8 +130,8 @@ def name(layers: Layers, depth: int, choice: int) -> str:
 
 
 def digits(path: Path) -> str:
-    """Short form of a path, a base-36 digit per layer, as in an architecture."""
-    return str(Architecture.of([(0, path)]))
+    """Short form of a path, its candidates without commas where all are digits."""
+    return ("" if all(choice < 10 for choice in path) else ",").join(map(str, path))
 
 
 def count_paths(paths: Sequence[object]) -> str:
