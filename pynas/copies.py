@@ -29,7 +29,8 @@ def copy_module(modules: Modules, memo: dict[int, Any] | None = None, where: str
         InputError: a module that holds anything that Python cannot copy; the module and its attribute are named.
     """
     memo = {} if memo is None else memo
-    parts = [part for module in flat(modules) for part in module.modules()]
+    seen = set[nn.Module]()
+    parts = [part for module in flat(modules) for _, part in module.named_modules(seen)]
     values = [value for part in parts for value in vars(part).values()]
     memo |= {id(value): _LOCKS[type(value)]() for value in values if type(value) in _LOCKS}
     known = dict(memo)

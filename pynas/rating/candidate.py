@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,26 +16,27 @@ from pynas.errors import InputError
 from pynas.rating.copies import private_copy
 from pynas.rating.examination import Examination, KeepsState
 from pynas.rating.fusion import fuse
+from pynas.rating.function_calls import FunctionCalls, NormUse, WritesWeights, memory, own_forwards
 from pynas.rating.graphs import Graphs
-from pynas.rating.norm_calls import NormCalls, following, own_forwards
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.outputs import same_outputs
-from pynas.rating.state import Facts, RandomState, changed, facts, sets_attributes
-from pynas.rating.thread_copies import Attribute, Seat, ThreadCopies
+from pynas.rating.state import Facts, RandomState, attributes_set, changed, facts, sets_attributes
+from pynas.rating.thread_copies import Attribute, Contents, Seat, ThreadCopies
 
 
 @dataclass
 class _Known:
     """Facts about a candidate on one input shape, found by running it.
 
-    norm_calls: numbers of the calls of batch norm that need statistics of each path, and of all calls in a forward pass.
-    mixes_paths: None while it was not compared. proven: numbers of paths and rows on which a run needs no examination.
+    norms_called: whether it calls batch norm as a function, with statistics that follow the mode.
+    glanced: whether it was not examined. mixes_paths: None while it was not compared. proven: numbers of paths and rows on which a run needs no examination.
     """
 
     contiguous: bool
     changes_input: bool = False
     fused: nn.Module | None = None
-    norm_calls: tuple[frozenset[int], int] = (frozenset(), 1)
+    norms_called: bool = False
+    glanced: bool = False
     mixes_paths: bool | None = None
     proven: set[tuple[int, ...]] = field(default_factory=set)
 
@@ -47,8 +49,8 @@ class Candidate:
     inputs (a `view`) gets contiguous ones. Threads share a fused module, which keeps no state; of any other module each thread
     has a copy.
 
-    copies: copies of all layers, in which `seat` is the candidate's place. mode: its norm mode.
-    runs_often: whether so many runs lie ahead that fusing the module's batch norms pays.
+    copies: copies of all layers, in which `seat` is the candidate's place. mode: its norm mode. norm_use: for calls of batch
+    norm. runs_often: whether so many runs lie ahead that fusing the module's batch norms and examining a single path pay.
     mixing: gets the names of modules that run path by path.
     """
 
@@ -59,17 +61,20 @@ class Candidate:
         copies: ThreadCopies,
         seat: Seat,
         mode: str,
+        norm_use: NormUse,
         graphs: Graphs | None = None,
         runs_often: bool = True,
         mixing: set[str] | None = None,
     ) -> None:
         self._module, self._context, self._graphs = module, context, graphs
-        self._copies, self._seat, self._mode, self._runs_often = copies, seat, mode, runs_often
+        self._copies, self._seat, self._mode, self._norm_use = copies, seat, mode, norm_use
+        self._runs_often = runs_often
         self._stored_norms, self._mixing = mode == "running", mixing if mixing is not None else set()
         self._known: dict[tuple[tuple[int, ...], ...], _Known] = {}
         self._examining = threading.Lock()
         self._of_thread: Any = None
-        self._changes = set[Attribute]()
+        # Attributes that a run changes, and those of them that a second run leaves alone.
+        self._changes, self._settled = set[Attribute](), set[Attribute]()
 
     def __call__(self, streams: Streams, paths: int) -> Streams:
         shapes = tuple(tuple(x.shape[1:]) for x in streams)
@@ -93,12 +98,20 @@ class Candidate:
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
         turns = self._context.turns(streams, paths)
-        numbers, count = known.norm_calls
-        given = NormCalls(self._context, self._mode, numbers, count) if numbers else contextlib.nullcontext()
-        with given:
+        with self._function_calls(module) if known.norms_called else contextlib.nullcontext():
             if self._graphs is None:
                 return [module(x) for x in turns]
             return [self._graphs.run(module, x, paths, eager) for x in turns]
+
+    def _function_calls(self, module: nn.Module, guarded: bool = False) -> FunctionCalls:
+        contents = self._contents(module)
+        follow = self._norm_use.follow(contents.statistics)
+        return FunctionCalls(self._context, self._mode, follow, contents.weights if guarded else ())
+
+    def _contents(self, module: nn.Module) -> Contents:
+        if self._of_thread is None and module is self._copies.module(self._seat):
+            return self._copies.contents(self._seat)
+        return Contents.of(module, self._module, {})
 
     def _examined(self, known: _Known, streams: Streams, paths: int, alone: Streams | None) -> Streams:
         """Run on numbers of paths and rows that are not proven yet; path by path where paths may meet.
@@ -139,6 +152,8 @@ class Candidate:
         rows = (1, *map(len, streams))
         if rows in known.proven:
             return self._run(known, streams, 1)
+        if known.glanced and self._of_thread is None:
+            return self._glance_again(known, streams)
         outputs, examination = self._watched(known, streams, 1)
         if not examination.open:
             known.proven.add(rows)
@@ -155,45 +170,55 @@ class Candidate:
         """
         module = known.fused or self._own()
         again = [x.clone() for x in streams] if known.changes_input else streams
-        drawn, before = RandomState(streams[0].device), {} if known.fused else facts(module)
+        drawn, before = RandomState(streams[0].device), {} if known.fused else facts(self._contents(module).parts)
         outputs, examination = self._watch(known, module, streams, paths)
-        if first and self._mode != "running" and self._calls_norms(examination, module):
-            known.norm_calls = self._norm_calls(module, again)
-            outputs, examination = self._watch(known, module, [x.clone() for x in again], paths)
-        after = {} if known.fused else facts(module)
+        if first and self._mode != "running" and (examination.any_norm or self._own_norms(module)):
+            known.norms_called = self._learn(known, module, again)
+            if known.norms_called:
+                outputs, examination = self._watch(known, module, [x.clone() for x in again], paths)
+        after = {} if known.fused else facts(self._contents(module).parts)
         if examination.stored_norm and not self._stored_norms:
             self._check_norms(again)
         if examination.state or drawn.moved():
             raise KeepsState(self._name)
         if before != after:
             second = self._watch(known, module, [x.clone() for x in again], paths)[1]
-            if second.state or changed(after, facts(module)):
+            if second.state or changed(after, facts(self._contents(module).parts)):
                 raise KeepsState(self._name)
             self._note(before, after)
+            self._settled |= self._changes
         return outputs, examination
 
-    def _calls_norms(self, examination: Examination, module: nn.Module) -> bool:
-        """Whether batch norm may have been called as a function, or a batch norm has a forward of its own."""
-        return examination.any_norm or (self._mode == "recalibrate" and own_forwards(module))
+    def _own_norms(self, module: nn.Module) -> bool:
+        return self._mode == "recalibrate" and bool(own_forwards(module))
 
-    def _norm_calls(self, module: nn.Module, streams: Streams) -> tuple[frozenset[int], int]:
-        calls = NormCalls(self._context, self._mode)
+    def _learn(self, known: _Known, module: nn.Module, streams: Streams) -> bool:
+        """Find the calls of batch norm; whether any has statistics that follow the mode."""
+        calls = self._function_calls(module)
         with calls:
-            for x in self._context.turns(streams, 1):
-                module(x.clone())
-        return following(self._module, module, calls, streams)
+            self._run(known, [x.clone() for x in streams], 1, eager=True)
+        self._norm_use.learn(self._module, module, self._contents(module).statistics, calls, streams[0])
+        return self._calls_norms(module, calls)
 
-    def _note(self, before: Facts, after: Facts) -> None:
-        """Note attributes that a run changes; where they cannot be put back for other candidates, have own copies."""
-        changes = None if self._of_thread else self._copies.changes(self._seat, before, after)
+    def _calls_norms(self, module: nn.Module, calls: FunctionCalls) -> bool:
+        follow = self._norm_use.follow(self._contents(module).statistics)
+        return self._mode != "running" and not follow.isdisjoint(calls.stored)
+
+    def _note(self, before: Facts, after: Facts, written: Iterable[int] = ()) -> bool:
+        """Note attributes that a run changes; where they cannot be put back for other candidates, have own copies.
+
+        Returns whether it is not known that a second run leaves them alone.
+        """
+        changes = None if self._of_thread else self._copies.changes(self._seat, before, after, written)
         if changes is None:
             self._of_thread = self._of_thread or threading.local()
-        else:
-            self._changes |= changes
-            self._copies.note(self._seat, changes)
+            return True
+        self._changes |= changes
+        self._copies.note(self._seat, changes, leaves=True)
+        return not changes <= self._settled
 
     def _watch(self, known: _Known, module: nn.Module, streams: Streams, paths: int) -> tuple[Streams, Examination]:
-        examination = Examination(self._name, list(module.parameters()), stacked=paths > 1)
+        examination = Examination(self._name, list(module.parameters()))
         aliases = examination.inputs(streams)
         try:
             with examination.watching():
@@ -249,8 +274,12 @@ class Candidate:
 
     def _first_look(self, streams: Streams) -> tuple[_Known, Streams]:
         """Return the facts and the outputs of one path, run on copies of its inputs."""
-        if sets_attributes(self._module):
+        scripted = self._contents(self._own()).scripted
+        if scripted and sets_attributes(self._module):
             raise KeepsState(self._name)
+        seen = None if self._runs_often or self._of_thread or scripted else self._glance(streams)
+        if seen is not None:
+            return seen
         known, plain, examination = self._plain(streams)
         rows = (1, *map(len, streams))
         if not examination.open:
@@ -267,6 +296,62 @@ class Candidate:
             known.fused = None
         return known, plain
 
+    def _glance(self, streams: Streams) -> tuple[_Known, Streams] | None:
+        """Run one path and look at what can be seen without an examination, for a module that runs few times.
+
+        Returns None where that does not tell whether the module keeps state.
+        """
+        known, module, inputs = _Known(False, glanced=True), self._own(), [x.clone() for x in streams]
+        contents, drawn = self._contents(module), RandomState(streams[0].device)
+        before, versions = facts(contents.watched), _versions(contents.buffers)
+        calls = self._function_calls(module, guarded=True)
+        try:
+            with attributes_set() as written, calls:
+                outputs = self._run(known, inputs, 1, eager=True)
+        except (RuntimeError, WritesWeights):
+            self._copies.forget()
+            return None
+        after = facts(contents.watched)
+        if calls.reads or versions != _versions(contents.buffers):
+            self._copies.forget()
+            return None
+        if drawn.moved():
+            raise KeepsState(self._name)
+        news = self._note(before, after, written)
+        if self._of_thread or self._copies.keeps_results(self._seat, self._changes):
+            self._copies.forget()
+            return None
+        if self._norm_use.learn(self._module, module, contents.statistics, calls, streams[0]):
+            self._copies.put_back(self._seat)
+            return self._glance(streams)
+        known.norms_called = self._calls_norms(module, calls)
+        known.changes_input = not all(map(torch.equal, inputs, streams))
+        if not news:
+            known.proven.add((1, *map(len, streams)))
+        return known, outputs
+
+    def _glance_again(self, known: _Known, streams: Streams) -> Streams:
+        """Outputs of one path of a module that changes its attributes, run for the second time: it must not change them on.
+
+        Raises:
+            KeepsState: a module that does.
+        """
+        module = self._own()
+        watching, second = self._contents(module).watched, self._copies.leave(self._seat)
+        before = facts(watching)
+        with attributes_set() as written:
+            outputs = self._run(known, streams, 1)
+        after = facts(watching)
+        if not second:  # another thread's copy, on which it did not run yet
+            self._note(before, after, written)
+            return outputs
+        changes = self._copies.changes(self._seat, {}, {}, written)
+        if changed(before, after) or not self._copies.kept(self._seat, changes or ()):
+            raise KeepsState(self._name)
+        self._settled |= self._changes
+        known.proven.add((1, *map(len, streams)))
+        return outputs
+
     def _plain(self, streams: Streams) -> tuple[_Known, Streams, Examination]:
         # Until it is known whether the module writes to its inputs, it gets copies.
         for contiguous in (False, True):
@@ -277,6 +362,11 @@ class Candidate:
                 if contiguous or all(x.is_contiguous() for x in streams):
                     raise
         raise AssertionError
+
+
+def _versions(buffers: Iterable[Tensor]) -> list[tuple[int, int]]:
+    """Numbers that change when buffers are written to."""
+    return [(x._version, memory(x)) for x in buffers]
 
 
 def path_rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:

@@ -6,6 +6,7 @@ modules keep their flags, hooks and statistics, even after an error.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.copies import copy_module, flat
 from pynas.errors import InputError
+from pynas.rating.norms import PathNorm
+from pynas.rating.plain_values import PLAIN, USUAL
 
 Layers = list[list[nn.Module]]
 
@@ -29,16 +32,55 @@ def private_copy(modules: Any, dtype: torch.dtype | None = None, weights: bool =
         InputError: a module that Python cannot copy.
     """
     known: dict[int, Any] = {}
+    seen = set[nn.Module]()
     with torch.inference_mode(False):
         for module in flat(modules):
-            for part in module.modules():
+            parts = [part for _, part in module.named_modules(seen)]
+            for part in parts:
                 kind = None if isinstance(part, _BatchNorm) else dtype
                 known |= {id(tensor): _share(tensor, kind, weights) for tensor in _tensors(part)}
-            for part in reversed(list(module.modules())):
+            for part in reversed(parts):
                 compiled = dict(part.named_children()).get("_orig_mod")
                 if compiled is not None:  # of torch.compile, which would compile for every stack and thread
                     known[id(part)] = copy_module(compiled, known, "rate")
+                elif id(part) not in known:
+                    _copy_plain(part, known)
         return copy_module(modules, known, "rate")
+
+
+def _copy_plain(part: nn.Module, known: dict[int, Any]) -> None:
+    """Copy a module whose attributes are plain values, copied tensors and modules, and its `PathNorm`, into `known`.
+
+    It is what `copy.deepcopy` makes of it, in a tenth of the time.
+    """
+    kind = type(part)
+    if any(getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in _COPY_METHODS):
+        return
+    copied, values = kind.__new__(kind), dict[str, Any]()
+    for name, value in vars(part).items():
+        if type(value) in PLAIN or (type(value) is tuple and all(type(inner) in PLAIN for inner in value)):
+            values[name] = value
+        elif type(value) is list and all(type(inner) in PLAIN for inner in value):
+            values[name] = list(value)
+        elif name in ("_parameters", "_buffers", "_modules") and type(value) in (dict, OrderedDict):
+            if not all(inner is None or id(inner) in known for inner in value.values()):
+                return
+            values[name] = type(value)((key, known.get(id(inner))) for key, inner in value.items())
+        elif name in USUAL and type(value) in (dict, OrderedDict, set) and not value:
+            values[name] = type(value)()
+        elif name == "_non_persistent_buffers_set":
+            values[name] = set(value)
+        elif isinstance(value, PathNorm):
+            values[name] = value.of_copy(copied)  # type: ignore[arg-type]
+        else:
+            return
+    vars(copied).update(values)
+    known[id(part)] = copied
+
+
+# Methods by which a class may say how it is copied.
+_COPY_METHODS = ("__deepcopy__", "__copy__", "__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__",
+                 "__getnewargs_ex__")  # fmt: skip
 
 
 def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:

@@ -24,7 +24,7 @@ from pynas.rating.norms import PathContext, Streams
 from pynas.rating.path_alone import PathAlone
 from pynas.rating.settings import Settings
 from pynas.rating.stacking import Stacking
-from pynas.rating.state import RandomState
+from pynas.rating.state import RandomState, noting_attributes
 from pynas.rating.tree import Node, PathTree
 from pynas.rating.walker import Visit, Walker
 from pynas.supernets import device_of
@@ -55,12 +55,16 @@ class Engine:
         self.max_bytes = settings.max_bytes or default_max_bytes(self.device)
         enough = (depth for depth in range(tree.depth) if tree.width(depth) >= _SHARES * self._workers)
         self._split = next(enough, tree.depth - 1)
+        together = any(hasattr(type(module), "run_together") for module in layers[self._split])
+        # Parts of a node's children for the workers, where there are few nodes.
+        self._pieces = 1 if together else -(-_SHARES * self._workers // tree.width(self._split))
         self._layers, self._random = layers, RandomState(self.device)
         self._alone: PathAlone | None = None
         self._walker = self._make_walker(private_copy(layers, settings.dtype))
 
     def __enter__(self) -> Engine:
         self._stack = contextlib.ExitStack()
+        self._stack.enter_context(noting_attributes())
         if self.device.type == "cpu":
             self._stack.enter_context(keep_freed_pages())
         if self._workers > 1:
@@ -122,6 +126,13 @@ class Engine:
             finally:
                 room.release()
 
+        def share(nodes: Sequence[Node], features: Streams) -> None:
+            if len(nodes) > 1 or self._pieces == 1:
+                submit(nodes, features)
+            else:
+                for piece in self._tree.pieces(nodes[0], self._split, self._pieces):
+                    submit([piece], features)
+
         def submit(nodes: Sequence[Node], features: Streams) -> None:
             room.acquire()
             for future in futures:
@@ -132,7 +143,7 @@ class Engine:
 
         try:
             with torch.inference_mode():
-                self._walker.walk(0, [node], streams, submit, until=self._split)
+                self._walker.walk(0, [node], streams, share, until=self._split)
             for future in futures:
                 future.result()
         finally:

@@ -42,7 +42,6 @@ class Examination(TorchDispatchMode):
     """Follows the samples through the operators that run inside the `with` block.
 
     weights: tensors that the user's modules share, which must not be written to. name: the module's, for messages.
-    stacked: False where one path runs alone, so that its samples may meet and only state counts, which takes less time.
 
     open: operator by which values reached Python, "" for none. met: operator by which samples may have met in an output.
     state: whether the run depends on an earlier one. writes_input: whether it wrote to its inputs. stored_norm:
@@ -50,16 +49,15 @@ class Examination(TorchDispatchMode):
     examination ended the run; TorchScript wraps it in one of its own.
     """
 
-    def __init__(self, name: str, weights: Sequence[Tensor], stacked: bool = True) -> None:
+    def __init__(self, name: str, weights: Sequence[Tensor]) -> None:
         super().__init__()
-        self._name, self._stacked = name, stacked
+        self._name = name
         self._weights, self._inputs = {_storage(x) for x in weights}, set[int]()
         self._made, self._mixed, self._partly = set[int](), set[int](), set[int]()
         self._read, self._written = set[int](), set[int]()
         self.open = self.met = self._first = ""
         self.state = self.writes_input = self.stored_norm = self.any_norm = False
         self.stopped: Exception | None = None
-        self._alone = Rows(self, 1)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -77,7 +75,7 @@ class Examination(TorchDispatchMode):
 
     def check(self, streams: Sequence[Any]) -> None:
         """Look whether the run's outputs hold the samples on the first axis, and whether what it wrote was read."""
-        for x in streams if self._stacked else ():
+        for x in streams:
             if isinstance(x, Tensor) and not self._apart(x):
                 self.met = self.met or self._first or "other rows"
         self.state |= bool(self._written & self._read)
@@ -94,61 +92,12 @@ class Examination(TorchDispatchMode):
         if _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
-        tensors = tensors_in([*args, *kwargs.values()]) if kwargs else tensors_in(args)
-        written = [x for x in _written(func, args, kwargs) if isinstance(x, Tensor)] if _written_arguments(func) else []
-        if self._stacked:
-            self._before(func, args, kwargs, tensors, written)
-            outputs = func(*args, **kwargs)
-            self._after(func, args, kwargs, tensors, written, outputs)
-            return outputs
-        dependent = self._before_alone(func, args, kwargs, tensors, written)
+        tensors = tensors_in([*args, *kwargs.values()])
+        written = [x for x in _written(func, args, kwargs) if isinstance(x, Tensor)]
+        self._before(func, args, kwargs, tensors, written)
         outputs = func(*args, **kwargs)
-        self._after_alone(func, tensors, written, outputs, dependent)
+        self._after(func, args, kwargs, tensors, written, outputs)
         return outputs
-
-    def _before_alone(
-        self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor]
-    ) -> bool:
-        """Note what is read and written; whether a tensor depends on the input."""
-        if written and any(_storage(x) in self._weights for x in written):
-            self.stopped = KeepsState(self._name, weights=True)
-            raise self.stopped
-        dependent, only_writes = False, bool(written) and _only_writes(func)
-        for x in tensors:
-            place = place_of(x)
-            if only_writes and any(x is other for other in written):
-                continue
-            storage = _storage(x)
-            self._read.add(storage)
-            self.state |= place is not None and place.run is not self
-            dependent |= place is not None or storage in self._mixed
-        if dependent and _reads_values(func):
-            self.open = self.open or func._schema.name.removeprefix("aten::")
-        self._note_norm(func, args, kwargs)
-        return dependent and func._schema.name not in _FRESH
-
-    def _after_alone(
-        self, func: Any, tensors: list[Tensor], written: list[Tensor], outputs: Any, dependent: bool
-    ) -> None:
-        """Mark what depends on the input; `_mixed` holds its memory."""
-        results = [outputs] if isinstance(outputs, Tensor) else tensors_in(outputs if _is_list(outputs) else [outputs])
-        known = {_storage(x) for x in tensors}
-        for x in results:
-            storage = _storage(x)
-            if storage not in known:
-                self._made.add(storage)
-                self._mixed.discard(storage)
-        if func.namespace == "pynas":  # the statistics that follow are no outputs
-            results = results[:1]
-        for x in written:
-            self._note_write(x, None)
-        for x in [*results, *written] if dependent else ():
-            self._mixed.add(_storage(x))
-            mark(x, self._alone)
-        if not dependent:
-            for x in written:
-                if (place := place_of(x)) and place.run is not self:
-                    mark(x, None)
 
     def _before(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor]) -> None:
         name = func._schema.name

@@ -108,6 +108,12 @@ class PathNorm:
         self.norm, self._context = norm, context
         self._mode = "batch" if norm.running_mean is None else mode
 
+    def of_copy(self, norm: _BatchNorm) -> PathNorm:
+        """Forward of a copy of the norm."""
+        copied = PathNorm.__new__(PathNorm)
+        copied.norm, copied._context, copied._mode = norm, self._context, self._mode
+        return copied
+
     def __call__(self, x: Tensor, leading: bool = False) -> Tensor:
         """Normalise; leading: with the leading weights, where x has fewer channels, as elastic layers do."""
         y = self.apply(x, channels=x.shape[1] if leading else None)
@@ -137,23 +143,27 @@ def install(modules: Sequence[nn.Module], mode: str, context: PathContext) -> No
     """Put private copies in evaluation mode, and give every batch norm in them the forward of a norm mode.
 
     A batch norm with a forward of its own stays as it is for "running", and is put in training mode otherwise: where it calls
-    `F.batch_norm`, `norm_calls` gives it the statistics of each path; else the engine finds that it mixes paths.
+    `F.batch_norm`, `function_calls` gives it the statistics of each path; else the engine finds that it mixes paths.
 
     Raises:
         InputError: an unknown mode.
     """
     if mode not in MODES:
         raise InputError(f"[rate] expected norm to be one of {', '.join(MODES)}, got {mode!r}")
+    seen, own_forwards = set[nn.Module](), list[_BatchNorm]()
     for module in modules:
-        module.eval()
-    for module in modules:
-        for part in module.modules():
-            if not isinstance(part, _BatchNorm):
-                continue
-            if type(part).forward in _KNOWN_FORWARDS:
+        parts = [part for _, part in module.named_modules(seen)]
+        if len(parts) > 1:
+            module.eval()
+        elif parts and module.training:  # what a wrapper holds is in evaluation mode already
+            module.training = False
+        for part in parts:
+            if isinstance(part, _BatchNorm) and type(part).forward in _KNOWN_FORWARDS:
                 part.forward = PathNorm(part, context, mode)  # type: ignore
-            elif mode != "running":
-                part.train()
+            elif isinstance(part, _BatchNorm) and mode != "running":
+                own_forwards.append(part)
+    for part in own_forwards:
+        part.train()
 
 
 _KNOWN_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, BatchNormAct2d.forward)

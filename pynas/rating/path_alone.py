@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.rating import norms
 from pynas.rating.copies import private_copy
-from pynas.rating.norm_calls import NormCalls, following
+from pynas.rating.function_calls import FunctionCalls, NormUse, statistics_of
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.state import RandomState
 from pynas.rating.tree import Node, Path, PathTree
@@ -37,7 +37,7 @@ class PathAlone:
     ) -> None:
         self._layers, self._tree, self._random, self._weights = layers, tree, random, weights
         self._context, self._modes = PathContext(calibration), modes
-        self._norm_calls: dict[tuple[object, ...], tuple[frozenset[int], int]] = {}
+        self._norm_use, self._looked_at = NormUse(), set[tuple[object, ...]]()
         for layer, mode in zip(layers, modes):
             norms.install(layer, mode, self._context)
 
@@ -69,9 +69,9 @@ class PathAlone:
 
     def _output(self, module: nn.Module, x: Tensor, depth: int, path: Path) -> Tensor:
         try:
-            numbers, count = self._calls(module, x, depth, path[depth])
-            with NormCalls(self._context, self._modes[depth], numbers, count):
-                y = module(x.contiguous())
+            x = x.contiguous()
+            with self._calls(module, x, depth, path[depth]):
+                y = module(x)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -82,18 +82,19 @@ class PathAlone:
             raise InputError(self._failure(depth, path, x, f"{got} instead of a tensor with as many rows"))
         return y
 
-    def _calls(self, module: nn.Module, x: Tensor, depth: int, choice: int) -> tuple[frozenset[int], int]:
-        """Find the calls of batch norm that need statistics of each path; see `norm_calls.following`."""
+    def _calls(self, module: nn.Module, x: Tensor, depth: int, choice: int) -> FunctionCalls:
+        """Context that gives calls of batch norm the statistics of each path."""
+        template, mode = self._layers[depth][choice], self._modes[depth]
         key = depth, choice, x.shape[1:]
-        if key not in self._norm_calls:
-            run, drawn = private_copy(module, weights=True), RandomState(x.device)
-            seen = NormCalls(self._context, self._modes[depth])
-            if seen.mode != "running":
-                with seen:
-                    run(x.contiguous().clone())
+        if key not in self._looked_at and mode != "running":
+            self._looked_at.add(key)
+            run, drawn = private_copy(template, weights=True), RandomState(x.device)
+            calls = FunctionCalls(self._context, mode)
+            with calls:
+                run(x.clone())
             drawn.restore()
-            self._norm_calls[key] = following(self._layers[depth][choice], run, seen, [x])
-        return self._norm_calls[key]
+            self._norm_use.learn(template, run, statistics_of(template, run), calls, x)
+        return FunctionCalls(self._context, mode, self._norm_use.follow(statistics_of(template, module)))
 
     def _failure(self, depth: int, path: Path, x: Tensor, problem: str) -> str:
         return (

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import wraps
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -13,27 +17,85 @@ import torch
 from torch import Tensor, nn
 
 from pynas.rating.norms import PathContext, PathNorm
+from pynas.rating.plain_values import PLAIN, USUAL
 
-_PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size}
-# Attributes that every module has; nearly all are empty.
-_USUAL = set(vars(nn.Module())) - {"training"}
 # Attributes inside attributes are followed this far.
 _DEPTH = 4
 
 Facts = dict[tuple[Any, ...], Any]
 
 
-def facts(module: nn.Module) -> Facts:
-    """Attributes of a module and its parts: values of plain ones, identities of tensors (which are kept) and other objects."""
+def facts(parts: Iterable[nn.Module]) -> Facts:
+    """Attributes of a module's parts: values of plain ones, identities of tensors (which are kept) and other objects."""
     found: Facts = {}
-    for part in module.modules():
+    for part in parts:
         for attribute, value in vars(part).items():
             kind = type(value)
-            if kind in _PLAIN or (kind is tuple and all(type(inner) in _PLAIN for inner in value)):
+            if kind in PLAIN or (kind is tuple and all(type(inner) in PLAIN for inner in value)):
                 found[id(part), attribute] = value
-            elif attribute != "_modules" and (attribute not in _USUAL or value):
+            elif attribute != "_modules" and (attribute not in USUAL or value):
                 found.update(_facts((id(part), attribute), value, _DEPTH))
     return found
+
+
+def watched(parts: Iterable[nn.Module]) -> list[nn.Module]:
+    """Parts with attributes that can change without being set: lists, dictionaries and other objects."""
+    return [part for part in parts if any(_may_change(name, value) for name, value in vars(part).items())]
+
+
+def _may_change(name: str, value: Any) -> bool:
+    if name in USUAL or type(value) in PLAIN or isinstance(value, (Tensor, nn.Module, PathNorm, PathContext, type)):
+        return False
+    if type(value) is tuple:
+        return any(_may_change("", inner) for inner in value)
+    return not isinstance(value, (FunctionType, BuiltinFunctionType))
+
+
+# Sets to collect the identities of modules in whose attributes are set; how many ratings run, and what they replaced.
+_collecting: list[set[int]] = []
+_ratings = 0
+_lock = threading.Lock()
+_SETTERS = {name: vars(nn.Module)[name] for name in (
+    "__setattr__", "__delattr__", "register_buffer", "register_parameter", "add_module")}  # fmt: skip
+
+
+@contextlib.contextmanager
+def noting_attributes() -> Iterator[None]:
+    """Let `attributes_set` work inside the `with` block."""
+    global _ratings
+    with _lock:
+        _ratings += 1
+        for name, method in _SETTERS.items() if _ratings == 1 else ():
+            setattr(nn.Module, name, _noting(method))
+    try:
+        yield
+    finally:
+        with _lock:
+            _ratings -= 1
+            for name, method in () if _ratings else _SETTERS.items():
+                setattr(nn.Module, name, method)
+
+
+@contextlib.contextmanager
+def attributes_set() -> Iterator[set[int]]:
+    """Collect the identities of the modules whose attributes are set inside the `with` block, by any thread."""
+    found = set[int]()
+    _collecting.append(found)
+    try:
+        yield found
+    finally:
+        with _lock:
+            _collecting[:] = [other for other in _collecting if other is not found]
+
+
+def _noting(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def noted(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        for found in tuple(_collecting):
+            found.add(id(self))
+        return method(self, *args, **kwargs)
+
+    return noted
 
 
 def differing(before: Facts, after: Facts) -> list[tuple[Any, ...]]:
@@ -66,7 +128,7 @@ class _Tensor:
 def _facts(key: tuple[Any, ...], value: Any, depth: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
     if isinstance(value, Tensor):
         yield key, _Tensor(value, value.data_ptr() if value.layout == torch.strided else 0)
-    elif type(value) in _PLAIN:
+    elif type(value) in PLAIN:
         yield key, value
     elif isinstance(value, torch.Generator):
         yield key, value.get_state().numpy().tobytes()

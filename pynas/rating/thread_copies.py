@@ -5,22 +5,57 @@ from __future__ import annotations
 import copy
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, fx, nn
 
 from pynas.rating.copies import private_copy
-from pynas.rating.state import Facts, differing
+from pynas.rating.function_calls import memory, statistics_of
+from pynas.rating.state import Facts, differing, watched
 
 # Candidate c of layer l, as (l, c).
 Seat = tuple[int, int]
 # An attribute of part number n of a module, in the order of `modules()`, as (n, name).
 Attribute = tuple[int, str]
 
+_MISSING = object()
 _CONTAINERS = (dict, OrderedDict, list, set, deque)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Parts of a copy, those `watched`, its buffers, the memory of its weights, and `statistics_of` it.
+
+    scripted: whether a part is TorchScript or a graph, whose calls of functions Python does not see.
+    """
+
+    parts: list[nn.Module]
+    watched: list[nn.Module]
+    buffers: list[Tensor]
+    weights: set[int]
+    statistics: dict[int, int]
+    scripted: bool
+
+    @classmethod
+    def of(cls, run: nn.Module, template: nn.Module, known: dict[int, Contents]) -> Contents:
+        """Contents of a copy of `template`; known: those of modules that other candidates hold too."""
+        if id(run) in known:
+            return known[id(run)]
+        inside = [*run.children(), *run.parameters(recurse=False), *run.buffers(recurse=False)]
+        if len(inside) == 1 and isinstance(inside[0], nn.Module):  # as an adapter
+            inner = cls.of(inside[0], next(template.children()), known)
+            parts, changeable = [run, *inner.parts], [*watched([run]), *inner.watched]
+            known[id(run)] = replace(inner, parts=parts, watched=changeable)
+        else:
+            parts, weights = list(run.modules()), {memory(x) for x in run.parameters()}
+            scripted = any(isinstance(part, (torch.jit.ScriptModule, fx.GraphModule)) for part in parts)
+            statistics = statistics_of(template, run)
+            known[id(run)] = cls(parts, watched(parts), list(run.buffers()), weights, statistics, scripted)
+        return known[id(run)]
 
 
 class ThreadCopies:
@@ -38,41 +73,97 @@ class ThreadCopies:
         layer, candidate = seat
         module = copied.layers[layer][candidate]
         if copied.changed:
-            copied.restore(seat, module)
+            copied.restore(seat)
         return module
 
-    def note(self, seat: Seat, attributes: Iterable[Attribute]) -> None:
-        """Remember that a candidate changes these attributes of its module whenever it runs."""
+    def contents(self, seat: Seat) -> Contents:
+        """Contents of this thread's copy of a candidate."""
+        return self._copy().contents(seat)
+
+    def note(self, seat: Seat, attributes: Iterable[Attribute], leaves: bool = False) -> None:
+        """Remember that a candidate changes these attributes of its module whenever it runs.
+
+        leaves: keep the values that it left, for `leave`.
+        """
         copied = self._copy()
         for number, name in attributes:
             part = copied.parts(seat)[number]
             copied.changed[id(part), name] = part, seat
+            if leaves:
+                copied.left.setdefault(seat, {})[number, name] = _kept(vars(part).get(name))
 
-    def changes(self, seat: Seat, before: Facts, after: Facts) -> set[Attribute] | None:
-        """Attributes that differ; None where some cannot be put back, and this thread then gets another copy."""
+    def put_back(self, seat: Seat) -> None:
+        """Put back what a candidate itself changed."""
+        self._copy().restore(seat, own=True)
+
+    def kept(self, seat: Seat, changes: Iterable[Attribute]) -> bool:
+        """Whether attributes have the values that a candidate left at first, or other tensors in the place of tensors."""
+        copied = self._copy()
+        parts, left = copied.parts(seat), copied.left.get(seat, {})
+        return all(key in left and _same(vars(parts[key[0]]).get(key[1]), left[key], tensors=True) for key in changes)
+
+    def leave(self, seat: Seat) -> bool:
+        """Set the attributes of a candidate as it left them at first; False where it did not run on this thread's copy."""
+        copied = self._copy()
+        for (number, name), value in copied.left.get(seat, {}).items():
+            vars(copied.parts(seat)[number])[name] = _kept(value)
+        return seat in copied.left
+
+    def changes(self, seat: Seat, before: Facts, after: Facts, written: Iterable[int] = ()) -> set[Attribute] | None:
+        """Attributes that a run changed; None where some cannot be put back, and this thread then gets another copy.
+
+        before, after: facts of parts that hold more than plain values. written: identities of parts whose attributes were set.
+        """
         copied, found = self._copy(), set[Attribute]()
-        numbers = {id(part): number for number, part in enumerate(copied.parts(seat))}
+        numbers = copied.numbers(seat)
         for identity, name, *inside in differing(before, after):
             old = copied.before.get(identity, {}).get(name)
             if identity not in numbers or len(inside) > 1 or (inside and not isinstance(old, _CONTAINERS)):
-                del self._local.copy
+                self.forget()
                 return None
             found.add((numbers[identity], name))
+        for identity in written:
+            if identity in numbers:
+                now, old = vars(copied.parts(seat)[numbers[identity]]), copied.before[identity]
+                names = {name for name in now.keys() | old.keys() if now.get(name, _MISSING) is not old.get(name, _MISSING)}
+                found |= {(numbers[identity], name) for name in names if not _same(now.get(name), old.get(name))}
         return found
+
+    def keeps_results(self, seat: Seat, attributes: Iterable[Attribute]) -> bool:
+        """Whether a run left tensors in attributes, other than slices of weights, which a later run might read."""
+        copied, contents = self._copy(), self.contents(seat)
+        for number, name in attributes:
+            part = copied.parts(seat)[number]
+            old = set(map(id, _tensors(copied.before[id(part)].get(name))))
+            left = (x for x in _tensors(vars(part).get(name)) if id(x) not in old)
+            if any(memory(x) not in contents.weights for x in left):
+                return True
+        return False
+
+    def forget(self) -> None:
+        """Give this thread another copy at its next run."""
+        if hasattr(self._local, "copy"):
+            del self._local.copy
 
     def _copy(self) -> _Copy:
         if not hasattr(self._local, "copy"):
-            self._local.copy = _Copy(private_copy(self._layers))
+            self._local.copy = _Copy(private_copy(self._layers), self._layers)
         return self._local.copy
 
 
 @dataclass
 class _Copy:
-    """changed: parts by their identity and the attribute's name, with the candidate that changed it last."""
+    """changed: parts by their identity and the attribute's name, with the candidate that changed it last.
+
+    left: values of changed attributes after a candidate's first run.
+    """
 
     layers: Sequence[Sequence[nn.Module]]
+    templates: Sequence[Sequence[nn.Module]]
     changed: dict[tuple[int, str], tuple[nn.Module, Seat]] = field(default_factory=dict)
-    _parts: dict[Seat, list[nn.Module]] = field(default_factory=dict)
+    left: dict[Seat, dict[Attribute, Any]] = field(default_factory=dict)
+    _contents: dict[int, Contents] = field(default_factory=dict)
+    _numbers: dict[Seat, dict[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ = self.before  # before anything runs
@@ -85,15 +176,24 @@ class _Copy:
 
     def parts(self, seat: Seat) -> list[nn.Module]:
         """Parts of a candidate."""
-        if seat not in self._parts:
-            self._parts[seat] = list(self.layers[seat[0]][seat[1]].modules())
-        return self._parts[seat]
+        return self.contents(seat).parts
 
-    def restore(self, seat: Seat, module: nn.Module) -> None:
-        """Put back what other candidates changed in a candidate's module."""
-        own = set(map(id, self.parts(seat)))
+    def contents(self, seat: Seat) -> Contents:
+        """Contents of a candidate."""
+        layer, candidate = seat
+        return Contents.of(self.layers[layer][candidate], self.templates[layer][candidate], self._contents)
+
+    def numbers(self, seat: Seat) -> dict[int, int]:
+        """Numbers of a candidate's parts by their identities."""
+        if seat not in self._numbers:
+            self._numbers[seat] = {id(part): number for number, part in enumerate(self.parts(seat))}
+        return self._numbers[seat]
+
+    def restore(self, seat: Seat, own: bool = False) -> None:
+        """Put back what other candidates, or it itself, changed in a candidate's module."""
+        parts = self.numbers(seat)
         for key, (part, changer) in list(self.changed.items()):
-            if changer == seat or key[0] not in own:
+            if (changer == seat) != own or key[0] not in parts:
                 continue
             name, values = key[1], self.before[key[0]]
             if name in values:
@@ -101,6 +201,29 @@ class _Copy:
             else:
                 vars(part).pop(name, None)
             del self.changed[key]
+
+
+def _same(a: Any, b: Any, tensors: bool = False) -> bool:
+    """Whether two values of an attribute are equal; tensors: any two tensors are."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return tensors
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(value, b[name], tensors) for name, value in a.items())
+    if isinstance(a, (list, tuple, deque)):
+        return len(a) == len(b) and all(_same(x, y, tensors) for x, y in zip(a, b))
+    return bool(a == b)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, _CONTAINERS):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
 
 
 def _kept(value: Any) -> Any:

@@ -98,6 +98,13 @@ class PathTree:
         starts = self._starts[depth - 1]
         return [Node(start, stop) for start, stop in pairwise(starts)]
 
+    def pieces(self, node: Node, depth: int, count: int) -> list[Node]:
+        """Split a node of a depth into `count` nodes of nearly equal numbers of children, or fewer."""
+        starts = self._starts[depth]
+        children = starts[bisect_left(starts, node.start) : bisect_left(starts, node.stop)]
+        cuts = sorted({children[len(children) * piece // count] for piece in range(count)})
+        return [Node(start, stop) for start, stop in pairwise([*cuts, node.stop])]
+
     def share(self, part: int, parts: int) -> Node:
         """Return share `part` of `parts`: contiguous paths, nearly equal in number, cut where subtrees end."""
         nodes = self.split(_CUTS * parts)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.rating.candidate import Candidate, path_rows
 from pynas.rating.examination import KeepsState
+from pynas.rating.function_calls import NormUse
 from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.shared_work import SharedWork
@@ -47,10 +48,10 @@ class Walker:
         graphs: Graphs | None = None,
     ) -> None:
         self._graphs, self.mixing = graphs, set[str]()
-        copies = ThreadCopies(layers)
+        copies, norm_use = ThreadCopies(layers), NormUse()
         self._layers = [
             [
-                Candidate(module, context, copies, (depth, k), mode, graphs, runs[k] >= _OFTEN, self.mixing)
+                Candidate(module, context, copies, (depth, k), mode, norm_use, graphs, runs[k] >= _OFTEN, self.mixing)
                 for k, module in enumerate(layer)
             ]
             for depth, (layer, mode) in enumerate(zip(layers, modes))

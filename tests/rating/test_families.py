@@ -6,10 +6,6 @@ import pytest
 
 from bench.families import FAMILIES, NORMS
 
-SLICED = pytest.mark.xfail(strict=True, reason="batch norms on slices have no statistics per path yet")
-UNTRACKED = pytest.mark.xfail(strict=True, reason="norms without stored statistics use the calibration's")
-KNOWN = {(name, norm): SLICED for name in FAMILIES if name.startswith("ofa-") for norm in ("batch", "recalibrate")}
-KNOWN["nasbench201-untracked", "recalibrate"] = UNTRACKED
 # Layer norms alone, or batch norms that never store statistics.
 ONE_RATING = (
     "autoformer",
@@ -20,7 +16,6 @@ ONE_RATING = (
     "torch-encoder",
     "nasbench201-untracked",
 )
-CASES = [pytest.param(name, norm, marks=KNOWN.get((name, norm), ())) for name in FAMILIES for norm in NORMS]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +26,8 @@ def families():
     made.clear()
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_scores_are_those_of_each_path_alone(families, name, norm):
     family = families(name)
     before = {key: value.clone() for key, value in family.module.state_dict().items()}

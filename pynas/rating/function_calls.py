@@ -1,0 +1,185 @@
+"""Calls of torch's functions while a module runs: of batch norm, of writes to weights, and of reads by Python.
+
+Elastic layers call `F.batch_norm` on slices of a norm's weights and statistics. Calls that follow the mode of the module (training
+or evaluation) get the statistics of each path, as the norms that are modules do; the others stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from pynas.errors import InputError
+from pynas.rating.copies import private_copy
+from pynas.rating.norms import PathContext, PathNorm, normalise
+from pynas.rating.state import RandomState
+
+_ARGUMENTS = {
+    F.batch_norm: ("x", "mean", "var", "weight", "bias", "training", "momentum", "eps"),
+    torch.batch_norm: ("x", "weight", "bias", "mean", "var", "training", "momentum", "eps", "cudnn_enabled"),
+}
+_DEFAULTS: dict[str, Any] = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
+_READS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
+          Tensor.__index__, Tensor.__dlpack__, Tensor.equal, torch.equal, Tensor.nonzero, torch.nonzero, Tensor.unique,
+          torch.unique, Tensor.masked_select, torch.masked_select}  # fmt: skip
+
+
+class WritesWeights(Exception):
+    """A function is about to write to a weight."""
+
+
+class FunctionCalls(TorchFunctionMode):
+    """Notes calls inside the `with` block, and gives those of batch norm on some statistics the statistics of each path.
+
+    mode: norm mode of the layer. follow: memory of stored statistics; calls with these are changed. weights: memory that must
+    not be written to.
+
+    stored: memory of the stored statistics that calls of batch norm had. training: of those whose calls used the
+    batch's. reads: whether values of a tensor, or a shape that depends on them, reached Python, or another operator of batch
+    norm was called.
+
+    Raises:
+        WritesWeights: before a write to `weights`.
+    """
+
+    def __init__(
+        self, context: PathContext, mode: str, follow: Collection[int] = (), weights: Collection[int] = ()
+    ) -> None:
+        super().__init__()
+        self._context, self.mode, self._follow, self._weights = context, mode, follow, weights
+        self.stored: dict[int, None] = {}
+        self.training = set[int]()
+        self.reads = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        names = _ARGUMENTS.get(func)
+        if names is not None:
+            return self._batch_norm(func, {**_DEFAULTS, **dict(zip(names, args)), **kwargs}, args, kwargs)
+        self.reads |= func in _READS or "batch_norm" in getattr(func, "__name__", "")
+        if self._weights and _may_write(func, kwargs) and any(memory(x) in self._weights for x in _targets(args, kwargs)):
+            raise WritesWeights
+        return func(*args, **kwargs)
+
+    def _batch_norm(self, func: Any, call: dict[str, Any], args: Any, kwargs: Any) -> Any:
+        mean: Tensor | None = call["mean"]
+        if mean is None:
+            return func(*args, **kwargs)
+        storage = memory(mean)
+        self.stored[storage] = None
+        if call["training"]:
+            self.training.add(storage)
+        if storage not in self._follow:
+            return func(*args, **kwargs)
+        key = storage, mean.storage_offset(), len(mean)
+        return normalise(self._context, self.mode, key, call["x"], call["weight"], call["bias"], call["eps"])
+
+
+def memory(x: Tensor) -> int:
+    """Number of a tensor's memory; slices of one tensor share it."""
+    try:
+        return x.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # sparse tensors have none
+        return id(x)
+
+
+def _may_write(func: Any, kwargs: dict[str, Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    in_place = (name.endswith("_") and not name.endswith("__")) or name in ("__setitem__", "__set__")
+    return in_place or name.startswith("__i") or "out" in kwargs or bool(kwargs.get("inplace"))
+
+
+def _targets(args: Any, kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    for value in (*args[:1], kwargs.get("out")):
+        for x in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(x, Tensor):
+                yield x
+
+
+class NormUse:
+    """Finds which stored statistics are those of batch norms that follow the mode, once for all candidates of a rating."""
+
+    def __init__(self) -> None:
+        self._follows: dict[int, bool] = {}
+
+    def follow(self, statistics: Mapping[int, int]) -> set[int]:
+        """Memory of the statistics that are known to follow the mode; statistics: as `statistics_of` gives them."""
+        return {storage for storage, buffer in statistics.items() if self._follows.get(buffer)}
+
+    def learn(
+        self, module: nn.Module, run: nn.Module, statistics: Mapping[int, int], seen: FunctionCalls, x: Tensor
+    ) -> bool:
+        """Find which of the statistics that `run` used follow the mode; whether some were not known before to do so.
+
+        A copy of the module runs in training mode. x: input of one path.
+
+        Raises:
+            InputError: a batch norm that is to be re-estimated, with a forward of its own that does not call `F.batch_norm`.
+        """
+        if seen.mode == "running":
+            return False
+        if seen.mode == "recalibrate":
+            _check_seen(run, seen.stored)
+        fresh = [s for s in seen.stored if s in statistics and statistics[s] not in self._follows]
+        if not fresh:
+            return False
+        follow = {statistics[s] for s in fresh if s in seen.training}
+        if len(follow) < len(fresh):
+            copied, training = private_copy(module).train(), None
+            for part in copied.modules():
+                if isinstance(part.__dict__.get("forward"), PathNorm):
+                    del part.forward
+            for some in (x[:2], x):  # a copy that takes any batch runs on two samples
+                training = _trained(copied, some)
+                if training is not None:
+                    break
+            followed = set() if training is None else training.training
+            follow |= {id(b) for b, c in zip(module.buffers(), copied.buffers()) if memory(c) in followed}
+        for storage in fresh:
+            self._follows[statistics[storage]] = statistics[storage] in follow
+        return bool(follow)
+
+
+def _trained(module: nn.Module, x: Tensor) -> FunctionCalls | None:
+    """Calls of a module in training mode; None where it fails. Weights and random numbers stay as they are."""
+    drawn = RandomState(x.device)
+    calls = FunctionCalls(PathContext(), "running", weights={memory(weight) for weight in module.parameters()})
+    try:
+        with calls:
+            module(x.clone())
+    except Exception:
+        return None
+    finally:
+        drawn.restore()
+    return calls
+
+
+def statistics_of(module: nn.Module, run: nn.Module) -> dict[int, int]:
+    """Memory of the buffers of `run`, a copy of `module`, with the identity of the module's."""
+    return {memory(copied): id(buffer) for buffer, copied in zip(module.buffers(), run.buffers())}
+
+
+def own_forwards(module: nn.Module) -> dict[str, _BatchNorm]:
+    """Batch norms with stored statistics and a forward of their own, by name."""
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm)
+        and part.running_mean is not None
+        and not isinstance(part.__dict__.get("forward"), PathNorm)
+    }
+
+
+def _check_seen(module: nn.Module, storages: Collection[int]) -> None:
+    for name, part in own_forwards(module).items():
+        if memory(part.running_mean) not in storages:  # type: ignore[arg-type]
+            raise InputError(
+                "[rate] expected a batch norm with a per-path form for norm='recalibrate', "
+                f"got {type(part).__name__} at {name or 'the top'} of {type(module).__name__}"
+            )
