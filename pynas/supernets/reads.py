@@ -93,9 +93,16 @@ class _Reads(TorchDispatchMode):
             self._derive(output, [(to, func(at, *args[1:], **kwargs)) for to, at in places])
             return output
         for tensor in tracked:
-            for to, at in self._places(tensor):
-                self._marks[to][at.reshape(-1)] = True
+            self._mark(tensor)
         return output
+
+    def _mark(self, tensor: Tensor) -> None:
+        own = self._marks.get(_storage(tensor))
+        if own is not None and len(own) == tensor.numel() and torch.ops.aten.is_non_overlapping_and_dense(tensor):
+            own.fill_(True)
+            return
+        for to, at in self._places(tensor):
+            self._marks[to][at.reshape(-1)] = True
 
     def _places(self, tensor: Tensor) -> list[tuple[int, Tensor]]:
         """Positions in parameters that a tensor's elements stand for, in the tensor's shape; none where its type is another."""
