@@ -27,7 +27,7 @@ def prepared(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, T
         InputError: a network that does not run on these images, or whose outputs are not tensors with a row per image, at
             every batch size.
     """
-    model = copy_module(model).cpu().eval()
+    model = copy_module(model, plain=True).cpu().eval()
     images = torch.randn(max(OTHERS), *image_shape, generator=torch.Generator().manual_seed(0))
     for size in (TRACED, *OTHERS):
         shapes = [list(output.shape) for output in _outputs(model, images[:size], "the network")]

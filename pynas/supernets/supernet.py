@@ -129,7 +129,7 @@ class Supernet(nn.Module):
             parts[f"block_{number}"] = nn.Sequential(*(next(plain) for _ in path))
         if self.head is not None:
             parts["head"] = next(plain)
-        return copy_module(nn.Sequential(parts)).train(self.training)
+        return copy_module(nn.Sequential(parts), plain=True).train(self.training)
 
     def visit(self, image_shape: Shape, visitor: Visitor[T]) -> Walked[T]:
         """Call `visitor` for every module on every shape of its inputs; image_shape: (3, H, W)."""
