@@ -21,7 +21,7 @@ _MODULES = (
     "tabular", "teachers", "train", "zero_cost"
 )  # fmt: skip
 _NAMES = {"Supernet": "supernets", "supernet": "supernets", "fit": "train", "rate": "rating", "check": "evaluation",
-          "Scores": "rating", "ScoreTable": "rating", "Architecture": "spaces"}  # fmt: skip
+          "Scores": "rating", "ScoreTable": "rating", "Architecture": "spaces", "ErrorRate": "evaluation"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pynas import Supernet, costs, export
-from pynas.copies import copy_module
+from pynas.copies import copy_module, unwrapped
 from pynas.errors import InputError
 from pynas.methods.ema import frozen_copy
 from pynas.rating import rate
@@ -96,6 +96,53 @@ def test_a_module_shared_within_stays_shared():
     part = nn.Linear(2, 2)
     first, second = copy_module([part, nn.Sequential(part)])
     assert second[0] is first and first is not part
+
+
+class Marked(torch.Tensor):
+    """A subclass, as image libraries have."""
+
+
+def kept(tensor):
+    module = nn.Module()
+    module.kept = tensor
+    return copy_module(module).kept
+
+
+def test_gradients_with_a_graph_nodes_and_subclasses():
+    """A leaf whose gradient was made with create_graph, a `grad_fn`, a subclass with and without a graph."""
+    leaf = torch.ones(2, requires_grad=True)
+    (first,) = torch.autograd.grad(leaf.square().sum(), leaf, create_graph=True)
+    leaf.grad = first
+    assert torch.equal(kept(leaf), leaf) and kept(leaf).requires_grad and leaf.grad is first
+    assert kept(first.grad_fn) is None
+    for marked in (torch.ones(2).as_subclass(Marked), leaf.as_subclass(Marked) * 2):
+        assert type(kept(marked)) is Marked and torch.equal(kept(marked), marked) and kept(marked).grad_fn is None
+
+
+def test_tensors_of_inference_mode_become_ordinary():
+    with torch.inference_mode():
+        module = nn.Linear(2, 2)
+        inside = copy_module(module)
+    for copied in (inside, copy_module(module)):
+        copied(torch.ones(1, 2)).sum().backward()
+        assert torch.equal(copied.weight, module.weight) and copied.weight.grad is not None
+
+
+def test_wrappers_are_left_out_where_plain_modules_are_wanted():
+    inner = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+    wrapped = nn.DataParallel(torch.compile(nn.Sequential(inner, torch.compile(inner)), backend="eager"))
+    copied = copy_module([wrapped, inner], plain=True)
+    assert unwrapped(wrapped) is wrapped.module._orig_mod and unwrapped(inner) is inner
+    assert type(copied[0]) is nn.Sequential and copied[0][0] is copied[0][1] is copied[1] and copied[1] is not inner
+    net = Supernet([[[[torch.compile(inner, backend="eager")]]]])
+    assert list(export.subnet(net, "0").state_dict()) == [f"block_1.0.{name}" for name in inner.state_dict()]
+
+
+def test_the_average_of_a_retraining_begins_as_a_copy():
+    net, _ = trained(KINDS["kept"])
+    recipe = dataclasses.replace(export.EFFICIENTNET, ema=0.9, drop=0.0, drop_path=0.0)
+    retraining = export.Retraining(net, recipe, num_classes=8, batch_size=2, batches=1)
+    assert all(map(torch.equal, retraining.result.parameters(), net.parameters()))
 
 
 def test_things_that_cannot_be_copied_are_named():

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.evaluation.cells import CellPaths, PathNorms
+from pynas.evaluation.statistics import Statistics
 from pynas.spaces import Architecture
-from pynas.supernets.modes import batch_statistics, device_of, evaluating
+from pynas.supernets import device_of
+from pynas.supernets.shapes import blame
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 NORMS = ("recalibrate", "batch", "running")
@@ -23,18 +24,23 @@ _BYTES = {"cpu": 2**25, "cuda": 2**30}
 
 
 class ErrorRate:
-    """Called with an architecture, returns the share of images that the supernet classifies wrongly; lower is better.
+    """Called with an architecture, returns the share of labels that the supernet misses; lower is better.
 
-    The supernet is left unchanged. An architecture that was rated before is looked up.
+    A copy that shares the weights and buffers runs `net(images, architecture)`, in evaluation mode: the supernet is left
+    unchanged. An architecture that was rated before is looked up.
 
-    batches: labelled images to rate on. calibration: (training images, anything) to re-estimate batch norm on.
+    net: its logits `[B, classes, ...]` come from any head, or from the last block.
+    batches: (images, labels `[B, ...]`) to rate on. calibration: (training images, anything), or images alone, to re-estimate
+        batch norm on.
     norm: batch-norm statistics: "recalibrate" (re-estimated for every architecture, as the mean over the calibration
         batches, since the stored ones average over many architectures), "batch" (of the rated batch) or "running" (stored).
     stacked: whether `many` stacks architectures in one pass, which only NAS-Bench-201's supernets can; it saves a GPU small
         kernels but costs a CPU more in copies than it shares. None: on a GPU.
 
     Raises:
-        InputError: an unknown mode, nothing to rate or to calibrate on, or an architecture outside the space.
+        InputError: an unknown mode, nothing to rate or to calibrate on, batch norm inside TorchScript; in a call, an
+            architecture outside the space, a net that does not run or whose outputs are no logits for the labels, batch norm
+            that cannot be given other statistics.
     """
 
     def __init__(
@@ -48,14 +54,16 @@ class ErrorRate:
         if norm not in NORMS:
             raise InputError(f"[rate] expected norm to be one of {', '.join(NORMS)}, got {norm!r}")
         device = device_of(net)
-        self.net, self.norm = net, norm
+        self.net, self.norm = _sharing(net), norm
+        self._statistics = None if norm == "running" else Statistics(self.net)
         self.stacked = (
-            net.space.kind == "nasbench201"
+            self.net.space.kind == "nasbench201"
             and norm != "running"
             and (device.type == "cuda" if stacked is None else stacked)
         )
         self.batches = [(_placed(images, device), labels.to(device)) for images, labels in batches]
-        self.calibration = [_placed(images, device) for images, _ in calibration or ()]
+        pairs = ((batch,) if isinstance(batch, torch.Tensor) else batch for batch in calibration or ())
+        self.calibration = [_placed(images, device) for images, *_ in pairs]
         if not self.batches or (norm == "recalibrate" and not self.calibration):
             raise InputError("[rate] expected labelled batches, and others to re-estimate batch norm on, got none")
         self.known: dict[Architecture, float] = {}
@@ -66,10 +74,8 @@ class ErrorRate:
         if architecture not in self.known:
             self.net.space.check(architecture)
             with self._normed(architecture):
-                wrong = sum(
-                    float((self.net(images, architecture).argmax(1) != labels).sum()) for images, labels in self.batches
-                )
-            self.known[architecture] = wrong / sum(len(labels) for _, labels in self.batches)
+                wrong = sum(self._wrong(architecture, images, labels) for images, labels in self.batches)
+            self.known[architecture] = wrong / sum(labels.numel() for _, labels in self.batches)
         return self.known[architecture]
 
     def many(
@@ -113,38 +119,44 @@ class ErrorRate:
         count = sum(len(labels) for _, labels in self.batches)
         return [int(number) / count for number in wrong]  # type: ignore[union-attr]
 
-    def _normed(self, architecture: Architecture) -> contextlib.AbstractContextManager[None]:
-        if self.norm == "recalibrate":
-            return recalibrated(self.net, architecture, self.calibration)
-        return batch_statistics(self.net) if self.norm == "batch" else evaluating(self.net)
+    def _wrong(self, architecture: Architecture, images: torch.Tensor, labels: torch.Tensor) -> int:
+        """Number of labels that an architecture misses."""
+        logits = self._outputs(architecture, images)
+        if not isinstance(logits, torch.Tensor) or logits.ndim < 2 or logits[:, 0].shape != labels.shape:
+            got = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise InputError(f"[rate] expected logits with the classes on the second axis for labels {list(labels.shape)} from "
+                             f"{architecture}, got {got}; give the net a head that puts out logits")  # fmt: skip
+        return int((logits.argmax(1) != labels).sum())
 
-
-@contextlib.contextmanager
-def recalibrated(net: Any, architecture: Architecture, calibration: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Evaluate one architecture with batch-norm statistics of these images inside the `with` block, then restore them."""
-    norms = [part for module in net.modules_of(architecture) for part in module.modules() if _tracks(part)]
-    stored = [(norm, norm.momentum, {name: value.clone() for name, value in norm.named_buffers()}) for norm in norms]
-    with evaluating(net), torch.no_grad():
+    def _outputs(self, architecture: Architecture, images: torch.Tensor) -> Any:
         try:
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # the mean over all batches
-                norm.train()
-            for images in calibration:
-                net.features(images, architecture)
-            for norm in norms:
-                norm.eval()
+            return self.net(images, architecture)
+        except (torch.OutOfMemoryError, InputError):
+            raise
+        except Exception as error:  # the net's own code may raise any error
+            raise InputError(f"[rate] expected {architecture} to run on images {list(images.shape)}, got "
+                             f"{blame(self.net, error)}") from error  # fmt: skip
+
+    @contextlib.contextmanager
+    def _normed(self, architecture: Architecture) -> Iterator[None]:
+        """Run batch norm with the statistics of the mode."""
+        if self._statistics is None:
             yield
-        finally:
-            for norm, momentum, buffers in stored:
-                norm.momentum = momentum
-                for name, value in buffers.items():
-                    norm.get_buffer(name).copy_(value)
+            return
+        with self._statistics:
+            self._statistics.use("record" if self.norm == "recalibrate" else "batch")
+            if self.norm == "recalibrate":
+                for images in self.calibration:
+                    self._outputs(architecture, images)
+                self._statistics.use("recorded")
+            yield
 
 
-def _tracks(part: nn.Module) -> bool:
-    return isinstance(part, _BatchNorm) and part.track_running_stats
+def _sharing(net: Any) -> Any:
+    """Copy a net that shares its tensors, without the wrappers of compilation and of several processes."""
+    tensors = [*net.parameters(), *net.buffers()]
+    return copy_module(net, {id(tensor): tensor for tensor in tensors}, "rate", plain=True).eval()
 
 
 def _placed(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return images.to(device, memory_format=torch.channels_last)
+    return images.to(device, memory_format=torch.channels_last if images.ndim == 4 else torch.preserve_format)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def prepared(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, T
         InputError: a network that does not run on these images, or whose outputs are not tensors with a row per image, at
             every batch size.
     """
-    model = copy_module(model).cpu().eval()
+    model = copy_module(model, plain=True).cpu().eval()
     images = torch.randn(max(OTHERS), *image_shape, generator=torch.Generator().manual_seed(0))
     for size in (TRACED, *OTHERS):
         shapes = [list(output.shape) for output in _outputs(model, images[:size], "the network")]
@@ -47,7 +48,7 @@ def traced_program(model: nn.Module, images: Tensor) -> torch.export.ExportedPro
     # Python's `len(images)` is a plain number to the first tracer, and a symbol to the second, slower one.
     for strict in (False, True):
         try:
-            with quiet():
+            with quiet(), torch.no_grad():
                 return torch.export.export(model, (images[:TRACED],), dynamic_shapes=shapes, strict=strict)
         except Exception as error:  # tracing runs the model's code, which may raise any error
             reasons.append(reason_of(error))
@@ -122,11 +123,13 @@ def leaves(output: Any) -> list[Tensor]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back log messages: torch logs the traceback of an error that it also raises."""
+    """Hold back warnings and log messages: torch logs the traceback of an error that it also raises."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tensors that the network keeps, for one
+            yield
     finally:
         logging.disable(before)
 

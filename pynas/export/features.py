@@ -53,7 +53,7 @@ def features(
     """
     from timm.models import FeatureListNet
 
-    copied = _entered(copy_module(model))
+    copied = _entered(copy_module(model, plain=True))
     follow_image_size(copied)
     described, tokens = _described(copied, image_shape)
     if out_indices is None:
@@ -75,7 +75,7 @@ def feature_info(model: nn.Module, image_shape: Sequence[int]) -> list[dict[str,
     Raises:
         InputError: a network that is no nn.Sequential, or whose layers put out no maps or enlarge them.
     """
-    copied = _entered(copy_module(model))
+    copied = _entered(copy_module(model, plain=True))
     follow_image_size(copied)
     return _described(copied, image_shape)[0]
 

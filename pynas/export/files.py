@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from pynas.copies import unwrapped
 from pynas.errors import InputError
 from pynas.export.features import features
 from pynas.export.image_size import follow_image_size, resize_positions
 from pynas.export.subnet import standalone
-from pynas.spaces import Architecture, Space, get
+from pynas.spaces import SPACES, Architecture, Space, get
+from pynas.supernets import KINDS
+from pynas.supernets.shapes import kept_generators
 from pynas.tensor_files import read_tensors, write_tensors
 
 SUBNET = "pynas.subnet"
@@ -21,9 +25,45 @@ SUBNET = "pynas.subnet"
 def save_subnet(
     path: str | Path, model: nn.Module, space: Space, architecture: Architecture, num_classes: int, **metadata: Any
 ) -> None:
-    """Write a network of `subnet`, with a digest of its weights and further metadata, atomically."""
+    """Write a network of `subnet`, with a digest of its weights and further metadata, atomically.
+
+    space: of a kind that `pynas.supernets.KINDS` has, since `load_subnet` builds the network again; for one that is not among
+        `pynas.spaces.SPACES`, `load_subnet` is to be given the space.
+
+    Raises:
+        InputError: a network that `load_subnet` could not read, before anything is written: of a space of one's own modules,
+            or with other tensors than this architecture has. `write_torch_export` writes any network.
+    """
+    architecture, tensors = space.resolve(architecture), unwrapped(model).state_dict()
+    _check_readable(tensors, space, architecture, num_classes, _image_shape(metadata, space))
     description = {"space": space.name, "architecture": str(architecture), "num_classes": num_classes}
-    write_tensors(path, SUBNET, model.state_dict(), **description, **metadata)
+    write_tensors(path, SUBNET, tensors, **description, **metadata)
+
+
+def _image_shape(metadata: Mapping[str, Any], space: Space) -> tuple[int, int, int]:
+    return tuple(metadata.get("image_shape") or (3, space.image_size, space.image_size))  # type: ignore[return-value]
+
+
+def _check_readable(
+    tensors: Mapping[str, Tensor], space: Space, architecture: Architecture, num_classes: int, shape: tuple[int, int, int]
+) -> None:  # fmt: skip
+    """Raise InputError unless `load_subnet` builds a network with tensors of these names and shapes."""
+    if space.kind not in KINDS:
+        raise InputError(f"[export] expected a network of a space that load_subnet builds, of the kinds {', '.join(KINDS)}, got "
+                         f"{space.name} of the kind {space.kind!r}: write it by write_torch_export, or add a line to "
+                         "pynas.supernets.KINDS")  # fmt: skip
+    with kept_generators(torch.device("cpu")):
+        try:
+            with torch.device("meta"):
+                built = standalone(space, architecture, num_classes, shape).state_dict()
+        except (NotImplementedError, RuntimeError):  # a builder of one's own that reads values
+            built = standalone(space, architecture, num_classes, shape).state_dict()
+    ours, theirs = ({name: list(value.shape) for name, value in state.items()} for state in (tensors, built))
+    for name in sorted({*ours, *theirs}, key=lambda name: (name in ours and name in theirs, name)):
+        if ours.get(name) != theirs.get(name):
+            raise InputError(f"[export] expected the tensors that load_subnet builds for {architecture} of {space.name} with "
+                             f"{num_classes} classes, {name!r} of the shape {theirs.get(name)}, got {ours.get(name)}: write the "
+                             "network by write_torch_export")  # fmt: skip
 
 
 def load_subnet(
@@ -41,8 +81,11 @@ def load_subnet(
     """
     checkpoint = read_tensors(path, SUBNET)
     metadata = checkpoint.metadata
+    if space is None and metadata["space"] not in SPACES:
+        raise InputError(f"[export] expected the space {metadata['space']!r} of {path}, which is none of pynas's own, got "
+                         "none: pass it as space=")  # fmt: skip
     space = space or get(metadata["space"])
-    shape = tuple(metadata.get("image_shape") or (3, space.image_size, space.image_size))
+    shape = _image_shape(metadata, space)
     model = standalone(space, metadata["architecture"], metadata["num_classes"], shape)
     try:
         model.load_state_dict(dict(checkpoint.tensors))

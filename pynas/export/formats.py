@@ -26,8 +26,14 @@ def write_torch_export(path: str | Path, model: nn.Module, image_shape: Sequence
     model, images = prepared(model, image_shape)
     program = traced_program(model, images)
     with atomic(path) as temporary:
-        torch.export.save(program, temporary)
-        loaded = torch.export.load(temporary).module()
+        try:
+            with quiet():
+                torch.export.save(program, temporary)
+                loaded = torch.export.load(temporary).module()
+        except OSError:
+            raise
+        except Exception as error:
+            raise InputError(f"[export] expected a network that torch.export saves, got {reason_of(error)}") from None
         apart = difference(model, loaded, images, "the .pt2 file")
     return {"torch_export": str(path), "torch_export_difference": apart}
 
@@ -59,7 +65,12 @@ def write_onnx(path: str | Path, model: nn.Module, image_shape: Sequence[int]) -
     with atomic(path) as temporary:
         written.save(temporary, external_data=False)
         _check_any_batch(temporary)
-        apart = difference(model, _onnx_runner(temporary), images, "the ONNX file")
+        try:
+            run = _onnx_runner(temporary)
+        except Exception as error:
+            raise InputError(f"[export] expected an ONNX file that its runtime takes, got {reason_of(error)}: leave out what "
+                             "it lacks, as autocast to bfloat16, or write the network by write_torch_export") from None  # fmt: skip
+        apart = difference(model, run, images, "the ONNX file")
     return {"onnx": str(path), "onnx_difference": apart}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.fx.graph import CodeGen
 
 from pynas.errors import InputError
-from pynas.export.batches import difference, prepared, reason_of, traced_program
+from pynas.export.batches import difference, prepared, quiet, reason_of, traced_program
 from pynas.files import write_text
 from pynas.tensor_files import write_tensors
 
@@ -35,7 +37,8 @@ def write_python(
 
     The source is run and compared with the model, at several batch sizes, before it is written. Layers of torch.nn stay
     layers, so that the network can be trained further; where a model cannot be traced by layers, the file holds the
-    operators of its evaluation mode.
+    operators of its evaluation mode. The file runs in autocast what the network runs in autocast; `torch.no_grad`,
+    checkpointing and compilation inside the network are left out.
 
     title: first line of the file. mean, std: of the images, named in the file's docstring.
 
@@ -63,23 +66,52 @@ def traced(model: nn.Module, images: torch.Tensor) -> fx.GraphModule:
         InputError: a model that can be traced in neither way, or that fixes the batch size.
     """
     try:
-        graph = fx.GraphModule(model, _Tracer().trace(model))
+        with quiet():
+            graph = fx.GraphModule(model, _Tracer().trace(model))
         if _own_names(graph):
             return graph
     except Exception:  # tracing runs the model's code, which may raise any error
         pass
     program = traced_program(model, images)
     try:
-        return _plain(program)
+        # Parts with operators inside, as those in autocast are, become operators.
+        nested = any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in program.graph.nodes)
+        graph = _plain(program.run_decompositions({}) if nested else program)
     except Exception as error:
         raise InputError(f"[export] expected a network that can be traced, got {reason_of(error)}") from None
+    if not _own_names(graph):
+        raise InputError("[export] expected a network of torch's operators alone for a Python file, got others; write it by "
+                         "write_torch_export")  # fmt: skip
+    return graph
 
 
 class _Tracer(fx.Tracer):
-    """Tracer that keeps those layers of torch.nn whole that their `repr` rebuilds."""
+    """Tracer that keeps those layers of torch.nn whole that their `repr` rebuilds, and enters autocast where the model does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outside = self._autocast = _autocast()
+        self._entered: list[fx.Node] = []
+
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        """Add a node, after nodes that leave and enter autocast where its state has changed."""
+        if _autocast() != self._autocast:
+            self._autocast = _autocast()
+            while self._entered:
+                super().create_node("call_function", _exit_autocast, (self._entered.pop(),), {})
+            for device, (enabled, dtype) in self._autocast.items():
+                if self._outside[device] != (enabled, dtype):
+                    arguments = device, dtype, enabled, None
+                    self._entered.append(super().create_node("call_function", _enter_autocast, arguments, {}))
+        return super().create_node(kind, *args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).__module__.startswith("torch.nn.modules") and not list(m.children()) and _rebuilds(m)
+
+
+def _autocast() -> dict[str, tuple[bool, torch.dtype]]:
+    """Whether autocast is on, and its type, by device."""
+    return {device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in ("cpu", "cuda")}
 
 
 def _rebuilds(layer: nn.Module) -> bool:
@@ -140,18 +172,31 @@ def _get(root: Any, name: str) -> Any:
 
 
 def _forward(graph: fx.GraphModule) -> str:
-    """Source of the graph's `forward`, indented as a method."""
-    source = graph.graph.python_code("self").src.strip()
-    return "\n".join(f"    {line}" if line.strip() else "" for line in source.splitlines()) + "\n"
+    """Source of the graph's `forward`, indented as a method, with blocks of autocast."""
+    lines, depth = [], 1
+    for line in graph.graph.python_code("self").src.strip().splitlines():
+        entered = re.search(r"= torch\.amp\.autocast_mode\._enter_autocast(\(.*?\))", line)
+        if entered:
+            line = f"    with torch.autocast{entered[1]}:"
+        elif "torch.amp.autocast_mode._exit_autocast(" in line:
+            depth -= 1
+            continue
+        lines.append("    " * depth + line if line.strip() else "")
+        depth += entered is not None
+    return "\n".join(lines) + "\n"
 
 
 def _checked_weights(source: str, model: nn.Module, graph: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Run the source, compare its outputs with the model's, and return the tensors that it needs."""
     names: dict[str, Any] = {"__file__": "model.py", "__name__": "model"}
-    exec(compile(source, "model.py", "exec"), names)
-    network, state = names["Net"]().eval(), graph.state_dict()
-    weights = {name: state[name] for name in network.state_dict()}
-    network.load_state_dict(weights)
+    try:
+        exec(compile(source, "model.py", "exec"), names)
+        network, state = names["Net"]().eval(), graph.state_dict()
+        weights = {name: state[name] for name in network.state_dict()}
+        network.load_state_dict(weights)
+    except Exception as error:
+        raise InputError(f"[export] expected a network whose layers can be written as source, got {reason_of(error)}; "
+                         "write it by write_torch_export") from None  # fmt: skip
     difference(model, network, images, "the file")
     return weights
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pynas.copies import copy_module
 from pynas.data import ImageData
 from pynas.data.loaders import seeded
 from pynas.errors import InputError
@@ -171,7 +172,17 @@ class _Schedule:
 def _average(model: nn.Module, recipe: Recipe) -> Any:
     from timm.utils import ModelEmaV3
 
-    return ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
+    return ModelEmaV3(_Copied(model), recipe.ema, use_warmup=True) if recipe.ema else None  # type: ignore[arg-type]
+
+
+class _Copied:
+    """Stands for a network whose copy, made by `copy.deepcopy`, is that of `copy_module`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        return copy_module(self.model)
 
 
 def _mixing(recipe: Recipe, num_classes: int) -> Any:

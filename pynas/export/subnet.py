@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from pynas.copies import unwrapped
 from pynas.export.image_size import resize_positions
 from pynas.spaces import Architecture, Cell, Space
 from pynas.supernets import Net, device_of, kind_of
@@ -23,7 +24,7 @@ def subnet(net: Net, architecture: Architecture | str, image_shape: Shape | None
     Raises:
         InputError: an architecture outside the space.
     """
-    return net.extract(architecture, image_shape)
+    return unwrapped(net).extract(architecture, image_shape)
 
 
 def standalone(

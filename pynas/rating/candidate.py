@@ -15,8 +15,8 @@ from torch import Tensor, fx, nn
 from pynas.errors import InputError
 from pynas.rating.copies import private_copy
 from pynas.rating.examination import Examination, KeepsState
-from pynas.rating.fusion import fuse
 from pynas.rating.function_calls import FunctionCalls, NormUse, WritesWeights, memory, own_forwards
+from pynas.rating.fusion import fuse
 from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.outputs import same_outputs
@@ -28,8 +28,9 @@ from pynas.rating.thread_copies import Attribute, Contents, Seat, ThreadCopies
 class _Known:
     """Facts about a candidate on one input shape, found by running it.
 
-    norms_called: whether it calls batch norm as a function, with statistics that follow the mode.
-    glanced: whether it was not examined. mixes_paths: None while it was not compared. proven: numbers of paths and rows on which a run needs no examination.
+    norms_called: whether it calls batch norm as a function, with statistics that follow the mode. glanced: whether it was
+    not examined. mixes_paths: None while it was not compared. proven: numbers of paths and rows on which a run needs no
+    examination.
     """
 
     contiguous: bool
@@ -159,9 +160,7 @@ class Candidate:
             known.proven.add(rows)
         return outputs
 
-    def _watched(
-        self, known: _Known, streams: Streams, paths: int, first: bool = False
-    ) -> tuple[Streams, Examination]:
+    def _watched(self, known: _Known, streams: Streams, paths: int, first: bool = False) -> tuple[Streams, Examination]:
         """Run under examination, and again if attributes changed; first: or if batch norm was called as a function.
 
         Raises:

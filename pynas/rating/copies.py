@@ -40,12 +40,8 @@ def private_copy(modules: Any, dtype: torch.dtype | None = None, weights: bool =
                 kind = None if isinstance(part, _BatchNorm) else dtype
                 known |= {id(tensor): _share(tensor, kind, weights) for tensor in _tensors(part)}
             for part in reversed(parts):
-                compiled = dict(part.named_children()).get("_orig_mod")
-                if compiled is not None:  # of torch.compile, which would compile for every stack and thread
-                    known[id(part)] = copy_module(compiled, known, "rate")
-                elif id(part) not in known:
-                    _copy_plain(part, known)
-        return copy_module(modules, known, "rate")
+                _copy_plain(part, known)
+        return copy_module(modules, known, "rate", plain=True)
 
 
 def _copy_plain(part: nn.Module, known: dict[int, Any]) -> None:
@@ -89,6 +85,8 @@ def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:
     Raises:
         InputError: a layer that is empty or holds anything but modules.
     """
+    if not all(isinstance(layer, Sequence) or hasattr(layer, "__iter__") for layer in layers):
+        raise InputError("[rate] expected layers, each a list of candidates, got a list of modules; one layer is [candidates]")
     checked = [list(layer) for layer in layers]
     if not checked:
         raise InputError("[rate] expected at least one layer, got none")

@@ -62,8 +62,13 @@ class FunctionCalls(TorchFunctionMode):
         names = _ARGUMENTS.get(func)
         if names is not None:
             return self._batch_norm(func, {**_DEFAULTS, **dict(zip(names, args)), **kwargs}, args, kwargs)
-        self.reads |= func in _READS or "batch_norm" in getattr(func, "__name__", "")
-        if self._weights and _may_write(func, kwargs) and any(memory(x) in self._weights for x in _targets(args, kwargs)):
+        name = getattr(func, "__name__", "")
+        self.reads |= func in _READS or ("batch_norm" in name and not name.startswith("path_"))
+        if (
+            self._weights
+            and _may_write(func, kwargs)
+            and any(memory(x) in self._weights for x in _targets(args, kwargs))
+        ):
             raise WritesWeights
         return func(*args, **kwargs)
 
@@ -120,7 +125,8 @@ class NormUse:
         A copy of the module runs in training mode. x: input of one path.
 
         Raises:
-            InputError: a batch norm that is to be re-estimated, with a forward of its own that does not call `F.batch_norm`.
+            InputError: a batch norm that is to be re-estimated, with a forward of its own that does not call `F.batch_norm`; a
+                module that does not run in training mode.
         """
         if seen.mode == "running":
             return False
@@ -131,23 +137,41 @@ class NormUse:
             return False
         follow = {statistics[s] for s in fresh if s in seen.training}
         if len(follow) < len(fresh):
-            copied, training = private_copy(module).train(), None
-            for part in copied.modules():
-                if isinstance(part.__dict__.get("forward"), PathNorm):
-                    del part.forward
-            for some in (x[:2], x):  # a copy that takes any batch runs on two samples
-                training = _trained(copied, some)
-                if training is not None:
-                    break
-            followed = set() if training is None else training.training
+            copied = private_copy(module)
+            followed = _followed(copied, x)
             follow |= {id(b) for b, c in zip(module.buffers(), copied.buffers()) if memory(c) in followed}
         for storage in fresh:
             self._follows[statistics[storage]] = statistics[storage] in follow
         return bool(follow)
 
 
-def _trained(module: nn.Module, x: Tensor) -> FunctionCalls | None:
-    """Calls of a module in training mode; None where it fails. Weights and random numbers stay as they are."""
+def _followed(module: nn.Module, x: Tensor) -> set[int]:
+    """Memory of the statistics with which a copy calls batch norm by those of the batch in training mode.
+
+    Raises:
+        InputError: a module that does not run in training mode.
+    """
+    for part in module.modules():
+        if isinstance(part.__dict__.get("forward"), PathNorm):
+            del part.forward
+    # A module may refuse training mode, for lack of labels: then its norms alone are in it.
+    for parts in ([module], [part for part in module.modules() if isinstance(part, _BatchNorm)]):
+        module.eval()
+        for part in parts:
+            part.train()
+        for some in (x[:2], x):  # two samples take less time, where a module takes any number
+            calls = _calls_of(module, some)
+            if calls is not None and (parts == [module] or calls.training >= calls.stored.keys()):
+                return calls.training
+    name = getattr(module, "original_name", type(module).__name__)
+    raise InputError(
+        f"[rate] expected a module that runs in training mode, which shows whose statistics its batch norm is to have, got "
+        f"{name}, which fails there; pass norm='running', or use nn.BatchNorm"
+    )
+
+
+def _calls_of(module: nn.Module, x: Tensor) -> FunctionCalls | None:
+    """Calls of a module for an input; None where it fails. Weights and random numbers stay as they are."""
     drawn = RandomState(x.device)
     calls = FunctionCalls(PathContext(), "running", weights={memory(weight) for weight in module.parameters()})
     try:

@@ -131,9 +131,7 @@ class PathNorm:
         norm = self.norm
         weight, bias = (None if part is None else part[:channels] for part in (norm.weight, norm.bias))
         if self._mode != "running":
-            return normalise(
-                self._context, self._mode, norm, x, weight, bias, norm.eps, activation, residual, in_place
-            )
+            return normalise(self._context, self._mode, norm, x, weight, bias, norm.eps, activation, residual, in_place)
         mean, var = norm.running_mean[None, :channels], norm.running_var[None, :channels]  # type: ignore[index]
         out = x if in_place else None
         return path_batch_norm(x, 1, weight, bias, norm.eps, activation, residual, mean=mean, var=var, out=out)[0]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pynas.errors import InputError
 from pynas.rating import norms
 from pynas.rating.copies import private_copy
+from pynas.rating.failure import failure, misfit
 from pynas.rating.function_calls import FunctionCalls, NormUse, statistics_of
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.state import RandomState
@@ -75,11 +75,9 @@ class PathAlone:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            problem = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            raise InputError(self._failure(depth, path, x, problem)) from error
-        if not isinstance(y, Tensor) or y.ndim == 0 or len(y) != len(x):
-            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise InputError(self._failure(depth, path, x, f"{got} instead of a tensor with as many rows"))
+            raise failure(self._tree.place(path, depth), x, error) from error
+        if wrong := misfit(x, y):
+            raise failure(self._tree.place(path, depth), x, wrong)
         return y
 
     def _calls(self, module: nn.Module, x: Tensor, depth: int, choice: int) -> FunctionCalls:
@@ -95,9 +93,3 @@ class PathAlone:
             drawn.restore()
             self._norm_use.learn(template, run, statistics_of(template, run), calls, x)
         return FunctionCalls(self._context, mode, self._norm_use.follow(statistics_of(template, module)))
-
-    def _failure(self, depth: int, path: Path, x: Tensor, problem: str) -> str:
-        return (
-            f"[rate] expected candidate {path[depth]} of layer {depth} to run after the path {path[:depth]} on an input of "
-            f"the shape {tuple(x.shape[1:])} per sample, got {problem}"
-        )

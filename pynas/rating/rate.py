@@ -16,6 +16,7 @@ from pynas.rating import distributed as processes
 from pynas.rating import losses
 from pynas.rating.batches import Batch, Source, check_finite, leaf_rows
 from pynas.rating.engine import Engine
+from pynas.rating.failure import failure
 from pynas.rating.norms import Streams
 from pynas.rating.partial import digest
 from pynas.rating.progress import Meter, Progress
@@ -157,9 +158,11 @@ class _Run:
             for losses_of_batch, outputs, target in zip(values, streams[len(self._calibration) :], targets):
                 try:
                     losses_of_batch[rows] = self._loss(outputs, target, len(leaves)).to(losses_of_batch)
-                except InputError as error:
-                    path = self._tree.prefix(leaves[0], self._tree.depth)
-                    raise InputError(f"{error} for the path {path}") from error
+                except torch.OutOfMemoryError:
+                    raise
+                except (InputError, TypeError, ValueError, IndexError, RuntimeError) as error:
+                    place = f"the loss after the path {self._tree.prefix(leaves[0], self._tree.depth)}"
+                    raise failure(place, outputs, error) from error
             meter.add(len(leaves) * len(targets))
 
         return visit

@@ -125,7 +125,9 @@ class ThreadCopies:
         for identity in written:
             if identity in numbers:
                 now, old = vars(copied.parts(seat)[numbers[identity]]), copied.before[identity]
-                names = {name for name in now.keys() | old.keys() if now.get(name, _MISSING) is not old.get(name, _MISSING)}
+                names = {
+                    name for name in now.keys() | old.keys() if now.get(name, _MISSING) is not old.get(name, _MISSING)
+                }
                 found |= {(numbers[identity], name) for name in names if not _same(now.get(name), old.get(name))}
         return found
 

@@ -43,11 +43,11 @@ class Branch:
 class PathTree:
     """Paths to rate, in lexicographic order; a node at depth d is a run of paths with the same first d choices.
 
-    paths: int64 `[P, L]`, sorted, without repetition.
+    paths: int64 `[P, L]`, sorted, without repetition. tail: whether the last layer is a module that all paths end with.
     """
 
-    def __init__(self, paths: np.ndarray) -> None:
-        self.paths = paths
+    def __init__(self, paths: np.ndarray, tail: bool = False) -> None:
+        self.paths, self._tail = paths, tail
         changed = np.ones(len(paths), dtype=bool)
         changed[1:] = False
         self._starts = []
@@ -76,6 +76,11 @@ class PathTree:
     def prefix(self, node: Node, depth: int) -> Path:
         """Choices that lead to a node."""
         return tuple(int(choice) for choice in self.paths[node.start, :depth])
+
+    def place(self, path: Path, depth: int) -> str:
+        """Name the layer `depth` of a path in messages."""
+        tail = self._tail and depth == self.depth - 1
+        return f"{'the tail' if tail else f'candidate {path[depth]} of layer {depth}'} after the path {path[:depth]}"
 
     def branches(self, depth: int, nodes: Sequence[Node]) -> Iterator[Branch]:
         """Yield each candidate of layer `depth` with the nodes that it leads to."""
@@ -118,8 +123,8 @@ class PathTree:
         return [Node(start, stop) for start, stop in pairwise(cuts) if start < stop]
 
     def extended(self) -> PathTree:
-        """Return the tree with one more layer of a single candidate."""
-        return PathTree(np.pad(self.paths, ((0, 0), (0, 1))))
+        """Return the tree with one more layer of a single candidate, the tail."""
+        return PathTree(np.pad(self.paths, ((0, 0), (0, 1))), tail=True)
 
 
 def build_tree(

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pynas.errors import InputError
 from pynas.rating.candidate import Candidate, path_rows
 from pynas.rating.examination import KeepsState
+from pynas.rating.failure import failure, misfit
 from pynas.rating.function_calls import NormUse
 from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
@@ -161,18 +162,13 @@ class Walker:
             return self._run(depth, branch.candidate, streams, len(branch.children))
         except (torch.OutOfMemoryError, KeepsState):
             raise
-        except InputError as error:
-            prefix = self._tree.prefix(branch.children[0], depth)
-            where = f"in candidate {branch.candidate} of layer {depth} after the path {prefix}"
-            raise InputError(f"{error} ({where})") from error
         except Exception as error:
-            raise InputError(self._failure(depth, branch, streams, f"{type(error).__name__}: {error}")) from error
+            raise self._failure(depth, branch, streams, error) from error
 
     def _check(self, depth: int, branch: Branch, streams: Streams, outputs: Streams) -> None:
         for x, y in zip(streams, outputs):
-            if not isinstance(y, Tensor) or y.ndim == 0 or y.shape[0] != x.shape[0]:
-                got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-                raise InputError(self._failure(depth, branch, streams, f"{got} instead of a tensor with as many rows"))
+            if wrong := misfit(x, y):
+                raise self._failure(depth, branch, streams, wrong)
         self._shapes[depth][branch.candidate] = tuple(outputs[-1].shape[1:])
 
     def _run(self, depth: int, candidate: int, streams: Streams, paths: int) -> Streams:
@@ -193,17 +189,13 @@ class Walker:
         ]
         return [torch.cat(pair) for pair in zip(*parts)]
 
-    def _failure(self, depth: int, branch: Branch, streams: Streams, what: str) -> str:
-        prefix = self._tree.prefix(branch.children[0], depth)
-        message = (
-            f"[rate] expected candidate {branch.candidate} of layer {depth} to run after the path {prefix} "
-            f"on an input of the shape {tuple(streams[-1].shape[1:])} per sample, got {what}"
-        )
-        shapes = self._shapes[depth - 1] if depth else {}
-        if len(set(shapes.values())) > 1:
-            listed = ", ".join(f"candidate {c}: {shape}" for c, shape in sorted(shapes.items()))
-            message += f"; the outputs of layer {depth - 1} disagree in shape: {listed}"
-        return message
+    def _failure(self, depth: int, branch: Branch, streams: Streams, error: Exception | str) -> InputError:
+        place = self._tree.place(self._tree.prefix(branch.children[0], depth + 1), depth)
+        failed, shapes = failure(place, streams[-1], error), self._shapes[depth - 1] if depth else {}
+        if isinstance(error, InputError) or len(set(shapes.values())) < 2:
+            return failed
+        listed = ", ".join(f"candidate {c}: {shape}" for c, shape in sorted(shapes.items()))
+        return InputError(f"{failed}; the outputs of layer {depth - 1} disagree in shape: {listed}")
 
 
 def _size(streams: Streams, paths: int) -> int:

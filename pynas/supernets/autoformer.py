@@ -51,7 +51,8 @@ class AutoFormer(nn.Module):
 
     def set_drop_path(self, rate: float) -> None:
         """Set stochastic depth: probability that the last layer drops a branch; it rises linearly from 0 in the first."""
-        for layer, share in zip(self.transformer, torch.linspace(0, rate, len(self.transformer)).tolist()):
+        shares = torch.linspace(0, rate, len(self.transformer), device="cpu").tolist()
+        for layer, share in zip(self.transformer, shares):
             layer.drop_path = DropPath(share) if share else nn.Identity()
 
     def no_weight_decay(self) -> set[str]:

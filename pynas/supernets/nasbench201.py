@@ -149,7 +149,7 @@ class CellNet(nn.Module):
             (name, PlainCell(part.chosen(path)) if isinstance(part, SharedCell) else part)
             for name, part in self._named_parts()
         )
-        return copy_module(nn.Sequential(parts)).train(self.training)
+        return copy_module(nn.Sequential(parts), plain=True).train(self.training)
 
     def visit(self, image_shape: Shape, visitor: Visitor[T]) -> GraphWalk[T]:
         """Call `visitor` for every module; a candidate has the place (0, 0, edge, candidate) in every cell."""

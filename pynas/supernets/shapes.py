@@ -31,7 +31,7 @@ def to_meta(module: nn.Module) -> nn.Module:
     for tensor in [*module.parameters(), *module.buffers()]:
         meta = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
-    return copy_module(module, memo).eval()
+    return copy_module(module, memo, plain=True).eval()
 
 
 def trial(module: nn.Module, input_shape: Shape, run: Callable[[Any, Tensor], T]) -> T:
@@ -54,7 +54,7 @@ def trial(module: nn.Module, input_shape: Shape, run: Callable[[Any, Tensor], T]
         for dtype in input_dtypes(module):
             try:
                 with kept_generators(home), _plain():
-                    subject = to_meta(module) if device == meta else copy_module(module).eval()
+                    subject = to_meta(module) if device == meta else copy_module(module, plain=True).eval()
                     return run(subject, samples(batch, input_shape, device, dtype))
             except Exception as error:
                 failure = error

@@ -141,7 +141,7 @@ class Supernet(nn.Module):
             parts[f"block_{number}"] = nn.Sequential(*(next(plain) for _ in path))
         if self.head is not None:
             parts["head"] = next(plain)
-        return copy_module(nn.Sequential(parts)).train(self.training)
+        return copy_module(nn.Sequential(parts), plain=True).train(self.training)
 
     def _placed(self, architecture: Architecture) -> Iterator[tuple[Place, nn.Module]]:
         """Modules that an architecture runs, with their places."""

@@ -1,5 +1,7 @@
 """Exported networks: the same output as the supernet, and files that load as they were saved."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import nn
 import pynas
 from pynas import export
 from pynas.errors import InputError
-from pynas.spaces import Architecture
+from pynas.spaces import Architecture, get
+from pynas.supernets import KINDS, Kind
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,60 @@ def test_file_comes_back(net, tmp_path):
     assert Architecture.parse(metadata["architecture"]) == architecture and metadata["note"] == "x"
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(again(images), model(images))
+
+
+SMALL = ["mbconv-mini", "hytra-mini", "nats-size", "autoformer-mini", "bignas-mini", "nasbench201-mini", "splitattention-mini",
+         "vit-mini"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_saved_is_what_is_loaded(name, tmp_path):
+    """For every kind of space; of other classes or another architecture nothing is written, and no random number is drawn."""
+    path, space = tmp_path / "net.safetensors", get(name)
+    architecture, other = (space.sample(np.random.default_rng(n)) for n in (0, 1))
+    model = export.standalone(space, architecture, 3)
+    drawn = torch.get_rng_state()
+    for architecture_, classes in ((architecture, 4), (other, 3)):
+        with pytest.raises(InputError, match=r"^\[export\] .*load_subnet builds .* got .*write_torch_export"):
+            export.save_subnet(path, model, space, architecture_, classes)
+    assert not path.exists()
+    export.save_subnet(path, model, space, architecture, 3)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    state = export.load_subnet(path)[0].state_dict()
+    assert list(state) == list(model.state_dict()) and all(
+        torch.equal(state[n], v) for n, v in model.state_dict().items()
+    )
+
+
+def own_net():
+    layers = [[nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)], [nn.Conv2d(4, 4, 1), nn.Identity()]]
+    return pynas.Supernet([[layers]], head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)))
+
+
+def test_a_network_of_ones_own_modules_is_refused_before_it_is_written(tmp_path):
+    net, path = own_net(), tmp_path / "net.safetensors"
+    architecture = net.space.parse("01")
+    with pytest.raises(InputError, match=r"^\[export\] .* got own of the kind 'own': write it by write_torch_export"):
+        export.save_subnet(path, net.extract(architecture), net.space, architecture, 2)
+    assert not path.exists()
+    export.write_torch_export(tmp_path / "net.pt2", net.extract(architecture), (3, 8, 8))
+
+
+def test_a_space_of_ones_own_kind_is_loaded_by_its_space(tmp_path, monkeypatch):
+    def build(space, num_classes):
+        torch.linspace(0, 1, 2).tolist()  # not on the meta device
+        return own_net()
+
+    monkeypatch.setitem(KINDS, "mine", Kind(build))
+    space, path = replace(own_net().space, kind="mine"), tmp_path / "net.safetensors"
+    architecture = space.parse("10")
+    model = torch.compile(own_net().extract(architecture), backend="eager")
+    export.save_subnet(path, model, space, architecture, 2)
+    with pytest.raises(InputError, match=r"^\[export\] expected the space 'own' .* pass it as space="):
+        export.load_subnet(path)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(export.load_subnet(path, space)[0](images), model(images))
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "other"])

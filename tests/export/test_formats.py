@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 from pynas import export
 from pynas.errors import InputError
@@ -162,6 +164,86 @@ def test_a_file_takes_any_batch_size(kind, write, tmp_path):
         images = torch.randn(size, 3, 12, 12)
         with torch.no_grad():
             torch.testing.assert_close(ran(path, images), tree_leaves(net(images)), rtol=1e-4, atol=1e-5)
+
+
+def in_autocast(module, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module.embed(x)
+        with torch.autocast("cpu", enabled=False):
+            y = module.embed(x) + y.float()
+        y = module.classifier(y.mean((2, 3)))
+    return module.query[:, :5] + y
+
+
+def in_autocast_of_the_images(module, x):
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        return module.classifier(module.vector(x))
+
+
+def without_autocast(module, x):
+    with torch.autocast(x.device.type, enabled=False):
+        return module.classifier(module.vector(x.float()))
+
+
+def without_gradients(module, x):
+    with torch.no_grad():
+        y = module.vector(x)
+    with torch.set_grad_enabled(module.training):
+        return module.classifier(y)
+
+
+class Swish(torch.autograd.Function):
+    """A function with a backward pass of its own, for mixed precision."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
+
+
+def keeps(module, x):
+    module.kept = {"weights": module.classifier.weight[:4], "maps": module.embed(x)}
+    return functional.linear(module.kept["maps"].mean((2, 3)), module.kept["weights"])
+
+
+WRAPPED = {
+    "autocast": in_autocast,
+    "autocast by device": in_autocast_of_the_images,
+    "autocast off": without_autocast,
+    "decorated": torch.autocast("cpu", torch.bfloat16)(lambda m, x: m.classifier(m.vector(x))),
+    "gradients": without_gradients,
+    "inference": torch.inference_mode()(lambda m, x: m.classifier(m.vector(x))),
+    "custom_fwd": lambda m, x: m.classifier(Swish.apply(m.vector(x))),
+    "checkpoint": lambda m, x: m.classifier(checkpoint(m.vector, x, use_reentrant=False)),
+    "disable": lambda m, x: m.classifier(torch.compiler.disable(m.vector)(x)),
+    "keeps": keeps,
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_contexts_and_wrappers_inside_a_network(kind, write, tmp_path):
+    """The outputs stay, to the last bit and with their type in files of torch; onnxruntime has no bfloat16."""
+    net, path = small(WRAPPED[kind]), tmp_path / ("net" + SUFFIX[write])
+    if write is export.write_onnx and kind in ("autocast", "autocast by device", "decorated"):
+        with pytest.raises(InputError, match=r"^\[export\] expected an ONNX file that its runtime takes") as refused:
+            write(path, net, (3, 12, 12))
+        assert "\n" not in str(refused.value) and list(tmp_path.iterdir()) == []
+        return
+    with torch.no_grad():
+        net(torch.randn(2, 3, 12, 12))
+        write(path, net, (3, 12, 12))
+        images = torch.randn(5, 3, 12, 12)
+        exactly = {"rtol": 0, "atol": 0} if write is not export.write_onnx else {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(ran(path, images)[0], net(images), **exactly)
+
+
+def test_autocast_stays_a_block_around_layers(tmp_path):
+    """So that layers can be trained further, and an error inside leaves autocast."""
+    source = export.write_python(tmp_path, small(in_autocast), (3, 12, 12)).read_text()
+    assert source.count("        with torch.autocast('cpu', torch.bfloat16, True, None):\n            ") == 2
+    assert "autocast_mode" not in source and "aten" not in source and "nn.Conv2d(3, 8" in source
 
 
 @pytest.mark.skipif(not HAS_ONNX, reason="needs onnx and onnxscript")

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import random
+import re
 import warnings
 
 import numpy as np
@@ -261,6 +262,20 @@ def test_batch_norm_that_cannot_be_given_other_statistics(kind, scripted):
             rate(layers, batches, "mse", norm, calibration=[batches[0][0]])
     if kind != "exported":  # its `eval` is refused by the naive rating
         np.testing.assert_allclose(rate(layers, batches, "mse", "running").scores, naive(layers, batches), rtol=1e-4)
+
+
+@pytest.mark.parametrize("tail", [False, True])
+def test_a_module_that_keeps_state_and_fails_is_named(tail):
+    """A path that runs alone names its layer, or the tail, as one in the tree does."""
+    counts = module(lambda s, x: s.seen.add_(1) * x, seen=torch.zeros(()))
+    layers, batches = layers_with(counts), batches_of(4)
+    place = f"the tail after the path {(0,) * len(layers)}" if tail else f"candidate 0 of layer {len(layers) - 1} after"
+    options = {"tail": nn.Linear(CHANNELS + 1, 2)} if tail else {}
+    if not tail:
+        layers[-1] = [nn.Linear(CHANNELS + 1, 2)]
+    with warnings.catch_warnings(), pytest.raises(InputError, match=re.escape(place) + ".*RuntimeError"):
+        warnings.simplefilter("ignore")
+        rate(layers, batches, "mse", "running", **options)
 
 
 def test_batch_norm_that_is_meant_to_be_frozen_stays_so():

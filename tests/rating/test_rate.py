@@ -163,7 +163,17 @@ class Scale(nn.Module):
         (lambda a: a.update(paths=[]), "at least one path"),
         (lambda a: a.update(allowed=lambda prefix: len(prefix) < 2), "at least one path"),
         (lambda a: a["layers"][1].append(nn.Conv2d(6, 5, 1)), r"candidate 4: \(5, 4, 4\)"),
-        (lambda a: a["layers"][2].append(nn.Conv2d(6, 5, 1)), r"for the path \(0, 0, 4\)"),
+        (lambda a: a["layers"][2].append(nn.Conv2d(6, 5, 1)), r"\(in the loss after the path \(0, 0, 4\)\)"),
+        (
+            lambda a: a.update(loss=lambda y, t: (y[:, :3] - t).sum()),
+            r"expected the loss after the path \(0, 0, 0\) to run .*RuntimeError",
+        ),
+        (
+            lambda a: a.update(tail=nn.Conv2d(5, 6, 1)),
+            r"expected the tail after the path \(0, 0, 0\) to run .*\(6, 4, 4\) per",
+        ),
+        (lambda a: a.update(tail=nn.Flatten(0)), r"the tail after the path \(0, 0, 0\) .*as many rows"),
+        (lambda a: a.update(tail=Pair()), "the tail after .*got tuple"),
         (lambda a: a["layers"][2].append(nn.Conv2d(5, 6, 1)), "candidate 4 of layer 2"),
         (lambda a: a["layers"][2].append(nn.Flatten(0)), "as many rows"),
         (lambda a: a["layers"][2].append(Pair()), "got tuple"),
