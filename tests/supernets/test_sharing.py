@@ -114,9 +114,10 @@ def test_candidates_that_hold_the_whole_net_are_refused():
 
 def test_a_norm_of_slices_and_a_parametrised_weight():
     norm = nn.BatchNorm1d(4)
-    narrow = lambda x, w: torch.cat(
-        [F.batch_norm(x[:, :2], norm.running_mean[:2], norm.running_var[:2], w[:2]), x[:, 2:]], 1
-    )  # noqa: E731
+
+    def narrow(x, w):
+        return torch.cat([F.batch_norm(x[:, :2], norm.running_mean[:2], norm.running_var[:2], w[:2]), x[:, 2:]], 1)
+
     assert partly_read(Reads(norm, narrow), (4,), {id(norm.weight)}) == "shared.weight"
     shared = parametrizations.weight_norm(nn.Linear(4, 4, bias=False))
     watched = set(map(id, shared.parameters()))
