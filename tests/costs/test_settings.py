@@ -338,3 +338,9 @@ def test_errors_name_the_place():
         for name in ("stem", "head"):
             with pytest.raises(InputError, match=rf"RuntimeError from Linear.*\(in the {name}\)$"):
                 call(pynas.Supernet(blocks[:1], **{name: nn.Linear(5, 6)}), (6,))
+
+
+def test_costs_of_many_paths_print_short():
+    net = pynas.Supernet([[[[nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3)]] * 6]])
+    counted = costs.count(net, SHAPE)
+    assert repr(counted).startswith("Costs(fixed={'params': 0") and len(repr(counted)) < 300

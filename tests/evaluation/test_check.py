@@ -246,7 +246,8 @@ def test_an_extract_with_other_outputs_is_wrong():
 
     checked = pynas.check(elastic_layers(wrong, depth=1), some_batches(), sample=2)
     assert checked.exports.ok is False and "gives other outputs" in checked.exports.text
-    assert "export WRONG" in text_of(checked)
+    assert not checked.ok and all(norm.ok for norm in checked.norms)
+    assert "NOT ok" in text_of(checked) and "export WRONG" in text_of(checked)
 
 
 def test_an_extract_with_too_few_parameters_is_wrong():
