@@ -47,10 +47,10 @@ class Costs:
     space: the space that the tables belong to; None where it is not known, as in costs read from a file.
     """
 
-    tables: Mapping[str, Sequence[Sequence[np.ndarray]]]
+    tables: Mapping[str, Sequence[Sequence[np.ndarray]]] = field(repr=False)
     fixed: Mapping[str, float]
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    tied: Sequence[Tied] = ()
+    tied: Sequence[Tied] = field(default=(), repr=False)
     space: Space | None = field(default=None, repr=False, compare=False)
 
     @property

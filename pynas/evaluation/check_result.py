@@ -65,9 +65,9 @@ class Tree:
         paths, runs = self.widths[-1], sum(self.widths)
         whole = paths * len(self.widths)
         if not self.shared:
-            return [f"{_count(paths)} paths, each run alone: {_count(whole)} layer runs"]
+            return [f"{_named(paths, 'path')}, each run alone: {_named(whole, 'layer run')}"]
         if runs == whole:
-            lines = [f"{_count(paths)} paths, no prefixes to share: {_count(whole)} layer runs"]
+            lines = [f"{_named(paths, 'path')}, no prefixes to share: {_named(whole, 'layer run')}"]
         else:
             lines = [f"{_count(paths)} paths share prefixes: {_count(runs)} layer runs instead of {_count(whole)} "
                      f"({_times(whole / runs)} fewer)"]  # fmt: skip
@@ -104,8 +104,10 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether the scores can be trusted: some mode runs, all that run agree, and nothing depends on order or chance."""
-        return not self.problems and any(norm.ok for norm in self.norms)
+        """Whether all can be trusted: a mode runs and all that run agree, nothing depends on order or chance, and neither
+        costs nor exports are wrong (refused ones are not)."""
+        wrong = self.problems or self.costs.ok is False or self.exports.ok is False
+        return not wrong and any(norm.ok for norm in self.norms)
 
     def __str__(self) -> str:
         used, candidates = self.candidates
@@ -121,7 +123,7 @@ class Check:
         lines += [line for norm in self.norms for line in _norm_lines(norm)]
         tolerance = self.norms[0].tolerance
         lines += _row("", f"largest relative difference of a score, tolerance {tolerance:.0e}; seconds are per path, for all "
-                          f"batches, on these {some}, set-up of rate included; a path is written by its candidates")  # fmt: skip
+                          f"batches, on {some}, set-up of rate included; a path is written by its candidates")  # fmt: skip
         lines.append("")
         rows: list[tuple[str, Sequence[str]]] = [("PROBLEMS", self.problems), ("all paths", self.tree.lines())]
         rows += [("run together", self.together), ("warnings", self.warnings), ("shapes", self.shapes)]
@@ -167,6 +169,10 @@ def _row(label: str, text: str) -> list[str]:
 
 def _count(number: int) -> str:
     return f"{number:,}" if number < 10**9 else f"{float(number):.1e}"
+
+
+def _named(number: int, name: str) -> str:
+    return f"{_count(number)} {name}{'s' * (number != 1)}"
 
 
 def _times(ratio: float) -> str:

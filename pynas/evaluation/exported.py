@@ -16,11 +16,10 @@ from pynas.evaluation.traces import count_paths, digits, one_line
 from pynas.rating.tree import Path
 from pynas.spaces import Architecture, Cell, Space
 from pynas.supernets import Supernet
+from pynas.supernets.reads import elements_read
 
 # More paths than these have no cost table: each layer is then a block of its own.
 _TABLE = 1 << 16
-# Share of an exported network's parameters on which its outputs depend, below which the rest is mentioned.
-_READ = 0.75
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,15 @@ def compare_exports(
                 return Agreement(False, f"the exported network of the path {digits(path)} gives other outputs than the path "
                                         f"alone: they differ by {difference:.1e} of the largest")  # fmt: skip
             largest = max(largest, difference)
-            reads, params = parameters_read(loop.copies(path), x), sum(p.numel() for p in subnet.parameters())
-            if reads > params:
+            params, hidden = sum(p.numel() for p in subnet.parameters()), _constants(subnet)
+            if hidden and (reads := parameters_read(loop.copies(path), x)) > params:
                 return Agreement(False, f"the exported network of the path {digits(path)} has {params:,} parameters, but the "
-                                        f"path's outputs depend on {reads:,}")  # fmt: skip
-            if 0 < reads < _READ * params and not unread:
-                unread = (f"; the network of the path {digits(path)} has {params:,} parameters, and its outputs depend on "
-                          f"{reads:,} of them")  # fmt: skip
+                                        f"path's outputs depend on {reads:,}; {hidden:,} numbers are in buffers")  # fmt: skip
+            used = elements_read(subnet, tuple(x.shape[1:]))
+            if used < params and not unread:
+                unread = (
+                    f"; the network of the path {digits(path)} has {params:,} parameters, and reads {used:,} of them"
+                )
     except Exception as error:
         return _stopped(error)
     text = f"outputs as each path alone on {count_paths(paths)}: largest difference {largest:.1e} of the largest output"
@@ -106,10 +107,17 @@ def parameters_read(modules: Sequence[nn.Module], x: Tensor) -> int:
     try:
         with torch.enable_grad():
             y = run(modules, x[:8])
-            (y * torch.linspace(1, 2, y.numel(), device=y.device, dtype=y.dtype).view_as(y)).sum().backward()
+            total = (y * torch.linspace(1, 2, y.numel(), device=y.device, dtype=y.dtype).view_as(y)).sum()
+            found = torch.autograd.grad(total, parameters, allow_unused=True) if parameters else ()
     except RuntimeError:  # no graph: the module runs without gradients
         return 0
-    return sum(int((p.grad != 0).sum()) for p in parameters if p.grad is not None)
+    return sum(int((gradient != 0).sum()) for gradient in found if gradient is not None)
+
+
+def _constants(module: nn.Module) -> int:
+    """Number of a module's floating-point buffers' elements, without the statistics of norms."""
+    others = [b for name, b in module.named_buffers() if not name.endswith(("running_mean", "running_var"))]
+    return sum(b.numel() for b in others if b.is_floating_point())
 
 
 def _difference(got: Tensor, expected: Tensor) -> float:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.copies import copy_module
 from pynas.errors import InputError
+from pynas.evaluation.function_norms import FunctionNorms
 from pynas.rating import losses
 from pynas.rating.batches import Batch
 from pynas.rating.state import RandomState
@@ -75,10 +76,12 @@ class PlainLoop:
             {id(part): part for module in modules for part in module.modules() if isinstance(part, _BatchNorm)}.values()
         )
         tail = [] if self._tail is None else [copy_module(self._tail, where="check").eval()]
+        functions = FunctionNorms(modules, self.copies(path), self._batches[0][0].clone())
         self._random.restore()
         start = time.perf_counter()
         if norm == "recalibrate":
-            re_estimate(modules, norms, self._calibration)
+            re_estimate(modules, norms, functions, self._calibration)
+        functions.train(norm == "batch")
         for part in norms:
             part.training = norm == "batch"
         total, samples = 0.0, 0
@@ -126,18 +129,22 @@ def run(modules: Sequence[nn.Module], x: Tensor) -> Tensor:
     return x
 
 
-def re_estimate(modules: Sequence[nn.Module], norms: Sequence[_BatchNorm], calibration: Sequence[Tensor]) -> None:
-    """Re-estimate the statistics of batch norms as the mean over the calibration batches (torch's momentum=None)."""
+def re_estimate(
+    modules: Sequence[nn.Module], norms: Sequence[_BatchNorm], functions: FunctionNorms, calibration: Sequence[Tensor]
+) -> None:
+    """Re-estimate the statistics of batch norms as the mean over the calibration batches (torch's momentum=None).
+
+    Norms that keep no statistics stay as they are: they use those of each batch.
+    """
     for norm in norms:
-        if norm.running_mean is None:  # one that never kept statistics gets room for them
-            norm.track_running_stats = True
-            like = next((p for p in norm.parameters()), calibration[0])
-            norm.running_mean, norm.running_var = (torch.zeros(norm.num_features).to(like) for _ in "mv")
-            norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=like.device)
+        if norm.running_mean is None:
+            continue
         norm.reset_running_stats()
         norm.momentum, norm.training = None, True
-    for x in calibration:
-        run(modules, x)
+    functions.train(True)
+    for number, x in enumerate(calibration):
+        with functions.averaging(number):
+            run(modules, x)
 
 
 def _sums(x: Tensor) -> tuple[float, float]:

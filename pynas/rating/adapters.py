@@ -138,7 +138,7 @@ def elastic_depth(
     """Return layers that may be left out from the end, and the rule that allows it at the end only.
 
     Every layer after the first `least` ones gets one more candidate, its last: `nn.Identity`. The rule is the `allowed` of
-    `rate`, `pynas.Supernet` and `pynas.spaces.Cell`: a layer after an Identity is an Identity.
+    `rate`, of a `pynas.Supernet` of one cell, and of `pynas.spaces.Cell`: a layer after an Identity is an Identity.
 
     Raises:
         InputError: a least depth outside 0 to the number of layers.

@@ -30,8 +30,7 @@ def dag(
     """Return the layers of a cell whose edges `(source, target)` hold operations; a path chooses one operation per edge.
 
     Layer l is edge number l of `edges`; an edge that stands before another one into its source waits for that. Every
-    operation is a module like any other, "none" (zeros) too, and an edge with one operation is fixed: its choice is 0. Edges in
-    the order of their sources are fastest, as then fewer nodes wait at a time.
+    operation is a module like any other, "none" (zeros) too, and an edge with one operation is fixed: its choice is 0.
 
         cell = {(0, 1): ops(), (0, 2): ops(), (1, 2): ops(), (0, 3): ops(), (1, 3): ops(), (2, 3): ops()}   # NAS-Bench-201
         table = pynas.rate(dag(cell, (16, 32, 32)), batches)                                    # all 5^6 structures

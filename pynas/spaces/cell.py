@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture
 
 Path = tuple[int, ...]
+Rule = Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Cell:
     """
 
     layers: tuple[tuple[Any, ...], ...]
-    allowed: Callable[[Path], bool] | None = None
+    allowed: Rule | None = None
     start: Hashable = None
     leaves: Callable[[Path], Hashable] | None = None
 
@@ -97,3 +99,25 @@ def connect_layers(blocks: Sequence[Sequence[Cell]], path: Path) -> Architecture
     """Build an architecture from a candidate per layer of the whole network; the cells of a block are equally deep."""
     firsts = [0, *itertools.accumulate(len(cells[0].layers) for cells in blocks)]
     return connect(blocks, lambda b, cell: path[firsts[b] : firsts[b + 1]])
+
+
+def rules_by_cell(allowed: Any, sizes: list[int], name: str) -> Sequence[Sequence[Rule | None]]:
+    """Rules by block and cell, from such lists, from the rule of a single cell, or from None; sizes: cells per block.
+
+    Raises:
+        InputError: rules of other numbers of blocks or cells.
+    """
+    if allowed is None:
+        return [[None] * size for size in sizes]
+    if callable(allowed) and sizes == [1]:
+        return [[allowed]]
+    if callable(allowed):
+        got = "one rule"
+    elif not isinstance(allowed, Sequence) or not all(isinstance(rules, Sequence) for rules in allowed):
+        got = f"{type(allowed).__name__} without a list per block"
+    elif [*map(len, allowed)] != sizes:
+        got = str([*map(len, allowed)])
+    else:
+        return allowed
+    raise InputError(f"[{name}] expected a rule or None for every cell, {sizes} by block, got {got}; pass allowed[block][cell], "
+                     "for a single cell also the rule itself")  # fmt: skip

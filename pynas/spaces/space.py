@@ -12,7 +12,7 @@ import numpy as np
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
-from pynas.spaces.cell import Cell, Path
+from pynas.spaces.cell import Cell, Path, Rule, rules_by_cell
 
 V = TypeVar("V")
 
@@ -86,20 +86,17 @@ class Space:
         cls,
         name: str,
         counts: Sequence[Sequence[Sequence[int]]],
-        allowed: Sequence[Sequence[Callable[[Path], bool] | None]] | None = None,
+        allowed: Rule | Sequence[Sequence[Rule | None]] | None = None,
     ) -> Space:
         """Build a space from numbers of candidates, `counts[b][cell][layer]`; candidates are described by their numbers.
 
         allowed: `allowed[b][cell]` is the rule of a cell (`Cell`), such as that of `pynas.rating.elastic_depth`; None, there
-            or for all, allows every path.
+            or for all, allows every path. A space of one cell takes the rule itself.
 
         Raises:
             InputError: rules of other numbers of blocks or cells, or a rule that allows no path.
         """
-        rules = [[None] * len(block) for block in counts] if allowed is None else allowed
-        if [*map(len, rules)] != [*map(len, counts)]:
-            raise InputError(f"[{name}] expected a rule or None for every cell, {[*map(len, counts)]} by block, got "
-                             f"{[*map(len, rules)]}; pass allowed[block][cell]")  # fmt: skip
+        rules = rules_by_cell(allowed, [*map(len, counts)], name)
         layers = [[tuple(tuple(range(n)) for n in cell) for cell in block] for block in counts]
         return cls(name, tuple(tuple(map(Cell, *block)) for block in zip(layers, rules)))
 

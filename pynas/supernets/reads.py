@@ -39,6 +39,23 @@ def partly_read(module: nn.Module, shape: Shape, parameters: Collection[int]) ->
     return trial(module, shape, run) if names else None
 
 
+def elements_read(module: nn.Module, shape: Shape) -> int:
+    """Number of elements of its parameters that a module reads on inputs of `shape`, each element once.
+
+    Raises:
+        InputError: a module that does not run on inputs of this shape (without the batch axis).
+    """
+
+    def run(subject: nn.Module, x: Tensor) -> int:
+        own: dict[str, Tensor] = dict(subject.named_parameters())
+        reads = _Reads(own, x)
+        with reads:
+            subject(x)
+        return sum(reads.count(parameter) for parameter in own.values())
+
+    return trial(module, shape, run)
+
+
 class _ValuesNeeded(Exception):
     """A run without values met an operator that chooses elements by values."""
 
@@ -65,7 +82,11 @@ class _Reads(TorchDispatchMode):
 
     def whole(self, parameter: Tensor) -> bool:
         """Whether every element of a parameter was read."""
-        return bool(_laid_out(self._marks[_storage(parameter)], parameter).all())
+        return self.count(parameter) == parameter.numel()
+
+    def count(self, parameter: Tensor) -> int:
+        """Number of a parameter's elements that were read."""
+        return int(_laid_out(self._marks[_storage(parameter)], parameter).sum())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -29,7 +29,7 @@ class Supernet(nn.Module):
     stem: runs before the first block; head: after the last one. Either may be None.
     space: description of the modules; None for a space of numbered candidates.
     allowed: rules of such a space, `allowed[b][cell]`, each called with prefixes of paths (`pynas.spaces.Cell`) or None; that
-        of `pynas.rating.elastic_depth` keeps skipped layers at the end.
+        of `pynas.rating.elastic_depth` keeps skipped layers at the end. A supernet of one cell takes the rule itself.
 
     Raises:
         InputError: an empty block, cell or layer, a candidate that is no module, a space of other sizes, rules of other
@@ -42,7 +42,7 @@ class Supernet(nn.Module):
         stem: nn.Module | None = None,
         head: nn.Module | None = None,
         space: Space | None = None,
-        allowed: Sequence[Sequence[Rule | None]] | None = None,
+        allowed: Rule | Sequence[Sequence[Rule | None]] | None = None,
     ):
         super().__init__()
         counts = _counts(blocks)
@@ -124,16 +124,21 @@ class Supernet(nn.Module):
     def extract(self, architecture: Architecture | str, image_shape: Shape | None = None) -> nn.Sequential:
         """One architecture as an nn.Sequential of stem, block_1, ..., block_N, head, with a copy of the weights.
 
-        image_shape: only used where candidates share weights; None for squares of the space's image size.
+        image_shape: shape of one input, (3, H, W); only used where candidates share weights; None for squares of the space's
+            image size.
 
         Raises:
             InputError: an architecture outside the space, or a module that runs on slices of shared weights and has no
-                `extract`, as candidates of `pynas.rating.encoded` and `configured` without extract=.
+                `extract`, as candidates of `pynas.rating.encoded` and `configured` without extract=, or does not run on
+                inputs of this shape.
         """
         architecture = self.space.resolve(architecture)
         paths = [self.path(block, choice) for block, choice in enumerate(architecture)]
-        shape = image_shape or (3, *[self.space.image_size] * 2)
-        plain = iter(extracted_chain(list(self._placed(architecture)), shape, self._all_modules()))
+        placed = list(self._placed(architecture))
+        if image_shape is None:
+            plain = iter(self._extracted_by_default(placed))
+        else:
+            plain = iter(extracted_chain(placed, image_shape, self._all_modules()))
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         if self.stem is not None:
             parts["stem"] = next(plain)
@@ -142,6 +147,15 @@ class Supernet(nn.Module):
         if self.head is not None:
             parts["head"] = next(plain)
         return copy_module(nn.Sequential(parts), plain=True).train(self.training)
+
+    def _extracted_by_default(self, placed: Sequence[tuple[Place, nn.Module]]) -> list[nn.Module]:
+        """Plain modules for squares of the space's image size."""
+        shape = (3, self.space.image_size, self.space.image_size)
+        try:
+            return extracted_chain(placed, shape, self._all_modules())
+        except InputError as error:
+            raise InputError(f"{error}; the input had the shape {shape}, as no image_shape was given: where yours has another "
+                             "one, pass image_shape=") from error  # fmt: skip
 
     def _placed(self, architecture: Architecture) -> Iterator[tuple[Place, nn.Module]]:
         """Modules that an architecture runs, with their places."""

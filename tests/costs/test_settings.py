@@ -1,6 +1,7 @@
 """Layers of other people's supernets: costs and networks of one choice are those of its extracted module, or refused."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -284,10 +285,39 @@ def test_rules_are_checked_where_the_space_is_made():
     ):
         with pytest.raises(InputError, match=problem):
             pynas.Supernet([candidates], allowed=[[rule]])
-    with pytest.raises(InputError, match=r"for every cell, \[1\] by block, got \[2\]"):
-        pynas.Supernet([candidates], allowed=[[None, None]])
+    for rules, got in (([[None, None]], r"\[2\]"), ([None], "list without a list per block"), (7, "int without")):
+        with pytest.raises(
+            InputError, match=rf"for every cell, \[1\] by block, got {got}.*; pass allowed\[block\]\[cell\]"
+        ):
+            pynas.Supernet([candidates], allowed=rules)
     with pytest.raises(InputError, match="expected a space or rules, got both"):
         pynas.Supernet([candidates], space=Space.from_counts("x", [[(2, 2)]]), allowed=[[None]])
+
+
+def test_one_cell_takes_the_rule_itself():
+    candidates = [[nn.Identity(), nn.Identity()]] * 2
+    rule = lambda prefix: prefix != (0, 1)  # noqa: E731
+    net = pynas.Supernet([[candidates]], allowed=rule)
+    assert [str(a) for a in net.space.architectures()] == ["00", "10", "11"]
+    for blocks in ([[candidates, candidates]], [[candidates], [candidates]]):
+        with pytest.raises(
+            InputError, match=r"got one rule; pass allowed\[block\]\[cell\], for a single cell also the rule"
+        ):
+            pynas.Supernet(blocks, allowed=rule)
+    with pytest.raises(InputError, match="got list without a list per block"):
+        pynas.Supernet([[candidates]], allowed=[rule])
+
+
+def test_an_export_without_the_shape_of_the_input_asks_for_it():
+    def extract(layer, code, shape):
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 2)).requires_grad_(code > 0)
+
+    shared = nn.Linear(12, 2)
+    layer = encoded(shared, [0, 1], lambda layer, x, code: layer(x.flatten(1)), extract=extract)
+    net = pynas.Supernet([[[[nn.Conv2d(4, 3, 1)], layer]]])
+    with pytest.raises(InputError, match=r"had the shape \(3, 224, 224\), as no .* another one, pass image_shape="):
+        export.subnet(net, "01")
+    assert export.subnet(net, "01", (4, 2, 2))(torch.randn(2, 4, 2, 2)).shape == (2, 2)
 
 
 def test_tables_beyond_memory_are_refused_before_anything_runs():
@@ -308,3 +338,9 @@ def test_errors_name_the_place():
         for name in ("stem", "head"):
             with pytest.raises(InputError, match=rf"RuntimeError from Linear.*\(in the {name}\)$"):
                 call(pynas.Supernet(blocks[:1], **{name: nn.Linear(5, 6)}), (6,))
+
+
+def test_costs_of_many_paths_print_short():
+    net = pynas.Supernet([[[[nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3)]] * 6]])
+    counted = costs.count(net, SHAPE)
+    assert repr(counted).startswith("Costs(fixed={'params': 0") and len(repr(counted)) < 300
