@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from pynas.errors import InputError
-from pynas.rating.copies import private_copy
 from pynas.rating.examination import Examination, KeepsState
-from pynas.rating.function_calls import FunctionCalls, NormUse, WritesWeights, memory, own_forwards
+from pynas.rating.function_calls import NormUse, own_forwards
 from pynas.rating.fusion import fuse
 from pynas.rating.graphs import Graphs
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.outputs import same_outputs
-from pynas.rating.state import Facts, RandomState, attributes_set, changed, facts, sets_attributes
-from pynas.rating.thread_copies import Attribute, Contents, Seat, ThreadCopies
+from pynas.rating.own_copy import OwnCopy
+from pynas.rating.state import RandomState, changed, facts, sets_attributes
+from pynas.rating.thread_copies import Seat, ThreadCopies
 
 
 @dataclass
@@ -68,14 +65,11 @@ class Candidate:
         mixing: set[str] | None = None,
     ) -> None:
         self._module, self._context, self._graphs = module, context, graphs
-        self._copies, self._seat, self._mode, self._norm_use = copies, seat, mode, norm_use
-        self._runs_often = runs_often
+        self._copy = OwnCopy(module, context, copies, seat, mode, norm_use)
+        self._mode, self._runs_often = mode, runs_often
         self._stored_norms, self._mixing = mode == "running", mixing if mixing is not None else set()
         self._known: dict[tuple[tuple[int, ...], ...], _Known] = {}
         self._examining = threading.Lock()
-        self._of_thread: Any = None
-        # Attributes that a run changes, and those of them that a second run leaves alone.
-        self._changes, self._settled = set[Attribute](), set[Attribute]()
 
     def __call__(self, streams: Streams, paths: int) -> Streams:
         shapes = tuple(tuple(x.shape[1:]) for x in streams)
@@ -95,24 +89,14 @@ class Candidate:
         return self._examined(known, streams, paths, alone)
 
     def _run(self, known: _Known, streams: Streams, paths: int, eager: bool = False) -> Streams:
-        module = known.fused or self._own()
+        module = known.fused or self._copy.module()
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
         turns = self._context.turns(streams, paths)
-        with self._function_calls(module) if known.norms_called else contextlib.nullcontext():
+        with self._copy.function_calls(module) if known.norms_called else contextlib.nullcontext():
             if self._graphs is None:
                 return [module(x) for x in turns]
             return [self._graphs.run(module, x, paths, eager) for x in turns]
-
-    def _function_calls(self, module: nn.Module, guarded: bool = False) -> FunctionCalls:
-        contents = self._contents(module)
-        follow = self._norm_use.follow(contents.statistics)
-        return FunctionCalls(self._context, self._mode, follow, contents.weights if guarded else ())
-
-    def _contents(self, module: nn.Module) -> Contents:
-        if self._of_thread is None and module is self._copies.module(self._seat):
-            return self._copies.contents(self._seat)
-        return Contents.of(module, self._module, {})
 
     def _examined(self, known: _Known, streams: Streams, paths: int, alone: Streams | None) -> Streams:
         """Run on numbers of paths and rows that are not proven yet; path by path where paths may meet.
@@ -153,7 +137,7 @@ class Candidate:
         rows = (1, *map(len, streams))
         if rows in known.proven:
             return self._run(known, streams, 1)
-        if known.glanced and self._of_thread is None:
+        if known.glanced and not self._copy.private:
             return self._glance_again(known, streams)
         outputs, examination = self._watched(known, streams, 1)
         if not examination.open:
@@ -167,54 +151,36 @@ class Candidate:
             KeepsState: the run depends on earlier ones, on random numbers, or leaves what a later one may depend on.
             InputError: batch norm that cannot be given other statistics.
         """
-        module = known.fused or self._own()
+        module = known.fused or self._copy.module()
         again = [x.clone() for x in streams] if known.changes_input else streams
-        drawn, before = RandomState(streams[0].device), {} if known.fused else facts(self._contents(module).parts)
+        drawn, before = RandomState(streams[0].device), {} if known.fused else facts(self._copy.contents(module).parts)
         outputs, examination = self._watch(known, module, streams, paths)
-        if first and self._mode != "running" and (examination.any_norm or self._own_norms(module)):
+        recalibrated = self._mode == "recalibrate" and bool(own_forwards(module))
+        if first and self._mode != "running" and (examination.any_norm or recalibrated):
             known.norms_called = self._learn(known, module, again)
             if known.norms_called:
                 outputs, examination = self._watch(known, module, [x.clone() for x in again], paths)
-        after = {} if known.fused else facts(self._contents(module).parts)
+        after = {} if known.fused else facts(self._copy.contents(module).parts)
         if examination.stored_norm and not self._stored_norms:
-            self._check_norms(again)
+            self._copy.check_stored_norms(again, self._name)
+            self._stored_norms = True
         if examination.state or drawn.moved():
             raise KeepsState(self._name)
         if before != after:
             second = self._watch(known, module, [x.clone() for x in again], paths)[1]
-            if second.state or changed(after, facts(self._contents(module).parts)):
+            if second.state or changed(after, facts(self._copy.contents(module).parts)):
                 raise KeepsState(self._name)
-            self._note(before, after)
-            self._settled |= self._changes
+            self._copy.note(before, after)
+            self._copy.settle()
         return outputs, examination
-
-    def _own_norms(self, module: nn.Module) -> bool:
-        return self._mode == "recalibrate" and bool(own_forwards(module))
 
     def _learn(self, known: _Known, module: nn.Module, streams: Streams) -> bool:
         """Find the calls of batch norm; whether any has statistics that follow the mode."""
-        calls = self._function_calls(module)
+        calls = self._copy.function_calls(module)
         with calls:
             self._run(known, [x.clone() for x in streams], 1, eager=True)
-        self._norm_use.learn(self._module, module, self._contents(module).statistics, calls, streams[0])
-        return self._calls_norms(module, calls)
-
-    def _calls_norms(self, module: nn.Module, calls: FunctionCalls) -> bool:
-        follow = self._norm_use.follow(self._contents(module).statistics)
-        return self._mode != "running" and not follow.isdisjoint(calls.stored)
-
-    def _note(self, before: Facts, after: Facts, written: Iterable[int] = ()) -> bool:
-        """Note attributes that a run changes; where they cannot be put back for other candidates, have own copies.
-
-        Returns whether it is not known that a second run leaves them alone.
-        """
-        changes = None if self._of_thread else self._copies.changes(self._seat, before, after, written)
-        if changes is None:
-            self._of_thread = self._of_thread or threading.local()
-            return True
-        self._changes |= changes
-        self._copies.note(self._seat, changes, leaves=True)
-        return not changes <= self._settled
+        self._copy.learn(module, calls, streams[0])
+        return self._copy.calls_norms(module, calls)
 
     def _watch(self, known: _Known, module: nn.Module, streams: Streams, paths: int) -> tuple[Streams, Examination]:
         examination = Examination(self._name, list(module.parameters()))
@@ -229,29 +195,6 @@ class Candidate:
         examination.check(outputs)
         return outputs, examination
 
-    def _check_norms(self, streams: Streams) -> None:
-        """Check that batch norm in operators is meant to use stored statistics: it does so in training mode too.
-
-        Raises:
-            InputError: batch norm that follows the mode, or inside TorchScript or a graph, whose mode is fixed.
-        """
-        fixed = (torch.jit.ScriptModule, fx.GraphModule)
-        frozen = any(isinstance(part, fixed) for part in self._module.modules())
-        if not frozen:
-            copied, drawn = private_copy(self._module, weights=True).train(), RandomState(streams[0].device)
-            training = Examination(self._name, ())
-            with contextlib.suppress(Exception), training:
-                for x in self._context.turns([x.clone() for x in streams], 1):
-                    copied(x)
-            drawn.restore()
-        if frozen or not training.stored_norm:
-            raise InputError(
-                "[rate] expected batch norms that are modules of their own, for statistics of the batch, got "
-                f"{self._name}, which normalises by stored statistics inside its operators (as TorchScript, exported and "
-                "functional code does); pass norm='running', or use nn.BatchNorm"
-            )
-        self._stored_norms = True
-
     @cached_property
     def _fused(self) -> nn.Module | None:
         return fuse(self._module)
@@ -260,23 +203,12 @@ class Candidate:
     def _name(self) -> str:
         return str(getattr(self._module, "original_name", type(self._module).__name__))
 
-    def _own(self) -> nn.Module:
-        """This thread's copy, since a forward may keep things on its module."""
-        if self._of_thread is None:
-            module = self._copies.module(self._seat)
-            if self._changes:
-                self._copies.note(self._seat, self._changes)
-            return module
-        if not hasattr(self._of_thread, "module"):
-            self._of_thread.module = private_copy(self._module)
-        return self._of_thread.module
-
     def _first_look(self, streams: Streams) -> tuple[_Known, Streams]:
         """Return the facts and the outputs of one path, run on copies of its inputs."""
-        scripted = self._contents(self._own()).scripted
+        scripted = self._copy.contents(self._copy.module()).scripted
         if scripted and sets_attributes(self._module):
             raise KeepsState(self._name)
-        seen = None if self._runs_often or self._of_thread or scripted else self._glance(streams)
+        seen = None if self._runs_often or self._copy.private or scripted else self._glance(streams)
         if seen is not None:
             return seen
         known, plain, examination = self._plain(streams)
@@ -300,55 +232,26 @@ class Candidate:
 
         Returns None where that does not tell whether the module keeps state.
         """
-        known, module, inputs = _Known(False, glanced=True), self._own(), [x.clone() for x in streams]
-        contents, drawn = self._contents(module), RandomState(streams[0].device)
-        before, versions = facts(contents.watched), _versions(contents.buffers)
-        calls = self._function_calls(module, guarded=True)
-        try:
-            with attributes_set() as written, calls:
-                outputs = self._run(known, inputs, 1, eager=True)
-        except (RuntimeError, WritesWeights):
-            self._copies.forget()
+        known, inputs = _Known(False, glanced=True), [x.clone() for x in streams]
+        look = self._copy.glance(lambda: self._run(known, inputs, 1, eager=True), inputs, self._name)
+        if look is None:
             return None
-        after = facts(contents.watched)
-        if calls.reads or versions != _versions(contents.buffers):
-            self._copies.forget()
-            return None
-        if drawn.moved():
-            raise KeepsState(self._name)
-        news = self._note(before, after, written)
-        if self._of_thread or self._copies.keeps_results(self._seat, self._changes):
-            self._copies.forget()
-            return None
-        if self._norm_use.learn(self._module, module, contents.statistics, calls, streams[0]):
-            self._copies.put_back(self._seat)
+        outputs, calls, settled = look
+        module = self._copy.module()
+        if self._copy.learn(module, calls, streams[0]):
+            self._copy.put_back()
             return self._glance(streams)
-        known.norms_called = self._calls_norms(module, calls)
+        known.norms_called = self._copy.calls_norms(module, calls)
         known.changes_input = not all(map(torch.equal, inputs, streams))
-        if not news:
+        if settled:
             known.proven.add((1, *map(len, streams)))
         return known, outputs
 
     def _glance_again(self, known: _Known, streams: Streams) -> Streams:
-        """Outputs of one path of a module that changes its attributes, run for the second time: it must not change them on.
-
-        Raises:
-            KeepsState: a module that does.
-        """
-        module = self._own()
-        watching, second = self._contents(module).watched, self._copies.leave(self._seat)
-        before = facts(watching)
-        with attributes_set() as written:
-            outputs = self._run(known, streams, 1)
-        after = facts(watching)
-        if not second:  # another thread's copy, on which it did not run yet
-            self._note(before, after, written)
-            return outputs
-        changes = self._copies.changes(self._seat, {}, {}, written)
-        if changed(before, after) or not self._copies.kept(self._seat, changes or ()):
-            raise KeepsState(self._name)
-        self._settled |= self._changes
-        known.proven.add((1, *map(len, streams)))
+        """Outputs of one path of a module that changes its attributes, run for the second time."""
+        outputs, settled = self._copy.glance_again(lambda: self._run(known, streams, 1), self._name)
+        if settled:
+            known.proven.add((1, *map(len, streams)))
         return outputs
 
     def _plain(self, streams: Streams) -> tuple[_Known, Streams, Examination]:
@@ -361,11 +264,6 @@ class Candidate:
                 if contiguous or all(x.is_contiguous() for x in streams):
                     raise
         raise AssertionError
-
-
-def _versions(buffers: Iterable[Tensor]) -> list[tuple[int, int]]:
-    """Numbers that change when buffers are written to."""
-    return [(x._version, memory(x)) for x in buffers]
 
 
 def path_rows(x: Tensor, paths: int, first: int, count: int) -> Tensor:

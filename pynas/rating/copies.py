@@ -86,7 +86,9 @@ def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:
         InputError: a layer that is empty or holds anything but modules.
     """
     if not all(isinstance(layer, Sequence) or hasattr(layer, "__iter__") for layer in layers):
-        raise InputError("[rate] expected layers, each a list of candidates, got a list of modules; one layer is [candidates]")
+        raise InputError(
+            "[rate] expected layers, each a list of candidates, got a list of modules; one layer is [candidates]"
+        )
     checked = [list(layer) for layer in layers]
     if not checked:
         raise InputError("[rate] expected at least one layer, got none")
