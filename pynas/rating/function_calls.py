@@ -6,7 +6,7 @@ or evaluation) get the statistics of each path, as the norms that are modules do
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from pynas.errors import InputError
 from pynas.rating.copies import private_copy
 from pynas.rating.norms import PathContext, PathNorm, normalise
+from pynas.rating.places import tensors_in
 from pynas.rating.state import RandomState
 
 _ARGUMENTS = {
@@ -52,10 +53,20 @@ class FunctionCalls(TorchFunctionMode):
         self, context: PathContext, mode: str, follow: Collection[int] = (), weights: Collection[int] = ()
     ) -> None:
         super().__init__()
-        self._context, self.mode, self._follow, self._weights = context, mode, follow, weights
+        self._context, self.mode, self._follow, self._weights = context, mode, follow, set(weights)
         self.stored: dict[int, None] = {}
         self.training = set[int]()
         self.reads = False
+        self._of_input, self._following = set[int](), False
+
+    def inputs(self, streams: Iterable[Tensor]) -> None:
+        """Follow what is computed from these tensors, and refuse writes to weights."""
+        self._following = True
+        self._of_input |= {memory(x) for x in streams}
+
+    def of_input(self, x: Tensor) -> bool:
+        """Whether a tensor was, or may have been, computed from the inputs."""
+        return memory(x) in self._of_input
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -64,13 +75,21 @@ class FunctionCalls(TorchFunctionMode):
             return self._batch_norm(func, {**_DEFAULTS, **dict(zip(names, args)), **kwargs}, args, kwargs)
         name = getattr(func, "__name__", "")
         self.reads |= func in _READS or ("batch_norm" in name and not name.startswith("path_"))
-        if (
-            self._weights
-            and _may_write(func, kwargs)
-            and any(memory(x) in self._weights for x in _targets(args, kwargs))
-        ):
+        return self._followed(func, args, kwargs) if self._following else func(*args, **kwargs)
+
+    def _followed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call a function unless it would write to a weight, and note whether it computes from the inputs."""
+        targets = {memory(x) for x in _targets(args, kwargs)} if _may_write(func, kwargs) else set()
+        if targets & self._weights:
             raise WritesWeights
-        return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        read = {memory(x) for x in tensors_in([*args, *kwargs.values()])}
+        made = {memory(x) for x in tensors_in(output if isinstance(output, (tuple, list)) else [output])}
+        if read & self._of_input:
+            self._of_input |= made | targets
+        else:
+            self._of_input -= made - read  # memory that was freed and is used again
+        return output
 
     def _batch_norm(self, func: Any, call: dict[str, Any], args: Any, kwargs: Any) -> Any:
         mean: Tensor | None = call["mean"]
@@ -83,7 +102,9 @@ class FunctionCalls(TorchFunctionMode):
         if storage not in self._follow:
             return func(*args, **kwargs)
         key = storage, mean.storage_offset(), len(mean)
-        return normalise(self._context, self.mode, key, call["x"], call["weight"], call["bias"], call["eps"])
+        y = normalise(self._context, self.mode, key, call["x"], call["weight"], call["bias"], call["eps"])
+        self._of_input.add(memory(y))
+        return y
 
 
 def memory(x: Tensor) -> int:

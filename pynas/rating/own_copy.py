@@ -99,6 +99,7 @@ class OwnCopy:
         contents, drawn = self.contents(module), RandomState(inputs[0].device)
         before, versions = facts(contents.watched), _versions(contents.buffers)
         calls = self.function_calls(module, guarded=True)
+        calls.inputs(inputs)
         try:
             with attributes_set() as written, calls:
                 outputs = run()
@@ -110,7 +111,8 @@ class OwnCopy:
         if not unsure and drawn.moved():
             raise KeepsState(name)
         settled = not unsure and self.note(before, after, written)
-        if unsure or self.private or self._copies.keeps_results(self._seat, self._changes):
+        # A result of the inputs that is kept may be read by a later run.
+        if unsure or self.private or any(map(calls.of_input, self._copies.left_tensors(self._seat, self._changes))):
             self._copies.forget()
             return None
         return outputs, calls, settled

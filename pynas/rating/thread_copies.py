@@ -131,16 +131,13 @@ class ThreadCopies:
                 found |= {(numbers[identity], name) for name in names if not _same(now.get(name), old.get(name))}
         return found
 
-    def keeps_results(self, seat: Seat, attributes: Iterable[Attribute]) -> bool:
-        """Whether a run left tensors in attributes, other than slices of weights, which a later run might read."""
-        copied, contents = self._copy(), self.contents(seat)
+    def left_tensors(self, seat: Seat, attributes: Iterable[Attribute]) -> Iterator[Tensor]:
+        """Yield the tensors that a run left in attributes, where others or none were before."""
+        copied = self._copy()
         for number, name in attributes:
             part = copied.parts(seat)[number]
             old = set(map(id, _tensors(copied.before[id(part)].get(name))))
-            left = (x for x in _tensors(vars(part).get(name)) if id(x) not in old)
-            if any(memory(x) not in contents.weights for x in left):
-                return True
-        return False
+            yield from (x for x in _tensors(vars(part).get(name)) if id(x) not in old)
 
     def forget(self) -> None:
         """Give this thread another copy at its next run."""
