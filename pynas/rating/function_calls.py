@@ -71,10 +71,14 @@ class FunctionCalls(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         names = _ARGUMENTS.get(func)
-        if names is not None:
-            return self._batch_norm(func, {**_DEFAULTS, **dict(zip(names, args)), **kwargs}, args, kwargs)
+        call = None if names is None else {**_DEFAULTS, **dict(zip(names, args)), **kwargs}
+        if call is not None and call["mean"] is not None:
+            return self._batch_norm(func, call, args, kwargs)
         name = getattr(func, "__name__", "")
-        self.reads |= func in _READS or ("batch_norm" in name and not name.startswith("path_"))
+        self.reads |= func in _READS or (call is None and "batch_norm" in name and not name.startswith("path_"))
+        return self._call(func, args, kwargs)
+
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
         return self._followed(func, args, kwargs) if self._following else func(*args, **kwargs)
 
     def _followed(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -92,15 +96,13 @@ class FunctionCalls(TorchFunctionMode):
         return output
 
     def _batch_norm(self, func: Any, call: dict[str, Any], args: Any, kwargs: Any) -> Any:
-        mean: Tensor | None = call["mean"]
-        if mean is None:
-            return func(*args, **kwargs)
+        mean: Tensor = call["mean"]
         storage = memory(mean)
         self.stored[storage] = None
         if call["training"]:
             self.training.add(storage)
         if storage not in self._follow:
-            return func(*args, **kwargs)
+            return self._call(func, args, kwargs)
         key = storage, mean.storage_offset(), len(mean)
         y = normalise(self._context, self.mode, key, call["x"], call["weight"], call["bias"], call["eps"])
         self._of_input.add(memory(y))
