@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
-from inspect import signature
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-_SIGNATURE = signature(F.batch_norm)
+from pynas.rating.function_calls import norm_arguments
+from pynas.rating.places import memory
 
 
 class FunctionNorms:
@@ -25,14 +25,14 @@ class FunctionNorms:
                 x = module(x)
         pairs = [pair for two in zip(modules, copies) for pair in zip(*(module.modules() for module in two))]
         owners = {
-            _memory(buffer): (part, name)
+            memory(buffer): (part, name)
             for part, copied in pairs
             for name, buffer in copied.named_buffers(recurse=False)
             if not isinstance(part, _BatchNorm)
         }
         found = [owners[storage] for storage in calls.storages & owners.keys()]
         self._parts = [part for part, _ in found]
-        self._storages = {_memory(part.get_buffer(name)) for part, name in found}
+        self._storages = {memory(part.get_buffer(name)) for part, name in found}
 
     def train(self, mode: bool) -> None:
         """Set the mode of these modules, and of no others."""
@@ -53,15 +53,9 @@ class _Calls(TorchFunctionMode):
         self.storages: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.batch_norm:
-            call = _SIGNATURE.bind(*args, **(kwargs or {})).arguments
-            if call["running_mean"] is not None:
-                storage = _memory(call["running_mean"])
-                self.storages.add(storage)
-                momentum = {"momentum": self._momentum} if storage in self._averaged else {}
-                return func(**{**call, **momentum})
-        return func(*args, **(kwargs or {}))
-
-
-def _memory(x: Tensor) -> int:
-    return x.untyped_storage()._cdata
+        call = norm_arguments(func, args, kwargs or {})
+        if call is None or call["running_mean"] is None:
+            return func(*args, **(kwargs or {}))
+        storage = memory(call["running_mean"])
+        self.storages.add(storage)
+        return F.batch_norm(**{**call, "momentum": self._momentum} if storage in self._averaged else call)

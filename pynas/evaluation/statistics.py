@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -13,10 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from pynas.errors import InputError
+from pynas.rating.function_calls import norm_arguments
+from pynas.rating.places import memory
 
-_FUNCTION = inspect.signature(F.batch_norm)
-# Arguments of `torch.batch_norm`, which has no signature.
-_OPERATOR = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled")
 _KNOWN_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, BatchNormAct2d.forward)
 
 
@@ -36,7 +34,7 @@ class Statistics(TorchFunctionMode):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self._mode, self._foreign, self._follows = "batch", dict[int, int](), set[int]()
-        self._known, self._seen = {_memory(buffer) for buffer in net.buffers()}, set[int]()
+        self._known, self._seen = {memory(buffer) for buffer in net.buffers()}, set[int]()
         self._means: dict[int, tuple[Tensor, Tensor]] = {}
         for part in net.modules():
             if isinstance(part, torch.jit.ScriptModule):
@@ -59,13 +57,10 @@ class Statistics(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch, batch norms with the statistics of the mode."""
         kwargs = kwargs or {}
-        if func is F.batch_norm:
-            given = _FUNCTION.bind(*args, **kwargs).arguments
-        elif func is torch.batch_norm:
-            given = dict(zip(_OPERATOR, args)) | kwargs
-        elif isinstance(func, torch._ops.OpOverload) and "batch_norm" in func._schema.name:
-            raise _fixed(str(func))
-        else:
+        given = norm_arguments(func, args, kwargs)
+        if given is None:
+            if isinstance(func, torch._ops.OpOverload) and "batch_norm" in func._schema.name:
+                raise _fixed(str(func))
             return func(*args, **kwargs)
         if given["running_mean"] is None or self._frozen(given):
             return func(*args, **kwargs)
@@ -73,7 +68,7 @@ class Statistics(TorchFunctionMode):
 
     def _normalised(self, stored_mean: Tensor, stored_var: Tensor, given: dict[str, Any]) -> Tensor:
         x, affine, eps = given["input"], (given.get("weight"), given.get("bias")), given.get("eps", 1e-5)
-        self._seen.add(_memory(stored_mean))
+        self._seen.add(memory(stored_mean))
         if self._mode == "batch":
             return F.batch_norm(x, None, None, *affine, True, 0.0, eps)
         if self._mode == "recorded":
@@ -86,20 +81,22 @@ class Statistics(TorchFunctionMode):
 
     def _record(self, stored: Tensor, value: Tensor) -> None:
         """Keep a batch's statistics for the channels of a buffer that `stored` is a view of."""
-        memory = stored.untyped_storage()
-        if _memory(stored) not in self._known:
+        if memory(stored) not in self._known:
             raise InputError("[rate] expected batch norms with running statistics that are buffers of a module or slices of "
                              "them, got other tensors; pass norm='batch'")  # fmt: skip
-        if _memory(stored) not in self._means:
-            size, kind = memory.nbytes() // stored.itemsize, torch.promote_types(stored.dtype, torch.float32)
+        if memory(stored) not in self._means:
+            size, kind = (
+                stored.untyped_storage().nbytes() // stored.itemsize,
+                torch.promote_types(stored.dtype, torch.float32),
+            )
             zeros = torch.zeros(2, size, dtype=kind, device=stored.device)
-            self._means[_memory(stored)] = zeros[0].clone(), zeros[1].clone()
-        mean, count = (_like(stored, whole) for whole in self._means[_memory(stored)])
+            self._means[memory(stored)] = zeros[0].clone(), zeros[1].clone()
+        mean, count = (_like(stored, whole) for whole in self._means[memory(stored)])
         count += 1
         mean += (value - mean) / count
 
     def _recorded(self, stored: Tensor) -> Tensor:
-        mean, count = (_like(stored, whole) for whole in self._means.get(_memory(stored), (None, None)))
+        mean, count = (_like(stored, whole) for whole in self._means.get(memory(stored), (None, None)))
         if mean is None or not bool((count > 0).all()):
             raise InputError("[rate] expected images that pass the same batch norms as the calibration images, got others: "
                              "pass norm='batch'")  # fmt: skip
@@ -108,22 +105,18 @@ class Statistics(TorchFunctionMode):
     def _watch(self, part: nn.Module) -> None:
         """Note where a module that is no batch norm of torch's, but may run one on its own buffers, asks for its mode."""
         buffers = list(part.buffers(recurse=False))
-        self._foreign |= {_memory(buffer): id(part) for buffer in buffers}
+        self._foreign |= {memory(buffer): id(part) for buffer in buffers}
         if buffers:
             mode = property(lambda module: self._follows.add(id(module)) or False, lambda module, value: None)  # type: ignore[func-returns-value]
             part.__class__ = type(type(part).__name__, (type(part),), {"training": mode})
 
     def _frozen(self, given: dict[str, Any]) -> bool:
-        owner = self._foreign.get(_memory(given["running_mean"]))
+        owner = self._foreign.get(memory(given["running_mean"]))
         return owner is not None and owner not in self._follows and not given.get("training", False)
 
     def _check_seen(self, norm: Any, inputs: Any, output: Any) -> None:
-        if norm.running_mean is not None and _memory(norm.running_mean) not in self._seen:
+        if norm.running_mean is not None and memory(norm.running_mean) not in self._seen:
             raise _fixed(type(norm).__name__)
-
-
-def _memory(x: Tensor) -> int:
-    return x.untyped_storage().data_ptr()
 
 
 def _like(stored: Tensor, whole: Tensor | None) -> Any:

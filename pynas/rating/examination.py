@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pynas.rating.places import Rows, equal_rows, mark, place_of, tensors_in
+from pynas.rating.places import Rows, equal_rows, mark, memory, place_of, tensors_in
 from pynas.rating.sample_rules import BATCH_NORMS, Call, normalises_the_batch, place_after, rule_of
 
 # Operators by which values of a tensor reach Python, and methods that are no operators.
@@ -52,7 +52,7 @@ class Examination(TorchDispatchMode):
     def __init__(self, name: str, weights: Sequence[Tensor]) -> None:
         super().__init__()
         self._name = name
-        self._weights, self._inputs = {_storage(x) for x in weights}, set[int]()
+        self._weights, self._inputs = {memory(x) for x in weights}, set[int]()
         self._made, self._mixed, self._partly = set[int](), set[int](), set[int]()
         self._read, self._written = set[int](), set[int]()
         self.open = self.met = self._first = ""
@@ -70,7 +70,7 @@ class Examination(TorchDispatchMode):
         aliases = [x.detach() for x in streams]
         for x in aliases:
             mark(x, Rows(self, len(x)))
-            self._inputs.add(_storage(x))
+            self._inputs.add(memory(x))
         return aliases
 
     def check(self, streams: Sequence[Any]) -> None:
@@ -101,7 +101,7 @@ class Examination(TorchDispatchMode):
 
     def _before(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor]) -> None:
         name = func._schema.name
-        if any(_storage(x) in self._weights for x in written):
+        if any(memory(x) in self._weights for x in written):
             self.stopped = KeepsState(self._name, weights=True)
             raise self.stopped
         for x in tensors:
@@ -109,7 +109,7 @@ class Examination(TorchDispatchMode):
                 if (place := place_of(x)) and place.run is not self:
                     mark(x, None)
                 continue
-            self._read.add(_storage(x))
+            self._read.add(memory(x))
             place = self._place(x)
             mark(x, place)
             if place is not None and _reads_values(func):
@@ -119,9 +119,9 @@ class Examination(TorchDispatchMode):
     def _after(
         self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], written: list[Tensor], outputs: Any
     ) -> None:
-        known = {_storage(x) for x in tensors}
+        known = {memory(x) for x in tensors}
         results = tensors_in(outputs if _is_list(outputs) else [outputs])
-        for storage in {_storage(x) for x in results} - known:
+        for storage in {memory(x) for x in results} - known:
             # A freed tensor's memory may be used again.
             self._made.add(storage)
             self._mixed.discard(storage)
@@ -145,7 +145,7 @@ class Examination(TorchDispatchMode):
                 self.any_norm, self.stored_norm = True, self.stored_norm or not normalises_the_batch(call)
 
     def _note_write(self, x: Tensor, place: Rows | None) -> None:
-        storage = _storage(x)
+        storage = memory(x)
         if storage in self._inputs:
             self.writes_input = True
         elif storage not in self._made:
@@ -165,7 +165,7 @@ class Examination(TorchDispatchMode):
 
     def _place(self, x: Tensor) -> Rows | None:
         """Place of the samples in a tensor that is read now."""
-        place, storage = place_of(x), _storage(x)
+        place, storage = place_of(x), memory(x)
         if place is not None and place.run is not self:
             self.state = True
             place = Rows(self, place.count, axis=-1)
@@ -215,14 +215,6 @@ def _noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return method(self, *args, **kwargs)
 
     return noted
-
-
-def _storage(x: Tensor) -> int:
-    """Number of a tensor's memory; views of one tensor share it."""
-    try:
-        return x.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):  # sparse tensors have none
-        return id(x)
 
 
 def _is_list(value: Any) -> bool:

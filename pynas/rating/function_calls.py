@@ -18,17 +18,27 @@ from torch.overrides import TorchFunctionMode
 from pynas.errors import InputError
 from pynas.rating.copies import private_copy
 from pynas.rating.norms import PathContext, PathNorm, normalise
-from pynas.rating.places import tensors_in
+from pynas.rating.places import memory, tensors_in
 from pynas.rating.state import RandomState
 
+_NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 _ARGUMENTS = {
-    F.batch_norm: ("x", "mean", "var", "weight", "bias", "training", "momentum", "eps"),
-    torch.batch_norm: ("x", "weight", "bias", "mean", "var", "training", "momentum", "eps", "cudnn_enabled"),
+    F.batch_norm: _NAMES,
+    torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
 }
-_DEFAULTS: dict[str, Any] = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
+_DEFAULTS: dict[str, Any] = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
 _READS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
           Tensor.__index__, Tensor.__dlpack__, Tensor.equal, torch.equal, Tensor.nonzero, torch.nonzero, Tensor.unique,
           torch.unique, Tensor.masked_select, torch.masked_select}  # fmt: skip
+
+
+def norm_arguments(func: Any, args: Any, kwargs: Any) -> dict[str, Any] | None:
+    """Arguments of a call of `F.batch_norm` or `torch.batch_norm`, as `F.batch_norm` takes them; None of other functions."""
+    names = _ARGUMENTS.get(func)
+    if names is None:
+        return None
+    given = {**_DEFAULTS, **dict(zip(names, args)), **kwargs}
+    return {name: given[name] for name in _NAMES}
 
 
 class WritesWeights(Exception):
@@ -70,9 +80,8 @@ class FunctionCalls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        names = _ARGUMENTS.get(func)
-        call = None if names is None else {**_DEFAULTS, **dict(zip(names, args)), **kwargs}
-        if call is not None and call["mean"] is not None:
+        call = norm_arguments(func, args, kwargs)
+        if call is not None and call["running_mean"] is not None:
             return self._batch_norm(func, call, args, kwargs)
         name = getattr(func, "__name__", "")
         self.reads |= func in _READS or (call is None and "batch_norm" in name and not name.startswith("path_"))
@@ -96,7 +105,7 @@ class FunctionCalls(TorchFunctionMode):
         return output
 
     def _batch_norm(self, func: Any, call: dict[str, Any], args: Any, kwargs: Any) -> Any:
-        mean: Tensor = call["mean"]
+        mean: Tensor = call["running_mean"]
         storage = memory(mean)
         self.stored[storage] = None
         if call["training"]:
@@ -104,17 +113,9 @@ class FunctionCalls(TorchFunctionMode):
         if storage not in self._follow:
             return self._call(func, args, kwargs)
         key = storage, mean.storage_offset(), len(mean)
-        y = normalise(self._context, self.mode, key, call["x"], call["weight"], call["bias"], call["eps"])
+        y = normalise(self._context, self.mode, key, call["input"], call["weight"], call["bias"], call["eps"])
         self._of_input.add(memory(y))
         return y
-
-
-def memory(x: Tensor) -> int:
-    """Number of a tensor's memory; slices of one tensor share it."""
-    try:
-        return x.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):  # sparse tensors have none
-        return id(x)
 
 
 def _may_write(func: Any, kwargs: dict[str, Any]) -> bool:

@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 from pynas.errors import InputError
 from pynas.rating.copies import private_copy
 from pynas.rating.examination import Examination, KeepsState
-from pynas.rating.function_calls import FunctionCalls, NormUse, WritesWeights, memory
+from pynas.rating.function_calls import FunctionCalls, NormUse, WritesWeights
 from pynas.rating.norms import PathContext, Streams
+from pynas.rating.places import memory
 from pynas.rating.state import Facts, RandomState, attributes_set, changed, facts
 from pynas.rating.thread_copies import Attribute, Contents, Seat, ThreadCopies
 

@@ -70,6 +70,14 @@ def tensors_in(values: Any) -> list[Tensor]:
     return found
 
 
+def memory(x: Tensor) -> int:
+    """Number of a tensor's memory; views of one tensor share it."""
+    try:
+        return x.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # sparse tensors have none
+        return id(x)
+
+
 def place_of(x: Any) -> Rows | None:
     """Place of the samples in a tensor; None where it depends on no sample."""
     return x.__dict__.get("_pynas_rows") if isinstance(x, Tensor) else None

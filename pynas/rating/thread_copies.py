@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from pynas.rating.copies import private_copy
-from pynas.rating.function_calls import memory, statistics_of
+from pynas.rating.function_calls import statistics_of
+from pynas.rating.places import memory
 from pynas.rating.state import Facts, differing, watched
 
 # Candidate c of layer l, as (l, c).
