@@ -26,7 +26,7 @@ class _Known:
     """Facts about a candidate on one input shape, found by running it.
 
     norms_called: whether it calls batch norm as a function, with statistics that follow the mode. glanced: whether it was
-    not examined. mixes_paths: None while it was not compared. proven: numbers of paths and rows on which a run needs no
+    not examined. mixes_paths: whether paths may meet in a stack. proven: numbers of paths and rows on which a run needs no
     examination.
     """
 
@@ -35,7 +35,7 @@ class _Known:
     fused: nn.Module | None = None
     norms_called: bool = False
     glanced: bool = False
-    mixes_paths: bool | None = None
+    mixes_paths: bool = False
     proven: set[tuple[int, ...]] = field(default_factory=set)
 
 
@@ -48,7 +48,7 @@ class Candidate:
     has a copy.
 
     copies: copies of all layers, in which `seat` is the candidate's place. mode: its norm mode. norm_use: for calls of batch
-    norm. runs_often: whether so many runs lie ahead that fusing the module's batch norms and examining a single path pay.
+    norm. runs_often: whether so many runs lie ahead that fusing the module's batch norms pays.
     mixing: gets the names of modules that run path by path.
     """
 
@@ -110,10 +110,9 @@ class Candidate:
             try:
                 outputs, examination = self._watched(known, streams, paths)
                 bad = examination.met or examination.open
-                if not bad and known.mixes_paths is None and not self._agree(known, kept, outputs, paths, alone):
+                if not bad and not self._agree(known, kept, outputs, paths, alone):
                     bad = "other outputs than each path alone"
                 if not bad:
-                    known.mixes_paths = False
                     known.proven.add((paths, *map(len, streams)))
                     return outputs
                 self._mixing.add(f"{self._name} ({bad})")
@@ -208,14 +207,17 @@ class Candidate:
         scripted = self._copy.contents(self._copy.module()).scripted
         if scripted and sets_attributes(self._module):
             raise KeepsState(self._name)
-        seen = None if self._runs_often or self._copy.private or scripted else self._glance(streams)
-        if seen is not None:
-            return seen
-        known, plain, examination = self._plain(streams)
+        seen = None if self._copy.private or scripted else self._glance(streams)
         rows = (1, *map(len, streams))
-        if not examination.open:
-            known.proven.add(rows)
-        known.changes_input = examination.writes_input
+        if seen is not None:
+            known, plain = seen
+            if self._runs_often and rows not in known.proven:
+                self._glance_again(known, [x.clone() for x in streams])
+        else:
+            known, plain, examination = self._plain(streams)
+            if not examination.open:
+                known.proven.add(rows)
+            known.changes_input = examination.writes_input
         known.fused = self._fused if self._runs_often else None
         if known.fused is not None:
             try:
@@ -228,7 +230,7 @@ class Candidate:
         return known, plain
 
     def _glance(self, streams: Streams) -> tuple[_Known, Streams] | None:
-        """Run one path and look at what can be seen without an examination, for a module that runs few times.
+        """Run one path and look at what can be seen without an examination.
 
         Returns None where that does not tell whether the module keeps state.
         """

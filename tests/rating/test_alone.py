@@ -101,6 +101,7 @@ MIXING = {
     "dynamic quantiser": lambda s, x: torch.fake_quantize_per_tensor_affine(x, float(x.abs().max() / 127), 0, -128, 127),
     "only large stacks": lambda s, x: x - x.mean(0) * (len(x) >= 12),
     "batch size": lambda s, x: x / len(x),
+    "size of large stacks": lambda s, x: x / len(x) if len(x) >= 12 else x,
     "attention over the batch": lambda s, x: (x @ x.T).softmax(1) @ x,
     "sorted batch": lambda s, x: x.sort(0).values,
     "ghost norm": lambda s, x: ghost(x, 3),
