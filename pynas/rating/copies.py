@@ -50,7 +50,8 @@ def _copy_plain(part: nn.Module, known: dict[int, Any]) -> None:
     It is what `copy.deepcopy` makes of it, in a tenth of the time.
     """
     kind = type(part)
-    if any(getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in _COPY_METHODS):
+    own = any(getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in _COPY_METHODS)
+    if own or not kind.__setstate__.__module__.startswith("torch."):
         return
     copied, values = kind.__new__(kind), dict[str, Any]()
     for name, value in vars(part).items():

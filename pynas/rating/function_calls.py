@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from pynas.errors import InputError
 from pynas.rating.copies import private_copy
 from pynas.rating.norms import PathContext, PathNorm, normalise
-from pynas.rating.places import memory, tensors_in
+from pynas.rating.places import Rows, mark, memory, place_of, tensors_in
 from pynas.rating.state import RandomState
 
 _NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -52,8 +52,8 @@ class FunctionCalls(TorchFunctionMode):
     not be written to.
 
     stored: memory of the stored statistics that calls of batch norm had. training: of those whose calls used the
-    batch's. reads: whether values of a tensor, or a shape that depends on them, reached Python, or another operator of batch
-    norm was called.
+    batch's. reads: whether values of a tensor, or a shape that depends on them, reached Python, another operator of batch norm
+    was called, or a tensor read that an earlier run made.
 
     Raises:
         WritesWeights: before a write to `weights`.
@@ -96,10 +96,14 @@ class FunctionCalls(TorchFunctionMode):
         if targets & self._weights:
             raise WritesWeights
         output = func(*args, **kwargs)
-        read = {memory(x) for x in tensors_in([*args, *kwargs.values()])}
-        made = {memory(x) for x in tensors_in(output if isinstance(output, (tuple, list)) else [output])}
+        arguments = tensors_in([*args, *kwargs.values()])
+        results = tensors_in(output if isinstance(output, (tuple, list)) else [output])
+        read, made = set(map(memory, arguments)), set(map(memory, results))
+        self.reads |= any(place.run is not self for x in arguments if (place := place_of(x)) is not None)
         if read & self._of_input:
             self._of_input |= made | targets
+            for x in results:
+                mark(x, Rows(self, 1))
         else:
             self._of_input -= made - read  # memory that was freed and is used again
         return output

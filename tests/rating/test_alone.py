@@ -212,6 +212,22 @@ def test_torchscript(scripted):
     check(layers_with(scripted(Counting())), "Counting keeps state")
 
 
+def test_modules_that_pass_tensors_beside_the_path():
+    """A skip connection through a dictionary: what the second reads is of the run of the first before it."""
+    skips = {}
+
+    def first(self, x):
+        skips["x"] = x * self.factor
+        return x + 1
+
+    layers = [
+        [module(first, factor=f) for f in (1.0, 3.0)],
+        [Scale(2.0), Scale(-1.0)],
+        [module(lambda s, x: x + skips["x"])],
+    ]
+    check(layers, "Custom keeps state")
+
+
 KEEPS = {
     "attention map": lambda s, x: x * _assign(s, "kept", x.softmax(1)),
     "auxiliary loss": lambda s, x: (_assign(s, "kept", x.var()), 2 * x)[1],
