@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pynas.copies import copy_module
 from pynas.evaluation.plain_loop import PlainLoop, Step, run
+from pynas.rating.copies import name_of
 from pynas.rating.outputs import same_output
 from pynas.rating.tree import Path
 
@@ -125,8 +126,7 @@ def _verdict(kind: type, members: Sequence[nn.Module], x: Tensor) -> str:
 
 def name(layers: Layers, depth: int, choice: int) -> str:
     """Name of a candidate in a message."""
-    module = layers[depth][choice]
-    return f"candidate {choice} of layer {depth} ({getattr(module, 'original_name', type(module).__name__)})"
+    return f"candidate {choice} of layer {depth} ({name_of(layers[depth][choice])})"
 
 
 def digits(path: Path) -> str:

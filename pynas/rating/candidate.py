@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from pynas.rating.copies import name_of
 from pynas.rating.examination import Examination, KeepsState
 from pynas.rating.function_calls import NormUse, own_forwards
 from pynas.rating.fusion import fuse
@@ -200,7 +201,7 @@ class Candidate:
 
     @property
     def _name(self) -> str:
-        return str(getattr(self._module, "original_name", type(self._module).__name__))
+        return name_of(self._module)
 
     def _first_look(self, streams: Streams) -> tuple[_Known, Streams]:
         """Return the facts and the outputs of one path, run on copies of its inputs."""

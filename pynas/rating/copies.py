@@ -80,6 +80,11 @@ _COPY_METHODS = ("__deepcopy__", "__copy__", "__reduce_ex__", "__reduce__", "__g
                  "__getnewargs_ex__")  # fmt: skip
 
 
+def name_of(module: nn.Module) -> str:
+    """Class of a module for messages; of a wrapper, that of what it wraps."""
+    return str(getattr(module, "original_name", type(module).__name__))
+
+
 def check_layers(layers: Sequence[Sequence[nn.Module]]) -> Layers:
     """Return the layers as lists of modules, none of them empty.
 

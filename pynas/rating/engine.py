@@ -56,7 +56,7 @@ class Engine:
         enough = (depth for depth in range(tree.depth) if tree.width(depth) >= _SHARES * self._workers)
         self._split = next(enough, tree.depth - 1)
         together = any(hasattr(type(module), "run_together") for module in layers[self._split])
-        # Parts of a node's children for the workers, where there are few nodes.
+        # Parts of a node's children for the workers, where few nodes lead to the last layer.
         self._pieces = 1 if together else -(-_SHARES * self._workers // tree.width(self._split))
         self._layers, self._random = layers, RandomState(self.device)
         self._alone: PathAlone | None = None
@@ -130,7 +130,7 @@ class Engine:
             if len(nodes) > 1 or self._pieces == 1:
                 submit(nodes, features)
             else:
-                for piece in self._tree.pieces(nodes[0], self._split, self._pieces):
+                for piece in self._tree.pieces(nodes[0], self._pieces):
                     submit([piece], features)
 
         def submit(nodes: Sequence[Node], features: Streams) -> None:

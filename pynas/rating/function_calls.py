@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from pynas.errors import InputError
-from pynas.rating.copies import private_copy
+from pynas.rating.copies import name_of, private_copy
 from pynas.rating.norms import PathContext, PathNorm, normalise
 from pynas.rating.places import Rows, mark, memory, place_of, tensors_in
 from pynas.rating.state import RandomState
@@ -191,10 +191,9 @@ def _followed(module: nn.Module, x: Tensor) -> set[int]:
             calls = _calls_of(module, some)
             if calls is not None and (parts == [module] or calls.training >= calls.stored.keys()):
                 return calls.training
-    name = getattr(module, "original_name", type(module).__name__)
     raise InputError(
         f"[rate] expected a module that runs in training mode, which shows whose statistics its batch norm is to have, got "
-        f"{name}, which fails there; pass norm='running', or use nn.BatchNorm"
+        f"{name_of(module)}, which fails there; pass norm='running', or use nn.BatchNorm"
     )
 
 

@@ -103,11 +103,10 @@ class PathTree:
         starts = self._starts[depth - 1]
         return [Node(start, stop) for start, stop in pairwise(starts)]
 
-    def pieces(self, node: Node, depth: int, count: int) -> list[Node]:
-        """Split a node of a depth into `count` nodes of nearly equal numbers of children, or fewer."""
-        starts = self._starts[depth]
-        children = starts[bisect_left(starts, node.start) : bisect_left(starts, node.stop)]
-        cuts = sorted({children[len(children) * piece // count] for piece in range(count)})
+    def pieces(self, node: Node, count: int) -> list[Node]:
+        """Split a node before the last layer into `count` nodes of nearly equal numbers of paths, or fewer."""
+        size = node.stop - node.start
+        cuts = sorted({node.start + size * piece // count for piece in range(count)})
         return [Node(start, stop) for start, stop in pairwise([*cuts, node.stop])]
 
     def share(self, part: int, parts: int) -> Node:
