@@ -205,16 +205,19 @@ def main() -> None:
     wrong = 0
     for name, check in checks:
         torch.manual_seed(0)
-        start = time.perf_counter()
+        start, on_gpu = time.perf_counter(), options.device.startswith("cuda")
         try:
             check()
-            if options.device.startswith("cuda"):
+            if on_gpu:
                 torch.cuda.synchronize()  # what a kernel did wrong is raised here
-                torch.cuda.empty_cache()
             said = "agrees"
         except Exception as error:  # the others are checked all the same
             wrong += 1
             said = f"FAILED: {type(error).__name__}: {str(error).strip()[:500]}"
+        if on_gpu and options.large:
+            said += f", at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB, {torch.cuda.memory_allocated() / 2**30:.1f} GiB left"
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         if options.large or said != "agrees":
             print(f"{name}: {said}, {time.perf_counter() - start:.1f} s", flush=True)
     print(f"{len(checks) - wrong} of {len(checks)} agree")

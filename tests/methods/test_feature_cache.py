@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lmdb
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,8 @@ from pynas.errors import InputError
 from pynas.methods import DNA
 from pynas.methods.dna import feature_cache
 from pynas.methods.dna.feature_cache import FeatureCache
+
+lmdb = pytest.importorskip("lmdb")
 
 from .nets import small_net, small_teacher
 
