@@ -215,7 +215,8 @@ def main() -> None:
             wrong += 1
             said = f"FAILED: {type(error).__name__}: {str(error).strip()[:500]}"
         if on_gpu and options.large:
-            said += f", at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB, {torch.cuda.memory_allocated() / 2**30:.1f} GiB left"
+            most, left = torch.cuda.max_memory_allocated() / 2**30, torch.cuda.memory_allocated() / 2**30
+            said += f", at most {most:.1f} GiB, {left:.1f} GiB left"
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         if options.large or said != "agrees":

@@ -112,7 +112,9 @@ def sanitizer(tool: str, rehearse: bool) -> list[str]:
     """compute-sanitizer on this project's kernels alone: torch's own would take most of the time."""
     if rehearse:
         return []
-    return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--kernel-name", "kernel_substring=pynas"]
+    # A backtrace of the host would hold Python's frames, and with them the tensors of every check.
+    return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--kernel-name", "kernel_substring=pynas",
+            "--show-backtrace", "device"]  # fmt: skip
 
 
 def tests(python: str, rehearse: bool) -> list[str]:

@@ -41,10 +41,12 @@ inline int64_t shared_memory_limit(const char* operation) {
   return bytes;
 }
 
-// Runs kernel<<<grid, block, shared, stream>>>(arguments...), and throws the error of the launch.
+// Runs kernel<<<grid, block, shared, stream>>>(arguments...), and throws the error of the launch. An empty grid is not one for
+// CUDA, so nothing runs.
 template <class... Parameters, class... Arguments>
 void launch(const char* operation, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, void* stream,
             Arguments... arguments) {
+  if (grid.x == 0) return;
   if (shared > 48 * 1024) {
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shared)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,6 +12,7 @@ from pynas import _C
 from pynas.errors import InputError
 
 library = torch.library.Library("pynas", "DEF")
+Operator = Callable[..., Any]
 
 # The numbers of the enumeration in csrc/common/dtype.h.
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3, torch.int64: 4}
@@ -26,14 +29,35 @@ def _share_openmp() -> None:
 _share_openmp()
 
 
-def define(name: str, schema: str, implementation, fake) -> None:
+def define(name: str, schema: str, implementation: Operator, fake: Operator) -> Operator:
     """Register the operator `pynas::name` with its implementation and its fake, which gives the shapes of the outputs.
 
     The implementation serves every backend, so that its own checks refuse a tensor that is neither on CPU nor on CUDA.
+    Returns the function that runs the operator. Where nothing watches torch's operators, it calls the implementation itself,
+    since the way through torch's dispatcher and back to Python takes longer than a small kernel.
     """
     library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
     library.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pynas::{name}", fake, lib=library)
+    registered = getattr(torch.ops.pynas, name)
+
+    def run(*arguments: Any) -> Any:
+        return implementation(*arguments) if _unwatched(arguments[0]) else registered(*arguments)
+
+    return run
+
+
+def _unwatched(tensor: torch.Tensor) -> bool:
+    """Return whether only the values of a call count: no compilation, tracing, mode or transform, no tensor of another type."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and not tensor.is_meta
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+    )
 
 
 def backend(tensor: torch.Tensor) -> str:
@@ -48,36 +72,28 @@ def threads() -> int:
 
 def stream(tensor: torch.Tensor) -> int | None:
     """Return the address of the current CUDA stream of the tensor's device, None for a tensor on the CPU."""
-    return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
+    return torch._C._cuda_getCurrentRawStream(tensor.device.index) if tensor.is_cuda else None
 
 
 def call(kernel: str, on: torch.Tensor, /, **arguments: object) -> None:
     """Run a native kernel on the device of the tensor `on`. Its arguments are the fields of its struct in csrc/common."""
     arguments.update(threads=threads(), stream=stream(on))
-    if on.is_cuda:
+    if on.is_cuda and on.device.index != torch.cuda.current_device():
         with torch.cuda.device(on.device):
-            _run(kernel, arguments)
+            call_on_cpu(kernel, **arguments)
     else:
-        _run(kernel, arguments)
+        call_on_cpu(kernel, **arguments)
 
 
 def call_on_cpu(kernel: str, /, **arguments: object) -> None:
-    """Run a native kernel that takes no CUDA stream."""
-    _run(kernel, arguments)
-
-
-def _run(kernel: str, arguments: dict[str, object]) -> None:
+    """Run a native kernel with no arguments but these: tensors as their addresses, dtypes as their numbers."""
     # `arguments` keeps the tensors alive while the kernel has their addresses.
-    getattr(_C, kernel)(**{name: _passed(argument) for name, argument in arguments.items()})
-
-
-def _passed(argument: object) -> object:
-    """Return a tensor as its address and a dtype as its number."""
-    if isinstance(argument, torch.Tensor):
-        return argument.data_ptr()
-    if isinstance(argument, torch.dtype):
-        return DTYPE_CODES[argument]
-    return argument
+    passed = {
+        name: value.data_ptr() if isinstance(value, torch.Tensor)
+        else DTYPE_CODES[value] if isinstance(value, torch.dtype) else value
+        for name, value in arguments.items()
+    }  # fmt: skip
+    getattr(_C, kernel)(**passed)
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -103,14 +119,18 @@ def require_tensor(operator: str, name: str, tensor: object, *, like: torch.Tens
     """Raise `InputError` unless the tensor is dense, floating-point, on CPU or CUDA, and of the dtype and device of `like`."""
     require(isinstance(tensor, torch.Tensor), operator, f"{name} to be a tensor", type(tensor).__name__)
     assert isinstance(tensor, torch.Tensor)
-    require(tensor.layout == torch.strided, operator, f"{name} to be a dense tensor", tensor.layout)
-    require(
-        tensor.device.type in ("cpu", "cuda", "meta"), operator, f"{name} on the CPU or a CUDA device", tensor.device
-    )
-    require(tensor.dtype in FLOATING, operator, f"{name} of dtype float32, float64, float16 or bfloat16", tensor.dtype)
+    dtype, device = tensor.dtype, tensor.device
+    if tensor.layout is not torch.strided:
+        require(False, operator, f"{name} to be a dense tensor", tensor.layout)
+    if device.type not in ("cpu", "cuda", "meta"):
+        require(False, operator, f"{name} on the CPU or a CUDA device", device)
+    if dtype not in FLOATING:
+        require(False, operator, f"{name} of dtype float32, float64, float16 or bfloat16", dtype)
     if like is not None:
-        require(tensor.dtype == like.dtype, operator, f"{name} of dtype {like.dtype}", tensor.dtype)
-        require(tensor.device == like.device, operator, f"{name} on {like.device}", tensor.device)
+        if dtype != like.dtype:
+            require(False, operator, f"{name} of dtype {like.dtype}", dtype)
+        if device != like.device:
+            require(False, operator, f"{name} on {like.device}", device)
 
 
 def require_no_grad(operator: str, **tensors: torch.Tensor | None) -> None:
@@ -126,7 +146,7 @@ def require_no_grad(operator: str, **tensors: torch.Tensor | None) -> None:
 
 def same_or_disjoint(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Return whether two dense tensors have equal elements at equal addresses, or share no memory."""
-    if left.numel() == 0 or right.numel() == 0 or left.device != right.device:
+    if left is right or left.numel() == 0 or right.numel() == 0 or left.device != right.device:
         return True
     if left.data_ptr() == right.data_ptr() and left.shape == right.shape and left.dtype == right.dtype:
         return all(a == b for a, b, size in zip(left.stride(), right.stride(), left.shape) if size > 1)

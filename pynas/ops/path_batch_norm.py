@@ -40,9 +40,9 @@ def path_batch_norm(
     native.require_no_grad(name, x=x, weight=weight, bias=bias, residual=residual, mean=mean, var=var, out=out)
     arguments = (x, paths, weight, bias, eps, activation, residual, mean, var)
     if out is None:
-        y, found_mean, found_var = torch.ops.pynas.path_batch_norm(*arguments)
+        y, found_mean, found_var = _run(*arguments)
     else:
-        y, (found_mean, found_var) = out, torch.ops.pynas.path_batch_norm_(*arguments, out)
+        y, (found_mean, found_var) = out, _run_into(*arguments, out)
     return (y, found_mean, found_var) if mean is None or var is None else (y, mean, var)
 
 
@@ -78,45 +78,49 @@ def path_batch_norm_reference(
 
 
 def _check(x, paths, weight, bias, eps, activation, residual, mean, var) -> None:
-    """Check all that the kernel relies on."""
+    """Check all that the kernel relies on; messages are made where one is needed, as they take longer than the checks."""
     name = "path_batch_norm"
     native.require_tensor(name, "x", x)
-    native.require(x.dim() >= 2 and x.shape[1] > 0, name, "x of shape [G*B, C, ...] with C > 0", list(x.shape))
+    if x.dim() < 2 or x.shape[1] == 0:
+        native.require(False, name, "x of shape [G*B, C, ...] with C > 0", list(x.shape))
     native.require(paths > 0, name, "paths > 0", paths)
-    native.require(x.shape[0] % paths == 0, name, f"x to have a multiple of {paths} rows (paths)", x.shape[0])
+    if x.shape[0] % paths != 0:
+        native.require(False, name, f"x to have a multiple of {paths} rows (paths)", x.shape[0])
     native.require(0 <= eps < float("inf"), name, "eps to be finite and not negative", eps)
-    native.require(activation in ACTIVATIONS, name, 'activation None, "relu" or "silu"', repr(activation))
+    if activation not in ACTIVATIONS:
+        native.require(False, name, 'activation None, "relu" or "silu"', repr(activation))
     native.require((mean is None) == (var is None), name, "mean and var both or neither", "one")
     channels = x.shape[1]
     for key, tensor, shape in (
-        ("weight", weight, [channels]),
-        ("bias", bias, [channels]),
-        ("mean", mean, [paths, channels]),
-        ("var", var, [paths, channels]),
+        ("weight", weight, (channels,)),
+        ("bias", bias, (channels,)),
+        ("mean", mean, (paths, channels)),
+        ("var", var, (paths, channels)),
     ):
         if tensor is not None:
             native.require_tensor(name, key, tensor)
-            native.require(tensor.device == x.device, name, f"{key} on {x.device}", tensor.device)
-            native.require(list(tensor.shape) == shape, name, f"{key} of shape {shape}", list(tensor.shape))
+            if tensor.device != x.device:
+                native.require(False, name, f"{key} on {x.device}", tensor.device)
+            if tensor.shape != shape:
+                native.require(False, name, f"{key} of shape {list(shape)}", list(tensor.shape))
     if residual is not None:
         native.require_tensor(name, "residual", residual, like=x)
-        native.require(residual.shape == x.shape, name, f"residual of x's shape {list(x.shape)}", list(residual.shape))
+        if residual.shape != x.shape:
+            native.require(False, name, f"residual of x's shape {list(x.shape)}", list(residual.shape))
 
 
 def _check_out(x: torch.Tensor, residual: torch.Tensor | None, out: torch.Tensor) -> None:
     """Check that the kernel, which writes each element where x has it, may write to `out`."""
-    name = "path_batch_norm"
-    native.require_tensor(name, "out", out, like=x)
-    native.require(out.shape == x.shape, name, f"out of x's shape {list(x.shape)}", list(out.shape))
-    layout = native.memory_format(x)
-    native.require(
-        out.is_contiguous(memory_format=layout), name, f"out in x's layout ({layout})", f"strides {out.stride()}"
-    )
+    name, layout = "path_batch_norm", native.memory_format(x)
+    if out is not x or not x.is_contiguous(memory_format=layout):
+        native.require_tensor(name, "out", out, like=x)
+        native.require(out.shape == x.shape, name, f"out of x's shape {list(x.shape)}", list(out.shape))
+        native.require(
+            out.is_contiguous(memory_format=layout), name, f"out in x's layout ({layout})", f"strides {out.stride()}"
+        )
     for key, tensor in (("x", x), ("residual", residual)):
-        if tensor is not None:
-            native.require(
-                native.same_or_disjoint(out, tensor), name, f"out to be {key} itself or not to overlap it", "an overlap"
-            )
+        if tensor is not None and not native.same_or_disjoint(out, tensor):
+            native.require(False, name, f"out to be {key} itself or not to overlap it", "an overlap")
 
 
 def _launch(x, paths, weight, bias, eps, activation, residual, mean, var, y) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,5 +193,7 @@ _INPUTS = (
     "Tensor x, SymInt paths, Tensor? weight, Tensor? bias, float eps, str? activation, Tensor? residual, "
     "Tensor? mean, Tensor? var"
 )
-native.define("path_batch_norm", f"({_INPUTS}) -> (Tensor, Tensor, Tensor)", _path_batch_norm, _fake)
-native.define("path_batch_norm_", f"({_INPUTS}, Tensor(a!) out) -> (Tensor, Tensor)", _path_batch_norm_into, _fake_into)
+_run = native.define("path_batch_norm", f"({_INPUTS}) -> (Tensor, Tensor, Tensor)", _path_batch_norm, _fake)
+_run_into = native.define(
+    "path_batch_norm_", f"({_INPUTS}, Tensor(a!) out) -> (Tensor, Tensor)", _path_batch_norm_into, _fake_into
+)

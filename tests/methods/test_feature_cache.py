@@ -18,9 +18,9 @@ from pynas.methods import DNA
 from pynas.methods.dna import feature_cache
 from pynas.methods.dna.feature_cache import FeatureCache
 
-lmdb = pytest.importorskip("lmdb")
-
 from .nets import small_net, small_teacher
+
+lmdb = pytest.importorskip("lmdb")
 
 
 class Counting(torch.nn.Module):
