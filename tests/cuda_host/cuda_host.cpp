@@ -221,6 +221,8 @@ void launch(dim3 grid, dim3 size, size_t shared, const std::function<void()>& bo
   grid_size = grid;
   block_size = size;
   block.threads = static_cast<int>(size.x * size.y * size.z);
+  if (grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535 || grid.z < 1 || grid.z > 65535)
+    fail("a grid has 1 to 2^31 - 1 by 65535 by 65535 blocks");
   if (block.threads < 1 || block.threads > 1024) fail("a block has 1 to 1024 threads");
   if (shared > 227 * 1024) fail("a block has at most 227 KiB of shared memory");
   if (block.fibers.size() < static_cast<size_t>(block.threads)) block.fibers.resize(block.threads);
