@@ -159,23 +159,31 @@ def benches(folder: Path, python: str, device: str, rehearse: bool) -> list[Step
     return found
 
 
+def epochs(number: int) -> str:
+    """So many epochs, or the share of them that EPOCHS names."""
+    return str(max(1, round(number * float(os.environ.get("EPOCHS", "1")))))
+
+
 def trainings(python: str, device: str, rehearse: bool) -> list[Step]:
     """The methods on whole CIFAR-10, each going on where an earlier call was cut; their run folders come back packed."""
     given = os.environ.get("IMAGES", "IMAGES-is-not-set")
     unpack = [python, "-m", "bench.pack_images", "unpack", given, str(DATA), *(["--first", "100"] if rehearse else [])]
-    copy = ["cp", given, str(DATA)]
-    found = [Step("images", copy if given.endswith(".npz") else unpack, 90)]
+    if given.endswith(".npz"):
+        unpack = ["cp", given, str(DATA)]
+    elif DATA.exists():
+        unpack = ["echo", "unpacked in an earlier call"]
+    found = [Step("images", unpack, 90)]
     after, data, runs = ("facts", "build", "images"), str(DATA.relative_to(ROOT)), (WORK / "runs").relative_to(ROOT)
     small = ["--limit-images", "60", "--epochs", "1", "--batch-size", "10"] if rehearse else []
     smaller = [*small, "--image-size", "16"] if rehearse else []
     dna = [*small, "--retrain-epochs", "1", "--seeds", "1", "--random-nets", "1"] if rehearse else []
-    jobs = ["--jobs", os.environ.get("JOBS", "8")]
+    jobs = ["--jobs", os.environ.get("JOBS", "8"), "--epochs", epochs(20), "--retrain-epochs", epochs(30)]
     command = [python, "-m", "bench.train_dna", data, "--run", str(runs / "dna"), "--device", device, *jobs, *dna]
     found.append(Step("train-dna", command, 540, after, keep=WORK / "runs" / "dna"))
     for method, space, options in (
-        ("bossnas", "nats-size", ["--val-fraction", "0.5", "--epochs", "20", "--batch-size", "256"]),
-        ("pinas", "nasbench201-3", ["--epochs", "50", "--batch-size", "256", "--option", "search=all"]),
-        ("prenas", "autoformer-mini", ["--epochs", "100", "--batch-size", "256"]),
+        ("bossnas", "nats-size", ["--val-fraction", "0.5", "--epochs", epochs(20), "--batch-size", "256"]),
+        ("pinas", "nasbench201-3", ["--epochs", epochs(50), "--batch-size", "256", "--option", "search=all"]),
+        ("prenas", "autoformer-mini", ["--epochs", epochs(100), "--batch-size", "256"]),
     ):
         options += small if method == "prenas" else smaller  # whose patches are made for 32x32
         command = [python, "-m", "pynas", "run", "--json", "--device", device, "--data", data, "--method", method,

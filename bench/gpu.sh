@@ -9,6 +9,7 @@
 #   RUNS     folder of packed run folders from an earlier call: the trainings go on from them
 #   WHEELS   folder of wheels of what this Python lacks
 #   JOBS     retrainings at a time, default 8
+#   EPOCHS   share of the trainings' epochs, default 1
 #   BUILT    1: the extension of this Python came with the tree
 #   REHEARSE 1: on the CPU, at sizes of a few minutes, with stand-ins for what needs a GPU
 set -uo pipefail

@@ -1,6 +1,6 @@
-"""Pair sums of two fronts with dominance filtering: python -m bench.pareto. Shapes: two halves of a space, 10^7 and 10^8 pairs.
+"""Pair sums of two fronts with dominance filtering: python -m bench.pareto. Shapes: two halves of a space, 10^4 to 10^8 pairs.
 
-Against eager torch: all sums, sorted by cost, a running minimum (one cost only; memory for every pair).
+Against the CPU's kernel and eager torch: all sums, sorted by cost, a running minimum (one cost only; memory for every pair).
 """
 
 from __future__ import annotations
@@ -33,18 +33,29 @@ def eager(left_loss, left_cost, right_loss, right_cost) -> torch.Tensor:
 def main() -> None:
     options = _timer.arguments(__doc__.splitlines()[0])
     options.repeats = min(options.repeats, 5)
-    for costs, points in ((1, 100_000), (1, 500_000), (2, 10_000), (2, 40_000)):
+    for costs, points in (
+        (1, 100),
+        (1, 2_000),
+        (1, 20_000),
+        (1, 100_000),
+        (1, 500_000),
+        (2, 500),
+        (2, 10_000),
+        (2, 40_000),
+    ):
         left, right = random_front(points, costs, 0), random_front(points, costs, 1)
         sides = [tensor.to(options.device) for tensor in (*left, *right)]
         pairs = len(left[0]) * len(right[0])
         found = pareto_pairs(*sides)
         assert torch.equal(found.cpu(), pareto_pairs(*left, *right))
         functions = {"pynas": lambda sides=sides: pareto_pairs(*sides)}
+        if options.device.startswith("cuda"):
+            functions["CPU"] = lambda left=left, right=right: pareto_pairs(*left, *right)
         if costs == 1 and pairs < 5e7:
             assert torch.equal(found, eager(*sides))
             functions["eager"] = lambda sides=sides: eager(*sides)
         times = _timer.medians(functions, options.device, options.repeats, warmup=1)
-        case = f"{costs} costs, {len(left[0])} x {len(right[0])} = {pairs / 1e6:.0f}e6 pairs, {len(found)} kept"
+        case = f"{costs} costs, {len(left[0])} x {len(right[0])} = {pairs:.1e} pairs, {len(found)} kept"
         # Every pair's sums are made twice, from operands in cache: bytes of the sums.
         _timer.report("pareto_pairs", case, 16 * pairs * (1 + costs), times, options)
 
