@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 
 class Looks:
-    """Counts the looks at the modules of an engine, in one thread.
+    """Counts the looks at the modules of an engine.
 
-    count: so far. refusing: whether a look is an error now.
+    count: so far, exact with one worker. refusing: whether a look is an error now.
     """
 
     def __init__(self) -> None:
