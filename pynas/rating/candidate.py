@@ -49,8 +49,8 @@ class Candidate:
     has a copy.
 
     copies: copies of all layers, in which `seat` is the candidate's place. mode: its norm mode. norm_use: for calls of batch
-    norm. runs_often: whether so many runs lie ahead that fusing the module's batch norms pays.
-    mixing: gets the names of modules that run path by path. looks: counts the runs that find something out.
+    norm. looks: counts the runs that find something out. runs_often: whether so many runs lie ahead that fusing the module's
+    batch norms pays. mixing: gets the names of modules that run path by path.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Candidate:
         seat: Seat,
         mode: str,
         norm_use: NormUse,
+        looks: Looks,
         runs_often: bool = True,
         mixing: set[str] | None = None,
-        looks: Looks | None = None,
     ) -> None:
-        self._module, self._context, self._looks = module, context, looks or Looks()
+        self._module, self._context, self._looks = module, context, looks
         self._copy = OwnCopy(module, context, copies, seat, mode, norm_use)
         self._mode, self._runs_often = mode, runs_often
         self._stored_norms, self._mixing = mode == "running", mixing if mixing is not None else set()

@@ -44,11 +44,13 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records runs on a CUDA device; their intermediate tensors share one memory pool, as replays take turns."""
+    """Records runs on a CUDA device.
+
+    Each recording has a memory pool of its own: a module may keep a constant that it made there for runs outside of the recording.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
 
     def measure(self, run: Run) -> tuple[list[Tensor], int]:
         """Return a run's outputs, and the bytes that it held at most; torch's statistic of the peak begins anew."""
@@ -81,7 +83,7 @@ class CudaRecorder:
     def record(self, run: Run) -> tuple[list[Tensor], Callable[[], object]]:
         """Return the static outputs of a run, and the replay of its graph. Other threads, as a loader's, may use the device."""
         graph = torch.cuda.CUDAGraph()
-        capture = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
+        capture = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
         with torch.cuda.device(self._device), capture:
             outputs = run()
         return outputs, graph.replay
@@ -121,7 +123,7 @@ class _Watch(TorchDispatchMode):
 class Recording:
     """A recorded walk: `replay()` computes `outputs` from `inputs`, and evaluates `count` paths.
 
-    read: other tensors that it reads. trials: batches on which it is still to be compared.
+    read: other tensors that it reads. nbytes: memory of all but these. trials: batches on which it is still to be compared.
     """
 
     inputs: list[Tensor | None]
@@ -129,6 +131,7 @@ class Recording:
     replay: Callable[[], object]
     count: int
     read: list[Tensor]
+    nbytes: int
     trials: int
 
     def __call__(self, values: Sequence[Tensor | None]) -> list[Tensor]:
@@ -138,11 +141,6 @@ class Recording:
                 static.copy_(x)
         self.replay()
         return self.outputs
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the static tensors."""
-        return sum(x.nbytes for x in (*self.inputs, *self.outputs) if x is not None)
 
 
 class Graphs:
@@ -179,7 +177,7 @@ class Graphs:
             return walk(streams, targets, count)
         if key in self._peaks:
             room = self._max_bytes - sum(recording.nbytes for recording in self._recordings.values())
-            if self._peaks[key] + sum(x.nbytes for x in given if x is not None) <= room:
+            if self._size(key, given) <= room:
                 return self._record(key, walk, streams, targets, count, trials)
             self._plain.add(key)
             return walk(streams, targets, count)
@@ -194,17 +192,23 @@ class Graphs:
         self._recordings.clear()
         self._ended = True
 
+    def _size(self, key: Hashable, inputs: Sequence[Tensor | None]) -> int:
+        return self._peaks[key] + sum(x.nbytes for x in inputs if x is not None)
+
     def _replay(self, key: Hashable, walk: Walk, streams: Streams, targets: list[Any], count: Count) -> list[Tensor]:
         recording = self._recordings[key]
         expected = walk(streams, targets, count) if recording.trials else None
         try:
-            outputs = recording([*streams, *targets])
+            outputs: list[Tensor] | None = recording([*streams, *targets])
             if expected is not None:
                 self._compare(key, recording, expected)
-                return expected
         except RuntimeError:  # memory ran out
             self.clear()
-            return walk(streams, targets, count) if expected is None else expected
+            outputs = None
+        if expected is not None:
+            return expected
+        if outputs is None:
+            return walk(streams, targets, count)
         count(recording.count)
         return outputs
 
@@ -212,8 +216,7 @@ class Graphs:
         self, key: Hashable, walk: Walk, streams: Streams, targets: list[Any], count: Count, trials: int
     ) -> list[Tensor]:
         """Rehearse, record and compare a walk; return the rehearsal's outputs."""
-        inputs = [None if x is None else x.detach().clone() for x in (*streams, *targets)]
-        counted, watch = list[int](), _Watch()
+        inputs, counted, watch = list[Tensor | None](), list[int](), _Watch()
 
         def run() -> list[Tensor]:
             counted.clear()
@@ -224,18 +227,21 @@ class Graphs:
                 return run()
 
         try:
+            inputs += [None if x is None else x.detach().clone() for x in (*streams, *targets)]
             with self._looks.refused():
                 expected = self._recorder.rehearse(watched)
         except Exception as error:  # a walk may do what a graph cannot hold
             self._plain.add(key)
             if isinstance(error, torch.OutOfMemoryError):
                 self.clear()
+        if key in self._plain:  # outside of the handler, so that the failed run's tensors are free by now
             return walk(streams, targets, count)
         count(sum(counted))
         try:
             with self._looks.refused():
                 outputs, replay = self._recorder.record(run)
-            recording = Recording(inputs, outputs, replay, sum(counted), list(watch.read.values()), trials)
+            size, read = self._size(key, inputs), list(watch.read.values())
+            recording = Recording(inputs, outputs, replay, sum(counted), read, size, trials)
             recording.replay()
             self._recordings[key] = recording
             self._compare(key, recording, expected)

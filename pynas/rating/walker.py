@@ -54,7 +54,7 @@ class Walker:
         copies, norm_use = ThreadCopies(layers), NormUse()
         self._layers = [
             [
-                Candidate(module, context, copies, (depth, k), mode, norm_use, runs[k] >= _OFTEN, self.mixing, looks)
+                Candidate(module, context, copies, (depth, k), mode, norm_use, looks, runs[k] >= _OFTEN, self.mixing)
                 for k, module in enumerate(layer)
             ]
             for depth, (layer, mode) in enumerate(zip(layers, modes))
