@@ -31,9 +31,16 @@ class Tape(TorchDispatchMode):
                     old.copy_(new)
 
 
+_READING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
 class NeverWaits(TorchDispatchMode):
+    """Refuses operators by which values, or shapes that depend on them, reach Python."""
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
+        # An index of numbers, unlike a mask, gives an output of a known shape.
+        numbers = func is torch.ops.aten.index.Tensor and all(x is None or x.dtype == torch.int64 for x in args[1])
+        if not numbers and not _READING.isdisjoint(func.tags):
             raise RuntimeError("called a synchronizing operation")
         return func(*args, **kwargs or {})
 

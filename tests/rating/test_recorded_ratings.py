@@ -1,10 +1,13 @@
 """Ratings with replayed walks: their scores are those of plain runs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from bench.families import FAMILIES
 from pynas.errors import InputError
 from pynas.rating import Settings, engine, graphs, population, rate, rate_population
 from pynas.rating.graphs import CudaRecorder, Graphs
@@ -83,6 +86,17 @@ def test_losses(loss, recordings, standing_in, recorder):
     assert recorder.recorded == recordings
 
 
+@pytest.mark.parametrize("name", ["ofa-layers", "autoformer", "nasbench201-edges", "torch-encoder"])
+def test_supernets_of_other_projects(name, standing_in, recorder):
+    """Layers that slice their weights, set attributes and call `F.batch_norm`."""
+    family = FAMILIES[name]("test")
+    x, target = family.batches[0]
+    family = dataclasses.replace(family, batches=[(x + 0.1 * torch.randn_like(x), target) for _ in range(6)])
+    found = [family.rate("batch", engine=standing_in, graphs=kind).scores for kind in (None, False)]
+    np.testing.assert_array_equal(*found)
+    assert recorder.recorded == 1 and recorder.replayed >= 3
+
+
 def test_a_loss_that_reads_what_the_loader_left(standing_in):
     now = {}
 
@@ -112,6 +126,27 @@ def test_modules_that_draw_random_numbers_are_not_recorded(standing_in, recorder
             found.append(rate(layers, some_batches((4,) * 5), engine=standing_in, graphs=kind).scores)
     np.testing.assert_array_equal(*found)
     assert recorder.recorded == 0
+
+
+def test_when_memory_runs_out_in_a_walk_its_recordings_are_freed(standing_in, recorder):
+    full = set()
+
+    class Large(nn.Module):
+        def forward(self, x):
+            if full and len(x) > 2:
+                raise torch.OutOfMemoryError
+            return x * 2
+
+    def loader():
+        for pair in some_batches(ALL):
+            full.update({1} if len(pair[0]) == 2 else ())
+            yield pair
+            full.clear()
+
+    layers = [*mbconv_layers(depth=1), [nn.Identity(), Large()]]
+    found = [rate(layers, loader(), engine=standing_in, graphs=kind).scores for kind in (None, False)]
+    np.testing.assert_allclose(*found, rtol=1e-6)
+    assert (recorder.recorded, recorder.replayed) == (1, 1)
 
 
 def test_a_score_that_is_not_finite_is_named_after_a_replay(standing_in, recorder):
