@@ -84,7 +84,10 @@ class CudaRecorder:
         """Return the static outputs of a run, and the replay of its graph. Other threads, as a loader's, may use the device."""
         graph = torch.cuda.CUDAGraph()
         capture = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
-        with torch.cuda.device(self._device), capture:
+        current = torch.cuda.stream(
+            torch.cuda.current_stream(self._device)
+        )  # a broken capture does not leave its stream
+        with torch.cuda.device(self._device), current, capture:
             outputs = run()
         return outputs, graph.replay
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pynas.rating import graphs
-from pynas.rating.graphs import Graphs
+from pynas.rating.graphs import CudaRecorder, Graphs
 from pynas.rating.looks import Looks
 
 from .recorders import Recorder
@@ -170,3 +170,33 @@ def test_the_budget_and_the_number_of_operators(monkeypatch, recorder):
     for x in torch.randn(5, 4):
         assert torch.equal(run(many, lambda s, t, c: [s[0] * 2 * 2], x), x * 4)
     assert recorder.recorded == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("rehearsed", [False, True])
+def test_a_real_walk_that_waits_for_the_device(rehearsed, monkeypatch):
+    """Its rehearsal finds it; without one its capture breaks, and all else goes on."""
+    if not rehearsed:
+        monkeypatch.setattr(CudaRecorder, "rehearse", lambda self, run: run())
+    device, looks = torch.device("cuda", torch.cuda.current_device()), Looks()
+    made, stream = Graphs(CudaRecorder(device), looks, 1 << 24), torch.cuda.current_stream()
+    for x in torch.randn(6, 100, device=device):
+        assert torch.equal(run(made, lambda s, t, c: [s[0] * s[0].sum().item()], x), x * x.sum().item())
+        assert torch.equal(run(made, double, x[:50]), x[:50] * 2)
+    assert len(made._recordings) == rehearsed and made._ended != rehearsed
+    assert torch.cuda.current_stream() == stream and not torch.cuda.is_current_stream_capturing()
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
+@pytest.mark.cuda
+def test_a_real_recording_keeps_what_it_reads():
+    device, kept = torch.device("cuda", torch.cuda.current_device()), []
+    made = Graphs(CudaRecorder(device), Looks(), 1 << 24)
+    kept.append(torch.full((1 << 20,), 3.0, device=device))
+    for value in range(6):
+        if value == 3:  # recorded by now; memory that were free would be used again
+            kept[0] = None
+            other = [torch.full((1 << 20,), 7.0, device=device) for _ in range(4)]
+        x = torch.full((1 << 20,), float(value), device=device)
+        assert run(made, lambda s, t, c: [s[0] + kept[0]], x)[0] == value + 3
+    assert len(other) == 4
