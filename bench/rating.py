@@ -1,12 +1,13 @@
 """Rating of a block, side by side in one run on the same weights.
 
     python -m bench.rating [--case dna boss slimmable transformer others] [--dtype float32 bfloat16] [--sample 24] [--device cpu]
+    python -m bench.rating --case dna --batches 16    # the same batch again and again; (a) is scaled to it
     python -m bench.rating --case others [--family NAME ...]    # small stand-ins of other projects' supernets
 
 (a) the published way: each path alone from the block's input, each with its own pass over the target for the
     normalisation and one synchronisation; a sample of the paths is timed and scaled to all, its scores are compared;
 (b) depth-first prefix sharing with plain modules: some subtrees are timed and scaled;
-(c) pynas.rate, all paths; and the convolutions alone, run by the same engine.
+(c) pynas.rate, all paths; on a GPU also without CUDA graphs; and the convolutions alone, run by the same engine.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def measure_dna(arguments: argparse.Namespace) -> None:
         published(plain, sample[0], x, target)
         alone = [timed(lambda path=path: published(plain, path, x, target), device) for path in sample]
         below, paths = timed(lambda: depth_first(plain, x, target, len(layers[0]) - 1), device)
+    total *= arguments.batches or 1
+    batches = [(x, target)] * (arguments.batches or 1)
     reference = Cost.mean([cost for cost, _ in alone]) * total
     reference.report("(a) each path alone", total, reference, f"{len(sample)} paths timed, scaled")
     (below * (total / paths)).report("(b) depth first, plain modules", total, reference, f"{paths} paths timed, scaled")
@@ -88,12 +91,12 @@ def measure_dna(arguments: argparse.Namespace) -> None:
     only = [[ConvolutionsOnly(module) for module in layer] for layer in layers]
     for name in arguments.dtype:
         dtype = None if name == "float32" else getattr(torch, name)
-        limit, _ = repeated(
-            lambda d=dtype: rate(only, [(x, target)], "mse", "running", engine=Settings(dtype=d)), arguments
-        )
+        limit, _ = repeated(lambda d=dtype: rate(only, batches, "mse", "running", engine=Settings(dtype=d)), arguments)
         limit.report(f"    convolutions alone, {name}", total, reference)
-        cost, table = repeated(lambda d=dtype: rate(layers, [(x, target)], engine=Settings(dtype=d)), arguments)
-        cost.report(f"(c) pynas, {name}", total, reference, note(cost, limit, table, scores))
+        for graphs, label in graph_settings(device):
+            settings = Settings(dtype=dtype, graphs=graphs)
+            cost, table = repeated(lambda s=settings: rate(layers, batches, engine=s), arguments)
+            cost.report(f"{label}, {name}", total, reference, note(cost, limit, table, scores))
 
 
 def measure_boss(arguments: argparse.Namespace) -> None:
@@ -134,6 +137,7 @@ def measure_boss(arguments: argparse.Namespace) -> None:
         everything = None
         if arguments.check:
             everything = torch.stack([alone(path) for path in np.ndindex(*(len(layer) for layer in layers))])
+    total *= arguments.batches or 1
     reference = Cost.mean([cost for cost, _ in costs]) * total
     reference.report("(a) each path alone", total, reference, f"{len(sample)} paths timed, scaled")
     scores = {}
@@ -145,20 +149,27 @@ def measure_boss(arguments: argparse.Namespace) -> None:
     for name in arguments.dtype:
         dtype = None if name == "float32" else getattr(torch, name)
 
-        def run(candidates, norm: str, dtype=dtype):
-            return rate_population(
-                candidates, [(first, second)], norm, calibration=[calibration], tail=tail, engine=Settings(dtype=dtype)
-            )
+        def run(candidates, norm: str, graphs=None, dtype=dtype):
+            settings, batches = Settings(dtype=dtype, graphs=graphs), [(first, second)] * (arguments.batches or 1)
+            return rate_population(candidates, batches, norm, calibration=[calibration], tail=tail, engine=settings)
 
         limit, _ = repeated(lambda run=run: run(only, "running"), arguments)
-        limit = limit * 1.5  # the calibration batch, which the running mode leaves out
+        # The calibration batch, which the running mode leaves out; up to eight batches of two views share it.
+        limit = limit * (1 + 0.5 / min(arguments.batches or 1, 8))
         limit.report(f"    convolutions alone, {name}", total, reference)
-        cost, table = repeated(lambda run=run: run(layers, "recalibrate"), arguments)
-        cost.report(f"(c) pynas, {name}", total, reference, note(cost, limit, table, scores))
+        for graphs, label in graph_settings(device):
+            cost, table = repeated(lambda run=run, graphs=graphs: run(layers, "recalibrate", graphs), arguments)
+            cost.report(f"{label}, {name}", total, reference, note(cost, limit, table, scores))
 
 
 # Batches of the cases with few or small paths, so that the first look at each candidate does not weigh too much.
 BATCHES = 4
+
+
+def graph_settings(device: str) -> list[tuple[bool | None, str]]:
+    """Values of the setting `graphs` to measure, with the names of their rows."""
+    plain = [(False, "    pynas, graphs=False")] if device.startswith("cuda") else []
+    return [*plain, (None, "(c) pynas")]
 
 
 def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Tensor) -> None:
@@ -179,19 +190,22 @@ def measure_shared(arguments: argparse.Namespace, layers, x: Tensor, target: Ten
     with torch.no_grad():
         alone(sample[0])
         costs = [timed(lambda path=path: alone(path), device) for path in sample]
-    reference = Cost.mean([cost for cost, _ in costs]) * (total * BATCHES)
-    total *= BATCHES
+    count = arguments.batches or BATCHES
+    total *= count
+    reference = Cost.mean([cost for cost, _ in costs]) * total
     reference.report("(a) each path alone", total, reference, f"{len(sample)} paths timed, scaled")
     scores = {path: score for path, (_, score) in zip(sample, costs)}
-    batches = [(x, target)] * BATCHES
+    batches = [(x, target)] * count
     for name in arguments.dtype:
         dtype = None if name == "float32" else getattr(torch, name)
         with mock.patch.object(SharedWork, "family", lambda self, candidate: None):
             apart, _ = repeated(lambda d=dtype: rate(layers, batches, loss, engine=Settings(dtype=d)), arguments)
         apart.report(f"    pynas, candidates apart, {name}", total, reference)
-        cost, table = repeated(lambda d=dtype: rate(layers, batches, loss, engine=Settings(dtype=d)), arguments)
-        worst = max(abs(table[path] / score - 1) for path, score in scores.items())
-        cost.report(f"(c) pynas, {name}", total, reference, agreement(len(scores), worst))
+        for graphs, label in graph_settings(device):
+            settings = Settings(dtype=dtype, graphs=graphs)
+            cost, table = repeated(lambda s=settings: rate(layers, batches, loss, engine=s), arguments)
+            worst = max(abs(table[path] / score - 1) for path, score in scores.items())
+            cost.report(f"{label}, {name}", total, reference, agreement(len(scores), worst))
 
 
 def measure_slimmable(arguments: argparse.Namespace) -> None:
@@ -248,6 +262,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument(
+        "--batches", type=int, help="batches rated; default: 1 for dna and boss, 4 for slimmable and transformer"
+    )
     parser.add_argument("--sample", type=int, default=24, help="paths timed for (a)")
     parser.add_argument(
         "--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), help="others: only these"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pynas.errors import InputError
@@ -18,11 +20,24 @@ _GROUP = 8
 Batch = tuple[Tensor, Any]
 
 
-def leaf_rows(leaves: Sequence[Node], first: int = 0) -> list[int] | slice:
-    """Rows of these leaves, in their order, in a vector of scores that begins with path number `first`."""
-    rows = [leaf.start - first for leaf in leaves]
-    in_order = rows == list(range(rows[0], rows[0] + len(rows)))
-    return slice(rows[0], rows[-1] + 1) if in_order else rows
+class LeafRows:
+    """Indices of leaves in a vector of scores; those on a GPU are kept there, as sending them waits for it."""
+
+    def __init__(self) -> None:
+        self._sent: dict[tuple[torch.device, bytes], Tensor] = {}
+
+    def __call__(self, leaves: Sequence[Node], device: torch.device, first: int = 0) -> list[int] | slice | Tensor:
+        """Index of these leaves, in their order, where the vector is on `device` and begins with path number `first`."""
+        rows = [leaf.start - first for leaf in leaves]
+        step = rows[1] - rows[0] if len(rows) > 1 else 1
+        if step > 0 and rows == list(range(rows[0], rows[-1] + 1, step)):
+            return slice(rows[0], rows[-1] + 1, step)
+        if device.type == "cpu":
+            return rows
+        key = device, array("q", rows).tobytes()
+        if key not in self._sent:
+            self._sent[key] = torch.tensor(rows, device=device)
+        return self._sent[key]
 
 
 def check_calibration(norm: str, tail_norm: str, calibration: Iterable[Tensor] | None) -> Streams:

@@ -14,7 +14,7 @@ from pynas.rating.copies import name_of
 from pynas.rating.examination import Examination, KeepsState
 from pynas.rating.function_calls import NormUse, own_forwards
 from pynas.rating.fusion import fuse
-from pynas.rating.graphs import Graphs
+from pynas.rating.looks import Looks
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.outputs import same_outputs
 from pynas.rating.own_copy import OwnCopy
@@ -49,8 +49,8 @@ class Candidate:
     has a copy.
 
     copies: copies of all layers, in which `seat` is the candidate's place. mode: its norm mode. norm_use: for calls of batch
-    norm. runs_often: whether so many runs lie ahead that fusing the module's batch norms pays.
-    mixing: gets the names of modules that run path by path.
+    norm. looks: counts the runs that find something out. runs_often: whether so many runs lie ahead that fusing the module's
+    batch norms pays. mixing: gets the names of modules that run path by path.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Candidate:
         seat: Seat,
         mode: str,
         norm_use: NormUse,
-        graphs: Graphs | None = None,
+        looks: Looks,
         runs_often: bool = True,
         mixing: set[str] | None = None,
     ) -> None:
-        self._module, self._context, self._graphs = module, context, graphs
+        self._module, self._context, self._looks = module, context, looks
         self._copy = OwnCopy(module, context, copies, seat, mode, norm_use)
         self._mode, self._runs_often = mode, runs_often
         self._stored_norms, self._mixing = mode == "running", mixing if mixing is not None else set()
@@ -78,6 +78,7 @@ class Candidate:
         if known is None:
             with self._examining:
                 if shapes not in self._known:
+                    self._looks.note()
                     last = [path_rows(x, paths, paths - 1, 1) for x in streams]
                     self._known[shapes], alone = self._first_look(last)
             known = self._known[shapes]
@@ -85,19 +86,21 @@ class Candidate:
                 return alone
         if known.changes_input:
             streams = [x.clone() for x in streams]
-        if (paths, *map(len, streams)) in known.proven:
+        rows = tuple(map(len, streams))
+        if (paths, *rows) in known.proven:
             return self._run(known, streams, paths)
+        each = (1, *(count // paths for count in rows))
+        if not (known.mixes_paths and each in known.proven):
+            self._looks.note()
         return self._examined(known, streams, paths, alone)
 
-    def _run(self, known: _Known, streams: Streams, paths: int, eager: bool = False) -> Streams:
+    def _run(self, known: _Known, streams: Streams, paths: int) -> Streams:
         module = known.fused or self._copy.module()
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
         turns = self._context.turns(streams, paths)
         with self._copy.function_calls(module) if known.norms_called else contextlib.nullcontext():
-            if self._graphs is None:
-                return [module(x) for x in turns]
-            return [self._graphs.run(module, x, paths, eager) for x in turns]
+            return [module(x) for x in turns]
 
     def _examined(self, known: _Known, streams: Streams, paths: int, alone: Streams | None) -> Streams:
         """Run on numbers of paths and rows that are not proven yet; path by path where paths may meet.
@@ -129,7 +132,7 @@ class Candidate:
         """Whether the last of the stacked paths has the outputs that it has alone."""
         if alone is None:
             last = [path_rows(x.clone() if known.changes_input else x, paths, paths - 1, 1) for x in streams]
-            alone = self._run(known, last, 1, eager=True)
+            alone = self._run(known, last, 1)
         return same_outputs([path_rows(y, paths, paths - 1, 1) for y in outputs], alone)
 
     def _alone(self, known: _Known, streams: Streams) -> Streams:
@@ -178,7 +181,7 @@ class Candidate:
         """Find the calls of batch norm; whether any has statistics that follow the mode."""
         calls = self._copy.function_calls(module)
         with calls:
-            self._run(known, [x.clone() for x in streams], 1, eager=True)
+            self._run(known, [x.clone() for x in streams], 1)
         self._copy.learn(module, calls, streams[0])
         return self._copy.calls_norms(module, calls)
 
@@ -187,7 +190,7 @@ class Candidate:
         aliases = examination.inputs(streams)
         try:
             with examination.watching():
-                outputs = self._run(known, aliases, paths, eager=True)
+                outputs = self._run(known, aliases, paths)
         except Exception:
             if examination.stopped is not None:
                 raise examination.stopped from None
@@ -222,7 +225,7 @@ class Candidate:
         known.fused = self._fused if self._runs_often else None
         if known.fused is not None:
             try:
-                outputs = self._run(known, [x.clone() for x in streams], 1, eager=True)
+                outputs = self._run(known, [x.clone() for x in streams], 1)
             except (RuntimeError, ValueError):
                 outputs = []
             if same_outputs(outputs, plain):
@@ -236,7 +239,7 @@ class Candidate:
         Returns None where that does not tell whether the module keeps state.
         """
         known, inputs = _Known(False, glanced=True), [x.clone() for x in streams]
-        look = self._copy.glance(lambda: self._run(known, inputs, 1, eager=True), inputs, self._name)
+        look = self._copy.glance(lambda: self._run(known, inputs, 1), inputs, self._name)
         if look is None:
             return None
         outputs, calls, settled = look

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from pynas.rating import norms
 from pynas.rating.copies import private_copy
 from pynas.rating.examination import KeepsState
-from pynas.rating.graphs import graphs_for
+from pynas.rating.graphs import Count, Walk, graphs_for
+from pynas.rating.looks import Looks
 from pynas.rating.memory import default_max_bytes, keep_freed_pages
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.path_alone import PathAlone
@@ -60,7 +62,9 @@ class Engine:
         self._pieces = 1 if together else -(-_SHARES * self._workers // tree.width(self._split))
         self._layers, self._random = layers, RandomState(self.device)
         self._alone: PathAlone | None = None
-        self._walker = self._make_walker(private_copy(layers, settings.dtype))
+        looks = Looks()
+        self._graphs = graphs_for(self.device, settings.graphs, self.max_bytes, looks)
+        self._walker = self._make_walker(private_copy(layers, settings.dtype), looks)
 
     def __enter__(self) -> Engine:
         self._stack = contextlib.ExitStack()
@@ -76,6 +80,8 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+        if self._graphs is not None:
+            self._graphs.clear()
         if self._walker.mixing and error[0] is None and self._alone is None:
             names = ", ".join(sorted(self._walker.mixing))
             warnings.warn(
@@ -86,6 +92,8 @@ class Engine:
     def go_alone(self, found: KeepsState) -> None:
         """Run each path alone from now on, from the modules' state and the random numbers of when the rating began."""
         self._random.restore()
+        if self._graphs is not None:
+            self._graphs.clear()
         layers = private_copy(self._layers, self._settings.dtype, weights=found.weights)
         self._alone = PathAlone(layers, self._modes, self._tree, self._calibration, self._random, found.weights)
 
@@ -94,17 +102,31 @@ class Engine:
         """Whether no module seen so far could keep state on later inputs."""
         return not self._walker.mixing
 
+    def evaluate(
+        self, name: Hashable, walk: Walk, inputs: Streams, targets: list[Any], count: Count, trials: int = 1
+    ) -> list[Tensor]:
+        """Return `walk(streams, targets, count)`, streams being the inputs as `run` takes them.
+
+        On a GPU a replay of a CUDA graph may give the tensors, which the next evaluation of that name then overwrites.
+
+        name: of the walk. targets: tensors on the engine's device, or anything that no graph can hold. count: called with
+        numbers of paths that are done. trials: batches on which a replay is compared with the walk before it is used.
+        """
+        kind = self._settings.dtype
+        streams = [self.place(x.to(kind) if kind and x.is_floating_point() else x) for x in inputs]
+        if self._graphs is None or self._alone is not None:
+            return walk(streams, targets, count)
+        return self._graphs.run(name, walk, streams, targets, count, trials)
+
     def run(self, streams: Streams, visit: Visit, node: Node | None = None) -> None:
         """Call `visit` with the outputs of every path on each stream, some paths at a time, from any worker.
 
-        node: run only its rows of the tree's paths.
+        streams: as `evaluate` gives them to a walk. node: run only its rows of the tree's paths.
 
         Raises:
             InputError: a candidate that fails on its input, named with its path.
             KeepsState: a candidate whose output depends on what it ran on before; `go_alone` then rates it rightly.
         """
-        kind = self._settings.dtype
-        streams = [self.place(x.to(kind) if kind and x.is_floating_point() else x) for x in streams]
         node = node or self._tree.root
         if self._alone is not None:
             self._alone.run(streams, visit, node)
@@ -149,16 +171,14 @@ class Engine:
         finally:
             wait([future for future in futures if not future.cancel()])
 
-    def _make_walker(self, layers: Sequence[Sequence[nn.Module]]) -> Walker:
+    def _make_walker(self, layers: Sequence[Sequence[nn.Module]], looks: Looks) -> Walker:
         context = PathContext(self._calibration)
         for layer, mode in zip(layers, self._modes):
             norms.install(layer, mode, context)
         widths = [self._tree.width(depth) for depth in range(self._tree.depth + 1)]
         share = self.max_bytes // (self._workers + (self._workers > 1))
         stack = self._settings.stack or ("cache" if self.device.type == "cpu" else "memory")
-        re_estimates = self._calibration > 0 or "recalibrate" in self._modes
-        graphs = graphs_for(self.device, self._settings.graphs, self.max_bytes, re_estimates)
-        return Walker(layers, self._modes, self._tree, context, Stacking(widths, share, stack), graphs)
+        return Walker(layers, self._modes, self._tree, context, Stacking(widths, share, stack), looks, self._graphs)
 
     def place(self, x: Tensor) -> Tensor:
         """Return a tensor detached, on the engine's device and in its features' layout."""

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from pynas.errors import InputError
 from pynas.rating import distributed as processes
 from pynas.rating import losses
-from pynas.rating.batches import Batch, Source, check_finite, leaf_rows
+from pynas.rating.batches import Batch, LeafRows, Source, check_finite
 from pynas.rating.engine import Engine
 from pynas.rating.failure import failure
+from pynas.rating.graphs import Count
 from pynas.rating.norms import Streams
 from pynas.rating.partial import digest
 from pynas.rating.progress import Meter, Progress
@@ -96,7 +97,7 @@ class _Run:
     def __init__(self, engine: Engine, session: Session, loss: str | Callable[[Tensor, Any], Tensor]) -> None:
         self._engine, self._tree, self._calibration = engine, session.tree, session.calibration
         self._loss, self._named = losses.resolve(loss), isinstance(loss, str)
-        self._partial, self._units = session.partial, session.units
+        self._partial, self._units, self._rows = session.partial, session.units, LeafRows()
 
     def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
         """Rate all batches; with modules that keep state, each path alone, all batches in turn."""
@@ -136,10 +137,12 @@ class _Run:
             if number < self._partial.unit:
                 meter.add((unit.stop - unit.start) * len(group), fresh=False)
                 continue
-            values = torch.zeros(len(group), len(self._tree.paths), dtype=torch.float64, device=self._engine.device)
-            self._engine.run(streams, self._writer(values, targets, meter), unit)
+            # A loss by the user may change with Python's state, which a replay would not see.
+            trials = 1 if self._named else 2
+            walk = partial(self._losses, unit)
+            values = self._engine.evaluate(unit, walk, streams, targets, meter.add, trials)[0].cpu()
             check_finite(values[:, unit.start : unit.stop], self._tree, unit.start)
-            self._partial.sums += (torch.tensor(sizes).double() @ values.cpu()).numpy()
+            self._partial.sums += (torch.tensor(sizes).double() @ values).numpy()
             self._partial.advance(index, number + 1, samples)
         self._partial.unit = 0
         self._partial.advance(index + 1, 0, samples + sum(sizes))
@@ -150,11 +153,17 @@ class _Run:
             return target
         return self._engine.place(target) if self._named else target.detach().to(self._engine.device)
 
-    def _writer(self, values: Tensor, targets: list[Any], meter: Meter) -> Visit:
+    def _losses(self, unit: Node, streams: Streams, targets: list[Any], count: Count) -> list[Tensor]:
+        """Losses `[batches, paths]` of a unit's paths, zero for all others."""
+        values = torch.zeros(len(targets), len(self._tree.paths), dtype=torch.float64, device=self._engine.device)
+        self._engine.run(streams, self._writer(values, targets, count), unit)
+        return [values]
+
+    def _writer(self, values: Tensor, targets: list[Any], count: Count) -> Visit:
         """Return the function that writes the leaves' losses to `values`, `[batches, paths]`."""
 
         def visit(leaves: Sequence[Node], streams: Streams) -> None:
-            rows = leaf_rows(leaves)
+            rows = self._rows(leaves, values.device)
             for losses_of_batch, outputs, target in zip(values, streams[len(self._calibration) :], targets):
                 try:
                     losses_of_batch[rows] = self._loss(outputs, target, len(leaves)).to(losses_of_batch)
@@ -163,7 +172,7 @@ class _Run:
                 except (InputError, TypeError, ValueError, IndexError, RuntimeError) as error:
                     place = f"the loss after the path {self._tree.prefix(leaves[0], self._tree.depth)}"
                     raise failure(place, outputs, error) from error
-            meter.add(len(leaves) * len(targets))
+            count(len(leaves) * len(targets))
 
         return visit
 

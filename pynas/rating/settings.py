@@ -29,8 +29,9 @@ class Settings:
     workers: threads that walk subtrees on a CPU. Default: torch's number of threads.
     stack: number of paths that run at once, stacked on the batch axis, or how to choose it: "memory" takes as many as fit
         the budget (default on a GPU), "cache" as many as fit a core's cache (default on a CPU).
-    graphs: record repeated runs of a candidate as CUDA graphs and replay them. Default: True on a GPU, except where
-        statistics are re-estimated.
+    graphs: record the evaluation of all paths as one CUDA graph, and replay it for further batches of these shapes. Default:
+        True on a GPU, where a walk that cannot be recorded (a loss that waits for the device, targets that are not tensors)
+        runs without. A recording holds up to half of the budget for as long as the rating runs.
 
     Raises:
         InputError: a value of a wrong type or out of range.

@@ -21,6 +21,7 @@ from torch import nn
 
 from pynas.rating.candidate import path_rows
 from pynas.rating.examination import Examination
+from pynas.rating.looks import Looks
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.outputs import same_outputs
 
@@ -30,11 +31,11 @@ Run = Callable[[int, Streams, int], Streams]
 class SharedWork:
     """Runs the candidates of one layer that share work.
 
-    run: called with (candidate, streams, paths), runs one candidate alone.
+    run: called with (candidate, streams, paths), runs one candidate alone. looks: counts the runs that find something out.
     """
 
-    def __init__(self, layer: Sequence[nn.Module], context: PathContext, run: Run) -> None:
-        self._layer, self._context, self._run = layer, context, run
+    def __init__(self, layer: Sequence[nn.Module], context: PathContext, run: Run, looks: Looks) -> None:
+        self._layer, self._context, self._run, self._looks = layer, context, run, looks
         self._agrees: dict[tuple[int, ...], dict[object, bool]] = {}
         self._proven: dict[tuple[object, ...], bool] = {}
         self._examining = threading.Lock()
@@ -51,6 +52,7 @@ class SharedWork:
         with self._examining:
             agrees = self._agrees.setdefault(key, {})
             if shapes not in agrees:
+                self._looks.note()
                 some = [path_rows(x, paths, 0, few) for x in streams]
                 agrees[shapes], outputs = self._examine(key, len(agrees), some, few)
                 if few == paths and agrees[shapes]:
@@ -62,6 +64,7 @@ class SharedWork:
         key = (candidates, paths, *(x.shape for x in streams))
         if key in self._proven:
             return self._all(candidates, streams, paths) if self._proven[key] else None
+        self._looks.note()
         modules = [self._layer[candidate] for candidate in candidates]
         weights = [weight for module in modules for weight in module.parameters()]
         examination = Examination(type(modules[0]).__name__, weights)

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from pynas.errors import InputError
 from pynas.rating import distributed as processes
-from pynas.rating.batches import Batch, Source, check_finite, leaf_rows
+from pynas.rating.batches import Batch, LeafRows, Source, check_finite
 from pynas.rating.engine import Engine
+from pynas.rating.graphs import Count
 from pynas.rating.norms import Streams
 from pynas.rating.partial import digest
 from pynas.rating.progress import Meter, Progress
@@ -52,7 +53,9 @@ class CentreDistance:
         mean = total / paths
         return F.normalize(mean, dim=1) if self.renormalize else mean
 
-    def measure(self, values: Tensor, rows: list[int] | slice, features: Streams, means: Sequence[Tensor]) -> None:
+    def measure(
+        self, values: Tensor, rows: list[int] | slice | Tensor, features: Streams, means: Sequence[Tensor]
+    ) -> None:
         """Write the distances of these rows to values `[batches, P]`.
 
         features, means: two views of each batch in turn, `[G, B, D]` and `[B, D]`.
@@ -82,7 +85,7 @@ class Sweeps:
         self._tree, self._units, self._calibration = session.tree, session.units, session.calibration
         self._partial, self._size = session.partial, session.size
         self._paths = sum(unit.stop - unit.start for unit in self._units)
-        self._lock = threading.Lock()
+        self._lock, self._rows = threading.Lock(), LeafRows()
 
     def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
         """Rate all batches; at the end `partial` holds the sums and the number of samples.
@@ -157,19 +160,23 @@ class Sweeps:
 
     def _sum(self, index: int, streams: Streams, samples: int, held: dict[int, Streams], keep: bool) -> list[Tensor]:
         """Sums over this process's paths `[B, D]`, one per view; keep: save them in `partial` on the way."""
-        partial, device = self._partial, self._online.device
-        first = partial.unit if keep else 0
-        sums = [total.to(device) for total in partial.centre] if first else []
+        saved, engine, views = self._partial, self._target or self._online, len(streams) - len(self._calibration)
+        first = saved.unit if keep else 0
+        sums = [total.to(engine.device) for total in saved.centre] if first else []
         for number in range(first, len(self._units)):
-            self._sum_unit(number, streams, sums, held)
+            unit = self._units[number]
+            outputs = engine.evaluate(("sum", unit), partial(self._sum_unit, unit), streams, sums, lambda _: None)
+            sums, kept = outputs[:views], outputs[views:]
+            if kept:
+                held[number] = kept
             if keep and number + 1 < len(self._units):
-                partial.centre = sums
-                partial.advance(index, number + 1, samples)
+                saved.centre = sums
+                saved.advance(index, number + 1, samples)
         return sums
 
-    def _sum_unit(self, number: int, streams: Streams, sums: list[Tensor], held: dict[int, Streams]) -> None:
-        unit = self._units[number]
-        kept: Streams = []
+    def _sum_unit(self, unit: Node, streams: Streams, given: list[Tensor], count: Count) -> list[Tensor]:
+        """The given sums and those over a unit's paths, followed by the unit's outputs if they are to be held."""
+        sums, kept = [total.clone() for total in given], Streams()
 
         def add(leaves: Sequence[Node], outputs: Streams) -> None:
             features = [self._distance.features(y, len(leaves)) for y in outputs[len(self._calibration) :]]
@@ -180,13 +187,12 @@ class Sweeps:
                     for total, y in zip(sums, features):
                         total += y.sum(0, dtype=torch.float64)
             for views, y in zip(kept, features):
-                views[leaf_rows(leaves, unit.start)] = y
+                views[self._rows(leaves, y.device, unit.start)] = y
 
         (self._target or self._online).run(streams, add, unit)
-        if kept:
-            held[number] = kept
-            for total, views in zip(sums, kept):  # in the paths' order: the threads' order would show in the last bits
-                total += views.sum(0, dtype=torch.float64)
+        for total, views in zip(sums, kept):  # in the paths' order: the threads' order would show in the last bits
+            total += views.sum(0, dtype=torch.float64)
+        return [*sums, *kept]
 
     def _start(self, sums: list[Tensor], kept: Streams, features: Streams, unit: Node) -> None:
         """Allocate the sums, and room for the unit's outputs where those of all units can be held."""
@@ -225,35 +231,43 @@ class Sweeps:
     def _measure(
         self, index: int, streams: Streams, group: list[Batch], samples: int, held: dict[int, Streams], meter: Meter
     ) -> None:
-        partial, units = self._partial, len(self._units)
-        means = [self._distance.mean(total.to(self._online.device), len(self._tree.paths)) for total in partial.centre]
+        saved, units = self._partial, len(self._units)
+        means = [self._distance.mean(total.to(self._online.device), len(self._tree.paths)) for total in saved.centre]
         sizes = torch.tensor([len(first) for first, _ in group]).double()
         for number, unit in enumerate(self._units):
             count = (unit.stop - unit.start) * len(group)
-            if number < partial.unit - units:
+            if number < saved.unit - units:
                 meter.add(count, fresh=False)
                 continue
-            shape = len(group), len(self._tree.paths)
-            values = torch.zeros(shape, dtype=torch.float64, device=self._online.device)
             if number in held:
+                values = self._zeros(len(group))
                 for first in range(unit.start, unit.stop, _AT_ONCE):
                     rows = slice(first, min(first + _AT_ONCE, unit.stop))
                     inside = slice(rows.start - unit.start, rows.stop - unit.start)
                     self._distance.measure(values, rows, [views[inside] for views in held[number]], means)
                 meter.add(count)
             else:
-                self._online.run(streams, self._writer(values, means, meter), unit)
+                walk = partial(self._distances, unit)
+                (values,) = self._online.evaluate(("distances", unit), walk, streams, means, meter.add)
+            values = values.cpu()
             check_finite(values[:, unit.start : unit.stop], self._tree, unit.start)
-            partial.sums += (sizes @ values.cpu()).numpy()
-            partial.advance(index, units + number + 1, samples)
+            saved.sums += (sizes @ values).numpy()
+            saved.advance(index, units + number + 1, samples)
 
-    def _writer(self, values: Tensor, means: list[Tensor], meter: Meter) -> Callable[[Sequence[Node], Streams], None]:
+    def _distances(self, unit: Node, streams: Streams, means: list[Tensor], count: Count) -> list[Tensor]:
+        """Distances `[batches, paths]` of a unit's paths, zero for all others."""
+        values = self._zeros(len(means) // 2)
+
         def visit(leaves: Sequence[Node], outputs: Streams) -> None:
             features = [self._distance.features(y, len(leaves)) for y in outputs[len(self._calibration) :]]
-            self._distance.measure(values, leaf_rows(leaves), features, means)
-            meter.add(len(leaves) * len(values))
+            self._distance.measure(values, self._rows(leaves, values.device), features, means)
+            count(len(leaves) * len(values))
 
-        return visit
+        self._online.run(streams, visit, unit)
+        return [values]
+
+    def _zeros(self, batches: int) -> Tensor:
+        return torch.zeros(batches, len(self._tree.paths), dtype=torch.float64, device=self._online.device)
 
     def _fail_as_one(self) -> Any:
         return processes.fail_as_one(self._size, self._online.device)

@@ -18,6 +18,7 @@ from pynas.rating.examination import KeepsState
 from pynas.rating.failure import failure, misfit
 from pynas.rating.function_calls import NormUse
 from pynas.rating.graphs import Graphs
+from pynas.rating.looks import Looks
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.shared_work import SharedWork
 from pynas.rating.stacking import Stacking
@@ -35,8 +36,8 @@ Waiting = list[tuple[Sequence[Node], Streams]]
 class Walker:
     """Walks subtrees, on any number of threads at once.
 
-    layers: private copies, with their norms installed on `context` for the norm mode of each layer. graphs: replays repeated
-    runs of candidates. mixing: names of the modules that run path by path.
+    layers: private copies, with their norms installed on `context` for the norm mode of each layer. looks: counts the runs that
+    find something out. graphs: recordings, freed when memory runs out. mixing: names of the modules that run path by path.
     """
 
     def __init__(
@@ -46,19 +47,22 @@ class Walker:
         tree: PathTree,
         context: PathContext,
         stacking: Stacking,
+        looks: Looks,
         graphs: Graphs | None = None,
     ) -> None:
-        self._graphs, self.mixing = graphs, set[str]()
+        self._looks, self._graphs, self.mixing = looks, graphs, set[str]()
         copies, norm_use = ThreadCopies(layers), NormUse()
         self._layers = [
             [
-                Candidate(module, context, copies, (depth, k), mode, norm_use, graphs, runs[k] >= _OFTEN, self.mixing)
+                Candidate(module, context, copies, (depth, k), mode, norm_use, looks, runs[k] >= _OFTEN, self.mixing)
                 for k, module in enumerate(layer)
             ]
             for depth, (layer, mode) in enumerate(zip(layers, modes))
             for runs in [tree.runs(depth, len(layer))]
         ]
-        self._shared = [SharedWork(layer, context, partial(self._run, depth)) for depth, layer in enumerate(layers)]
+        self._shared = [
+            SharedWork(layer, context, partial(self._run, depth), looks) for depth, layer in enumerate(layers)
+        ]
         self._tree, self._stacking = tree, stacking
         self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
 
@@ -176,7 +180,7 @@ class Walker:
         try:
             return self._layers[depth][candidate](streams, paths)
         except torch.OutOfMemoryError:
-            if paths == 1:
+            if paths == 1 or self._looks.refusing:
                 raise
         # Outside of the handler, so that the failed run's tensors are free by now.
         self._stacking.too_large(depth, paths)
