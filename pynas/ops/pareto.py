@@ -6,6 +6,7 @@ import torch
 
 from pynas.ops import _library as native
 
+_CAPACITY = 1 << 20  # pairs that are expected to survive the sieve, or a 32nd of all; if more do, it runs again
 _TILE = 2048  # kParetoTile of csrc/common/pareto.h
 
 
@@ -135,7 +136,7 @@ def _survivors(left_losses, left_costs, right_losses, right_costs) -> torch.Tens
     bits = _bits(lefts * rights, costs)
     least, shifts = _buckets(left_losses, left_costs, right_losses, right_costs, bits)
     floor = left_losses.new_empty(1 << (bits * costs))
-    count, capacity = left_losses.new_zeros(1), min(lefts * rights, max(1 << 20, min(lefts * rights >> 5, 1 << 25)))
+    count, capacity = left_losses.new_zeros(1), min(lefts * rights, max(_CAPACITY, min(lefts * rights >> 5, 1 << 25)))
     while True:
         pairs = left_losses.new_empty(capacity)
         native.call(

@@ -86,7 +86,9 @@ def _queue_nce(query, key, queue, temperature, weigh):
     maximum, total = positive.clone(), torch.ones_like(positive)
     accumulated = key.clone(memory_format=torch.contiguous_format) if weigh else None
     logits = scaled.new_empty(batch * min(chunk, len(queue)))
-    slices = scaled.new_empty(2 * batch * -(-min(chunk, len(queue)) // _SLICE)) if native.backend(query) == "cuda" else None
+    slices = (
+        scaled.new_empty(2 * batch * -(-min(chunk, len(queue)) // _SLICE)) if native.backend(query) == "cuda" else None
+    )
     for start in range(0, len(queue), chunk):
         part = queue[start : start + chunk].to(dtype)
         products = logits[: batch * len(part)].view(batch, len(part))

@@ -24,7 +24,8 @@ SHAPES = [(1, 1, 1), (5, 7, 13), (16, 128, 600), (3, 33, 1025), (64, 2, 256)]
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
-    """Several chunks even of a small queue."""
+    """Several chunks even of a small queue, and on CUDA several slices of a row of each."""
+    monkeypatch.setattr(module, "_SLICE", 32)
     monkeypatch.setattr(module, "_CHUNK", dict.fromkeys(("cpu", "cuda"), 64))
 
 
