@@ -6,7 +6,7 @@
 namespace pynas::cuda {
 namespace {
 
-constexpr int kHeld = 8;  // words that a lane holds at a time: of one long row, or of several short ones
+constexpr int kHeld = 8;   // words that a lane holds at a time: of one long row, or of several short ones
 constexpr int kShort = 2;  // words of a short row
 constexpr int kMaxWarps = 16;
 constexpr int kBackwardThreads = 128;
@@ -94,7 +94,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) forward(EnsembleLossArgs arg
   const int64_t n = args.size, paths = args.paths, stride = args.batch * n;
   A* sums = scratch + kWarp;
   for (int64_t sample = blockIdx.x; sample < args.batch; sample += gridDim.x) {
-    const T *target = static_cast<const T*>(args.target) + sample * n, *online = static_cast<const T*>(args.online) + sample * n;
+    const T *target = static_cast<const T*>(args.target) + sample * n,
+            *online = static_cast<const T*>(args.online) + sample * n;
     A* mean = static_cast<A*>(args.mean) + sample * n;
     A* norms = static_cast<A*>(args.distance) + sample;  // workspace: the norm of a path's target at norms[path * B]
     A mean_squares = 0;
@@ -116,7 +117,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) forward(EnsembleLossArgs arg
           row_squares<T, W, K, fits>(target, stride, n, path, warps, paths, parts, squares);
         } else {
 #pragma unroll
-          for (int r = 0; r < R; ++r) parts[r].read(target + (path + r * warps) * stride, start, n, path + r * warps < paths);
+          for (int r = 0; r < R; ++r)
+            parts[r].read(target + (path + r * warps) * stride, start, n, path + r * warps < paths);
         }
 #pragma unroll
         for (int r = 0; r < R; ++r) {
@@ -129,8 +131,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp) forward(EnsembleLossArgs arg
       }
       __syncthreads();
 #pragma unroll
-      for (int k = 0; k < K; ++k)
-        reinterpret_cast<Means<A, W>*>(sums + warp * tile)[k * kWarp + lane] = sum[k];
+      for (int k = 0; k < K; ++k) reinterpret_cast<Means<A, W>*>(sums + warp * tile)[k * kWarp + lane] = sum[k];
       __syncthreads();
       for (int64_t i = threadIdx.x; i < tile && start + i < n; i += blockDim.x) {
         A total = 0;
@@ -218,7 +219,8 @@ __global__ void backward(EnsembleLossBackwardArgs args) {
   using A = Accumulate<T>;
   constexpr int warps = kBackwardThreads / kWarp;
   const int64_t n = args.size, items = args.paths * args.batch, words = n / W;
-  for (int64_t item = blockIdx.x * int64_t{warps} + threadIdx.x / kWarp; item < items; item += gridDim.x * int64_t{warps}) {
+  for (int64_t item = blockIdx.x * int64_t{warps} + threadIdx.x / kWarp; item < items;
+       item += gridDim.x * int64_t{warps}) {
     const T* online = static_cast<const T*>(args.online) + item * n;
     auto* gradient = reinterpret_cast<Vector<T, W>*>(static_cast<T*>(args.online_gradient) + item * n);
     const A* mean = static_cast<const A*>(args.mean) + item % args.batch * n;
@@ -240,7 +242,8 @@ __global__ void backward(EnsembleLossBackwardArgs args) {
         Vector<T, W> result;
         widen<T, W>(x[k], values);
 #pragma unroll
-        for (int i = 0; i < W; ++i) store(result.values[i], outer * (values[i] * (inverse * (1 - along)) - m[k].values[i]));
+        for (int i = 0; i < W; ++i)
+          store(result.values[i], outer * (values[i] * (inverse * (1 - along)) - m[k].values[i]));
         gradient[first + k * kWarp] = result;
       }
     }
@@ -251,13 +254,15 @@ __global__ void backward(EnsembleLossBackwardArgs args) {
 template <class T, int W, int K, bool fits>
 void run(const EnsembleLossArgs& args, void* stream) {
   using A = Accumulate<T>;
-  constexpr int64_t tile = Part<T, W, K>::tile, rows = kHeld / K, most = 8192 / tile < kMaxWarps ? 8192 / tile : kMaxWarps;
+  constexpr int64_t tile = Part<T, W, K>::tile, rows = kHeld / K,
+                    most = 8192 / tile < kMaxWarps ? 8192 / tile : kMaxWarps;
   const int64_t wanted = args.paths <= 8 ? args.paths : (args.paths + rows - 1) / rows;
   const int64_t warps = wanted < most ? (wanted < 2 ? 2 : wanted) : most;
   launch("ensemble_loss", forward<T, W, K, fits>, grid_size(args.batch), static_cast<unsigned>(warps * kWarp),
          (kWarp + warps * tile) * sizeof(A), stream, args);
-  launch("ensemble_loss", mean_distance<A>, grid_size(args.paths), args.batch < 1024 ? 128 : 1024, kWarp * sizeof(double),
-         stream, static_cast<const A*>(args.distance), static_cast<A*>(args.loss), args.paths, args.batch);
+  launch("ensemble_loss", mean_distance<A>, grid_size(args.paths), args.batch < 1024 ? 128 : 1024,
+         kWarp * sizeof(double), stream, static_cast<const A*>(args.distance), static_cast<A*>(args.loss), args.paths,
+         args.batch);
 }
 
 }  // namespace

@@ -6,8 +6,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kChunk = 4096;  // rights per block: enough to share a left, few enough for many blocks
-constexpr int kRun = 8;          // consecutive values of a thread in a running minimum
-using Word = long long;  // the type of the 64-bit atomics
+constexpr int kRun = 8;           // consecutive values of a thread in a running minimum
+using Word = long long;           // the type of the 64-bit atomics
 
 __global__ void fill(int64_t* values, int64_t size, int64_t value) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;

@@ -18,7 +18,7 @@ struct Step {
   const S* from;
   const int64_t* loss;  // by position
   int64_t points;       // in the sequence
-  int64_t apart;        // greater than every loss: later segments have lower keys, so that none is mixed with one before
+  int64_t apart;  // greater than every loss: later segments have lower keys, so that none is mixed with one before
   int bit;
 
   __device__ bool right(S position) const { return position >> bit & 1; }
@@ -43,7 +43,8 @@ struct Step {
       const int64_t place = first + k;
       if (place >= points) break;
       const S position = from[place];
-      const int64_t lefts = before.count - (place >> (bit + 1) << bit);  // earlier in this segment: those before it are full
+      const int64_t lefts =
+          before.count - (place >> (bit + 1) << bit);  // earlier in this segment: those before it are full
       if (right(position)) {
         if (before.least <= key(place, position)) mark(position);
         to[place + (int64_t{1} << bit) - lefts] = position;

@@ -10,7 +10,7 @@ using Kind = PathDistanceKind;
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kShared = 4;          // paths that share the words of the target in a thread's registers
+constexpr int kShared = 4;           // paths that share the words of the target in a thread's registers
 constexpr int64_t kShortRow = 1024;  // elements of a row that one warp reads (cosine)
 static_assert(kWarps * kShared == kWarp);
 
@@ -112,8 +112,8 @@ __global__ void __launch_bounds__(kThreads, 3) chunk_sums(PathDistanceArgs args)
     const bool first_group = kind == Kind::relative_l1 && path == 0;
     Moments moments{first_group ? static_cast<double>(load(static_cast<const T*>(args.target)[0])) : 0.0};
     for (int64_t at = start; at < end; at += tile)
-      add_tile<T, N, kind, kThreads>(target + at, outputs + at, stride, paths, (end - at) / N, sums,
-                                     first_group, moments);
+      add_tile<T, N, kind, kThreads>(target + at, outputs + at, stride, paths, (end - at) / N, sums, first_group,
+                                     moments);
     __syncthreads();
     write_sums(sums, rows);
     __syncthreads();

@@ -135,13 +135,16 @@ void run(const SaliencyBoxesArgs& args, void* stream) {
   const int64_t col_strips = strips(args.col_edges, args.col_cells, args.strip_cols);
   int64_t rows_before = 0;
   for (int64_t i = 0; i < args.row_cells; i += kCells) {
-    const Axis rows(args.row_edges, i, i + kCells < args.row_cells ? i + kCells : args.row_cells, args.strip_rows, rows_before);
+    const Axis rows(args.row_edges, i, i + kCells < args.row_cells ? i + kCells : args.row_cells, args.strip_rows,
+                    rows_before);
     int64_t cols_before = 0;
     for (int64_t j = 0; j < args.col_cells; j += kCells) {
-      const Axis cols(args.col_edges, j, j + kCells < args.col_cells ? j + kCells : args.col_cells, args.strip_cols, cols_before);
+      const Axis cols(args.col_edges, j, j + kCells < args.col_cells ? j + kCells : args.col_cells, args.strip_cols,
+                      cols_before);
       const int64_t items = static_cast<int64_t>(rows.strips[rows.cells]) * cols.strips[cols.cells];
       launch(name, strip_sums<T, W>, grid_size(items), kThreads, scratch, stream, args, rows, cols, col_strips);
-      launch(name, cell_sums, grid_size(rows.cells * cols.cells), kThreads, scratch, stream, args, rows, cols, col_strips);
+      launch(name, cell_sums, grid_size(rows.cells * cols.cells), kThreads, scratch, stream, args, rows, cols,
+             col_strips);
       cols_before += cols.strips[cols.cells];
     }
     rows_before += rows.strips[rows.cells];

@@ -22,7 +22,8 @@ CASES = {
     "long": (3, 5000, [1, 3], [4999, 2500]),
     "wide": (33, 4096, [17, 33], [1030, 4096]),
     "within words": (40, 64, [40], [5, 30, 31, 64]),
-    "many cells": (150, 70, range(1, 151), range(70)),
+    "many rows": (70, 9, range(1, 71), [9]),
+    "many columns": (5, 70, [5], range(71)),
     "autoformer": (3 * 64, 240, [64, 128, 192], [192, 216, 240]),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
