@@ -1,4 +1,6 @@
 // The extension module pynas._C: every kernel, bound with the names of its arguments.
+#include <stdexcept>
+
 #include "bindings/binding.h"
 #include "bindings/interrupt.h"
 #include "common/ensemble_loss.h"
@@ -27,6 +29,14 @@ void bind_ensemble_loss_backward(py::module_& module) {
   bind(module, "ensemble_loss_backward", cpu::ensemble_loss_backward, cuda::ensemble_loss_backward,
        PYNAS_FIELD(gradient), PYNAS_FIELD(online), PYNAS_FIELD(mean), PYNAS_FIELD(inverse), PYNAS_FIELD(along),
        PYNAS_FIELD(online_gradient), PYNAS_FIELD(paths), PYNAS_FIELD(batch), PYNAS_FIELD(size), PYNAS_FIELD(dtype),
+       PYNAS_FIELD(threads));
+}
+
+void bind_pareto_dominated(py::module_& module) {
+  using Args = ParetoDominatedArgs;
+  constexpr auto no_cpu = [](const Args&) { throw std::invalid_argument("pareto_dominated runs on CUDA devices only"); };
+  bind(module, "pareto_dominated", +no_cpu, cuda::pareto_dominated, PYNAS_FIELD(loss), PYNAS_FIELD(sequence),
+       PYNAS_FIELD(spare), PYNAS_FIELD(partial), PYNAS_FIELD(dominated), PYNAS_FIELD(points),
        PYNAS_FIELD(threads));
 }
 
@@ -63,16 +73,16 @@ void bind_path_distance(py::module_& module) {
 void bind_queue_nce(py::module_& module) {
   using Args = QueueNceArgs;
   bind(module, "queue_nce", cpu::queue_nce, cuda::queue_nce, PYNAS_FIELD(logits), PYNAS_FIELD(maximum),
-       PYNAS_FIELD(total), PYNAS_FIELD(accumulated), PYNAS_FIELD(batch), PYNAS_FIELD(chunk), PYNAS_FIELD(size),
-       PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
+       PYNAS_FIELD(total), PYNAS_FIELD(accumulated), PYNAS_FIELD(slices), PYNAS_FIELD(batch), PYNAS_FIELD(chunk),
+       PYNAS_FIELD(size), PYNAS_FIELD(slice), PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
 }
 
 void bind_saliency_boxes(py::module_& module) {
   using Args = SaliencyBoxesArgs;
   bind(module, "saliency_boxes", cpu::saliency_boxes, cuda::saliency_boxes, PYNAS_FIELD(weight), PYNAS_FIELD(grad),
-       PYNAS_FIELD(row_edges), PYNAS_FIELD(col_edges), PYNAS_FIELD(cells), PYNAS_FIELD(weight_stride),
-       PYNAS_FIELD(grad_stride), PYNAS_FIELD(row_cells), PYNAS_FIELD(col_cells), PYNAS_FIELD(dtype),
-       PYNAS_FIELD(threads));
+       PYNAS_FIELD(row_edges), PYNAS_FIELD(col_edges), PYNAS_FIELD(boxes), PYNAS_FIELD(partial),
+       PYNAS_FIELD(weight_stride), PYNAS_FIELD(grad_stride), PYNAS_FIELD(row_cells), PYNAS_FIELD(col_cells),
+       PYNAS_FIELD(strip_rows), PYNAS_FIELD(strip_cols), PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
 }
 
 void bind_traverse(py::module_& module) {
@@ -96,6 +106,7 @@ PYBIND11_MODULE(_C, module) {
   pynas::listen_to_python();
   pynas::bind_ensemble_loss(module);
   pynas::bind_ensemble_loss_backward(module);
+  pynas::bind_pareto_dominated(module);
   pynas::bind_pareto_filter(module);
   pynas::bind_pareto_pairs(module);
   pynas::bind_path_batch_norm(module);

@@ -13,7 +13,7 @@ struct ParetoPairsArgs {
   const int64_t* left_cost;   // [L, M]
   const int64_t* right_loss;  // [R]
   const int64_t* right_cost;  // [R, M]
-  int64_t* floor;             // [K] or [K, K], workspace: least loss of the lower buckets, K = 2^bits
+  int64_t* floor;             // [K] or [K, K], workspace: least loss of the buckets, K = 2^bits
   int64_t* pairs;             // [capacity]: left * R + right of the pairs that survive, in any order
   int64_t* count;             // [1]: pairs that survive; those past `capacity` are counted, not written
   int64_t lefts, rights, capacity;
@@ -32,6 +32,19 @@ struct ParetoFilterArgs {
   int costs;
 };
 
+// The last filter on a CUDA device. The points are in order of their costs, loss and position, so that a point comes after
+// those that dominate it: an earlier point does so if its second cost and its loss are no greater.
+struct ParetoDominatedArgs {
+  const int64_t* loss;  // [N], with two costs its rank: 0 <= loss < N, equal for equal losses
+  int64_t* sequence;    // [N]: the points in order of their second cost, of equal ones the first; overwritten. Null: one cost
+  int64_t* spare;       // [N], workspace; null with one cost
+  int64_t* partial;     // [ceil(N / kParetoTile), 2], workspace
+  bool* dominated;      // [N]: false on entry
+  int64_t points;
+  int threads;
+};
+constexpr int64_t kParetoTile = 2048;
+
 namespace cpu {
 void pareto_pairs(const ParetoPairsArgs& args);
 void pareto_filter(const ParetoFilterArgs& args);
@@ -39,6 +52,7 @@ void pareto_filter(const ParetoFilterArgs& args);
 
 namespace cuda {
 void pareto_pairs(const ParetoPairsArgs& args, void* stream);
+void pareto_dominated(const ParetoDominatedArgs& args, void* stream);
 }  // namespace cuda
 
 }  // namespace pynas

@@ -18,9 +18,11 @@ struct QueueNceArgs {
   void* maximum;      // [B], of the logits so far
   void* total;        // [B], sum of exponentials so far
   void* accumulated;  // [B, D], or null
+  void* slices;       // [B, ceil(C / slice), 2], workspace; the CPU needs none
   int64_t batch;      // B
   int64_t chunk;      // C
   int64_t size;       // D
+  int64_t slice;      // logits of a row that a block of threads takes
   DType dtype;
   int threads;
 };

@@ -1,5 +1,5 @@
-// Sums of abs(weight * grad) over the cells of a grid (PreNAS eq. 4). Each element is read once; the sum over a prefix box is
-// a sum of cells.
+// Sums of abs(weight * grad) over the prefix boxes of a grid (PreNAS eq. 4). Each element is read once, for its cell of the
+// grid; the sum over a box is a sum of cells.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,16 @@ namespace pynas {
 struct SaliencyBoxesArgs {
   const void* weight;        // [R, C] of dtype, rows weight_stride elements apart
   const void* grad;          // [R, C] of dtype, rows grad_stride elements apart
-  const int64_t* row_edges;  // [row_cells + 1], ascending, within [0, R]
-  const int64_t* col_edges;  // [col_cells + 1], ascending, within [0, C]
-  double* cells;             // [row_cells, col_cells]
+  const int64_t* row_edges;  // [row_cells + 1], rising from 0, within [0, R]; in the memory of the host
+  const int64_t* col_edges;  // [col_cells + 1], rising from 0, within [0, C]; in the memory of the host
+  double* boxes;             // [row_cells, col_cells]: the sum over [:row_edges[i + 1], :col_edges[j + 1]]
+  double* partial;           // workspace of CUDA: a sum for every strip of rows of every strip of columns
   int64_t weight_stride;
   int64_t grad_stride;
   int64_t row_cells;
   int64_t col_cells;
+  int64_t strip_rows;  // CUDA cuts each cell into strips of at most so many rows
+  int64_t strip_cols;  // and columns
   DType dtype;
   int threads;
 };

@@ -30,7 +30,7 @@ void run(const SaliencyBoxesArgs& args) {
   const T *weight = static_cast<const T*>(args.weight), *grad = static_cast<const T*>(args.grad);
   parallel_for(args.row_cells, 1, args.threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t cell = begin; cell < end; ++cell) {
-      double* sums = args.cells + cell * args.col_cells;
+      double* sums = args.boxes + cell * args.col_cells;
       for (int64_t j = 0; j < args.col_cells; ++j) sums[j] = 0;
       for (int64_t row = args.row_edges[cell]; row < args.row_edges[cell + 1]; ++row) {
         for (int64_t j = 0; j < args.col_cells; ++j) {
@@ -41,6 +41,14 @@ void run(const SaliencyBoxesArgs& args) {
       }
     }
   });
+  for (int64_t i = 0; i < args.row_cells; ++i) {
+    double* sums = args.boxes + i * args.col_cells;
+    double row = 0;
+    for (int64_t j = 0; j < args.col_cells; ++j) {
+      row += sums[j];
+      sums[j] = row + (i > 0 ? sums[j - args.col_cells] : 0);
+    }
+  }
 }
 
 }  // namespace

@@ -1,13 +1,13 @@
 #include "common/pareto.h"
-#include "cuda/launch.cuh"
+#include "cuda/scan.cuh"
 
 namespace pynas::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kChunk = 4096;  // rights per block: enough to share a left, few enough for many blocks
-constexpr int64_t kNone = 0x7fffffffffffffff;
-using Word = long long;  // the type of the 64-bit atomics
+constexpr int kRun = 8;           // consecutive values of a thread in a running minimum
+using Word = long long;           // the type of the 64-bit atomics
 
 __global__ void fill(int64_t* values, int64_t size, int64_t value) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -42,51 +42,39 @@ __global__ void bucket_minimum(ParetoPairsArgs args) {
 template <int M>
 __global__ void survivors(ParetoPairsArgs args) {
   each_pair<M>(args, [&](int64_t pair, int64_t bucket, int64_t loss) {
-    if (loss >= args.floor[bucket]) return;
+    const int64_t side = int64_t{1} << args.bits, lower = M == 1 ? bucket - 1 : bucket - side - 1;
+    const bool least = M == 1 ? bucket == 0 : bucket < side || bucket % side == 0;
+    if (!least && loss >= args.floor[lower]) return;
     const auto at = static_cast<int64_t>(atomicAdd(reinterpret_cast<unsigned long long*>(args.count), 1ull));
     if (at < args.capacity) args.pairs[at] = pair;
   });
 }
 
-// Replaces a line of `size` values, `step` apart, by their inclusive running minimum. A block takes the line; its number of
-// threads is a power of two.
-__device__ void running_minimum(int64_t* line, int64_t size, int64_t step, int64_t* scratch) {
-  int64_t before = kNone;
-  for (int64_t start = 0; start < size; start += blockDim.x) {
-    const int64_t at = start + threadIdx.x;
-    scratch[threadIdx.x] = at < size ? line[at * step] : kNone;
-    __syncthreads();
-    for (int offset = 1; offset < static_cast<int>(blockDim.x); offset *= 2) {
-      const int64_t other = static_cast<int>(threadIdx.x) >= offset ? scratch[threadIdx.x - offset] : kNone;
-      __syncthreads();
-      if (other < scratch[threadIdx.x]) scratch[threadIdx.x] = other;
-      __syncthreads();
-    }
-    const int64_t minimum = scratch[threadIdx.x] < before ? scratch[threadIdx.x] : before;
-    const int64_t last = scratch[blockDim.x - 1] < before ? scratch[blockDim.x - 1] : before;
-    if (at < size) line[at * step] = minimum;
-    before = last;
-    __syncthreads();
-  }
-}
-
-// A block takes a line of values `step` apart; there are `lines` lines, `apart` from each other.
+// Replaces a line of `size` values, `step` apart, by their inclusive running minimum. A block takes a line; there are `lines`
+// lines, `apart` from each other.
 __global__ void running_minima(int64_t* table, int64_t lines, int64_t apart, int64_t size, int64_t step) {
-  PYNAS_SHARED(int64_t, scratch);
-  for (int64_t line = blockIdx.x; line < lines; line += gridDim.x)
-    running_minimum(table + line * apart, size, step, scratch);
-}
-
-// Replaces the inclusive minima by those of the buckets that are lower in every cost. One block, from the last bucket down.
-__global__ void shift_by_one(int64_t* table, int64_t size, int64_t rows) {
-  const int64_t total = size * rows, by = rows > 1 ? size + 1 : 1;
-  for (int64_t end = total; end > 0; end -= blockDim.x) {
-    const int64_t at = end - 1 - static_cast<int64_t>(threadIdx.x);
-    int64_t value = kNone;
-    if (at >= by && (rows == 1 || at % size > 0)) value = table[at - by];
-    __syncthreads();
-    if (at >= 0) table[at] = value;
-    __syncthreads();
+  PYNAS_SHARED(Prefix, scratch);
+  for (int64_t line = blockIdx.x; line < lines; line += gridDim.x) {
+    int64_t* values = table + line * apart;
+    Prefix before;
+    for (int64_t start = 0; start < size; start += static_cast<int64_t>(blockDim.x) * kRun) {
+      const int64_t first = start + static_cast<int64_t>(threadIdx.x) * kRun;
+      int64_t kept[kRun];
+      Prefix own, total;
+#pragma unroll
+      for (int k = 0; k < kRun; ++k) {
+        kept[k] = first + k < size ? values[(first + k) * step] : kNone;
+        own.add({kept[k], 0});
+      }
+      Prefix least = exclusive_prefix(own, scratch, total);
+      least.add(before);
+#pragma unroll
+      for (int k = 0; k < kRun; ++k) {
+        least.add({kept[k], 0});
+        if (first + k < size) values[(first + k) * step] = least.least;
+      }
+      before.add(total);
+    }
   }
 }
 
@@ -95,15 +83,15 @@ void run(const ParetoPairsArgs& args, void* stream) {
   constexpr const char* name = "pareto_pairs";
   const int64_t side = int64_t{1} << args.bits, size = M == 1 ? side : side * side;
   const unsigned grid = grid_size(args.lefts * ((args.rights + kChunk - 1) / kChunk));
-  const size_t scratch = kThreads * sizeof(int64_t);
+  const size_t scratch = kWarp * sizeof(Prefix);
+  const unsigned threads = side < 8192 ? 64 : 1024;
   launch(name, fill, grid_size((size + kThreads - 1) / kThreads), kThreads, 0, stream, args.floor, size, kNone);
   launch(name, fill, 1u, kThreads, 0, stream, args.count, int64_t{1}, int64_t{0});
   launch(name, bucket_minimum<M>, grid, kThreads, 0, stream, args);
-  launch(name, running_minima, grid_size(size / side), kThreads, scratch, stream, args.floor, size / side, side, side,
+  launch(name, running_minima, grid_size(size / side), threads, scratch, stream, args.floor, size / side, side, side,
          int64_t{1});
   if (M == 2)
-    launch(name, running_minima, grid_size(side), kThreads, scratch, stream, args.floor, side, int64_t{1}, side, side);
-  launch(name, shift_by_one, 1u, 1024, 0, stream, args.floor, side, size / side);
+    launch(name, running_minima, grid_size(side), threads, scratch, stream, args.floor, side, int64_t{1}, side, side);
   launch(name, survivors<M>, grid, kThreads, 0, stream, args);
 }
 

@@ -16,6 +16,7 @@
 
 PYNAS_NO_CUDA(ensemble_loss, EnsembleLossArgs)
 PYNAS_NO_CUDA(ensemble_loss_backward, EnsembleLossBackwardArgs)
+PYNAS_NO_CUDA(pareto_dominated, ParetoDominatedArgs)
 PYNAS_NO_CUDA(pareto_pairs, ParetoPairsArgs)
 PYNAS_NO_CUDA(path_batch_norm, PathBatchNormArgs)
 PYNAS_NO_CUDA(path_distance, PathDistanceArgs)

@@ -6,6 +6,9 @@ import torch
 
 from pynas.ops import _library as native
 
+_CAPACITY = 1 << 20  # pairs that are expected to survive the sieve, or a 32nd of all; if more do, it runs again
+_TILE = 2048  # kParetoTile of csrc/common/pareto.h
+
 
 def _bits(pairs: int, costs: int) -> int:
     """Return log2 of the buckets per cost: few for few pairs; the table takes at most 512 KiB (one cost) or 2 MiB."""
@@ -16,7 +19,7 @@ def pareto_filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
     """Return the positions `[F]`, ascending, of the points that no other dominates; of equal points the first.
 
     losses int64 `[N]`, costs int64 `[N, M]`, one or two costs. A point dominates another when its loss and costs are no
-    greater and one of them is less. Runs on the CPU wherever the tensors are. Not differentiable.
+    greater and one of them is less. The positions do not depend on the device. Not differentiable.
     """
     return torch.ops.pynas.pareto_filter(losses, costs)
 
@@ -27,8 +30,8 @@ def pareto_pairs(
     """Return the pairs int64 `[F, 2]` of a left and a right point whose sum no other dominates; of equal sums the first.
 
     losses int64 `[L]` and `[R]`, costs int64 `[L, M]` and `[R, M]`, one or two costs, every sum below 2**62 in
-    magnitude. Pairs are in ascending order and do not depend on the device. A CUDA device computes the L * R sums and
-    discards most; the CPU filters the few that survive. Not differentiable.
+    magnitude. Pairs are in ascending order and do not depend on the device. Most of the L * R sums are discarded before
+    those that remain are sorted and filtered. Not differentiable.
     """
     return torch.ops.pynas.pareto_pairs(left_losses, left_costs, right_losses, right_costs)
 
@@ -78,14 +81,38 @@ def _check_pairs(left_losses, left_costs, right_losses, right_costs) -> None:
 
 def _filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
     _check("pareto_filter", "", losses, costs)
-    device = losses.device
-    losses, costs = losses.cpu().contiguous(), costs.cpu().contiguous()
+    losses, costs = losses.contiguous(), costs.contiguous()
+    if native.backend(losses) == "cuda":
+        return _filter_on_device(losses, costs)
     kept, count = torch.empty_like(losses), torch.zeros(1, dtype=torch.int64)
     points, cost_count = costs.shape
     native.call_on_cpu(
         "pareto_filter", loss=losses, cost=costs, kept=kept, count=count, points=points, costs=cost_count
     )
-    return kept[: int(count)].to(device, copy=True)
+    return kept[: int(count)].clone()
+
+
+def _filter_on_device(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
+    if len(losses) == 0:
+        return torch.empty_like(losses)
+    ascending, order = losses.sort(stable=True)
+    for cost in reversed(costs.unbind(1)):
+        order = order[cost[order].argsort(stable=True)]
+    loss, sequence = losses[order], None
+    if costs.shape[1] == 2:
+        loss, sequence = torch.searchsorted(ascending, loss), costs[order, 1].argsort(stable=True)
+    dominated = torch.zeros_like(losses, dtype=torch.bool)
+    native.call(
+        "pareto_dominated",
+        losses,
+        loss=loss,
+        sequence=sequence,
+        spare=None if sequence is None else torch.empty_like(sequence),
+        partial=losses.new_empty(2 * (len(losses) // _TILE + 1)),
+        dominated=dominated,
+        points=len(losses),
+    )
+    return torch.empty_like(dominated).scatter_(0, order, ~dominated).nonzero()[:, 0]
 
 
 def _pairs(left_losses, left_costs, right_losses, right_costs) -> torch.Tensor:
@@ -109,7 +136,7 @@ def _survivors(left_losses, left_costs, right_losses, right_costs) -> torch.Tens
     bits = _bits(lefts * rights, costs)
     least, shifts = _buckets(left_losses, left_costs, right_losses, right_costs, bits)
     floor = left_losses.new_empty(1 << (bits * costs))
-    count, capacity = left_losses.new_zeros(1), min(lefts * rights, max(1 << 20, min(lefts * rights >> 5, 1 << 25)))
+    count, capacity = left_losses.new_zeros(1), min(lefts * rights, max(_CAPACITY, min(lefts * rights >> 5, 1 << 25)))
     while True:
         pairs = left_losses.new_empty(capacity)
         native.call(
@@ -130,22 +157,26 @@ def _survivors(left_losses, left_costs, right_losses, right_costs) -> torch.Tens
             costs=costs,
             bits=bits,
         )
-        if int(count) <= capacity:
-            return pairs[: int(count)]
-        capacity = int(count)
+        found = int(count)
+        if found <= capacity:
+            return pairs[:found]
+        capacity = found
 
 
 def _buckets(left_losses, left_costs, right_losses, right_costs, bits: int) -> tuple[list[int], list[int]]:
     """Return the least sum of each cost, and the shift that maps all sums to 2**bits buckets; two of each."""
+    sides = [(left_losses, left_costs), (right_losses, right_costs)]
+    extremes = [torch.stack(torch.cat([loss[:, None], cost], dim=1).aminmax(dim=0)) for loss, cost in sides]
+    # Per side the least and the greatest of the loss and of each cost. One wait for the device.
+    (left_low, left_high), (right_low, right_high) = torch.stack(extremes).tolist()
     least, shifts = [], []
-    for left, right in zip(left_costs.T.cpu(), right_costs.T.cpu()):
-        (low, high), (low_2, high_2) = ((int(t.min()), int(t.max())) for t in (left, right))
+    for low, high, low_2, high_2 in zip(left_low[1:], left_high[1:], right_low[1:], right_high[1:]):
         most = max(high + high_2, -(low + low_2))
         native.require(most < 2**62, "pareto_pairs", "sums of costs below 2**62", most)
         least.append(low + low_2)
         shifts.append(max(0, (high + high_2 - low - low_2).bit_length() - bits))
-    most = int(left_losses.abs().max()) + int(right_losses.abs().max())
-    native.require(0 <= most < 2**62, "pareto_pairs", "sums of losses below 2**62", most)
+    most = max(-left_low[0], left_high[0]) + max(-right_low[0], right_high[0])
+    native.require(most < 2**62, "pareto_pairs", "sums of losses below 2**62", most)
     padding = [0] * (2 - len(least))
     return least + padding, shifts + padding
 

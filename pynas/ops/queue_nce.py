@@ -8,17 +8,19 @@ from torch.autograd.function import once_differentiable
 
 from pynas.ops import _library as native
 
-# Elements of a chunk of logits, and of a converted chunk of keys, of at least 256 keys: 8 MB each in float32, so that
-# starting threads or kernels for a chunk costs little.
-_CHUNK = 2**21
+# Elements of a chunk of logits, and of a converted chunk of keys, of at least 256 keys: 8 MiB each in float32 on the CPU,
+# whose threads are soon started, and 64 MiB on CUDA, where a chunk takes several kernels.
+_CHUNK = {"cpu": 2**21, "cuda": 2**24}
+_SLICE = 4096  # logits of a row that a block of a CUDA kernel takes
 
 
 def queue_nce(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the loss `[B]`: -log(e^(q.k / t) / (e^(q.k / t) + sum_j e^(q.n_j / t))), Pi-NAS eq. 4, temperature t.
 
     query q and its positive key k are `[B, D]`, the queue of negative keys n is `[K, D]`. Memory O(B + K) instead of
-    O(B K). Products are torch's (its TF32 setting counts); they and the loss are float32 for half types. Gradients go to
-    query and key, none to the queue, which may change before the backward pass. Not twice differentiable.
+    O(B K): only a chunk of the logits exists at a time, at most 8 MiB (64 MiB on CUDA) or 256 keys in float32. Products
+    are torch's (its TF32 setting counts); they and the loss are float32 for half types. Gradients go to query and key,
+    none to the queue, which may change before the backward pass. Not twice differentiable.
 
     Raises `InputError` on shapes, dtypes or devices that do not fit, and on a temperature that is not positive.
     """
@@ -78,12 +80,15 @@ def _queue_nce(query, key, queue, temperature, weigh):
     """Return the loss, the softmax's weight of the positive key `[B]` and, with `weigh`, the weighted sum of keys `[B, D]`."""
     _check(query, key, queue, temperature)
     dtype = native.accumulate_dtype(query.dtype)
-    (batch, size), chunk = query.shape, max(_CHUNK // max(*query.shape, 1), 256)
+    (batch, size), chunk = query.shape, max(_CHUNK[native.backend(query)] // max(*query.shape, 1), 256)
     scaled, key = query.to(dtype) / temperature, key.to(dtype)
     positive = (scaled * key).sum(1)
     maximum, total = positive.clone(), torch.ones_like(positive)
     accumulated = key.clone(memory_format=torch.contiguous_format) if weigh else None
     logits = scaled.new_empty(batch * min(chunk, len(queue)))
+    slices = (
+        scaled.new_empty(2 * batch * -(-min(chunk, len(queue)) // _SLICE)) if native.backend(query) == "cuda" else None
+    )
     for start in range(0, len(queue), chunk):
         part = queue[start : start + chunk].to(dtype)
         products = logits[: batch * len(part)].view(batch, len(part))
@@ -95,6 +100,8 @@ def _queue_nce(query, key, queue, temperature, weigh):
             maximum=maximum,
             total=total,
             accumulated=accumulated,
+            slices=slices,
+            slice=_SLICE,
             batch=batch,
             chunk=len(part),
             size=size,

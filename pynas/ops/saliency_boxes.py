@@ -11,8 +11,10 @@ import torch.nn.functional as F
 
 from pynas.ops import _library as native
 
-# Rows of a cell of the grid at most, so that there are cells for all threads.
+# Rows of a cell of the grid at most on the CPU, so that there are cells for all threads.
 _ROWS = 32
+# Rows and columns at most that a block of a CUDA kernel takes.
+_STRIP = (16, 1024)
 
 
 def saliency_boxes(weight: torch.Tensor, grad: torch.Tensor, rows: Sequence[int], cols: Sequence[int]) -> torch.Tensor:
@@ -64,27 +66,41 @@ def _unit_stride(tensor: torch.Tensor) -> torch.Tensor:
 def _saliency_boxes(weight, grad, rows, cols):
     _check(weight, grad, rows, cols)
     weight, grad = _unit_stride(weight), _unit_stride(grad)
-    row_bounds, col_edges = sorted({0, *rows}), sorted({0, *cols})
-    row_edges = [row for first, last in pairwise(row_bounds) for row in range(first, last, _ROWS)]
-    row_edges.append(row_bounds[-1])
-    cells = weight.new_zeros((len(row_edges) - 1, len(col_edges) - 1), dtype=torch.float64)
-    if cells.numel() > 0:
+    row_edges, col_edges = sorted({0, *rows}), sorted({0, *cols})
+    partial = None
+    if native.backend(weight) == "cuda":
+        strips = [sum(-(-(b - a) // most) for a, b in pairwise(e)) for e, most in zip((row_edges, col_edges), _STRIP)]
+        partial = weight.new_empty(strips, dtype=torch.float64)
+    else:
+        row_edges = [row for first, last in pairwise(row_edges) for row in range(first, last, _ROWS)] + row_edges[-1:]
+    boxes = weight.new_empty((len(row_edges) - 1, len(col_edges) - 1), dtype=torch.float64)
+    if boxes.numel() > 0:
         native.call(
             "saliency_boxes",
             weight,
             weight=weight,
             grad=grad,
-            row_edges=torch.tensor(row_edges, device=weight.device),
-            col_edges=torch.tensor(col_edges, device=weight.device),
-            cells=cells,
+            row_edges=torch.tensor(row_edges),
+            col_edges=torch.tensor(col_edges),
+            boxes=boxes,
+            partial=partial,
             weight_stride=weight.stride(0),
             grad_stride=grad.stride(0),
-            row_cells=cells.shape[0],
-            col_cells=cells.shape[1],
+            row_cells=boxes.shape[0],
+            col_cells=boxes.shape[1],
+            strip_rows=_STRIP[0],
+            strip_cols=_STRIP[1],
             dtype=weight.dtype,
         )
-    boxes = F.pad(cells.cumsum(0).cumsum(1), (1, 0, 1, 0))
-    return boxes[[row_edges.index(row) for row in rows]][:, [col_edges.index(col) for col in cols]]
+    if (rows, cols) == (row_edges[1:], col_edges[1:]):
+        return boxes
+    return F.pad(boxes, (1, 0, 1, 0))[_places(row_edges, rows, boxes)][:, _places(col_edges, cols, boxes)]
+
+
+def _places(edges: list[int], bounds: list[int], on: torch.Tensor) -> torch.Tensor:
+    """Return the positions of the bounds among the edges, on the device of `on`, which is not waited for."""
+    place = {edge: i for i, edge in enumerate(edges)}
+    return torch.tensor([place[bound] for bound in bounds], dtype=torch.int64).to(on.device, non_blocking=True)
 
 
 def _fake(weight, grad, rows, cols):

@@ -14,6 +14,8 @@ from pynas.errors import InputError
 from pynas.ops.ensemble_loss import ensemble_loss_reference
 
 SHAPES = [(1, 1, 1), (4, 8, 256), (3, 5, 7), (2, 130, 33), (17, 2, 64), (1, 3, 1030)]
+# Rows of the CUDA kernels: read in one tile or two of each kind; paths for one warp, and for each warp several.
+SHAPES += [(1, 1, 256), (40, 2, 12), (3, 2, 700), (9, 2, 2056), (2, 2, 519), (70, 1, 2560)]
 VARIANTS = {"plain": (False, False), "normalized": (True, False), "cosine": (True, True)}
 variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 

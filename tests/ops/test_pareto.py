@@ -1,5 +1,7 @@
 """The Pareto operators against their references, on the CPU and through the CUDA kernels."""
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -27,12 +29,23 @@ CASES = st.tuples(
 )
 
 
-@given(CASES)
+@given(case=CASES)
 @SETTINGS
-def test_filter(case):
+def test_filter(device, case):
     seed, count, _, costs, spread, correlated = case
     losses, cost = points(seed, 3 * count, costs, spread, correlated)
-    assert torch.equal(pareto_filter(losses, cost), pareto_filter_reference(losses, cost))
+    found = pareto_filter(losses.to(device), cost.to(device))
+    assert torch.equal(found.cpu(), pareto_filter_reference(losses, cost))
+
+
+@pytest.mark.parametrize("costs", [1, 2])
+@pytest.mark.parametrize("count", [2047, 2048, 2049, 4500])
+@pytest.mark.parametrize("spread", [20, 10**6])
+def test_filter_of_several_tiles(device, count, costs, spread):
+    losses, cost = points(count, count, costs, spread)
+    losses = losses // 8 - cost.sum(1)
+    found = pareto_filter(losses.to(device), cost.to(device))
+    assert len(found) > 5 and torch.equal(found.cpu(), pareto_filter_reference(losses, cost))
 
 
 @given(case=CASES)
@@ -44,6 +57,14 @@ def test_pairs(device, case):
     assert torch.equal(found.cpu(), pareto_pairs_reference(*left, *right))
 
 
+@pytest.mark.parametrize("costs", [1, 2])
+def test_more_survivors_than_the_buffer_holds(device, costs, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("pynas.ops.pareto"), "_CAPACITY", 8)
+    left, right = points(0, 30, costs, 10**6, True), points(1, 40, costs, 10**6, True)
+    found = pareto_pairs(*(t.to(device) for t in (*left, *right)))
+    assert len(found) > 8 and torch.equal(found.cpu(), pareto_pairs_reference(*left, *right))
+
+
 def test_more_survivors_than_expected():
     # Every sum is undominated: 1,100 * 1,000 of them, more than the first buffer holds.
     left, right = torch.arange(1100) * 1000, torch.arange(1000)
@@ -52,8 +73,8 @@ def test_more_survivors_than_expected():
 
 
 @pytest.mark.parametrize("costs", [1, 2])
-def test_opcheck(costs):
-    left, right = points(0, 20, costs, 30), points(1, 30, costs, 30)
+def test_opcheck(device, costs):
+    left, right = ([t.to(device) for t in points(seed, 20 + seed, costs, 30)] for seed in (0, 1))
     torch.library.opcheck(torch.ops.pynas.pareto_filter.default, left)
     torch.library.opcheck(torch.ops.pynas.pareto_pairs.default, (*left, *right))
 

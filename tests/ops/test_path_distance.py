@@ -12,6 +12,9 @@ from pynas.errors import InputError
 from pynas.ops.path_distance import KINDS, path_distance_reference
 
 SHAPES = [(1, 1, 1), (2, 3, 5), (3, 2, 7, 5, 3), (64, 2, 33), (5, 1, 20001), (2, 4, 8, 16, 16)]
+# Rows of the CUDA kernels: shorter than a warp's tile, of several tiles, of a block, of several chunks; the samples of one
+# block and more.
+SHAPES += [(9, 17, 24), (5, 9, 256), (1, 8, 1000), (3, 2, 1200), (2, 1, 16400)]
 
 
 def make(paths: int, batch: int, *rest: int, device: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,8 +24,9 @@ SHAPES = [(1, 1, 1), (5, 7, 13), (16, 128, 600), (3, 33, 1025), (64, 2, 256)]
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
-    """Several chunks even of a small queue."""
-    monkeypatch.setattr(module, "_CHUNK", 64)
+    """Several chunks even of a small queue, and on CUDA several slices of a row of each."""
+    monkeypatch.setattr(module, "_SLICE", 32)
+    monkeypatch.setattr(module, "_CHUNK", dict.fromkeys(("cpu", "cuda"), 64))
 
 
 def make(batch: int, size: int, length: int, *, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -174,7 +175,7 @@ def peak_bytes(function) -> int:
 
 def test_peak_memory_does_not_grow_with_the_logits(monkeypatch):
     """Forward and backward in a few chunks of logits; the plain loss holds all of them several times over."""
-    monkeypatch.setattr(module, "_CHUNK", 2**14)
+    monkeypatch.setattr(module, "_CHUNK", dict.fromkeys(("cpu", "cuda"), 2**14))
     query, key, queue = make(64, 16, 65536, device="cpu", dtype=torch.float32)
     measured = {}
     for name, loss in (("pynas", ops.queue_nce), ("eager", queue_nce_reference)):
@@ -186,14 +187,14 @@ def test_peak_memory_does_not_grow_with_the_logits(monkeypatch):
 
 def test_peak_memory_of_one_query_in_half_precision(monkeypatch):
     """The queue is converted chunk by chunk."""
-    monkeypatch.setattr(module, "_CHUNK", 2**14)
+    monkeypatch.setattr(module, "_CHUNK", dict.fromkeys(("cpu", "cuda"), 2**14))
     query, key, queue = make(1, 64, 16384, device="cpu", dtype=torch.bfloat16)
     assert peak_bytes(lambda: ops.queue_nce(query, key, queue, 0.2).sum().backward()) < 4 * (2 * 2**14 + 12 * 64)
 
 
 @pytest.mark.slow
 def test_more_than_2_31_elements(monkeypatch):
-    monkeypatch.setattr(module, "_CHUNK", 2**24)
+    monkeypatch.setattr(module, "_CHUNK", dict.fromkeys(("cpu", "cuda"), 2**24))
     queue = torch.zeros(2**24 + 5, 128, dtype=torch.bfloat16)  # untouched pages of zeros need no memory
     query = torch.zeros(1, 128, dtype=torch.bfloat16)
     query[0, 7], queue[-1, 7] = 8, 8

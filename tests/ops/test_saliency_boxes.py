@@ -20,6 +20,10 @@ CASES = {
     "inside": (70, 33, [40], [20, 10]),
     "every": (5, 6, range(6), range(7)),
     "long": (3, 5000, [1, 3], [4999, 2500]),
+    "wide": (33, 4096, [17, 33], [1030, 4096]),
+    "within words": (40, 64, [40], [5, 30, 31, 64]),
+    "many rows": (70, 9, range(1, 71), [9]),
+    "many columns": (5, 70, [5], range(71)),
     "autoformer": (3 * 64, 240, [64, 128, 192], [192, 216, 240]),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -79,6 +83,7 @@ def test_no_bounds(device):
 def test_strided(device, dtype):
     weight, grad = make(99, 60, device=device, dtype=dtype)
     assert_matches(weight[1::3], grad[1::3], [10, 33], [20, 60])
+    assert_matches(weight[1::3, :40], grad[1::3, 8:48], [10, 33], [20, 40])
     assert_matches(weight[::3, 7:50], grad[2::3, 10:53], [10, 33], [20, 43])
     assert_matches(weight[:, ::2], grad[:, 1::2], [10, 99], [20, 30])
     assert_matches(weight.T, grad.T, [20, 60], [10, 99])
