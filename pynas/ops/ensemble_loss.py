@@ -41,14 +41,14 @@ def ensemble_loss_reference(
 class _EnsembleLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, online, target, normalize, renormalize):
-        loss, mean, inverse, along = torch.ops.pynas.ensemble_loss(online, target, normalize, renormalize)
+        loss, mean, inverse, along = _forward(online, target, normalize, renormalize)
         ctx.save_for_backward(online, mean, inverse, along)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        return torch.ops.pynas.ensemble_loss_backward(gradient, *ctx.saved_tensors), None, None, None
+        return _backward(gradient, *ctx.saved_tensors), None, None, None
 
 
 def _check(online: torch.Tensor, target: torch.Tensor, normalize: bool, renormalize: bool) -> None:
@@ -142,13 +142,13 @@ def _backward_fake(gradient, online, mean, inverse, along):
     return online.new_empty(online.shape)
 
 
-native.define(
+_forward = native.define(
     "ensemble_loss",
     "(Tensor online, Tensor target, bool normalize, bool renormalize) -> (Tensor, Tensor, Tensor, Tensor)",
     _ensemble_loss,
     _fake,
 )
-native.define(
+_backward = native.define(
     "ensemble_loss_backward",
     "(Tensor gradient, Tensor online, Tensor mean, Tensor inverse, Tensor along) -> Tensor",
     _ensemble_loss_backward,

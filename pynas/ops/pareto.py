@@ -21,7 +21,7 @@ def pareto_filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
     losses int64 `[N]`, costs int64 `[N, M]`, one or two costs. A point dominates another when its loss and costs are no
     greater and one of them is less. The positions do not depend on the device. Not differentiable.
     """
-    return torch.ops.pynas.pareto_filter(losses, costs)
+    return _run_filter(losses, costs)
 
 
 def pareto_pairs(
@@ -33,7 +33,7 @@ def pareto_pairs(
     magnitude. Pairs are in ascending order and do not depend on the device. Most of the L * R sums are discarded before
     those that remain are sorted and filtered. Not differentiable.
     """
-    return torch.ops.pynas.pareto_pairs(left_losses, left_costs, right_losses, right_costs)
+    return _run_pairs(left_losses, left_costs, right_losses, right_costs)
 
 
 def pareto_filter_reference(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
@@ -191,8 +191,8 @@ def _fake_pairs(left_losses, left_costs, right_losses, right_costs) -> torch.Ten
     return left_losses.new_empty((torch.library.get_ctx().new_dynamic_size(), 2))
 
 
-native.define("pareto_filter", "(Tensor losses, Tensor costs) -> Tensor", _filter, _fake_filter)
-native.define(
+_run_filter = native.define("pareto_filter", "(Tensor losses, Tensor costs) -> Tensor", _filter, _fake_filter)
+_run_pairs = native.define(
     "pareto_pairs",
     "(Tensor left_losses, Tensor left_costs, Tensor right_losses, Tensor right_costs) -> Tensor",
     _pairs,

@@ -42,7 +42,7 @@ def queue_nce_reference(
 class _QueueNCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, queue, temperature, weigh):
-        loss, probability, expected = torch.ops.pynas.queue_nce(query, key, queue, temperature, weigh)
+        loss, probability, expected = _run(query, key, queue, temperature, weigh)
         ctx.save_for_backward(query, key, probability, expected)
         ctx.temperature = temperature
         return loss
@@ -121,7 +121,7 @@ def _fake(query, key, queue, temperature, weigh):
     return loss, probability, query.new_empty((batch if weigh else 0, size), dtype=dtype)
 
 
-native.define(
+_run = native.define(
     "queue_nce",
     "(Tensor query, Tensor key, Tensor queue, float temperature, bool weigh) -> (Tensor, Tensor, Tensor)",
     _queue_nce,

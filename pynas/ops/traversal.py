@@ -33,7 +33,7 @@ def traverse(
     pruned, rounds), and float64 `[M+1]`: the Lagrangian multipliers, then the bound they give on the total loss, where
     losses are shifted so that the least of each block is 0. Not differentiable.
     """
-    return torch.ops.pynas.traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
+    return _run(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
 
 
 def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top_k: int, longest: int) -> None:
@@ -146,7 +146,7 @@ def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k, lo
     )
 
 
-native.define(
+_run = native.define(
     "traverse",
     "(Tensor offsets, Tensor losses, Tensor costs, Tensor limits, Tensor? state_in, Tensor? state_out, "
     "int states, int top_k, int longest) -> (Tensor, Tensor, Tensor)",
