@@ -13,9 +13,8 @@ constexpr const char* kName = "path_batch_norm";
 constexpr int64_t kShared = 112 * 1024;
 // Fused: blocks with more bytes of x have many threads.
 constexpr int64_t kManyBytes = 64 * 1024;
-constexpr int kFewThreads = 256;
-// Fused, contiguous: as many channels as fit these bytes, at most kMostChannels.
-constexpr int64_t kTileBytes = 32 * 1024;
+// Fused, contiguous: as many channels as the threads can keep in registers, at most kMostChannels.
+constexpr int64_t kTileElements = kHeldElements * kFewThreads;
 constexpr int kMostChannels = 8;
 // Channels-last: bytes of a row of a tile at most, and at least if the row has them (a sector of memory).
 constexpr int kRowBytes = 64, kLeastRowBytes = 32;
@@ -60,7 +59,7 @@ bool launch_contiguous(const PathBatchNormArgs& args, void* stream, int channels
   // The kernel counts blocks and the words of a path in 32 bits, and divides elements by multiplication.
   if (shared > limit || blocks > kMaxBlocks || args.batch * args.channels * args.size / N > UINT32_MAX) return false;
   if (M < N && bytes / sizeof(T) > UINT16_MAX) return false;
-  const int threads = bytes > kManyBytes ? kManyThreads : kFewThreads;
+  const int threads = M == N && bytes > kManyBytes ? kManyThreads : kFewThreads;
   Tile tile{channels, threads / channels, 0};
   if (tile.team < kWarp) tile.team = kWarp;
   tile.lanes = best_lanes(tile.team, args.batch, args.size / M);
@@ -74,8 +73,8 @@ bool run_contiguous(const PathBatchNormArgs& args, void* stream, int64_t limit) 
   // Channels whose elements, of one sample, are whole words.
   int channels = 1;
   while (channels * args.size % N != 0) channels *= 2;
-  const int64_t bytes = args.batch * args.size * sizeof(T);
-  while (channels < kMostChannels && channels < args.channels && 2 * channels * bytes <= kTileBytes) channels *= 2;
+  const int64_t elements = args.batch * args.size;
+  while (channels < kMostChannels && channels < args.channels && 2 * channels * elements <= kTileElements) channels *= 2;
   if (args.size % N == 0) return launch_contiguous<T, N, N, activation>(args, stream, channels, limit);
   if constexpr (N > 2) {
     if (args.size % (N / 2) == 0) return launch_contiguous<T, N, N / 2, activation>(args, stream, channels, limit);

@@ -31,12 +31,12 @@ __device__ void for_words(uint32_t begin, uint32_t end, uint32_t step, Load load
 
 // The elements of a word in the accumulate type, and back. Bfloat16 in pairs, since the compiler spends two instructions each.
 template <class T, int N>
-__device__ void unpack(const Vector<T, N>& word, Accumulate<T>* values) {
+__device__ void unpack(Vector<T, N> word, Accumulate<T>* values) {
 #pragma unroll
   for (int i = 0; i < N; ++i) values[i] = load(word.values[i]);
 }
 template <int N>
-__device__ void unpack(const Vector<BFloat16, N>& word, float* values) {
+__device__ void unpack(Vector<BFloat16, N> word, float* values) {
   if constexpr (N % 2 == 0) {
     uint32_t pairs[N / 2];
     memcpy(pairs, &word, sizeof word);
