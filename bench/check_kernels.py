@@ -25,6 +25,10 @@ from pynas.ops.saliency_boxes import saliency_boxes_reference
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 ROUNDING = {torch.float32: 2e-5, torch.float64: 1e-10, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
+# Words of one, two and more channels, tiles with channels left over, channels that a block cannot hold.
+BATCH_NORM_SHAPES = (
+    (6, 5, 7, 3), (4, 70, 9, 8), (5, 3, 100, 99), (6, 24, 7, 7), (4, 20, 6, 6), (2, 16, 1, 3), (64, 9, 7, 7), (5, 16, 104, 100)
+)  # fmt: skip
 Check = tuple[str, Callable[[], None]]
 
 
@@ -35,8 +39,8 @@ def close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype, factor:
 
 
 def path_batch_norm(device: str) -> Iterator[Check]:
-    """Widths and layouts on both sides of the kernel's tiles."""
-    for shape, layout, dtype in itertools.product(((6, 5, 7, 3), (4, 70, 9, 8), (5, 3, 100, 99)), LAYOUTS, DTYPES):
+    """Each branch of the kernels."""
+    for shape, layout, dtype in itertools.product(BATCH_NORM_SHAPES, LAYOUTS, DTYPES):
         paths = 1 if shape[0] == 5 else 2
 
         def run(shape=shape, layout=layout, dtype=dtype, paths=paths) -> None:

@@ -21,7 +21,7 @@ struct PathBatchNormArgs {
   void* mean;            // [G, C] of A: read if statistics_given, written otherwise
   void* var;             // [G, C] of A, likewise; divided by n
   void* y;               // as x; may be x or residual itself
-  double* partial;       // [G, C, ceil(B * S / chunk), 2], workspace
+  double* partial;       // workspace: G * C * ceil(B * S / chunk) * 2 sums, and on a GPU floor(G * C / 2) + 1 more
   int64_t paths;         // G
   int64_t batch;         // B
   int64_t channels;      // C

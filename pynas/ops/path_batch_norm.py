@@ -11,7 +11,7 @@ ACTIVATIONS = (None, "relu", "silu")
 
 # Elements of a channel in one partial sum: contiguous, channels-last (many channels at once). The CPU sums a contiguous
 # channel as a whole.
-_CHUNKS = {"cpu": (1 << 62, 256), "cuda": (16384, 1024)}
+_CHUNKS = {"cpu": (1 << 62, 256), "cuda": (16384, 512)}
 
 
 def path_batch_norm(
@@ -140,6 +140,7 @@ def _launch(x, paths, weight, bias, eps, activation, residual, mean, var, y) -> 
     size = x.numel() // (x.shape[0] * channels)
     channels_last = layout != torch.contiguous_format or size == 1
     chunk = _CHUNKS[native.backend(x)][channels_last]
+    sums = 2 * paths * channels * -(-batch * size // chunk)
     native.call(
         "path_batch_norm",
         x,
@@ -150,7 +151,7 @@ def _launch(x, paths, weight, bias, eps, activation, residual, mean, var, y) -> 
         mean=mean if given else found_mean,
         var=var if given else found_var,
         y=y,
-        partial=x.new_empty(2 * paths * channels * -(-batch * size // chunk), dtype=torch.float64),
+        partial=x.new_empty(sums + paths * channels // 2 + 1, dtype=torch.float64),
         paths=paths,
         batch=batch,
         channels=channels,

@@ -12,7 +12,7 @@ from pynas import ops
 from pynas.errors import InputError
 from pynas.ops.path_batch_norm import ACTIVATIONS, path_batch_norm_reference
 
-# Paths, then the shape of x. The last two are too large for the CUDA kernel's wide tile, and for its shared memory.
+# Paths, then the shape of x. Each is a branch of the CUDA kernels, in one layout or both.
 CASES = [
     (1, (2, 1)),
     (2, (6, 33)),
@@ -22,8 +22,15 @@ CASES = [
     (2, (6, 70, 9, 8)),
     (1, (3, 130, 4, 4)),
     (2, (10, 8, 2, 3, 4)),
-    (1, (5, 9, 22, 20)),
+    (2, (2, 8, 5, 5)),  # one sample per path
+    (2, (6, 24, 7, 7)),  # words that two channels share; three tiles
+    (2, (4, 20, 6, 6)),  # elements in half words; a tile with channels left over
+    (2, (4, 16, 1, 3)),  # words of more than two channels
+    (1, (32, 3, 12, 12)),  # fewer channels in a block than warps
+    (1, (5, 9, 22, 20)),  # channels-last: a narrow tile
+    (1, (9, 2, 61, 61)),  # contiguous: alone on a multiprocessor; channels-last: two readings
     (1, (5, 2, 100, 99)),
+    (1, (3, 16, 104, 100)),  # two readings, whole words
 ]
 FORMATS = {"contiguous": None, "channels_last": {4: torch.channels_last, 5: torch.channels_last_3d}}
 
