@@ -45,10 +45,21 @@ def _seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _cuda_seconds(function: Callable[[], object], calls: int = 10) -> float:
-    """Mean of a few calls, queued behind a wait so that the GPU never idles between them."""
+def host_seconds(function: Callable[[], object], calls: int = 10) -> float:
+    """Mean time that a call takes of the host, while the GPU is behind."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+def _cuda_seconds(function: Callable[[], object]) -> float:
+    """Mean of a few calls, queued behind a wait for as long as the host needs, so that the GPU never idles between them."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda._sleep(2_000_000)
+    host = host_seconds(function, 1)
+    calls = 10 if host < 5e-3 else 1
+    torch.cuda._sleep(int(2e9 * (1e-3 + 2 * calls * min(host, 5e-3))))
     start.record()
     for _ in range(calls):
         function()
@@ -70,26 +81,41 @@ def copy(nbytes: int, device: str) -> Callable[[], object]:
     return lambda: target.copy_(source)
 
 
-def report(name: str, case: str, nbytes: int, times: dict[str, float], options: argparse.Namespace) -> dict[str, float]:
-    """Print milliseconds, GB/s and the ratios to "pynas"; returns and stores the ratios."""
+def report(
+    name: str,
+    case: str,
+    nbytes: int,
+    functions: dict[str, Callable[[], object]],
+    options: argparse.Namespace,
+    warmup: int = 3,
+) -> dict[str, float]:
+    """Time the functions; print and store milliseconds, GB/s and the ratios to "pynas"; returns the seconds of each.
+
+    On a GPU these are its own times, and those of the host stand beside them.
+    """
+    times = medians(functions, options.device, options.repeats, warmup)
     ours = times["pynas"]
     ratios = {other: seconds / ours for other, seconds in times.items() if other != "pynas"}
     shown = "  ".join(
         f"{other} {seconds * 1e3:.3f} ms ({ratios[other]:.2f}x)" for other, seconds in times.items() if other in ratios
     )
-    print(f"{name} {case}: {ours * 1e3:.3f} ms, {nbytes / ours / 1e9:.1f} GB/s; {shown}", flush=True)
+    on_gpu = options.device.startswith("cuda")
+    host = {other: host_seconds(function, 3) for other, function in functions.items()} if on_gpu else {}
+    of_host = f", host {host['pynas'] * 1e6:.0f} us a call" if host else ""
+    print(f"{name} {case}: {ours * 1e3:.3f} ms, {nbytes / ours / 1e9:.1f} GB/s{of_host}; {shown}", flush=True)
     if options.json:
         record = {
             "bench": name,
             "case": case,
             "bytes": nbytes,
             "seconds": times,
+            "host_seconds": host,
             "ratios": ratios,
             **machine(options.device),
         }
         with options.json.open("a") as file:
             file.write(json.dumps(record) + "\n")
-    return ratios
+    return times
 
 
 def machine(device: str) -> dict[str, object]:

@@ -128,6 +128,7 @@ def tests(python: str, rehearse: bool) -> list[str]:
         *command,
         "tests/ops",
         "tests/rating/test_graphs.py",
+        "tests/rating/test_recorded_ratings.py",
         "-k",
         "not cuda_host and not fuzz and not opcheck and not compile and not export",
     ]

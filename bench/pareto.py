@@ -54,10 +54,9 @@ def main() -> None:
         if costs == 1 and pairs < 5e7:
             assert torch.equal(found, eager(*sides))
             functions["eager"] = lambda sides=sides: eager(*sides)
-        times = _timer.medians(functions, options.device, options.repeats, warmup=1)
         case = f"{costs} costs, {len(left[0])} x {len(right[0])} = {pairs:.1e} pairs, {len(found)} kept"
         # Every pair's sums are made twice, from operands in cache: bytes of the sums.
-        _timer.report("pareto_pairs", case, 16 * pairs * (1 + costs), times, options)
+        _timer.report("pareto_pairs", case, 16 * pairs * (1 + costs), functions, options, warmup=1)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,8 @@ def bench(kind: str, paths: int, shape: tuple[int, ...], dtype: torch.dtype, opt
     if not options.no_compile:
         compiled = _timer.compiled(eager)
         functions["compiled"] = lambda: compiled(outputs, target, kind)
-    times = _timer.medians(functions, device, options.repeats)
     name = f"{kind} {paths} paths {list(shape)} {str(dtype).removeprefix('torch.')}"
-    _timer.report("path_distance", name, nbytes, times, options)
+    _timer.report("path_distance", name, nbytes, functions, options)
 
 
 def main() -> None:

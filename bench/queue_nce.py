@@ -53,10 +53,9 @@ def main() -> None:
         if not options.no_compile:
             compiled = _timer.compiled(queue_nce_reference)
             functions["compiled"] = step(compiled, query, key, queue)
-        times = _timer.medians(functions, options.device, options.repeats)
         flops = 4 * batch * size * length
+        times = _timer.report("queue_nce", str([batch, size, length]), nbytes, functions, options)
         print(f"{flops / times['pynas'] / 1e9:.0f} GFLOP/s, products alone {flops / times['products'] / 1e9:.0f}")
-        _timer.report("queue_nce", str([batch, size, length]), nbytes, times, options)
 
 
 if __name__ == "__main__":

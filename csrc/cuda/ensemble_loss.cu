@@ -10,7 +10,7 @@ constexpr int kHeld = 8;   // words that a lane holds at a time: of one long row
 constexpr int kShort = 2;  // words of a short row
 constexpr int kMaxWarps = 16;
 constexpr int kBackwardThreads = 128;
-constexpr int kAtOnce = 4;  // words that a lane of the backward pass loads before it uses the first
+constexpr int kAtOnce = 2;  // words that a lane of the backward pass loads before it uses the first
 
 // Means of a word's elements.
 template <class A, int W>
@@ -256,7 +256,7 @@ void run(const EnsembleLossArgs& args, void* stream) {
   using A = Accumulate<T>;
   constexpr int64_t tile = Part<T, W, K>::tile, rows = kHeld / K,
                     most = 8192 / tile < kMaxWarps ? 8192 / tile : kMaxWarps;
-  const int64_t wanted = args.paths <= 8 ? args.paths : (args.paths + rows - 1) / rows;
+  const int64_t wanted = (args.paths + rows - 1) / rows;
   const int64_t warps = wanted < most ? (wanted < 2 ? 2 : wanted) : most;
   launch("ensemble_loss", forward<T, W, K, fits>, grid_size(args.batch), static_cast<unsigned>(warps * kWarp),
          (kWarp + warps * tile) * sizeof(A), stream, args);

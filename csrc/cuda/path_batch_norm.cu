@@ -11,15 +11,19 @@ constexpr const char* kName = "path_batch_norm";
 // Tunables, measured on an H100.
 // Bytes of shared memory of a block, if it can be: two blocks per multiprocessor.
 constexpr int64_t kShared = 112 * 1024;
-// Fused: blocks with more bytes of x have many threads.
-constexpr int64_t kManyBytes = 64 * 1024;
-// Fused, contiguous: as many channels as the threads can keep in registers, at most kMostChannels.
-constexpr int64_t kTileElements = kHeldElements * kFewThreads;
-constexpr int kMostChannels = 8;
-// Channels-last: bytes of a row of a tile at most, and at least if the row has them (a sector of memory).
-constexpr int kRowBytes = 64, kLeastRowBytes = 32;
+// Fused, contiguous: as many channels as fit so many bytes, at most kMostChannels.
+constexpr int64_t kTileBytes = 26 * 1024;
+constexpr int kMostChannels = 16;
+// Channels-last: bytes of a row of a tile at most, two sectors of memory.
+constexpr int kRowBytes = 64;
 // Large, channels-last: blocks at once, and bytes that are read between the sums of a tile and its normalisation.
-constexpr int64_t kStreamBlocks = 132 * 3, kLagBytes = 12 << 20;
+constexpr int64_t kStreamBlocks = 132 * 3, kLagBytes = 8 << 20;
+
+// Threads of a block whose tile has so many bytes.
+int threads_for(int64_t bytes) { return bytes > 64 * 1024 ? kMostThreads : bytes > 32 * 1024 ? 256 : 128; }
+int last_threads_for(int64_t bytes, bool half) {
+  return bytes > 64 * 1024 || (bytes > 32 * 1024 && !half) ? kMostLastThreads : 256;
+}
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -43,8 +47,8 @@ int best_lanes(int threads, int64_t rows, int64_t units) {
 
 // Words of a row in a tile, channels-last.
 template <class T, int N>
-int tile_columns(int64_t words, int row_bytes) {
-  int columns = row_bytes / static_cast<int>(sizeof(T) * N);
+int tile_columns(int64_t words) {
+  int columns = kRowBytes / static_cast<int>(sizeof(T) * N);
   if (columns > kWarp / N) columns = kWarp / N;
   const int all = power_of_two_from(words);
   return columns < all ? columns : all;
@@ -59,7 +63,7 @@ bool launch_contiguous(const PathBatchNormArgs& args, void* stream, int channels
   // The kernel counts blocks and the words of a path in 32 bits, and divides elements by multiplication.
   if (shared > limit || blocks > kMaxBlocks || args.batch * args.channels * args.size / N > UINT32_MAX) return false;
   if (M < N && bytes / sizeof(T) > UINT16_MAX) return false;
-  const int threads = M == N && bytes > kManyBytes ? kManyThreads : kFewThreads;
+  const int threads = threads_for(bytes);
   Tile tile{channels, threads / channels, 0};
   if (tile.team < kWarp) tile.team = kWarp;
   tile.lanes = best_lanes(tile.team, args.batch, args.size / M);
@@ -73,8 +77,8 @@ bool run_contiguous(const PathBatchNormArgs& args, void* stream, int64_t limit) 
   // Channels whose elements, of one sample, are whole words.
   int channels = 1;
   while (channels * args.size % N != 0) channels *= 2;
-  const int64_t elements = args.batch * args.size;
-  while (channels < kMostChannels && channels < args.channels && 2 * channels * elements <= kTileElements) channels *= 2;
+  const int64_t bytes = args.batch * args.size * static_cast<int64_t>(sizeof(T));
+  while (channels < kMostChannels && channels < args.channels && 2 * channels * bytes <= kTileBytes) channels *= 2;
   if (args.size % N == 0) return launch_contiguous<T, N, N, activation>(args, stream, channels, limit);
   if constexpr (N > 2) {
     if (args.size % (N / 2) == 0) return launch_contiguous<T, N, N / 2, activation>(args, stream, channels, limit);
@@ -87,24 +91,21 @@ bool run_channels_last(const PathBatchNormArgs& args, void* stream) {
   using A = Accumulate<T>;
   const int64_t rows = args.batch * args.size, words = args.channels / N;
   if (rows > UINT16_MAX || words > INT32_MAX / 8) return false;
-  for (int row_bytes = kRowBytes; row_bytes >= kLeastRowBytes; row_bytes /= 2) {
-    const int columns = tile_columns<T, N>(words, row_bytes), channels = columns * N;
-    const int64_t bytes = ceil_divide(rows * channels * sizeof(T), 16) * 16;
-    const int threads = bytes > kManyBytes ? kManyLastThreads : kFewThreads;
-    const int64_t shared = bytes + channels * (sizeof(Affine<A>) + 2 * threads / kWarp * sizeof(A));
-    const int64_t blocks = args.paths * ceil_divide(words, columns);
-    if (shared > kShared || blocks > kMaxBlocks) continue;
-    launch(kName, fused_channels_last<T, N, activation>, grid_size(blocks), threads, shared, stream, args, columns);
-    return true;
-  }
-  return false;
+  const int columns = tile_columns<T, N>(words), channels = columns * N;
+  const int64_t bytes = ceil_divide(rows * channels * sizeof(T), 16) * 16;
+  const int threads = last_threads_for(bytes, sizeof(T) == 2);
+  const int64_t shared = bytes + channels * (sizeof(Affine<A>) + 2 * threads / kWarp * sizeof(A));
+  const int64_t blocks = args.paths * ceil_divide(words, columns);
+  if (shared > kShared || blocks > kMaxBlocks) return false;
+  launch(kName, fused_channels_last<T, N, activation>, grid_size(blocks), threads, shared, stream, args, columns);
+  return true;
 }
 
 template <class T, int N, Activation activation>
 void run_large_channels_last(const PathBatchNormArgs& args, void* stream) {
   const int64_t rows = args.batch * args.size, words = args.channels / N, chunks = ceil_divide(rows, args.chunk);
   Stream plan;
-  plan.columns = tile_columns<T, N>(words, kRowBytes);
+  plan.columns = tile_columns<T, N>(words);
   plan.chunks = static_cast<uint32_t>(chunks);
   plan.tiles = static_cast<uint32_t>(ceil_divide(words, plan.columns));
   plan.lag = static_cast<uint32_t>(1 + kLagBytes / (rows * plan.columns * static_cast<int64_t>(sizeof(T)) * N));

@@ -6,10 +6,8 @@
 
 namespace pynas::cuda {
 
-// Threads of a block; with much to do, of which two shall fit a multiprocessor: contiguous, channels-last.
-constexpr int kFewThreads = 256, kManyThreads = 512, kManyLastThreads = 384;
-// Elements of a channel that a thread may keep in registers, contiguous.
-constexpr int kHeldElements = 32;
+// Most threads of a block, of which two shall fit a multiprocessor: contiguous, channels-last.
+constexpr int kMostThreads = 512, kMostLastThreads = 384;
 // Words of shared memory, and of the residual beside half as many, that a thread loads at once.
 constexpr int kCachedAhead = 2;
 
@@ -46,8 +44,7 @@ __device__ double team_sum(A value, int team, A* partial) {
 // A block takes tile.channels neighbouring channels of one path, contiguous: B rows of as many * S elements, a multiple of N.
 // M divides S and N: M elements belong to one channel.
 template <class T, int N, int M, Activation activation>
-__global__ void __launch_bounds__(M == N ? kManyThreads : kFewThreads, M == N ? 2 : 3)
-    fused_contiguous(PathBatchNormArgs args, Tile tile) {
+__global__ void __launch_bounds__(kMostThreads, 2) fused_contiguous(PathBatchNormArgs args, Tile tile) {
   using A = Accumulate<T>;
   using Word = Vector<T, N>;
   using Unit = Vector<T, M>;
@@ -70,57 +67,28 @@ __global__ void __launch_bounds__(M == N ? kManyThreads : kFewThreads, M == N ? 
   const uint32_t units = size / M, lanes = tile.lanes, teams = blockDim.x / tile.team;
   const uint32_t member = threadIdx.x % tile.team, column = member % lanes, row = member / lanes;
   const uint32_t rows = tile.team / lanes;  // at a time
-  constexpr int kHeld = M == N ? 1 : (sizeof(A) == 8 ? 8 : kHeldElements) / M;
-  const Divider unit_row(units);
   const double inverse = 1.0 / static_cast<double>(args.batch * args.size);
   // One round, or teams of one warp: then no barrier is in it.
   for (uint32_t base = 0; base < most; base += teams) {
     const uint32_t channel = base + threadIdx.x / tile.team, end = channel < count ? batch : 0;
     const Unit* start = reinterpret_cast<const Unit*>(cache) + channel * units;
-    A mean, var;
-    if (M < N && batch * units <= kHeld * tile.team) {
-      const int own = (static_cast<int>(end * units - member) + tile.team - 1) / tile.team;  // units of this thread
-      const uint32_t skip = (count - 1) * units;
-      A held[kHeld * M], sum = 0, squares = 0;
-#pragma unroll
-      for (int k = 0; k < kHeld; ++k) {
-#pragma unroll
-        for (int i = 0; i < M; ++i) held[k * M + i] = 0;
-        if (k < own) {
-          const uint32_t unit = member + k * tile.team;
-          unpack(start[unit + unit_row(unit) * skip], held + k * M);
-        }
-#pragma unroll
-        for (int i = 0; i < M; ++i) sum += held[k * M + i];
-        if (k % 4 == 3) __syncwarp();  // or the compiler computes all addresses first, more than there are registers
-      }
-      mean = static_cast<A>(team_sum(sum, tile.team, partial) * inverse);
-#pragma unroll
-      for (int k = 0; k < kHeld; ++k) {
-#pragma unroll
-        for (int i = 0; i < M; ++i)
-          if (k < own) squares += (held[k * M + i] - mean) * (held[k * M + i] - mean);
-      }
-      var = static_cast<A>(team_sum(squares, tile.team, partial + kWarp) * inverse);
-    } else {
-      const auto sum_over = [&](auto term) {
-        A sum = 0;
-        for (uint32_t b = row; b < end; b += rows) {
+    const auto sum_over = [&](auto term) {
+      A sum = 0;
+      for (uint32_t b = row; b < end; b += rows) {
 #pragma unroll 4
-          for (uint32_t unit = column; unit < units; unit += lanes) {
-            A values[M];
-            unpack(start[b * count * units + unit], values);
+        for (uint32_t unit = column; unit < units; unit += lanes) {
+          A values[M];
+          unpack(start[b * count * units + unit], values);
 #pragma unroll
-            for (int i = 0; i < M; ++i) sum += term(values[i]);
-          }
+          for (int i = 0; i < M; ++i) sum += term(values[i]);
         }
-        return sum;
-      };
-      const A sum = sum_over([](A x) { return x; });
-      mean = static_cast<A>(team_sum(sum, tile.team, partial) * inverse);
-      const A squares = sum_over([&](A x) { return (x - mean) * (x - mean); });
-      var = static_cast<A>(team_sum(squares, tile.team, partial + kWarp) * inverse);
-    }
+      }
+      return sum;
+    };
+    const A sum = sum_over([](A x) { return x; });
+    const A mean = static_cast<A>(team_sum(sum, tile.team, partial) * inverse);
+    const A squares = sum_over([&](A x) { return (x - mean) * (x - mean); });
+    const A var = static_cast<A>(team_sum(squares, tile.team, partial + kWarp) * inverse);
     if (member == 0 && channel < count) {
       by[channel] = Affine<A>(args, first + channel, mean, var);
       write_statistics<A>(args, static_cast<int64_t>(path) * channels + first + channel, mean, var);
@@ -149,7 +117,7 @@ __global__ void __launch_bounds__(M == N ? kManyThreads : kFewThreads, M == N ? 
 
 // A block takes `columns` words of neighbouring channels of one path, channels-last, all B * S rows.
 template <class T, int N, Activation activation>
-__global__ void __launch_bounds__(kManyLastThreads, 2) fused_channels_last(PathBatchNormArgs args, int columns) {
+__global__ void __launch_bounds__(kMostLastThreads, 2) fused_channels_last(PathBatchNormArgs args, int columns) {
   using A = Accumulate<T>;
   using Word = Vector<T, N>;
   const int tile = columns * N, warps = static_cast<int>(blockDim.x) / kWarp;

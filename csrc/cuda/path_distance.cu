@@ -16,7 +16,7 @@ static_assert(kWarps * kShared == kWarp);
 
 // Words of a row that a thread loads before it uses the first.
 template <int N>
-constexpr int kWords = N == 1 ? 4 : 2;
+constexpr int kWords = N == 1 ? 2 : 1;
 
 // Sums of a thread: one per path; for the cosine also the squares of each path and, last, those of the target.
 template <class T, Kind kind>
@@ -95,7 +95,7 @@ __device__ void write_sums(const Sums<T, kind>& sums, Accumulate<T>* scratch) {
 
 // A block takes one chunk of one sample, for up to kShared paths.
 template <class T, int N, Kind kind>
-__global__ void __launch_bounds__(kThreads, 3) chunk_sums(PathDistanceArgs args) {
+__global__ void __launch_bounds__(kThreads, 4) chunk_sums(PathDistanceArgs args) {
   PYNAS_SHARED(double, scratch);
   auto* rows = reinterpret_cast<Accumulate<T>*>(scratch + kWarp);
   constexpr int count = Sums<T, kind>::count;
@@ -139,7 +139,7 @@ __device__ double cosine_distance(double product, double left, double right) {
 
 // Short rows, cosine: each warp of a block takes a sample, for up to kShared paths. The block writes their sum for each path.
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads, 3) row_distances(PathDistanceArgs args) {
+__global__ void __launch_bounds__(kThreads, 4) row_distances(PathDistanceArgs args) {
   PYNAS_SHARED(Accumulate<T>, scratch);
   using RowSums = Sums<T, Kind::cosine>;
   const int64_t parts = (args.batch + kWarps - 1) / kWarps, groups = (args.paths + kShared - 1) / kShared;

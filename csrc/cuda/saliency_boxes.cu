@@ -7,7 +7,7 @@ namespace pynas::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kAtOnce = 4;  // rows of a word that a thread loads before it uses the first
+constexpr int kAtOnce = 2;  // rows of a word that a thread loads before it uses the first
 constexpr int kCells = 64;  // cells of an axis in one launch
 constexpr int kPrefixThreads = 512;
 

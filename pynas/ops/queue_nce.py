@@ -27,7 +27,7 @@ def queue_nce(query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor, tempe
     native.require_tensor("queue_nce", "query", query)
     native.require_tensor("queue_nce", "queue", queue)
     weigh = torch.is_grad_enabled() and query.requires_grad
-    return _QueueNCE.apply(query, key, queue.detach(), temperature, weigh)
+    return _QueueNCE.apply(query, key, queue.detach(), float(temperature), weigh)
 
 
 def queue_nce_reference(

@@ -84,11 +84,16 @@ class CudaRecorder:
         """Return the static outputs of a run, and the replay of its graph. Other threads, as a loader's, may use the device."""
         graph = torch.cuda.CUDAGraph()
         capture = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
-        current = torch.cuda.stream(
-            torch.cuda.current_stream(self._device)
-        )  # a broken capture does not leave its stream
-        with torch.cuda.device(self._device), current, capture:
-            outputs = run()
+        current = torch.cuda.stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.device(self._device), current:  # a broken capture does not leave its stream
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            numbers = generator.clone_state()
+            try:
+                with capture:
+                    outputs = run()
+            except BaseException:
+                generator.graphsafe_set_state(numbers)  # it would refuse random numbers outside of the capture
+                raise
         return outputs, graph.replay
 
 
