@@ -25,14 +25,17 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def medians(
-    functions: dict[str, Callable[[], object]], device: str, repeats: int = 30, warmup: int = 3
+    functions: dict[str, Callable[[], object]], device: str, repeats: int = 30, warmup: int = 3, waits: bool = False
 ) -> dict[str, float]:
-    """Median seconds of each function, run in turn in every round, so that a disturbance hits all of them alike."""
+    """Median seconds of each function, run in turn in every round, so that a disturbance hits all of them alike.
+
+    waits: each call waits for the device by itself, and is timed by the host's clock.
+    """
     for function in functions.values():
         for _ in range(warmup):
             function()
     times: dict[str, list[float]] = {name: [] for name in functions}
-    measure = _cuda_seconds if device.startswith("cuda") else _seconds
+    measure = _cuda_seconds if device.startswith("cuda") and not waits else _seconds
     for _ in range(repeats):
         for name, function in functions.items():
             times[name].append(measure(function))
@@ -88,18 +91,19 @@ def report(
     functions: dict[str, Callable[[], object]],
     options: argparse.Namespace,
     warmup: int = 3,
+    waits: bool = False,
 ) -> dict[str, float]:
     """Time the functions; print and store milliseconds, GB/s and the ratios to "pynas"; returns the seconds of each.
 
-    On a GPU these are its own times, and those of the host stand beside them.
+    On a GPU these are its own times, and those of the host stand beside them, unless each call waits for the GPU by itself.
     """
-    times = medians(functions, options.device, options.repeats, warmup)
+    times = medians(functions, options.device, options.repeats, warmup, waits)
     ours = times["pynas"]
     ratios = {other: seconds / ours for other, seconds in times.items() if other != "pynas"}
     shown = "  ".join(
         f"{other} {seconds * 1e3:.3f} ms ({ratios[other]:.2f}x)" for other, seconds in times.items() if other in ratios
     )
-    on_gpu = options.device.startswith("cuda")
+    on_gpu = options.device.startswith("cuda") and not waits
     host = {other: host_seconds(function, 3) for other, function in functions.items()} if on_gpu else {}
     of_host = f", host {host['pynas'] * 1e6:.0f} us a call" if host else ""
     print(f"{name} {case}: {ours * 1e3:.3f} ms, {nbytes / ours / 1e9:.1f} GB/s{of_host}; {shown}", flush=True)

@@ -56,7 +56,7 @@ def main() -> None:
             functions["eager"] = lambda sides=sides: eager(*sides)
         case = f"{costs} costs, {len(left[0])} x {len(right[0])} = {pairs:.1e} pairs, {len(found)} kept"
         # Every pair's sums are made twice, from operands in cache: bytes of the sums.
-        _timer.report("pareto_pairs", case, 16 * pairs * (1 + costs), functions, options, warmup=1)
+        _timer.report("pareto_pairs", case, 16 * pairs * (1 + costs), functions, options, 1, waits=True)
 
 
 if __name__ == "__main__":

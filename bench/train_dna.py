@@ -59,7 +59,7 @@ def arguments() -> argparse.Namespace:
 
 def supernet(options: argparse.Namespace) -> None:
     """Train, rate and search by the command line; what is done already is not done again."""
-    if (options.run / "subnet.safetensors").exists():  # the end of `pynas run`
+    if (options.run / "nets.json").exists():  # chosen in an earlier call
         return
     given = {"method": "dna", "space": SPACE, "data": options.images, "run": options.run, "epochs": options.epochs,
              "batch-size": options.batch_size, "limit-images": options.limit_images, "device": options.device,
