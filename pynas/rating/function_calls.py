@@ -7,6 +7,7 @@ or evaluation) get the statistics of each path, as the norms that are modules do
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ _ARGUMENTS = {
     torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
 }
 _DEFAULTS: dict[str, Any] = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
+# Names of functions that ask for sizes, types and places; attributes, which may be tensors as well, by `__get__`.
+_ASKS = {"__get__", "__len__", "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "element_size",
+         "storage_offset", "is_floating_point"}  # fmt: skip
 _READS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
           Tensor.__index__, Tensor.__dlpack__, Tensor.equal, torch.equal, Tensor.nonzero, torch.nonzero, Tensor.unique,
           torch.unique, Tensor.masked_select, torch.masked_select}  # fmt: skip
@@ -67,7 +71,7 @@ class FunctionCalls(TorchFunctionMode):
         self.stored: dict[int, None] = {}
         self.training = set[int]()
         self.reads = False
-        self._of_input, self._following = set[int](), False
+        self._of_input, self._following, self._place = set[int](), False, Rows(self, 1)
 
     def inputs(self, streams: Iterable[Tensor]) -> None:
         """Follow what is computed from these tensors, and refuse writes to weights."""
@@ -83,8 +87,7 @@ class FunctionCalls(TorchFunctionMode):
         call = norm_arguments(func, args, kwargs)
         if call is not None and call["running_mean"] is not None:
             return self._batch_norm(func, call, args, kwargs)
-        name = getattr(func, "__name__", "")
-        self.reads |= func in _READS or (call is None and "batch_norm" in name and not name.startswith("path_"))
+        self.reads |= _reads(func)
         return self._call(func, args, kwargs)
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -92,10 +95,14 @@ class FunctionCalls(TorchFunctionMode):
 
     def _followed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Call a function unless it would write to a weight, and note whether it computes from the inputs."""
-        targets = {memory(x) for x in _targets(args, kwargs)} if _may_write(func, kwargs) else set()
+        targets = set[int]()
+        if _writes(func) or "out" in kwargs or kwargs.get("inplace"):
+            targets = {memory(x) for x in _targets(args, kwargs)}
         if targets & self._weights:
             raise WritesWeights
         output = func(*args, **kwargs)
+        if getattr(func, "__name__", "") in _ASKS and not isinstance(output, Tensor):
+            return output
         arguments = tensors_in([*args, *kwargs.values()])
         results = tensors_in(output if isinstance(output, (tuple, list)) else [output])
         read, made = set(map(memory, arguments)), set(map(memory, results))
@@ -103,7 +110,7 @@ class FunctionCalls(TorchFunctionMode):
         if read & self._of_input:
             self._of_input |= made | targets
             for x in results:
-                mark(x, Rows(self, 1))
+                mark(x, self._place)
         else:
             self._of_input -= made - read  # memory that was freed and is used again
         return output
@@ -122,10 +129,18 @@ class FunctionCalls(TorchFunctionMode):
         return y
 
 
-def _may_write(func: Any, kwargs: dict[str, Any]) -> bool:
+@lru_cache(1024)
+def _reads(func: Any) -> bool:
+    """Whether a function hands values to Python, or is another operator of batch norm."""
     name = getattr(func, "__name__", "")
-    in_place = (name.endswith("_") and not name.endswith("__")) or name in ("__setitem__", "__set__")
-    return in_place or name.startswith("__i") or "out" in kwargs or bool(kwargs.get("inplace"))
+    return func in _READS or (func not in _ARGUMENTS and "batch_norm" in name and not name.startswith("path_"))
+
+
+@lru_cache(1024)
+def _writes(func: Any) -> bool:
+    """Whether a function writes to its first argument, by its name."""
+    name = getattr(func, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith(("__i", "__set"))
 
 
 def _targets(args: Any, kwargs: dict[str, Any]) -> Iterator[Tensor]:
