@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from pynas.errors import InputError
 from pynas.rating.copies import name_of
 from pynas.rating.examination import Examination, KeepsState
 from pynas.rating.function_calls import NormUse, own_forwards
@@ -233,13 +234,20 @@ class Candidate:
             known.fused = None
         return known, plain
 
-    def _glance(self, streams: Streams) -> tuple[_Known, Streams] | None:
+    def _glance(self, streams: Streams, guess: bool = True) -> tuple[_Known, Streams] | None:
         """Run one path and look at what can be seen without an examination.
+
+        guess: calls of batch norm on statistics that are not known yet follow the mode where all others do.
 
         Returns None where that does not tell whether the module keeps state.
         """
         known, inputs = _Known(False, glanced=True), [x.clone() for x in streams]
-        look = self._copy.glance(lambda: self._run(known, inputs, 1), inputs, self._name)
+        try:
+            look = self._copy.glance(lambda: self._run(known, inputs, 1), inputs, self._name, guess)
+        except InputError:  # of statistics that it may have taken for others
+            if not guess:
+                raise
+            return self._glance(streams, guess=False)
         if look is None:
             return None
         outputs, calls, settled = look

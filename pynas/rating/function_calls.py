@@ -67,7 +67,7 @@ class FunctionCalls(TorchFunctionMode):
         self, context: PathContext, mode: str, follow: Collection[int] = (), weights: Collection[int] = ()
     ) -> None:
         super().__init__()
-        self._context, self.mode, self._follow, self._weights = context, mode, follow, set(weights)
+        self._context, self.mode, self.follow, self._weights = context, mode, follow, set(weights)
         self.stored: dict[int, None] = {}
         self.training = set[int]()
         self.reads = False
@@ -121,7 +121,7 @@ class FunctionCalls(TorchFunctionMode):
         self.stored[storage] = None
         if call["training"]:
             self.training.add(storage)
-        if storage not in self._follow:
+        if storage not in self.follow:
             return self._call(func, args, kwargs)
         key = storage, mean.storage_offset(), len(mean)
         y = normalise(self._context, self.mode, key, call["input"], call["weight"], call["bias"], call["eps"])
@@ -156,14 +156,18 @@ class NormUse:
     def __init__(self) -> None:
         self._follows: dict[int, bool] = {}
 
-    def follow(self, statistics: Mapping[int, int]) -> set[int]:
-        """Memory of the statistics that are known to follow the mode; statistics: as `statistics_of` gives them."""
-        return {storage for storage, buffer in statistics.items() if self._follows.get(buffer)}
+    def follow(self, statistics: Mapping[int, int], guess: bool = False) -> set[int]:
+        """Memory of the statistics that are known to follow the mode; statistics: as `statistics_of` gives them.
+
+        guess: and of those that are not known, where all that are known follow it.
+        """
+        unknown = guess and bool(self._follows) and all(self._follows.values())
+        return {storage for storage, buffer in statistics.items() if self._follows.get(buffer, unknown)}
 
     def learn(
         self, module: nn.Module, run: nn.Module, statistics: Mapping[int, int], seen: FunctionCalls, x: Tensor
     ) -> bool:
-        """Find which of the statistics that `run` used follow the mode; whether some were not known before to do so.
+        """Find which of the statistics that `run` used follow the mode; whether the run took some for others.
 
         A copy of the module runs in training mode. x: input of one path.
 
@@ -185,7 +189,7 @@ class NormUse:
             follow |= {id(b) for b, c in zip(module.buffers(), copied.buffers()) if memory(c) in followed}
         for storage in fresh:
             self._follows[statistics[storage]] = statistics[storage] in follow
-        return bool(follow)
+        return any(self._follows[statistics[storage]] != (storage in seen.follow) for storage in fresh)
 
 
 def _followed(module: nn.Module, x: Tensor) -> set[int]:

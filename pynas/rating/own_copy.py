@@ -53,10 +53,13 @@ class OwnCopy:
             return self._copies.contents(self._seat)
         return Contents.of(module, self._template, {})
 
-    def function_calls(self, module: nn.Module, guarded: bool = False) -> FunctionCalls:
-        """Context that gives calls of batch norm the statistics of each path; guarded: and refuses writes to weights."""
+    def function_calls(self, module: nn.Module, guarded: bool = False, guess: bool = False) -> FunctionCalls:
+        """Context that gives calls of batch norm the statistics of each path; guarded: and refuses writes to weights.
+
+        guess: statistics that are not known are taken to follow the mode where all others do.
+        """
         contents = self.contents(module)
-        follow = self._norm_use.follow(contents.statistics)
+        follow = self._norm_use.follow(contents.statistics, guess)
         return FunctionCalls(self._context, self._mode, follow, contents.weights if guarded else ())
 
     def learn(self, module: nn.Module, calls: FunctionCalls, x: Tensor) -> bool:
@@ -87,7 +90,7 @@ class OwnCopy:
         self._copies.put_back(self._seat)
 
     def glance(
-        self, run: Callable[[], Streams], inputs: Streams, name: str
+        self, run: Callable[[], Streams], inputs: Streams, name: str, guess: bool
     ) -> tuple[Streams, FunctionCalls, bool] | None:
         """Run and look at attributes, buffers, random numbers and calls of functions, which takes less than an examination.
 
@@ -95,11 +98,12 @@ class OwnCopy:
 
         Raises:
             KeepsState: a module that draws random numbers.
+            InputError: a batch of one value per channel.
         """
         module = self.module()
         contents, drawn = self.contents(module), RandomState(inputs[0].device)
         before, versions = facts(contents.watched), _versions(contents.buffers)
-        calls = self.function_calls(module, guarded=True)
+        calls = self.function_calls(module, guarded=True, guess=guess)
         calls.inputs(inputs)
         try:
             with attributes_set() as written, calls:
@@ -107,6 +111,9 @@ class OwnCopy:
         except (RuntimeError, WritesWeights):
             self._copies.forget()
             return None
+        except InputError:
+            self._copies.forget()
+            raise
         after = facts(contents.watched)
         unsure = calls.reads or versions != _versions(contents.buffers)
         if not unsure and drawn.moved():

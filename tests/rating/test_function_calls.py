@@ -1,6 +1,7 @@
 """Batch norm that a module calls as a function has the statistics of each path; settings of one module stay apart."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -85,6 +86,35 @@ def test_calls_that_follow_the_module_or_nothing(follows, norm):
     expected = alone(alike, batches, NAIVE_LOSSES["mse"], "running" if follows == "frozen" else norm, [batches[0][0]])
     found = rate(layers, batches, "mse", norm, calibration=[batches[0][0]]).scores
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class OfOneSample(Called):
+    """Its frozen norm gets one value per channel, of which there are no statistics."""
+
+    def forward(self, x):
+        return x + super().forward(x[:1])
+
+
+@pytest.mark.parametrize("last", [Called("frozen"), OfOneSample("frozen")])
+def test_a_frozen_norm_is_not_taken_for_those_before_it(last):
+    torch.manual_seed(0)
+    layers, batches = [[Called("norm"), Called("norm"), last], [nn.Linear(8, 8), copy.deepcopy(last)]], data(6, 5)
+    expected = alone(layers, batches, NAIVE_LOSSES["mse"], "batch")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*not known to keep the samples of a batch apart")
+        found = rate(layers, batches, "mse", "batch", workers=1).scores
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_norms_that_follow_are_run_once_where_all_before_did(monkeypatch):
+    runs = []
+    monkeypatch.setattr(
+        Called, "forward", lambda self, x, run=Called.forward: (runs.append(self.training), run(self, x))[1]
+    )
+    layers = [[Called("norm") for _ in range(5)]]
+    rate(layers, data(6), "mse", "batch", workers=1)
+    # Each in evaluation mode once, the first once more, and each in training mode once, which shows whose statistics it takes.
+    assert (runs.count(False), runs.count(True)) == (6, 5)
 
 
 def test_a_module_that_shows_no_mode_is_refused():
