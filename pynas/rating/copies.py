@@ -22,20 +22,23 @@ from pynas.rating.plain_values import PLAIN, USUAL
 Layers = list[list[nn.Module]]
 
 
-def private_copy(modules: Any, dtype: torch.dtype | None = None, weights: bool = False) -> Any:
+def private_copy(
+    modules: Any, dtype: torch.dtype | None = None, weights: bool = False, known: dict[int, Any] | None = None
+) -> Any:
     """Copy nested lists of modules; a module that appears twice is copied once, a compiled one without its compiler.
 
     Weights keep their storage unless `dtype` asks for another floating type, or `weights` for copies of them; batch norm
-    keeps its own type (its sums are taken in float32 anyway).
+    keeps its own type (its sums are taken in float32 anyway). known: copies of parts by the identity of the part, which are
+    taken for them; further ones are added.
 
     Raises:
         InputError: a module that Python cannot copy.
     """
-    known: dict[int, Any] = {}
+    known = {} if known is None else known
     seen = set[nn.Module]()
     with torch.inference_mode(False):
         for module in flat(modules):
-            parts = [part for _, part in module.named_modules(seen)]
+            parts = [part for _, part in module.named_modules(seen) if id(part) not in known]
             for part in parts:
                 kind = None if isinstance(part, _BatchNorm) else dtype
                 known |= {id(tensor): _share(tensor, kind, weights) for tensor in _tensors(part)}

@@ -155,6 +155,7 @@ class NormUse:
 
     def __init__(self) -> None:
         self._follows: dict[int, bool] = {}
+        self._copies: dict[int, Any] = {}  # of parts, that run in training mode
 
     def follow(self, statistics: Mapping[int, int], guess: bool = False) -> set[int]:
         """Memory of the statistics that are known to follow the mode; statistics: as `statistics_of` gives them.
@@ -184,16 +185,32 @@ class NormUse:
             return False
         follow = {statistics[s] for s in fresh if s in seen.training}
         if len(follow) < len(fresh):
-            copied = private_copy(module)
-            followed = _followed(copied, x)
-            follow |= {id(b) for b, c in zip(module.buffers(), copied.buffers()) if memory(c) in followed}
+            follow |= self._in_training(module, {statistics[s] for s in fresh}, x)
         for storage in fresh:
             self._follows[statistics[storage]] = statistics[storage] in follow
         return any(self._follows[statistics[storage]] != (storage in seen.follow) for storage in fresh)
 
+    def _in_training(self, module: nn.Module, fresh: set[int], x: Tensor) -> set[int]:
+        """Buffers in whose place a module takes statistics of the batch in training mode, by their identities.
 
-def _followed(module: nn.Module, x: Tensor) -> set[int]:
-    """Memory of the statistics with which a copy calls batch norm by those of the batch in training mode.
+        Candidates that hold one module run on one copy of it; on one of its own, where that does not call all norms of `fresh`.
+        """
+        for copies in (self._copies, {}):
+            copied = private_copy(module, known=copies)
+            try:
+                calls = _calls_in_training(copied, x)
+            except InputError:
+                if copies is not self._copies:
+                    raise
+                continue
+            buffers = {memory(copy): id(buffer) for buffer, copy in zip(module.buffers(), copied.buffers())}
+            if fresh <= {buffers.get(storage) for storage in calls.stored}:
+                break
+        return {buffers[storage] for storage in calls.training if storage in buffers}
+
+
+def _calls_in_training(module: nn.Module, x: Tensor) -> FunctionCalls:
+    """Calls of batch norm by a copy in training mode.
 
     Raises:
         InputError: a module that does not run in training mode.
@@ -209,7 +226,7 @@ def _followed(module: nn.Module, x: Tensor) -> set[int]:
         for some in (x[:2], x):  # two samples take less time, where a module takes any number
             calls = _calls_of(module, some)
             if calls is not None and (parts == [module] or calls.training >= calls.stored.keys()):
-                return calls.training
+                return calls
     raise InputError(
         f"[rate] expected a module that runs in training mode, which shows whose statistics its batch norm is to have, got "
         f"{name_of(module)}, which fails there; pass norm='running', or use nn.BatchNorm"
