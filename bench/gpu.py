@@ -178,8 +178,8 @@ def trainings(python: str, device: str, rehearse: bool) -> list[Step]:
     small = ["--limit-images", "60", "--epochs", "1", "--batch-size", "10"] if rehearse else []
     smaller = [*small, "--image-size", "16"] if rehearse else []
     dna = [*small, "--retrain-epochs", "1", "--seeds", "1", "--random-nets", "1"] if rehearse else []
-    jobs = ["--jobs", os.environ.get("JOBS", "8"), "--epochs", epochs(20), "--retrain-epochs", epochs(30)]
-    command = [python, "-m", "bench.train_dna", data, "--run", str(runs / "dna"), "--device", device, *jobs, *dna]
+    sizes = ["--jobs", os.environ.get("JOBS", "8"), "--epochs", epochs(20), "--retrain-epochs", epochs(30)]
+    command = [python, "-m", "bench.train_dna", data, "--run", str(runs / "dna"), "--device", device, *sizes, *dna]
     found.append(Step("train-dna", command, 540, after, keep=WORK / "runs" / "dna"))
     for method, space, options in (
         ("bossnas", "nats-size", ["--val-fraction", "0.5", "--epochs", epochs(20), "--batch-size", "256"]),

@@ -82,8 +82,8 @@ def measure_dna(arguments: argparse.Namespace) -> None:
         published(plain, sample[0], x, target)
         alone = [timed(lambda path=path: published(plain, path, x, target), device) for path in sample]
         below, paths = timed(lambda: depth_first(plain, x, target, len(layers[0]) - 1), device)
-    total *= arguments.batches or 1
     batches = [(x, target)] * (arguments.batches or 1)
+    total *= len(batches)
     reference = Cost.mean([cost for cost, _ in alone]) * total
     reference.report("(a) each path alone", total, reference, f"{len(sample)} paths timed, scaled")
     (below * (total / paths)).report("(b) depth first, plain modules", total, reference, f"{paths} paths timed, scaled")
@@ -137,7 +137,8 @@ def measure_boss(arguments: argparse.Namespace) -> None:
         everything = None
         if arguments.check:
             everything = torch.stack([alone(path) for path in np.ndindex(*(len(layer) for layer in layers))])
-    total *= arguments.batches or 1
+    batches = [(first, second)] * (arguments.batches or 1)
+    total *= len(batches)
     reference = Cost.mean([cost for cost, _ in costs]) * total
     reference.report("(a) each path alone", total, reference, f"{len(sample)} paths timed, scaled")
     scores = {}
@@ -150,12 +151,12 @@ def measure_boss(arguments: argparse.Namespace) -> None:
         dtype = None if name == "float32" else getattr(torch, name)
 
         def run(candidates, norm: str, graphs=None, dtype=dtype):
-            settings, batches = Settings(dtype=dtype, graphs=graphs), [(first, second)] * (arguments.batches or 1)
+            settings = Settings(dtype=dtype, graphs=graphs)
             return rate_population(candidates, batches, norm, calibration=[calibration], tail=tail, engine=settings)
 
         limit, _ = repeated(lambda run=run: run(only, "running"), arguments)
         # The calibration batch, which the running mode leaves out; up to eight batches of two views share it.
-        limit = limit * (1 + 0.5 / min(arguments.batches or 1, 8))
+        limit = limit * (1 + 0.5 / min(len(batches), 8))
         limit.report(f"    convolutions alone, {name}", total, reference)
         for graphs, label in graph_settings(device):
             cost, table = repeated(lambda run=run, graphs=graphs: run(layers, "recalibrate", graphs), arguments)

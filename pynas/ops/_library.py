@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -114,28 +114,33 @@ def memory_format(tensor: torch.Tensor) -> torch.memory_format:
     return channels_last
 
 
+def refuse(operator: str, expected: str, got: object) -> NoReturn:
+    """Raise `InputError('[operator] expected ..., got ...')`."""
+    raise InputError(f"[{operator}] expected {expected}, got {got}")
+
+
 def require(condition: bool, operator: str, expected: str, got: object) -> None:
-    """Raise `InputError('[operator] expected ..., got ...')` unless the condition holds."""
+    """Refuse unless the condition holds. Where making `expected` or `got` takes longer than the check, call `refuse`."""
     if not condition:
-        raise InputError(f"[{operator}] expected {expected}, got {got}")
+        refuse(operator, expected, got)
 
 
 def require_tensor(operator: str, name: str, tensor: object, *, like: torch.Tensor | None = None) -> None:
     """Raise `InputError` unless the tensor is dense, floating-point, on CPU or CUDA, and of the dtype and device of `like`."""
-    require(isinstance(tensor, torch.Tensor), operator, f"{name} to be a tensor", type(tensor).__name__)
-    assert isinstance(tensor, torch.Tensor)
+    if not isinstance(tensor, torch.Tensor):
+        refuse(operator, f"{name} to be a tensor", type(tensor).__name__)
     dtype, device = tensor.dtype, tensor.device
     if tensor.layout is not torch.strided:
-        require(False, operator, f"{name} to be a dense tensor", tensor.layout)
+        refuse(operator, f"{name} to be a dense tensor", tensor.layout)
     if device.type not in ("cpu", "cuda", "meta"):
-        require(False, operator, f"{name} on the CPU or a CUDA device", device)
+        refuse(operator, f"{name} on the CPU or a CUDA device", device)
     if dtype not in FLOATING:
-        require(False, operator, f"{name} of dtype float32, float64, float16 or bfloat16", dtype)
+        refuse(operator, f"{name} of dtype float32, float64, float16 or bfloat16", dtype)
     if like is not None:
         if dtype != like.dtype:
-            require(False, operator, f"{name} of dtype {like.dtype}", dtype)
+            refuse(operator, f"{name} of dtype {like.dtype}", dtype)
         if device != like.device:
-            require(False, operator, f"{name} on {like.device}", device)
+            refuse(operator, f"{name} on {like.device}", device)
 
 
 def require_no_grad(operator: str, **tensors: torch.Tensor | None) -> None:

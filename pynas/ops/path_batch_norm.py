@@ -82,13 +82,13 @@ def _check(x, paths, weight, bias, eps, activation, residual, mean, var) -> None
     name = "path_batch_norm"
     native.require_tensor(name, "x", x)
     if x.dim() < 2 or x.shape[1] == 0:
-        native.require(False, name, "x of shape [G*B, C, ...] with C > 0", list(x.shape))
+        native.refuse(name, "x of shape [G*B, C, ...] with C > 0", list(x.shape))
     native.require(paths > 0, name, "paths > 0", paths)
     if x.shape[0] % paths != 0:
-        native.require(False, name, f"x to have a multiple of {paths} rows (paths)", x.shape[0])
+        native.refuse(name, f"x to have a multiple of {paths} rows (paths)", x.shape[0])
     native.require(0 <= eps < float("inf"), name, "eps to be finite and not negative", eps)
     if activation not in ACTIVATIONS:
-        native.require(False, name, 'activation None, "relu" or "silu"', repr(activation))
+        native.refuse(name, 'activation None, "relu" or "silu"', repr(activation))
     native.require((mean is None) == (var is None), name, "mean and var both or neither", "one")
     channels = x.shape[1]
     for key, tensor, shape in (
@@ -100,13 +100,13 @@ def _check(x, paths, weight, bias, eps, activation, residual, mean, var) -> None
         if tensor is not None:
             native.require_tensor(name, key, tensor)
             if tensor.device != x.device:
-                native.require(False, name, f"{key} on {x.device}", tensor.device)
+                native.refuse(name, f"{key} on {x.device}", tensor.device)
             if tensor.shape != shape:
-                native.require(False, name, f"{key} of shape {list(shape)}", list(tensor.shape))
+                native.refuse(name, f"{key} of shape {list(shape)}", list(tensor.shape))
     if residual is not None:
         native.require_tensor(name, "residual", residual, like=x)
         if residual.shape != x.shape:
-            native.require(False, name, f"residual of x's shape {list(x.shape)}", list(residual.shape))
+            native.refuse(name, f"residual of x's shape {list(x.shape)}", list(residual.shape))
 
 
 def _check_out(x: torch.Tensor, residual: torch.Tensor | None, out: torch.Tensor) -> None:
@@ -120,7 +120,7 @@ def _check_out(x: torch.Tensor, residual: torch.Tensor | None, out: torch.Tensor
         )
     for key, tensor in (("x", x), ("residual", residual)):
         if tensor is not None and not native.same_or_disjoint(out, tensor):
-            native.require(False, name, f"out to be {key} itself or not to overlap it", "an overlap")
+            native.refuse(name, f"out to be {key} itself or not to overlap it", "an overlap")
 
 
 def _launch(x, paths, weight, bias, eps, activation, residual, mean, var, y) -> tuple[torch.Tensor, torch.Tensor]:

@@ -44,8 +44,7 @@ def _integers(name: str, bounds: Sequence[int]) -> list[int]:
     try:
         return [operator.index(bound) for bound in bounds]
     except TypeError:
-        native.require(False, "saliency_boxes", f"{name} to be a sequence of integers", bounds)
-        raise
+        native.refuse("saliency_boxes", f"{name} to be a sequence of integers", bounds)
 
 
 def _check(weight: torch.Tensor, grad: torch.Tensor, rows: list[int], cols: list[int]) -> None:
