@@ -24,9 +24,10 @@ from pynas.rating.looks import Looks
 from pynas.rating.memory import default_max_bytes, keep_freed_pages
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.path_alone import PathAlone
+from pynas.rating.replacements import replaced
 from pynas.rating.settings import Settings
 from pynas.rating.stacking import Stacking
-from pynas.rating.state import RandomState, noting_attributes
+from pynas.rating.state import RandomState
 from pynas.rating.tree import Node, PathTree
 from pynas.rating.walker import Visit, Walker
 from pynas.supernets import device_of
@@ -68,7 +69,7 @@ class Engine:
 
     def __enter__(self) -> Engine:
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(noting_attributes())
+        self._stack.enter_context(replaced())
         if self.device.type == "cpu":
             self._stack.enter_context(keep_freed_pages())
         if self._workers > 1:

@@ -7,6 +7,8 @@ or evaluation) get the statistics of each path, as the norms that are modules do
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 from pynas.errors import InputError
 from pynas.rating.copies import name_of, private_copy
 from pynas.rating.norms import PathContext, PathNorm, normalise
-from pynas.rating.places import Rows, mark, memory, place_of, tensors_in
+from pynas.rating.places import Rows, mark, memory, tensors_in
+from pynas.rating.replacements import called_by
 from pynas.rating.state import RandomState
 
 _NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -28,7 +31,7 @@ _ARGUMENTS = {
     torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
 }
 _DEFAULTS: dict[str, Any] = {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
-# Names of functions that ask for sizes, types and places; attributes, which may be tensors as well, by `__get__`.
+# Functions that ask for sizes, types and places, by name; attributes, which may be tensors as well, by `__get__`.
 _ASKS = {"__get__", "__len__", "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "element_size",
          "storage_offset", "is_floating_point"}  # fmt: skip
 _READS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__bool__, Tensor.__int__, Tensor.__float__,
@@ -47,6 +50,28 @@ def norm_arguments(func: Any, args: Any, kwargs: Any) -> dict[str, Any] | None:
 
 class WritesWeights(Exception):
     """A function is about to write to a weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a function of torch does, by its name.
+
+    norm: it is a batch norm that `norm_arguments` knows. asks: it may ask for a size, a type or a place. reads: it hands values
+    to Python, or is another operator of batch norm. writes: to its first argument.
+    """
+
+    norm: bool
+    asks: bool
+    reads: bool
+    writes: bool
+
+
+@lru_cache(1024)
+def _kind(func: Any) -> _Kind:
+    name, norm = getattr(func, "__name__", ""), func in _ARGUMENTS
+    reads = func in _READS or (not norm and "batch_norm" in name and not name.startswith("path_"))
+    writes = (name.endswith("_") and not name.endswith("__")) or name.startswith(("__i", "__set"))
+    return _Kind(norm, name in _ASKS, reads, writes)
 
 
 class FunctionCalls(TorchFunctionMode):
@@ -83,64 +108,66 @@ class FunctionCalls(TorchFunctionMode):
         return memory(x) in self._of_input
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        call = norm_arguments(func, args, kwargs)
+        kwargs, kind = kwargs or {}, _kind(func)
+        call = norm_arguments(func, args, kwargs) if kind.norm else None
         if call is not None and call["running_mean"] is not None:
             return self._batch_norm(func, call, args, kwargs)
-        self.reads |= _reads(func)
-        return self._call(func, args, kwargs)
+        if kind.reads:
+            self.reads = True
+        return self._followed(func, kind, args, kwargs) if self._following else func(*args, **kwargs)
 
-    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
-        return self._followed(func, args, kwargs) if self._following else func(*args, **kwargs)
+    def norms(self) -> AbstractContextManager[Any]:
+        """Return a context in whose `with` block only calls of batch norm may be seen, which takes less time than the object itself."""
+        # For "recalibrate", `F.batch_norm` itself would refuse data of one value per channel.
+        return called_by(self._norm) if self.mode == "batch" else self
 
-    def _followed(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _norm(self, func: Any, args: Any, kwargs: Any) -> Any:
+        call = norm_arguments(func, args, kwargs)
+        if call is None or call["running_mean"] is None or memory(call["running_mean"]) not in self.follow:
+            return func(*args, **kwargs)
+        return self._normalised(call)
+
+    def _followed(self, func: Any, kind: _Kind, args: Any, kwargs: Any) -> Any:
         """Call a function unless it would write to a weight, and note whether it computes from the inputs."""
         targets = set[int]()
-        if _writes(func) or "out" in kwargs or kwargs.get("inplace"):
+        if kind.writes or (kwargs and ("out" in kwargs or kwargs.get("inplace"))):
             targets = {memory(x) for x in _targets(args, kwargs)}
-        if targets & self._weights:
-            raise WritesWeights
+            if not targets.isdisjoint(self._weights):
+                raise WritesWeights
         output = func(*args, **kwargs)
-        if getattr(func, "__name__", "") in _ASKS and not isinstance(output, Tensor):
+        if kind.asks and not isinstance(output, Tensor):
             return output
-        arguments = tensors_in([*args, *kwargs.values()])
-        results = tensors_in(output if isinstance(output, (tuple, list)) else [output])
-        read, made = set(map(memory, arguments)), set(map(memory, results))
-        self.reads |= any(place.run is not self for x in arguments if (place := place_of(x)) is not None)
-        if read & self._of_input:
-            self._of_input |= made | targets
-            for x in results:
-                mark(x, self._place)
-        else:
-            self._of_input -= made - read  # memory that was freed and is used again
+        of_input, read = self._of_input, set[int]()
+        for x in tensors_in((*args, *kwargs.values()) if kwargs else args):
+            read.add(memory(x))
+            place = x.__dict__.get("_pynas_rows")
+            if place is not None and place.run is not self:
+                self.reads = True
+        results = (output,) if isinstance(output, Tensor) else tensors_in([output])
+        if read.isdisjoint(of_input):
+            of_input -= {memory(x) for x in results} - read  # memory that was freed and is used again
+            return output
+        of_input |= targets
+        for x in results:
+            of_input.add(memory(x))
+            mark(x, self._place)
         return output
 
     def _batch_norm(self, func: Any, call: dict[str, Any], args: Any, kwargs: Any) -> Any:
-        mean: Tensor = call["running_mean"]
-        storage = memory(mean)
+        storage = memory(call["running_mean"])
         self.stored[storage] = None
         if call["training"]:
             self.training.add(storage)
         if storage not in self.follow:
-            return self._call(func, args, kwargs)
-        key = storage, mean.storage_offset(), len(mean)
-        y = normalise(self._context, self.mode, key, call["input"], call["weight"], call["bias"], call["eps"])
+            return self._followed(func, _kind(func), args, kwargs) if self._following else func(*args, **kwargs)
+        y = self._normalised(call)
         self._of_input.add(memory(y))
         return y
 
-
-@lru_cache(1024)
-def _reads(func: Any) -> bool:
-    """Whether a function hands values to Python, or is another operator of batch norm."""
-    name = getattr(func, "__name__", "")
-    return func in _READS or (func not in _ARGUMENTS and "batch_norm" in name and not name.startswith("path_"))
-
-
-@lru_cache(1024)
-def _writes(func: Any) -> bool:
-    """Whether a function writes to its first argument, by its name."""
-    name = getattr(func, "__name__", "")
-    return (name.endswith("_") and not name.endswith("__")) or name.startswith(("__i", "__set"))
+    def _normalised(self, call: dict[str, Any]) -> Tensor:
+        mean: Tensor = call["running_mean"]
+        key = memory(mean), mean.storage_offset(), len(mean)
+        return normalise(self._context, self.mode, key, call["input"], call["weight"], call["bias"], call["eps"])
 
 
 def _targets(args: Any, kwargs: dict[str, Any]) -> Iterator[Tensor]:

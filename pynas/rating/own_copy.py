@@ -15,7 +15,8 @@ from pynas.rating.examination import Examination, KeepsState
 from pynas.rating.function_calls import FunctionCalls, NormUse, WritesWeights
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.places import memory
-from pynas.rating.state import Facts, RandomState, attributes_set, changed, facts
+from pynas.rating.replacements import attributes_set
+from pynas.rating.state import Facts, RandomState, changed, facts
 from pynas.rating.thread_copies import Attribute, Contents, Seat, ThreadCopies
 
 
@@ -71,7 +72,7 @@ class OwnCopy:
         follow = self._norm_use.follow(self.contents(module).statistics)
         return self._mode != "running" and not follow.isdisjoint(calls.stored)
 
-    def note(self, before: Facts, after: Facts, written: Iterable[int] = ()) -> bool:
+    def note(self, before: Facts, after: Facts, written: Iterable[tuple[int, str]] = ()) -> bool:
         """Note attributes that a run changes; whether a second run is known to leave them alone."""
         changes = None if self.private else self._copies.changes(self._seat, before, after, written)
         if changes is None:

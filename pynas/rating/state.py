@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import wraps
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -30,11 +27,10 @@ def facts(parts: Iterable[nn.Module]) -> Facts:
     found: Facts = {}
     for part in parts:
         for attribute, value in vars(part).items():
-            kind = type(value)
-            if kind in PLAIN or (kind is tuple and all(type(inner) in PLAIN for inner in value)):
+            if type(value) in PLAIN:
                 found[id(part), attribute] = value
             elif attribute != "_modules" and (attribute not in USUAL or value):
-                found.update(_facts((id(part), attribute), value, _DEPTH))
+                _note(found, (id(part), attribute), value, _DEPTH)
     return found
 
 
@@ -49,53 +45,6 @@ def _may_change(name: str, value: Any) -> bool:
     if type(value) is tuple:
         return any(_may_change("", inner) for inner in value)
     return not isinstance(value, (FunctionType, BuiltinFunctionType))
-
-
-# Sets to collect the identities of modules in whose attributes are set; how many ratings run, and what they replaced.
-_collecting: list[set[int]] = []
-_ratings = 0
-_lock = threading.Lock()
-_SETTERS = {name: vars(nn.Module)[name] for name in (
-    "__setattr__", "__delattr__", "register_buffer", "register_parameter", "add_module")}  # fmt: skip
-
-
-@contextlib.contextmanager
-def noting_attributes() -> Iterator[None]:
-    """Let `attributes_set` work inside the `with` block."""
-    global _ratings
-    with _lock:
-        _ratings += 1
-        for name, method in _SETTERS.items() if _ratings == 1 else ():
-            setattr(nn.Module, name, _noting(method))
-    try:
-        yield
-    finally:
-        with _lock:
-            _ratings -= 1
-            for name, method in () if _ratings else _SETTERS.items():
-                setattr(nn.Module, name, method)
-
-
-@contextlib.contextmanager
-def attributes_set() -> Iterator[set[int]]:
-    """Collect the identities of the modules whose attributes are set inside the `with` block, by any thread."""
-    found = set[int]()
-    _collecting.append(found)
-    try:
-        yield found
-    finally:
-        with _lock:
-            _collecting[:] = [other for other in _collecting if other is not found]
-
-
-def _noting(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def noted(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        for found in tuple(_collecting):
-            found.add(id(self))
-        return method(self, *args, **kwargs)
-
-    return noted
 
 
 def differing(before: Facts, after: Facts) -> list[tuple[Any, ...]]:
@@ -125,40 +74,39 @@ class _Tensor:
         return isinstance(other, _Tensor) and self.tensor is other.tensor and self.memory == other.memory
 
 
-def _facts(key: tuple[Any, ...], value: Any, depth: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    if isinstance(value, Tensor):
-        yield key, _Tensor(value, value.data_ptr() if value.layout == torch.strided else 0)
-    elif type(value) in PLAIN:
-        yield key, value
+def _note(found: Facts, key: tuple[Any, ...], value: Any, depth: int) -> None:
+    """Add what an attribute holds, and what is inside it."""
+    kind = type(value)
+    if kind in PLAIN or (kind is tuple and all(type(inner) in PLAIN for inner in value)):
+        found[key] = value
+    elif isinstance(value, Tensor):
+        found[key] = _Tensor(value, value.data_ptr() if value.layout == torch.strided else 0)
+    elif kind in _CONTAINERS or isinstance(value, _CONTAINERS):
+        found[key] = id(value) if depth == 0 else kind
+        for name, part in _items(value) if depth else ():
+            _note(found, (*key, name), part, depth - 1)
     elif isinstance(value, torch.Generator):
-        yield key, value.get_state().numpy().tobytes()
+        found[key] = value.get_state().numpy().tobytes()
     elif isinstance(value, (np.ndarray, np.generic)):
-        yield key, value.tobytes()
+        found[key] = value.tobytes()
     elif isinstance(value, (random.Random, np.random.RandomState, np.random.Generator)):
-        yield key, repr(_state_of(value))
-    elif depth == 0 or isinstance(value, (PathNorm, PathContext, nn.Module, type)) or callable(value):
-        yield key, id(value)
-        if depth and not isinstance(value, (PathNorm, PathContext, nn.Module, type)):
-            yield from _inside(key, getattr(value, "__dict__", {}).items(), depth)
+        found[key] = repr(_state_of(value))
     else:
-        yield key, type(value)
-        yield from _inside(key, _items(value), depth)
+        entire = depth == 0 or isinstance(value, (PathNorm, PathContext, nn.Module, type))
+        found[key] = id(value) if entire or callable(value) else kind
+        for name, part in () if entire else list(getattr(value, "__dict__", {}).items()):
+            _note(found, (*key, name), part, depth - 1)
 
 
-def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+_CONTAINERS = (dict, list, tuple, deque, set, frozenset)
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
-        yield from ((repr(name), part) for name, part in value.items())
-    elif isinstance(value, (list, tuple, deque)):
-        yield from enumerate(value)
-    elif isinstance(value, (set, frozenset)):
-        yield from ((part, None) for part in map(repr, value))
-    else:
-        yield from getattr(value, "__dict__", {}).items()
-
-
-def _inside(key: tuple[Any, ...], items: Any, depth: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    for name, part in list(items):
-        yield from _facts((*key, name), part, depth - 1)
+        return [(name if type(name) is str else (repr(name),), part) for name, part in value.items()]
+    if isinstance(value, (list, tuple, deque)):
+        return list(enumerate(value))
+    return [(part, None) for part in map(repr, value)]
 
 
 def _state_of(generator: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -110,10 +109,13 @@ class ThreadCopies:
             vars(copied.parts(seat)[number])[name] = _kept(value)
         return seat in copied.left
 
-    def changes(self, seat: Seat, before: Facts, after: Facts, written: Iterable[int] = ()) -> set[Attribute] | None:
+    def changes(
+        self, seat: Seat, before: Facts, after: Facts, written: Iterable[tuple[int, str]] = ()
+    ) -> set[Attribute] | None:
         """Attributes that a run changed; None where some cannot be put back, and this thread then gets another copy.
 
-        before, after: facts of parts that hold more than plain values. written: identities of parts whose attributes were set.
+        before, after: facts of parts that hold more than plain values. written: attributes that were set, as `attributes_set`
+        collects them.
         """
         copied, found = self._copy(), set[Attribute]()
         numbers = copied.numbers(seat)
@@ -123,13 +125,14 @@ class ThreadCopies:
                 self.forget()
                 return None
             found.add((numbers[identity], name))
-        for identity in written:
+        parts = copied.parts(seat)
+        for identity, name in written:
             if identity in numbers:
-                now, old = vars(copied.parts(seat)[numbers[identity]]), copied.before[identity]
-                names = {
-                    name for name in now.keys() | old.keys() if now.get(name, _MISSING) is not old.get(name, _MISSING)
-                }
-                found |= {(numbers[identity], name) for name in names if not _same(now.get(name), old.get(name))}
+                number = numbers[identity]
+                now, old = vars(parts[number]), copied.before[identity]
+                # A parameter, a buffer or a module is in one of these dictionaries.
+                names = (name,) if name in now or name in old else ("_parameters", "_buffers", "_modules")
+                found |= {(number, name) for name in names if not _same(now.get(name, _MISSING), old.get(name, _MISSING))}
         return found
 
     def left_tensors(self, seat: Seat, attributes: Iterable[Attribute]) -> Iterator[Tensor]:
@@ -171,8 +174,9 @@ class _Copy:
     @cached_property
     def before(self) -> dict[int, dict[str, Any]]:
         """Attributes of every part when nothing had run, by the part's identity."""
-        parts = {id(part): part for layer in self.layers for module in layer for part in module.modules()}
-        return {key: {name: _kept(value) for name, value in vars(part).items()} for key, part in parts.items()}
+        seen = set[nn.Module]()
+        parts = [part for layer in self.layers for module in layer for _, part in module.named_modules(seen)]
+        return {id(part): {name: _kept(value) for name, value in vars(part).items()} for part in parts}
 
     def parts(self, seat: Seat) -> list[nn.Module]:
         """Parts of a candidate."""
@@ -227,4 +231,4 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _kept(value: Any) -> Any:
-    return copy.copy(value) if type(value) in _CONTAINERS else value
+    return value.copy() if type(value) in _CONTAINERS else value
