@@ -96,7 +96,7 @@ class FunctionCalls(TorchFunctionMode):
         self.stored: dict[int, None] = {}
         self.training = set[int]()
         self.reads = False
-        self._of_input, self._following, self._place = set[int](), False, Rows(self, 1)
+        self._of_input, self._following, self._place = set[int](), False, Rows(object(), 1)
 
     def inputs(self, streams: Iterable[Tensor]) -> None:
         """Follow what is computed from these tensors, and refuse writes to weights."""
@@ -117,7 +117,7 @@ class FunctionCalls(TorchFunctionMode):
         return self._followed(func, kind, args, kwargs) if self._following else func(*args, **kwargs)
 
     def norms(self) -> AbstractContextManager[Any]:
-        """Return a context in whose `with` block only calls of batch norm may be seen, which takes less time than the object itself."""
+        """Return a context that may see calls of batch norm alone, which takes less time than this object as a context."""
         # For "recalibrate", `F.batch_norm` itself would refuse data of one value per channel.
         return called_by(self._norm) if self.mode == "batch" else self
 
@@ -141,7 +141,7 @@ class FunctionCalls(TorchFunctionMode):
         for x in tensors_in((*args, *kwargs.values()) if kwargs else args):
             read.add(memory(x))
             place = x.__dict__.get("_pynas_rows")
-            if place is not None and place.run is not self:
+            if place is not None and place.run is not self._place.run:
                 self.reads = True
         results = (output,) if isinstance(output, Tensor) else tensors_in([output])
         if read.isdisjoint(of_input):

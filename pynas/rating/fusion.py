@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -69,11 +70,12 @@ def fuse(module: nn.Module) -> nn.Module | None:
         return None
     module = private_copy(module)  # a forward may keep proxies on its module while it is traced
     try:
-        with _tracing:
-            graph = _Tracer().trace(module)
-            traced = fx.GraphModule(module, graph)
+        # torch.fx leaves a cycle of frames, which on this thread would hold the rating's memory.
+        with _tracing, ThreadPoolExecutor(1) as thread:
+            traced = thread.submit(_traced, module).result()
     except Exception:  # a forward may do with a proxy what tracing does not support: stay unfused
         return None
+    graph = traced.graph
     for node in list(graph.nodes):
         norm = _norm_of(node, traced)
         if norm is not None:
@@ -82,6 +84,10 @@ def fuse(module: nn.Module) -> nn.Module | None:
     graph.lint()
     traced.recompile()
     return traced
+
+
+def _traced(module: nn.Module) -> fx.GraphModule:
+    return fx.GraphModule(module, _Tracer().trace(module))
 
 
 def _has_hooks(module: nn.Module) -> bool:

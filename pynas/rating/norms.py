@@ -5,8 +5,11 @@ Stacked paths lie path-major on the batch axis: rows g*B..g*B+B-1 belong to path
 
 from __future__ import annotations
 
+import copy
 import threading
+import weakref
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d
@@ -105,19 +108,28 @@ class PathNorm:
     """
 
     def __init__(self, norm: _BatchNorm, context: PathContext, mode: str) -> None:
-        self.norm, self._context = norm, context
+        # Without a cycle of references, the copies' memory is free as soon as a rating ends.
+        self._norm, self._context = weakref.ref(norm), context
         self._mode = "batch" if norm.running_mean is None else mode
 
     def of_copy(self, norm: _BatchNorm) -> PathNorm:
         """Forward of a copy of the norm."""
         copied = PathNorm.__new__(PathNorm)
-        copied.norm, copied._context, copied._mode = norm, self._context, self._mode
+        copied._norm, copied._context, copied._mode = weakref.ref(norm), self._context, self._mode
         return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PathNorm:
+        return self.of_copy(copy.deepcopy(self.norm, memo))
+
+    @property
+    def norm(self) -> _BatchNorm:
+        """The batch norm."""
+        return self._norm()  # type: ignore[return-value]
 
     def __call__(self, x: Tensor, leading: bool = False) -> Tensor:
         """Normalise; leading: with the leading weights, where x has fewer channels, as elastic layers do."""
-        y = self.apply(x, channels=x.shape[1] if leading else None)
-        return self.norm.act(self.norm.drop(y)) if isinstance(self.norm, BatchNormAct2d) else y
+        y, norm = self.apply(x, channels=x.shape[1] if leading else None), self.norm
+        return norm.act(norm.drop(y)) if isinstance(norm, BatchNormAct2d) else y
 
     def apply(
         self,

@@ -31,11 +31,11 @@ Run = Callable[[int, Streams, int], Streams]
 class SharedWork:
     """Runs the candidates of one layer that share work.
 
-    run: called with (candidate, streams, paths), runs one candidate alone. looks: counts the runs that find something out.
+    looks: counts the runs that find something out.
     """
 
-    def __init__(self, layer: Sequence[nn.Module], context: PathContext, run: Run, looks: Looks) -> None:
-        self._layer, self._context, self._run, self._looks = layer, context, run, looks
+    def __init__(self, layer: Sequence[nn.Module], context: PathContext, looks: Looks) -> None:
+        self._layer, self._context, self._looks = layer, context, looks
         self._agrees: dict[tuple[int, ...], dict[object, bool]] = {}
         self._proven: dict[tuple[object, ...], bool] = {}
         self._examining = threading.Lock()
@@ -45,8 +45,11 @@ class SharedWork:
         kind = type(self._layer[candidate])
         return kind if hasattr(kind, "run_together") else None
 
-    def __call__(self, candidates: Sequence[int], streams: Streams, paths: int) -> list[Streams] | None:
-        """Outputs of each candidate; None where they have to run alone."""
+    def __call__(self, candidates: Sequence[int], streams: Streams, paths: int, run: Run) -> list[Streams] | None:
+        """Outputs of each candidate; None where they have to run alone.
+
+        run: called with (candidate, streams, paths), runs one candidate alone.
+        """
         key, shapes = tuple(candidates), tuple(tuple(x.shape[1:]) for x in streams)
         few = min(paths, 2)
         with self._examining:
@@ -54,7 +57,7 @@ class SharedWork:
             if shapes not in agrees:
                 self._looks.note()
                 some = [path_rows(x, paths, 0, few) for x in streams]
-                agrees[shapes], outputs = self._examine(key, len(agrees), some, few)
+                agrees[shapes], outputs = self._examine(key, len(agrees), some, few, run)
                 if few == paths and agrees[shapes]:
                     return outputs
         return self._proved(key, streams, paths) if agrees[shapes] else None
@@ -83,12 +86,12 @@ class SharedWork:
         return [list(outputs) for outputs in zip(*by_stream)]
 
     def _examine(
-        self, candidates: Sequence[int], seen: int, streams: Streams, paths: int
+        self, candidates: Sequence[int], seen: int, streams: Streams, paths: int, run: Run
     ) -> tuple[bool, list[Streams]]:
         """Compare with candidates run alone, and return the outputs too; seen: number of other shapes compared before."""
         copies = [x.clone() for x in streams]
         outputs = self._all(candidates, copies, paths)
         unchanged = all((a == b).all() for a, b in zip(copies, streams))
         compared = range(len(candidates)) if seen == 0 else [(seen - 1) % len(candidates)]
-        agree = (same_outputs(outputs[k], self._run(candidates[k], streams, paths)) for k in compared)
+        agree = (same_outputs(outputs[k], run(candidates[k], streams, paths)) for k in compared)
         return unchanged and len(outputs) == len(candidates) and all(agree), outputs

@@ -132,7 +132,9 @@ class ThreadCopies:
                 now, old = vars(parts[number]), copied.before[identity]
                 # A parameter, a buffer or a module is in one of these dictionaries.
                 names = (name,) if name in now or name in old else ("_parameters", "_buffers", "_modules")
-                found |= {(number, name) for name in names if not _same(now.get(name, _MISSING), old.get(name, _MISSING))}
+                found |= {
+                    (number, name) for name in names if not _same(now.get(name, _MISSING), old.get(name, _MISSING))
+                }
         return found
 
     def left_tensors(self, seat: Seat, attributes: Iterable[Attribute]) -> Iterator[Tensor]:
@@ -176,7 +178,7 @@ class _Copy:
         """Attributes of every part when nothing had run, by the part's identity."""
         seen = set[nn.Module]()
         parts = [part for layer in self.layers for module in layer for _, part in module.named_modules(seen)]
-        return {id(part): {name: _kept(value) for name, value in vars(part).items()} for part in parts}
+        return {id(part): {name: _noted(value) for name, value in vars(part).items()} for part in parts}
 
     def parts(self, seat: Seat) -> list[nn.Module]:
         """Parts of a candidate."""
@@ -228,6 +230,16 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, _CONTAINERS):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _tensors(inner)
+
+
+# Most containers of modules are empty.
+_EMPTY = {kind: kind() for kind in _CONTAINERS}
+
+
+def _noted(value: Any) -> Any:
+    """A value to compare with later; a container is copied, an empty one only once for all."""
+    kind = type(value)
+    return _EMPTY[kind] if kind in _EMPTY and not value else _kept(value)
 
 
 def _kept(value: Any) -> Any:

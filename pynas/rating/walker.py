@@ -60,9 +60,7 @@ class Walker:
             for depth, (layer, mode) in enumerate(zip(layers, modes))
             for runs in [tree.runs(depth, len(layer))]
         ]
-        self._shared = [
-            SharedWork(layer, context, partial(self._run, depth), looks) for depth, layer in enumerate(layers)
-        ]
+        self._shared = [SharedWork(layer, context, looks) for layer in layers]
         self._tree, self._stacking = tree, stacking
         self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
 
@@ -155,7 +153,8 @@ class Walker:
     def _share(self, depth: int, branches: Sequence[Branch], streams: Streams) -> list[Streams] | None:
         """Outputs of all branches from one shared run; None where that fails, and running each alone then names the error."""
         try:
-            return self._shared[depth]([b.candidate for b in branches], streams, len(branches[0].children))
+            candidates, paths = [branch.candidate for branch in branches], len(branches[0].children)
+            return self._shared[depth](candidates, streams, paths, partial(self._run, depth))
         except KeepsState:
             raise
         except Exception:
