@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import random
 import warnings
 
@@ -21,6 +23,9 @@ def measure_others(arguments: argparse.Namespace) -> None:
 def _ratio(name: str, arguments: argparse.Namespace) -> float:
     """Time of (a) over that of (c); not a number where pynas refuses the family."""
     family, norm = FAMILIES[name]("bench"), arguments.norm
+    if arguments.batches:
+        given = itertools.islice(itertools.cycle(family.batches), arguments.batches)
+        family = dataclasses.replace(family, batches=list(given))
     paths = family.paths()
     sample = sorted(random.Random(0).sample(paths, min(arguments.sample, len(paths))))
     family.alone(norm, sample[:2])

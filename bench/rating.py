@@ -1,7 +1,7 @@
 """Rating of a block, side by side in one run on the same weights.
 
     python -m bench.rating [--case dna boss slimmable transformer others] [--dtype float32 bfloat16] [--sample 24] [--device cpu]
-    python -m bench.rating --case dna --batches 16    # the same batch again and again; (a) is scaled to it
+    python -m bench.rating --case dna --batches 16    # the same batches again and again; (a) is scaled to it
     python -m bench.rating --case others [--family NAME ...]    # small stand-ins of other projects' supernets
 
 (a) the published way: each path alone from the block's input, each with its own pass over the target for the
@@ -264,7 +264,9 @@ def main() -> None:
     parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument(
-        "--batches", type=int, help="batches rated; default: 1 for dna and boss, 4 for slimmable and transformer"
+        "--batches",
+        type=int,
+        help="batches rated; default: 1 for dna and boss, 4 for slimmable and transformer, 2 for others",
     )
     parser.add_argument("--sample", type=int, default=24, help="paths timed for (a)")
     parser.add_argument(

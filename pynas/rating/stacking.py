@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# On a CPU a stack's features should stay in a core's cache, even where a candidate widens them several times.
-_CACHE_BYTES = 1 << 18
+# On a CPU a stack's features should stay in a core's cache with what candidates make of them inside.
+_CACHE_BYTES = 1 << 20
+# Candidates that widen the features by more get stacks as if they widened them by this.
+_WIDEST = 4
 
 
 class Stacking:
@@ -21,13 +23,14 @@ class Stacking:
         self._stack, self._most = stack, list(widths)
         self._share = max_bytes // (3 * len(self._most))
 
-    def limit(self, depth: int, size: int) -> int:
-        """Parents to stack at a depth where a feature takes `size` bytes."""
+    def limit(self, depth: int, size: int, widening: float = 1) -> int:
+        """Parents to stack at a depth where a feature takes `size` bytes; inside, candidates have `widening` times its channels."""
         size = max(size, 1)
         most = max(1, min(self._most[depth], self._share // size))
         if self._stack == "memory":
             return most
-        return max(1, min(most, _CACHE_BYTES // size if self._stack == "cache" else int(self._stack)))
+        cached = int(_CACHE_BYTES / (size * min(max(widening, 1), _WIDEST)))
+        return max(1, min(most, cached if self._stack == "cache" else int(self._stack)))
 
     def too_large(self, depth: int, paths: int) -> None:
         """Halve the stack of a depth, after memory ran out with so many paths."""

@@ -233,7 +233,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 # Most containers of modules are empty.
-_EMPTY = {kind: kind() for kind in _CONTAINERS}
+_EMPTY: dict[type, Any] = {kind: kind() for kind in _CONTAINERS}
 
 
 def _noted(value: Any) -> Any:

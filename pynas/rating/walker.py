@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pynas.errors import InputError
 from pynas.rating.candidate import Candidate, path_rows
@@ -62,6 +62,9 @@ class Walker:
         ]
         self._shared = [SharedWork(layer, context, looks) for layer in layers]
         self._tree, self._stacking = tree, stacking
+        weights = [{id(x): x for module in layer for x in module.parameters()}.values() for layer in layers]
+        # Most outputs of any linear or convolution of a layer.
+        self._widest = [max((x.shape[0] for x in some if x.ndim > 1), default=1) for some in weights]
         self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
 
     def walk(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None = None) -> None:
@@ -83,7 +86,7 @@ class Walker:
         for nodes, streams in groups:
             first = 0
             while first < len(nodes):
-                some = nodes[first : first + self._stacking.limit(depth, _size(streams, len(nodes)))]
+                some = nodes[first : first + self._limit(depth, streams[-1], _size(streams, len(nodes)))]
                 parents = [path_rows(x, len(nodes), first, len(some)) for x in streams]
                 self._step(depth, some, parents, waiting, visit, until)
                 first += len(some)
@@ -113,7 +116,12 @@ class Walker:
         held = [(len(nodes), _size(streams, len(nodes))) for nodes, streams in waiting]
         largest = max(size, *(each for _, each in held))
         total = sum(count * each for count, each in held) + new * (size or largest)
-        return total <= largest * self._stacking.limit(depth, largest)
+        return total <= largest * self._limit(depth, waiting[0][1][-1], largest)
+
+    def _limit(self, depth: int, x: Tensor, size: int) -> int:
+        """Parents to stack whose features, like x, take `size` bytes each."""
+        channels = x.shape[-1 if x.ndim == 3 else min(1, x.ndim - 1)]
+        return self._stacking.limit(depth, size, self._widest[depth] / max(channels, 1))
 
     def _flush(self, depth: int, waiting: Waiting, visit: Visit, until: int | None) -> None:
         """Stack the waiting children by shape, and walk on."""

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import threading
 import weakref
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -306,3 +307,26 @@ def test_features_stay_within_the_budget(budget, monkeypatch):
     if budget == 400:
         assert Tracked.peak > 20 * one
     np.testing.assert_allclose(table.scores, rate(layers, batches, engine=Settings(stack=1)).scores, rtol=1e-5)
+
+
+class Sized(nn.Sequential):
+    """Notes the rows of its inputs."""
+
+    rows: ClassVar[list[int]] = []
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        return super().forward(x)
+
+
+def test_wide_modules_get_smaller_stacks():
+    """A stack's features fit a core's cache with what the modules make of them: 64 KB a path, four times inside or not."""
+    most = []
+    for inside in (16, 64):
+        Sized.rows = []
+        thin = [[nn.Conv2d(16, 16, 1) for _ in range(4)] for _ in range(2)]
+        last = [Sized(nn.Conv2d(16, inside, 1), nn.Conv2d(inside, 16, 1))]
+        x = torch.randn(4, 16, 16, 16)
+        rate([*thin, last], [(x, x)], workers=1)
+        most.append(max(Sized.rows) // 4)
+    assert most == [16, 4]

@@ -43,6 +43,18 @@ class Called(nn.Module):
         return torch.cat([y, x[:, 6:]], 1)
 
 
+class ByItsName(nn.Module):
+    """Calls `torch.batch_norm`, not the function of `torch.nn.functional`."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn = seeded(nn.BatchNorm1d(8))
+
+    def forward(self, x):
+        bn = self.bn
+        return torch.batch_norm(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.training, 0.1, 1e-5, False)
+
+
 class OwnForward(nn.BatchNorm1d):
     def forward(self, x):
         return super().forward(x) * 2
@@ -181,3 +193,27 @@ def test_one_module_in_many_candidates_is_copied_once_per_thread():
 def test_a_flat_list_of_modules_is_refused():
     with pytest.raises(InputError, match=r"one layer is \[candidates\]"):
         rate([nn.Linear(8, 8), nn.Linear(8, 8)], data(4))
+
+
+@pytest.mark.parametrize("norm", ["running", "batch"])
+def test_torchs_own_function(norm):
+    layers, batches = layers_with(ByItsName()), data(5, 5, 5)
+    expected = alone(layers, batches, NAIVE_LOSSES["mse"], norm)
+    found = rate(layers, batches, "mse", norm).scores
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_functions_of_torch_are_put_back():
+    before = torch.batch_norm, nn.Module.__setattr__
+    inside = []
+
+    class Looks(nn.Module):
+        def forward(self, x):
+            inside.append((torch.batch_norm, nn.Module.__setattr__))
+            return x
+
+    rate([[Looks(), nn.Linear(8, 8)]], data(4))
+    with pytest.raises(InputError):
+        rate([[Looks(), nn.Linear(7, 8)]], data(4))
+    assert inside and all(a is not b for seen in inside for a, b in zip(seen, before))
+    assert (torch.batch_norm, nn.Module.__setattr__) == before

@@ -1,5 +1,6 @@
 """The tensors that a rating holds at once, counted: never more than `max_bytes` beyond what one path needs."""
 
+import gc
 import weakref
 
 import pytest
@@ -8,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pynas.rating import Settings, rate, rate_population
+from pynas.rating.engine import Engine
 
 from .models import mbconv_layers, some_batches
 from .test_population import projector, views
@@ -56,3 +58,25 @@ def test_peak_stays_within_the_budget(population):
     for budget, found in zip((100_000, 800_000), peaks):
         assert found <= least + budget
     assert peaks[-1] > 1.5 * least  # and what is there is used
+
+
+@pytest.mark.parametrize("population", [False, True])
+def test_copies_are_free_as_soon_as_a_rating_ends(population, monkeypatch):
+    """The engine, and so its copies, is in no cycle of references, also where modules are traced, as those of many runs are."""
+    engines, begin = [], Engine.__init__
+
+    def noted(self, *args, **settings):
+        engines.append(weakref.ref(self))
+        begin(self, *args, **settings)
+
+    monkeypatch.setattr(Engine, "__init__", noted)
+    layers = mbconv_layers()
+    gc.disable()
+    try:
+        if population:
+            rate_population(layers, views((8,)), "batch", tail=projector())
+        else:
+            rate(layers, some_batches((8,)))
+        assert engines and not any(engine() for engine in engines)
+    finally:
+        gc.enable()
