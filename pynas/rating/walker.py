@@ -62,9 +62,9 @@ class Walker:
         ]
         self._shared = [SharedWork(layer, context, looks) for layer in layers]
         self._tree, self._stacking = tree, stacking
-        weights = [{id(x): x for module in layer for x in module.parameters()}.values() for layer in layers]
-        # Most outputs of any linear or convolution of a layer.
-        self._widest = [max((x.shape[0] for x in some if x.ndim > 1), default=1) for some in weights]
+        # Most outputs of any linear layer or convolution inside the candidates of each layer.
+        weights = [[x for module in layer for x in module.parameters() if x.ndim > 1] for layer in layers]
+        self._widest = [max((len(x) for x in some), default=1) for some in weights]
         self._shapes: list[dict[int, tuple[int, ...]]] = [{} for _ in layers]
 
     def walk(self, depth: int, nodes: Sequence[Node], streams: Streams, visit: Visit, until: int | None = None) -> None:
