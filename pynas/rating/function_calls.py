@@ -54,7 +54,7 @@ class WritesWeights(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What a function of torch does, by its name.
+    """Traits of a function of torch, by its name.
 
     norm: it is a batch norm that `norm_arguments` knows. asks: it may ask for a size, a type or a place. reads: it hands values
     to Python, or is another operator of batch norm. writes: to its first argument.
