@@ -80,9 +80,9 @@ class FunctionCalls(TorchFunctionMode):
     mode: norm mode of the layer. follow: memory of stored statistics; calls with these are changed. weights: memory that must
     not be written to.
 
-    stored: memory of the stored statistics that calls of batch norm had. training: of those whose calls used the
-    batch's. reads: whether values of a tensor, or a shape that depends on them, reached Python, another operator of batch norm
-    was called, or a tensor read that an earlier run made.
+    stored: memory of the stored statistics that calls of batch norm had. training: of those whose calls used the batch's.
+    direct: whether a call was of `torch.batch_norm` itself. reads: whether values of a tensor, or a shape that depends on them,
+    reached Python, another operator of batch norm was called, or a tensor read that an earlier run made.
 
     Raises:
         WritesWeights: before a write to `weights`.
@@ -95,7 +95,7 @@ class FunctionCalls(TorchFunctionMode):
         self._context, self.mode, self.follow, self._weights = context, mode, follow, set(weights)
         self.stored: dict[int, None] = {}
         self.training = set[int]()
-        self.reads = False
+        self.direct = self.reads = False
         self._of_input, self._following, self._place = set[int](), False, Rows(object(), 1)
 
     def inputs(self, streams: Iterable[Tensor]) -> None:
@@ -118,8 +118,8 @@ class FunctionCalls(TorchFunctionMode):
 
     def norms(self) -> AbstractContextManager[Any]:
         """Return a context that may see calls of batch norm alone, which takes less time than this object as a context."""
-        # For "recalibrate", `F.batch_norm` itself would refuse data of one value per channel.
-        return called_by(self._norm) if self.mode == "batch" else self
+        # A direct call may be by a name of one's own; for "recalibrate", `F.batch_norm` would refuse data of one value per channel.
+        return self if self.direct or self.mode == "recalibrate" else called_by(self._norm)
 
     def _norm(self, func: Any, args: Any, kwargs: Any) -> Any:
         call = norm_arguments(func, args, kwargs)
@@ -156,6 +156,7 @@ class FunctionCalls(TorchFunctionMode):
     def _batch_norm(self, func: Any, call: dict[str, Any], args: Any, kwargs: Any) -> Any:
         storage = memory(call["running_mean"])
         self.stored[storage] = None
+        self.direct |= func is not F.batch_norm
         if call["training"]:
             self.training.add(storage)
         if storage not in self.follow:

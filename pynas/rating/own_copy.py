@@ -33,7 +33,7 @@ class OwnCopy:
     ) -> None:
         self._template, self._context, self._copies, self._seat = template, context, copies, seat
         self._mode, self._norm_use = mode, norm_use
-        self.private, self._of_thread = False, threading.local()
+        self.private, self._direct, self._of_thread = False, False, threading.local()
         # Attributes that a run changes, and those of them that a second run leaves alone.
         self._changes, self._settled = set[Attribute](), set[Attribute]()
 
@@ -61,10 +61,13 @@ class OwnCopy:
         """
         contents = self.contents(module)
         follow = self._norm_use.follow(contents.statistics, guess)
-        return FunctionCalls(self._context, self._mode, follow, contents.weights if guarded else ())
+        calls = FunctionCalls(self._context, self._mode, follow, contents.weights if guarded else ())
+        calls.direct = self._direct
+        return calls
 
     def learn(self, module: nn.Module, calls: FunctionCalls, x: Tensor) -> bool:
         """Find which statistics of these calls follow the mode; see `NormUse.learn`."""
+        self._direct |= calls.direct
         return self._norm_use.learn(self._template, module, self.contents(module).statistics, calls, x)
 
     def calls_norms(self, module: nn.Module, calls: FunctionCalls) -> bool:

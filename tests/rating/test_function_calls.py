@@ -43,16 +43,18 @@ class Called(nn.Module):
         return torch.cat([y, x[:, 6:]], 1)
 
 
-class ByItsName(nn.Module):
-    """Calls `torch.batch_norm`, not the function of `torch.nn.functional`."""
+class Direct(nn.Module):
+    """Calls `torch.batch_norm`, in place of the function of `torch.nn.functional`; by a name of its own or not."""
 
-    def __init__(self):
+    kept = staticmethod(torch.batch_norm)
+
+    def __init__(self, by_own_name):
         super().__init__()
-        self.bn = seeded(nn.BatchNorm1d(8))
+        self.bn, self.by_own_name = seeded(nn.BatchNorm1d(8)), by_own_name
 
     def forward(self, x):
-        bn = self.bn
-        return torch.batch_norm(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.training, 0.1, 1e-5, False)
+        bn, function = self.bn, self.kept if self.by_own_name else torch.batch_norm
+        return function(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.training, 0.1, 1e-5, False)
 
 
 class OwnForward(nn.BatchNorm1d):
@@ -195,9 +197,10 @@ def test_a_flat_list_of_modules_is_refused():
         rate([nn.Linear(8, 8), nn.Linear(8, 8)], data(4))
 
 
+@pytest.mark.parametrize("by_own_name", [False, True])
 @pytest.mark.parametrize("norm", ["running", "batch"])
-def test_torchs_own_function(norm):
-    layers, batches = layers_with(ByItsName()), data(5, 5, 5)
+def test_torchs_own_function(norm, by_own_name):
+    layers, batches = layers_with(Direct(by_own_name)), data(5, 5, 5)
     expected = alone(layers, batches, NAIVE_LOSSES["mse"], norm)
     found = rate(layers, batches, "mse", norm).scores
     np.testing.assert_allclose(found, expected, rtol=1e-5)
