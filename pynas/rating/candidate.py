@@ -100,7 +100,7 @@ class Candidate:
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
         turns = self._context.turns(streams, paths)
-        with self._copy.function_calls(module).norms() if known.norms_called else contextlib.nullcontext():
+        with self._copy.norm_calls(module) if known.norms_called else contextlib.nullcontext():
             return [module(x) for x in turns]
 
     def _examined(self, known: _Known, streams: Streams, paths: int, alone: Streams | None) -> Streams:

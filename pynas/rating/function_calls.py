@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from pynas.errors import InputError
 from pynas.rating.copies import name_of, private_copy
 from pynas.rating.norms import PathContext, PathNorm, normalise
-from pynas.rating.places import Rows, mark, memory, tensors_in
+from pynas.rating.places import Rows, mark, memory, place_of, tensors_in
 from pynas.rating.replacements import called_by
 from pynas.rating.state import RandomState
 
@@ -56,11 +56,10 @@ class WritesWeights(Exception):
 class _Kind:
     """Traits of a function of torch, by its name.
 
-    norm: it is a batch norm that `norm_arguments` knows. asks: it may ask for a size, a type or a place. reads: it hands values
-    to Python, or is another operator of batch norm. writes: to its first argument.
+    asks: it may ask for a size, a type or a place. reads: it hands values to Python, or is a batch norm that `norm_arguments`
+    does not know. writes: to its first argument.
     """
 
-    norm: bool
     asks: bool
     reads: bool
     writes: bool
@@ -68,10 +67,10 @@ class _Kind:
 
 @lru_cache(1024)
 def _kind(func: Any) -> _Kind:
-    name, norm = getattr(func, "__name__", ""), func in _ARGUMENTS
-    reads = func in _READS or (not norm and "batch_norm" in name and not name.startswith("path_"))
+    name = getattr(func, "__name__", "")
+    reads = func in _READS or (func not in _ARGUMENTS and "batch_norm" in name and not name.startswith("path_"))
     writes = (name.endswith("_") and not name.endswith("__")) or name.startswith(("__i", "__set"))
-    return _Kind(norm, name in _ASKS, reads, writes)
+    return _Kind(name in _ASKS, reads, writes)
 
 
 class FunctionCalls(TorchFunctionMode):
@@ -108,18 +107,17 @@ class FunctionCalls(TorchFunctionMode):
         return memory(x) in self._of_input
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, kind = kwargs or {}, _kind(func)
-        call = norm_arguments(func, args, kwargs) if kind.norm else None
+        kwargs = kwargs or {}
+        call = norm_arguments(func, args, kwargs)
         if call is not None and call["running_mean"] is not None:
             return self._batch_norm(func, call, args, kwargs)
-        if kind.reads:
-            self.reads = True
-        return self._followed(func, kind, args, kwargs) if self._following else func(*args, **kwargs)
+        self.reads |= _kind(func).reads
+        return self._call(func, args, kwargs)
 
     def norms(self) -> AbstractContextManager[Any]:
         """Return a context that may see calls of batch norm alone, which takes less time than this object as a context."""
-        # A direct call may be by a name of one's own; for "recalibrate", `F.batch_norm` would refuse data of one value per channel.
-        return self if self.direct or self.mode == "recalibrate" else called_by(self._norm)
+        # For "recalibrate", `F.batch_norm` itself would refuse data of one value per channel.
+        return self if self.mode == "recalibrate" else called_by(self._norm)
 
     def _norm(self, func: Any, args: Any, kwargs: Any) -> Any:
         call = norm_arguments(func, args, kwargs)
@@ -127,9 +125,11 @@ class FunctionCalls(TorchFunctionMode):
             return func(*args, **kwargs)
         return self._normalised(call)
 
-    def _followed(self, func: Any, kind: _Kind, args: Any, kwargs: Any) -> Any:
-        """Call a function unless it would write to a weight, and note whether it computes from the inputs."""
-        targets = set[int]()
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call a function; with `inputs`, unless it would write to a weight, and note whether it computes from the inputs."""
+        if not self._following:
+            return func(*args, **kwargs)
+        kind, targets = _kind(func), set[int]()
         if kind.writes or (kwargs and ("out" in kwargs or kwargs.get("inplace"))):
             targets = {memory(x) for x in _targets(args, kwargs)}
             if not targets.isdisjoint(self._weights):
@@ -140,10 +140,10 @@ class FunctionCalls(TorchFunctionMode):
         of_input, read = self._of_input, set[int]()
         for x in tensors_in((*args, *kwargs.values()) if kwargs else args):
             read.add(memory(x))
-            place = x.__dict__.get("_pynas_rows")
+            place = place_of(x)
             if place is not None and place.run is not self._place.run:
                 self.reads = True
-        results = (output,) if isinstance(output, Tensor) else tensors_in([output])
+        results = tensors_in(output if isinstance(output, (tuple, list)) else [output])
         if read.isdisjoint(of_input):
             of_input -= {memory(x) for x in results} - read  # memory that was freed and is used again
             return output
@@ -160,7 +160,7 @@ class FunctionCalls(TorchFunctionMode):
         if call["training"]:
             self.training.add(storage)
         if storage not in self.follow:
-            return self._followed(func, _kind(func), args, kwargs) if self._following else func(*args, **kwargs)
+            return self._call(func, args, kwargs)
         y = self._normalised(call)
         self._of_input.add(memory(y))
         return y

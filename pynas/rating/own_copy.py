@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -33,7 +35,8 @@ class OwnCopy:
     ) -> None:
         self._template, self._context, self._copies, self._seat = template, context, copies, seat
         self._mode, self._norm_use = mode, norm_use
-        self.private, self._direct, self._of_thread = False, False, threading.local()
+        self.private, self._of_thread = False, threading.local()
+        self._direct = False  # whether it calls `torch.batch_norm` itself, perhaps by a name of its own
         # Attributes that a run changes, and those of them that a second run leaves alone.
         self._changes, self._settled = set[Attribute](), set[Attribute]()
 
@@ -61,9 +64,12 @@ class OwnCopy:
         """
         contents = self.contents(module)
         follow = self._norm_use.follow(contents.statistics, guess)
-        calls = FunctionCalls(self._context, self._mode, follow, contents.weights if guarded else ())
-        calls.direct = self._direct
-        return calls
+        return FunctionCalls(self._context, self._mode, follow, contents.weights if guarded else ())
+
+    def norm_calls(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """Context as `function_calls`, for a module that was looked at: only its calls of batch norm need be seen."""
+        calls = self.function_calls(module)
+        return calls if self._direct else calls.norms()
 
     def learn(self, module: nn.Module, calls: FunctionCalls, x: Tensor) -> bool:
         """Find which statistics of these calls follow the mode; see `NormUse.learn`."""

@@ -23,7 +23,7 @@ class Stacking:
         self._stack, self._most = stack, list(widths)
         self._share = max_bytes // (3 * len(self._most))
 
-    def limit(self, depth: int, size: int, widening: float = 1) -> int:
+    def limit(self, depth: int, size: int, widening: float) -> int:
         """Parents to stack at a depth where a feature takes `size` bytes; inside, candidates have `widening` times its channels."""
         size = max(size, 1)
         most = max(1, min(self._most[depth], self._share // size))

@@ -81,7 +81,7 @@ def _note(found: Facts, key: tuple[Any, ...], value: Any, depth: int) -> None:
         found[key] = value
     elif isinstance(value, Tensor):
         found[key] = _Tensor(value, value.data_ptr() if value.layout == torch.strided else 0)
-    elif kind in _CONTAINERS or isinstance(value, _CONTAINERS):
+    elif isinstance(value, _CONTAINERS):
         found[key] = id(value) if depth == 0 else kind
         for name, part in _items(value) if depth else ():
             _note(found, (*key, name), part, depth - 1)
