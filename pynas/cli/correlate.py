@@ -35,7 +35,8 @@ def command(
     ] = None,
     top: Annotated[float, typer.Option(help="Also among this best part of the architectures.")] = 0.25,
     budgets: Annotated[
-        int, typer.Option(help="Number of budgets, from the least to the largest cost, within which networks are found.")
+        int,
+        typer.Option(help="Number of budgets, from the least to the largest cost, within which networks are found."),
     ] = 10,
     budget_cost: Annotated[
         str, typer.Option(help="Cost of the budgets: madds, params, or where there are cells conv_params.")
@@ -104,8 +105,8 @@ def _print(found: Comparison, source: str | None) -> None:
         display.out.print(_table(rows, f"{found.benchmark} ({found.data}), {name}", picks, found.best_accuracy))
     k, count = found.ndcg_k, len(found.budgets.limits)
     display.say(f"nDCG@{k}: 1 where the best {k} come first, 0 where the worst do. Then the accuracy of the network ranked "
-                f"first within a budget, the mean over {count} budgets, and what it has more than the best, a random and the "
-                "largest network there, in points: higher is better. Below each: the worst and the best budget.")  # fmt: skip
+                f"first within a budget, the mean over {count} budgets, and that minus the accuracy of the best, of a random "
+                "and of the largest network there, in points: higher is better. Below: the worst and the best budget.")  # fmt: skip
     display.out.print(_regret_table(found))
     if found.budgets.caution:
         display.say(found.budgets.caution)
@@ -138,10 +139,13 @@ def _regret_table(found: Comparison):
     table = Table(title=f"{found.benchmark} ({found.data}), {len(within.limits)} budgets: {show(within.limits[0])} {cost} "
                         f"({within.counts[0]:,} within) to {show(within.limits[-1])} (all {within.counts[-1]:,})")  # fmt: skip
     table.add_column("predictor")
-    for heading in (f"nDCG\n@{found.ndcg_k}", "found\nwithin", "minus\nthe best", "minus\nrandom", "minus\nthe largest"):
+    others = ("minus\nthe best", "minus\nrandom", "minus\nthe largest")
+    for heading in (f"nDCG\n@{found.ndcg_k}", "found\nwithin", *others):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, regret in found.regret.items():
-        differences = [f"{mean:+.2f}\n{min(points):+.2f}..{max(points):+.2f}" for mean, points in _points(regret, within)]
+        differences = [
+            f"{mean:+.2f}\n{min(points):+.2f}..{max(points):+.2f}" for mean, points in _points(regret, within)
+        ]
         table.add_row(LABELS.get(name, name), f"{found.ndcg[name]:.3f}", f"{regret.accuracy:.2f} %", *differences)
     return table
 

@@ -92,8 +92,8 @@ def regret(
     ranked = -values if lower_is_better else values
     within = [spent <= limit for limit in budgets.limits]
     found = _percent([_first(ranked[rows], truth[rows]) for rows in within])
-    others = (np.zeros(len(found)), budgets.best, budgets.random, budgets.largest)
-    return Regret(found, *_percent(np.subtract(found, others).mean(axis=1)))
+    others = np.array([[0.0] * len(found), budgets.best, budgets.random, budgets.largest])
+    return Regret(found, *_percent((np.array(found) - others).mean(axis=1)))
 
 
 def _first(ranked: np.ndarray, accuracy: np.ndarray) -> float:
@@ -114,5 +114,7 @@ def _numbers(**columns: ArrayLike) -> list[np.ndarray]:
                          f"got {[list(value.shape) for value in values]}")  # fmt: skip
     for name, value in zip(columns, values):
         if not np.isfinite(value).all():
-            raise InputError(f"[budgets] expected finite {name}, got {value[~np.isfinite(value)][0]}: leave the rows out")
+            raise InputError(
+                f"[budgets] expected finite {name}, got {value[~np.isfinite(value)][0]}: leave the rows out"
+            )
     return values

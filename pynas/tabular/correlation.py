@@ -117,7 +117,9 @@ def correlate(
         raise InputError(f"[correlate] expected at least three architectures, got {len(bench)}")
     counted = costs(bench)
     if budget_cost not in counted:
-        raise InputError(f"[correlate] expected budgets of {' or '.join(counted)} for {bench.name}, got {budget_cost!r}")
+        raise InputError(
+            f"[correlate] expected budgets of {' or '.join(counted)} for {bench.name}, got {budget_cost!r}"
+        )
     predictors = rated | baselines(bench, seed)
     accuracy = np.asarray(bench.accuracy, dtype=np.float64)
     bound = np.sort(accuracy)[-max(3, round(top * len(accuracy)))]

@@ -25,7 +25,9 @@ def ndcg(scores: ArrayLike, accuracy: ArrayLike, k: int = 10, *, lower_is_better
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(accuracy, np.float64)
     if values.ndim != 1 or values.shape != truth.shape or not len(values):
-        raise InputError(f"[ndcg] expected as many scores as accuracies [N], got {list(values.shape)} and {list(truth.shape)}")
+        raise InputError(
+            f"[ndcg] expected as many scores as accuracies [N], got {list(values.shape)} and {list(truth.shape)}"
+        )
     if not (np.isfinite(values).all() and np.isfinite(truth).all()):
         raise InputError("[ndcg] expected finite scores and accuracies, got NaN or infinity: leave the rows out")
     if k < 1:
