@@ -127,7 +127,7 @@ def test_killed_runs_end_alike(finished, half_images, tmp_path, pynas):
 
 def test_bad_input(finished, half_images, tmp_path, monkeypatch, capsys):
     folder = finished[0]
-    assert "norm=recalibrate" in refused(monkeypatch, capsys, "rate", "--run", folder, "--norm", "batch")
+    assert "expected a norm of recalibrate" in refused(monkeypatch, capsys, "rate", "--run", folder, "--norm", "batch")
     for option, message in (
         ("paths=5", "at most 4 paths per step under fair sampling"),
         ("population=1", "expected population to be greater than or equal to 2, got 1"),
