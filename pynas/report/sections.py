@@ -19,8 +19,8 @@ from pynas.report.ranking import ranking_figure
 from pynas.report.scores import score_figure
 from pynas.report.training import rate_figure, training_figure
 from pynas.spaces import Architecture
-from pynas.tabular import LABELS, cost_budgets, ndcg, regret
 from pynas.tabular.bootstrap import standardised
+from pynas.tabular.budgets import compare_within
 
 # Called with the name and the value of a cost, returns the value as text with its unit.
 Show = Callable[[str, float], str]
@@ -136,12 +136,10 @@ def ranking_section(
 
 def _under_budgets(predictors: Mapping[str, np.ndarray], accuracy: np.ndarray, madds: np.ndarray) -> str:
     """Table of the accuracies that predictors, larger first, find under budgets of MAdds."""
-    within, rows = cost_budgets(accuracy, madds), []
-    # Where all are equal, chance decides: the row is the expectation.
-    for name, values in {**predictors, LABELS["random"]: np.zeros(len(accuracy))}.items():
-        found = regret(-values, accuracy, madds, within)
+    (within, regrets, gains), rows = compare_within(predictors, accuracy, madds), []
+    for name, found in regrets.items():
         points = (found.minus_best, found.minus_random, found.minus_largest)
-        rows.append((name, f"{ndcg(-values, accuracy):.3f}", f"{found.accuracy:.2f} %", *(f"{p:+.2f}" for p in points)))
+        rows.append((name, f"{gains[name]:.3f}", f"{found.accuracy:.2f} %", *(f"{p:+.2f}" for p in points)))
     text = (f"The network ranked first within a budget, the mean over {len(within.limits)} budgets from the least to the "
             "largest MAdds: its accuracy, and that minus the accuracy of the best, of a random and of the largest network "
             "within, in points. nDCG@10 is 1 where the best come first. Higher is better in every column.")  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pynas.errors import InputError
+from pynas.tabular.ndcg import ndcg
 
 # Below so many networks, means over budgets tell predictors hardly apart.
 _FEW = 20
@@ -72,9 +74,9 @@ def cost_budgets(accuracy: ArrayLike, costs: ArrayLike, count: int = 10, cost: s
         cost,
         tuple(limits.tolist()),
         tuple(int(rows.sum()) for rows in within),
-        _percent([truth[rows].max() for rows in within]),
-        _percent([truth[rows].mean() for rows in within]),
-        _percent([_first(spent[rows], truth[rows]) for rows in within]),
+        _percents([truth[rows].max() for rows in within]),
+        _percents([truth[rows].mean() for rows in within]),
+        _percents([_first(spent[rows], truth[rows]) for rows in within]),
     )
 
 
@@ -91,9 +93,33 @@ def regret(
     values, truth, spent = _numbers(scores=scores, accuracy=accuracy, costs=costs)
     ranked = -values if lower_is_better else values
     within = [spent <= limit for limit in budgets.limits]
-    found = _percent([_first(ranked[rows], truth[rows]) for rows in within])
+    found = _percents([_first(ranked[rows], truth[rows]) for rows in within])
     others = np.array([[0.0] * len(found), budgets.best, budgets.random, budgets.largest])
-    return Regret(found, *_percent((np.array(found) - others).mean(axis=1)))
+    return Regret(found, *_percents((np.array(found) - others).mean(axis=1)))
+
+
+def compare_within(
+    predictors: Mapping[str, np.ndarray],
+    accuracy: np.ndarray,
+    costs: np.ndarray,
+    count: int = 10,
+    cost: str = "madds",
+    ndcg_k: int = 10,
+) -> tuple[Budgets, dict[str, Regret], dict[str, float]]:
+    """Return the budgets, and by predictor the regret within them and nDCG; of "random", which is added, the expectation.
+
+    predictors: values `[N]` by name, larger is better. accuracy, costs, count, cost: as of `cost_budgets`.
+    """
+    within = cost_budgets(accuracy, costs, count, cost)
+    # Where all are equal, chance decides: regret and nDCG are then the expectation.
+    losses = {name: -values for name, values in predictors.items()} | {"random": np.zeros(len(accuracy))}
+    found = {name: regret(loss, accuracy, costs, within) for name, loss in losses.items()}
+    return within, found, {name: ndcg(loss, accuracy, ndcg_k) for name, loss in losses.items()}
+
+
+def percent(accuracy: float) -> float:
+    """Round off the digits that float32 adds."""
+    return round(float(accuracy), 4) + 0.0  # no -0.0
 
 
 def _first(ranked: np.ndarray, accuracy: np.ndarray) -> float:
@@ -101,9 +127,8 @@ def _first(ranked: np.ndarray, accuracy: np.ndarray) -> float:
     return float(accuracy[ranked == ranked.max()].mean())
 
 
-def _percent(values: ArrayLike) -> tuple[float, ...]:
-    """Round off the digits that float32 adds."""
-    return tuple((np.round(np.asarray(values, np.float64), 4) + 0.0).tolist())  # + 0.0: no -0.0
+def _percents(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(percent, values))
 
 
 def _numbers(**columns: ArrayLike) -> list[np.ndarray]:

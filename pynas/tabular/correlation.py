@@ -14,8 +14,7 @@ from pynas.rating import Scores
 from pynas.tabular.baselines import baselines, costs
 from pynas.tabular.benchmark import Benchmark
 from pynas.tabular.bootstrap import bootstrap, standardised
-from pynas.tabular.budgets import Budgets, Regret, cost_budgets, regret
-from pynas.tabular.ndcg import ndcg
+from pynas.tabular.budgets import Budgets, Regret, compare_within, percent
 from pynas.tabular.path_scores import total_scores
 
 RowScores = np.ndarray | Sequence[float] | Mapping[str, float] | Scores
@@ -124,28 +123,26 @@ def correlate(
     accuracy = np.asarray(bench.accuracy, dtype=np.float64)
     bound = np.sort(accuracy)[-max(3, round(top * len(accuracy)))]
     best = accuracy >= bound
-    within = cost_budgets(accuracy, counted[budget_cost], budgets, budget_cost)
-    # Where all are equal, chance decides: regret and nDCG are then the expectation.
-    losses = {name: -values for name, values in predictors.items()} | {"random": np.zeros(len(accuracy))}
+    within, regrets, gains = compare_within(predictors, accuracy, counted[budget_cost], budgets, budget_cost, ndcg_k)
     return Comparison(
         benchmark=bench.name,
         data=bench.data,
         count=len(accuracy),
         top_fraction=top,
         top_count=int(best.sum()),
-        top_accuracy=_percent(bound),
-        best_accuracy=_percent(accuracy.max()),
+        top_accuracy=percent(bound),
+        best_accuracy=percent(accuracy.max()),
         confidence=confidence,
         resamples=resamples,
         everything=_correlations(predictors, accuracy, resamples, confidence, seed),
         top=_correlations(
             {name: values[best] for name, values in predictors.items()}, accuracy[best], resamples, confidence, seed
         ),
-        picks={name: _percent(accuracy[values == values.max()].mean()) for name, values in predictors.items()},
+        picks={name: percent(accuracy[values == values.max()].mean()) for name, values in predictors.items()},
         budgets=within,
-        regret={name: regret(loss, accuracy, counted[budget_cost], within) for name, loss in losses.items()},
+        regret=regrets,
         ndcg_k=ndcg_k,
-        ndcg={name: ndcg(loss, accuracy, ndcg_k) for name, loss in losses.items()},
+        ndcg=gains,
     )
 
 
@@ -199,11 +196,6 @@ def _correlations(
         r = float(stats.pearsonr(*scaled)[0])
         correlations[name] = Correlation(tau, rho, r, *zip(low, high))
     return correlations
-
-
-def _percent(accuracy: float) -> float:
-    """Round off the digits that float32 adds."""
-    return round(float(accuracy), 4)
 
 
 def _without_nan(value: Any) -> Any:

@@ -68,17 +68,18 @@ class Tail(nn.Module):
     @torch.no_grad()
     def _cut(self, tap: str, images: Tensor) -> tuple[Any, Any]:
         """Run the images, cut off all that runs before the tap, and return the outputs of the tap and of the module."""
-        cut, calls = self.module.get_submodule(tap), _Calls(self.module)
-        output = calls.run(images)
-        begin, _, feature = calls.of[cut][0]
+        cut, calls, features = self.module.get_submodule(tap), _Calls(self.module), list[Any]()
+        with cut.register_forward_hook(lambda module, inputs, feature: features.append(feature)):
+            output = calls.run(images)
+        begin = calls.of[cut][0][0]
         early = {
-            module: outputs[-1][2]
-            for module, outputs in calls.of.items()
-            if all(end < begin for _, end, _ in outputs) and _is_batch(outputs[-1][2])
+            module: runs[-1][2]
+            for module, runs in calls.of.items()
+            if all(end < begin for _, end, _ in runs) and runs[-1][2][:1] == (_PROBE,)
         }
         _replace(self.module, early)
         cut.forward = _given  # type: ignore[assignment]
-        return feature, output
+        return features[-1], output
 
     @torch.no_grad()
     def _goes_on(self, feature: Tensor, output: Tensor) -> bool:
@@ -89,7 +90,10 @@ class Tail(nn.Module):
 
 
 class _Calls:
-    """Calls of a module's submodules: (begin, end, output) of each call, in ticks of one clock."""
+    """Calls of a module's submodules: (begin, end, shape of the output) of each call, in ticks of one clock.
+
+    The shape of an output that is no tensor is ().
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.of, self._begun, self._clock = module, dict[nn.Module, list[Any]](), dict[nn.Module, int](), 0
@@ -111,23 +115,20 @@ class _Calls:
 
     def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._clock += 1
-        self.of.setdefault(module, []).append((self._begun[module], self._clock, output))
+        shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+        self.of.setdefault(module, []).append((self._begun[module], self._clock, shape))
 
 
-def _replace(module: nn.Module, outputs: dict[nn.Module, Tensor]) -> None:
-    """Let these submodules return blank outputs; those inside them do not run any more."""
+def _replace(module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]]) -> None:
+    """Let these submodules return blank outputs of these shapes, batch size aside; those inside them do not run any more."""
     for child in module.children():
-        if child in outputs:
-            child.forward = _blank(outputs[child].shape[1:])  # type: ignore[method-assign]
+        if child in shapes:
+            child.forward = _blank(shapes[child][1:])  # type: ignore[method-assign]
         else:
-            _replace(child, outputs)
+            _replace(child, shapes)
 
 
-def _is_batch(output: Any) -> bool:
-    return isinstance(output, Tensor) and output.ndim > 0 and len(output) == _PROBE
-
-
-def _blank(shape: torch.Size) -> Callable[..., Tensor]:
+def _blank(shape: tuple[int, ...]) -> Callable[..., Tensor]:
     def forward(*inputs: Any, **named: Any) -> Tensor:
         feature = _turn.feature
         return feature.new_zeros(()).expand(len(feature), *shape)
