@@ -59,7 +59,8 @@ def test_a_dry_run_leaves_nothing(half_images, finished, tmp_path, pynas, monkey
     # Rating shares prefixes: less than every path alone, more than the widest level of each cell alone.
     alone = sum(float(table.sum()) for cells in costs["madds"] for table in cells)
     assert alone / 4 < content["rating_madds_per_image"] < alone and content["rating_seconds"] > 0
-    assert "6 steps of" in pynas(*words, "--run", folder)
+    said = " ".join(pynas(*words, "--seeds", 3, "--run", tmp_path / "run").split())
+    assert "18 steps of" in said and "3, one after the other" in said
 
 
 @pytest.mark.parametrize("seconds, text", [(3, "3.0 s"), (150, "2.5 min"), (9000, "2.5 h"), (2.5 * 86400, "2.5 days")])

@@ -23,7 +23,7 @@ class OneShotRecipe:
     method: `pynas.methods.spos` or `pynas.methods.fairnas`.
     """
 
-    defaults = Defaults(space="nasbench201-mini", loss=LOSS, losses=(), norms=NORMS)
+    defaults = Defaults(space="nasbench201-mini", loss=LOSS, losses=(), norms=NORMS, averages=False)
 
     def __init__(self, method: Callable[..., Any]):
         self._method = method

@@ -29,7 +29,7 @@ class PiNASRecipe:
     """`pynas run --method pinas`."""
 
     summary = (PiNAS.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(space="nasbench201-mini", views=4, loss=LOSS, losses=(), norms=NORMS)
+    defaults = Defaults(space="nasbench201-mini", views=4, loss=LOSS, losses=(), norms=NORMS, averages=False)
 
     def options(self) -> Options:
         """Return the method's options, and those of the search and of the linear evaluation."""
