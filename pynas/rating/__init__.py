@@ -1,6 +1,7 @@
 """Scores of every path of a cell; paths that begin alike share their features."""
 
 from pynas.rating.adapters import choice_layers, configured, elastic_depth, encoded, set_attributes
+from pynas.rating.averaging import average, reliability, standardised
 from pynas.rating.dag import dag, pack
 from pynas.rating.population import rate_population
 from pynas.rating.progress import Progress
@@ -14,6 +15,7 @@ __all__ = [
     "ScoreTable",
     "Scores",
     "Settings",
+    "average",
     "choice_layers",
     "configured",
     "dag",
@@ -22,5 +24,7 @@ __all__ = [
     "pack",
     "rate",
     "rate_population",
+    "reliability",
     "set_attributes",
+    "standardised",
 ]

@@ -16,9 +16,10 @@ from pynas.search.certificate import Certificate
 from pynas.search.grid import Column, cost_column, losses_on_grid
 from pynas.search.limits import check_limits
 from pynas.search.problem import Limit, Problem
-from pynas.search.states import link, states_of, unlinked
+from pynas.search.states import link, unlinked
 from pynas.search.traverse import Traversal, run
 from pynas.spaces import Architecture
+from pynas.spaces.states import states_of
 
 JOINS = ("sum", "product")
 

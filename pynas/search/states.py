@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pynas.errors import InfeasibleError, InputError
-from pynas.spaces import Cell, Space
-from pynas.spaces.cell import Path
-
-_States = list[list[np.ndarray]]
-
-# Paths of a cell up to which a space's states of all paths are looked up.
-_SMALL = 2**20
 
 
 @dataclass(frozen=True)
@@ -46,37 +37,6 @@ class Links:
                 onward[stop] = onward.get(stop, 0) + ways[start] * n
             ways = onward
         return sum(ways.values())
-
-
-def states_of(space: Space, paths: Sequence[Sequence[np.ndarray]]) -> tuple[_States, _States]:
-    """Return the state that each path starts from and the one that it leaves, -1 for a path that is not allowed.
-
-    paths: int64 `[n, L]` by `[block][cell]`; both results `[n]`. Of cells of too many paths only these are looked at.
-    """
-    if not any(cell.allowed or cell.leaves or cell.start is not None for cells in space.blocks for cell in cells):
-        none = [[np.zeros(len(some), np.int64) for some in cells] for cells in paths]
-        return none, none
-    if max(math.prod(cell.counts) for cells in space.blocks for cell in cells) <= _SMALL:
-        starts, ends = (
-            [[table[tuple(some.T)] for table, some in zip(*block)] for block in zip(tables, paths)]
-            for tables in space.boundary_states
-        )
-        return starts, ends
-    numbers: dict[Hashable, int] = {None: 0}
-
-    def number(state: Hashable) -> int:
-        return numbers.setdefault(state, len(numbers))
-
-    def left(cell: Cell, path: Path) -> int:
-        return number(cell.end(path)) if cell.allows(path) else -1
-
-    blocks = [list(zip(*block)) for block in zip(space.blocks, paths)]
-    starts = [[np.full(len(some), number(cell.start)) for cell, some in block] for block in blocks]
-    ends = [
-        [np.array([left(cell, path) for path in map(tuple, some.tolist())], np.int64) for cell, some in block]
-        for block in blocks
-    ]
-    return starts, ends
 
 
 def unlinked(offsets: np.ndarray) -> Links:

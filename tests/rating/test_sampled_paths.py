@@ -243,6 +243,6 @@ def test_states_of_rated_paths_alone_are_those_of_the_whole_space(monkeypatch):
         {"n": [[rng.integers(1, 9, c.counts) for c in cells] for cells in space.blocks]}, {"n": 0}
     )
     dense = search.best(Scores(space, tables), costs, top_k=5)
-    monkeypatch.setattr("pynas.search.states._SMALL", 0)
+    monkeypatch.setattr("pynas.spaces.states._SMALL", 0)
     listed = search.best(Scores(space, tables), costs, top_k=5)
     assert [(e.architecture, e.score) for e in listed] == [(e.architecture, e.score) for e in dense]
