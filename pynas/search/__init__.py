@@ -6,6 +6,7 @@ from pynas.search.certificate import Certificate
 from pynas.search.evolution import evolve, random_search
 from pynas.search.front import Front, front
 from pynas.search.pareto import ParetoFront, pareto
+from pynas.search.prior import PriorWeight, agreed_weight, with_prior
 from pynas.search.ratings import History
 from pynas.search.traverse import Traversal, traverse
 from pynas.search.verify import VerificationError
@@ -17,8 +18,10 @@ __all__ = [
     "Front",
     "History",
     "ParetoFront",
+    "PriorWeight",
     "Traversal",
     "VerificationError",
+    "agreed_weight",
     "best",
     "evolve",
     "front",
@@ -26,4 +29,5 @@ __all__ = [
     "pareto",
     "random_search",
     "traverse",
+    "with_prior",
 ]
