@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.table import Table
 
 from pynas.costs import UNITS
+from pynas.runs.agreement import describe_agreement
 from pynas.runs.limits import describe
 from pynas.runs.progress import Progress, Update
 from pynas.runs.quantities import show, show_cost
@@ -79,6 +80,11 @@ def print_found(content: Mapping[str, Any]) -> None:
             f"Exact: {content['visited']:,} nodes visited, {content['pruned']:,} pruned, "
             f"no architecture scores below {content['lower_bound']:.6f}."
         )
+    if "agreement" in content:
+        for line in describe_agreement(content["seeds"], content["agreement"]):
+            say(line)
+    elif content.get("seeds") == 1 and "generations" not in content:
+        say("One seed: the scores have no error bar; a run of --seeds 3 gives one.")
     for each in content.get("generations", ()):
         tau = "" if each["tau_to_last"] is None else f", tau to the generation before {each['tau_to_last']:.3f}"
         by = "" if each["teacher_accuracy"] is None else f", taught at {each['teacher_accuracy']:.2%}"
@@ -140,6 +146,7 @@ def print_estimate(content: Mapping[str, Any]) -> None:
         + f" of {'x'.join(map(str, content['image_shape']))}, {content['classes']} classes",
         "supernet": f"{show(content['supernet_parameters'])} parameters",
         **{UNITS[name]: f"{show(low)} to {show(high)} in the space" for name, (low, high) in costs.items()},
+        **({} if content["seeds"] == 1 else {"seeds": f"{content['seeds']}, one after the other"}),
         "training": f"{content['steps']:,} steps of {content['seconds_per_step']:.3g} s: "
         f"{duration(content['training_seconds'])} (a small teacher's own comes on top)",
         "rating": f"{show(content['rating_madds_per_image'])} MAdds per image: about {duration(content['rating_seconds'])}",

@@ -75,6 +75,14 @@ ValFraction = Annotated[
     typer.Option(help="Part of the training images that paths are rated on. [default: 0.2]", show_default=False),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything. [default: 0]", show_default=False)]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        help="Train and rate so many supernets, of the seeds from --seed on, and average their scores: they get an error bar. "
+        "A run may be given more later. [default: 1]",
+        show_default=False,
+    ),
+]
 Loss = Annotated[
     str | None,
     typer.Option(

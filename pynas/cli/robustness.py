@@ -42,7 +42,7 @@ def command(
     """Train and rate DNA several times, with other seeds and with less data, and compare ratings and searched nets.
 
     Seeds change the supernet's weights and the sampled paths; teacher, split and steps stay the same. Writes robustness.json,
-    .png and .svg into the run's folder, where each variant has a subfolder; what is done already is not done again.
+    .png and .svg into the run's folder, where each variant but the first has a subfolder; what is done already is not done again.
 
     Example: `pynas robustness --space mbconv-mini --data digits --seeds 3 --fractions 0.25,0.5,1`
     """
@@ -52,7 +52,7 @@ def command(
     from pynas.runs.quantities import numbers
     from pynas.runs.robustness import check_robustness
 
-    base = create(run, device=device, **options.settings({**named, "method": "dna"}))
+    base = create(run, device=device, **options.settings({**named, "method": "dna", "seeds": None}))
     limits = options.limits(madds=max_madds, params=max_params)
     with display.bars() as bars:
         base.progress = display.progress(bars)

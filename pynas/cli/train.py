@@ -20,6 +20,7 @@ def command(
     limit_images: options.LimitImages = None,
     val_fraction: options.ValFraction = None,
     seed: options.Seed = None,
+    seeds: options.Seeds = None,
     option: options.MethodOptions = None,
     spread: options.Spread = "data",
     device: options.Device = "auto",

@@ -7,6 +7,7 @@ block is centred; all blocks are divided by one number, since their relative spr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,11 @@ def average(members: Sequence[Scores]) -> Scores:
     )
 
 
+def combined(members: Sequence[Any]) -> Any:
+    """Return the scores of a single member as they are, of several their average."""
+    return members[0] if len(members) == 1 else average(members)
+
+
 def covariance(members: Sequence[Scores]) -> np.ndarray:
     """Return the covariance of the members' total scores over networks drawn uniformly from those that all have rated.
 
@@ -74,16 +80,41 @@ def reliability(members: Sequence[Scores]) -> float:
     Raises:
         InputError: fewer than two members, different spaces, or an infinite score.
     """
-    if len(members) < 2:
-        raise InputError(
-            f"[rating] expected at least two members to compare, got {len(members)}; rate with --seeds 2 or more"
-        )
+    _check_several(members)
     totals = covariance(members)
     if not (np.diag(totals) > 0).all():
         return float("nan")
     deviations = np.sqrt(np.diag(totals))
     pairs = np.triu_indices(len(members), 1)
     return float((totals / np.outer(deviations, deviations))[pairs].mean())
+
+
+def seed_variances(members: Sequence[Scores]) -> np.ndarray:
+    """Return the variance that a path's standardised score has from member to member, by block, float64 `[blocks]`.
+
+    Two networks' averaged scores differ by their error with the variance 2 / members * the sum over the blocks in which they
+    differ. The estimate is pooled over the P paths of a block: the squared differences from the mean of n members over
+    (n - 1)(P - 1), as the members' mean and each member's own mean over the block are taken off. A teacher, images or a rating
+    that all members share may be wrong in the same way for all: that is not in it.
+
+    Raises:
+        InputError: fewer than two members, different spaces, or an infinite score.
+    """
+    _check_several(members)
+    _, values, _ = _centred([standardised(scores) for scores in members])
+    variances = []
+    for cells in values:
+        block = np.concatenate(cells, axis=1)
+        squares = float(np.square(block - block.mean(axis=0)).sum())
+        variances.append(squares / ((len(members) - 1) * max(block.shape[1] - 1, 1)))
+    return np.array(variances)
+
+
+def _check_several(members: Sequence[Scores]) -> None:
+    if len(members) < 2:
+        raise InputError(
+            f"[rating] expected at least two members to compare, got {len(members)}; rate with --seeds 2 or more"
+        )
 
 
 def _centred(members: Sequence[Scores]) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]], np.ndarray]:

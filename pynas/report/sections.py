@@ -16,6 +16,7 @@ from pynas.report.front import front_figure
 from pynas.report.network import Layer, network_figure
 from pynas.report.page import Section
 from pynas.report.ranking import ranking_figure
+from pynas.report.robustness import robustness_figure
 from pynas.report.scores import score_figure
 from pynas.report.training import rate_figure, training_figure
 from pynas.spaces import Architecture
@@ -53,6 +54,16 @@ def scores_section(scores: Scores, architecture: Architecture | None) -> Section
             drawn.append((inline(figure, f"scores-{b + 1}", f"Histogram of the scores of block {b + 1}"),
                           f"Block {b + 1}: {paths:,} paths rated"))  # fmt: skip
     return Section("Scores of all paths", page.figures(*drawn))
+
+
+def agreement_section(
+    names: Sequence[str], totals: np.ndarray, tau: Sequence[Sequence[float]], lines: Sequence[str]
+) -> Section:
+    """Section of the agreement of several seeds: what is said of it, and its drawing; see `robustness_figure`."""
+    with page_style():
+        drawn = inline(robustness_figure(names, totals, tau), "agreement", "Scores by each seed, and Kendall's tau")
+    figure = page.figures((drawn, f"{totals.shape[1]:,} architectures drawn at random, scored by each seed."))
+    return Section("How far the seeds agree", "".join(map(page.paragraph, lines)) + figure)
 
 
 def front_section(

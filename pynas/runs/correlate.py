@@ -90,8 +90,9 @@ def _coefficients(comparison: Any) -> dict[str, float]:
 def epoch_scores(run: Run) -> Iterator[tuple[int, Scores]]:
     """Yield the epochs at which all blocks were rated, with their scores."""
     for folder in sorted(scores_folder(run).glob("epoch_*"), key=_epoch):
-        if _epoch(folder) < run.settings.epochs and Scores.complete(folder, run.space):
-            yield _epoch(folder), Scores.load(folder, run.space)
+        complete = all(Scores.complete(scores_folder(member) / folder.name, run.space) for member in run.members())
+        if _epoch(folder) < run.settings.epochs and complete:
+            yield _epoch(folder), load_scores(run, folder.name)
 
 
 def _epoch(folder: Path) -> int:

@@ -74,12 +74,16 @@ def estimate(settings: Settings, device: str = "auto") -> dict[str, Any]:
         recipe = recipe_of(settings.method, settings.space)
         run = Run(folder, settings, recipe, device, progress=Progress(log=clock.log), rehearsal=True)
         with contextlib.suppress(Enough):
-            run.train()
-        steps = clock.steps_each * clock.trainings
+            recipe.train(run)  # of one seed; each further one takes as long
+        seeds = settings.seeds
+        steps = clock.steps_each * clock.trainings * seeds
         costs = {name: list(cost_range(run.space, run.costs, name)) for name in run.costs.additive}
-        return {**_sizes(run), "costs": costs, "device": str(run.device), "steps": steps,
-                "seconds_per_step": clock.seconds, "training_seconds": clock.seconds * steps, **_rating(run),
-                "memory_bytes": _peak_memory(run.device)}  # fmt: skip
+        rating = _rating(run)
+        # The first seed's supernet is still held while the others train.
+        held = sum(tensor.nbytes for tensor in run.net.state_dict().values()) if seeds > 1 else 0
+        return {**_sizes(run), "seeds": seeds, "costs": costs, "device": str(run.device), "steps": steps,
+                "seconds_per_step": clock.seconds, "training_seconds": clock.seconds * steps, **rating,
+                "rating_seconds": rating["rating_seconds"] * seeds, "memory_bytes": _peak_memory(run.device) + held}  # fmt: skip
 
 
 def _sizes(run: Run) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pynas.errors import InputError
 from pynas.runs.lock import hold
 from pynas.runs.progress import Progress
-from pynas.runs.recipes import recipe_of
+from pynas.runs.recipes import METHODS, recipe_of
 from pynas.runs.run import Run
 from pynas.runs.settings import CONFIG, Settings, open_folder, read_settings
 
@@ -43,7 +44,8 @@ def wanted_settings(folder: Path | None, given: Mapping[str, Any]) -> Settings:
     """Return the settings that the user named, completed by the folder's run or, for a new run, by the method's defaults.
 
     Raises:
-        InputError: an unknown method, space, setting or option, a value of a wrong type or out of its range.
+        InputError: an unknown method, space, setting or option, a value of a wrong type or out of its range, or several seeds
+            of a method whose scores are not averaged.
     """
     named = {name: value for name, value in given.items() if value is not None}
     options = named.pop("options", None)
@@ -54,6 +56,10 @@ def wanted_settings(folder: Path | None, given: Mapping[str, Any]) -> Settings:
         defaults = recipe_of(wanted.method, named.get("space")).defaults
         wanted = wanted.replace(**{"space": defaults.space, "epochs": defaults.epochs, **named})
     recipe = recipe_of(wanted.method, wanted.space)
+    if wanted.seeds > 1 and not recipe.defaults.averages:
+        takers = ", ".join(name for name, each in METHODS.items() if each.defaults.averages)
+        raise InputError(f"[run] expected seeds = 1 for {wanted.method}, as path scores of several seeds are averaged for {takers} "
+                         f"only, got {wanted.seeds}; start a run for each seed")  # fmt: skip
     return wanted if options is None else wanted.replace(options=recipe.options().check(options))
 
 

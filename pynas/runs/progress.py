@@ -23,6 +23,14 @@ class Progress:
     bar: Callable[[str], Update] | None = None
     log: Callable[[str], Callable[[Step], None]] | None = None
 
+    def named(self, name: str) -> Progress:
+        """Return the progress of a part of the run: a name in front of the names of its bars and logs."""
+        bar, log = self.bar, self.log
+        return Progress(
+            None if bar is None else lambda work: bar(f"{name}: {work}"),
+            None if log is None else lambda work: log(f"{name}/{work}"),
+        )
+
     def epochs(self, name: str = "train teacher") -> Callable[[int, int, float], None] | None:
         """Return the report of a teacher's training: (epochs done, epochs, mean loss)."""
         if self.bar is None:

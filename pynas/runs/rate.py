@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from pynas.errors import InputError
 from pynas.rating import Scores
+from pynas.rating.averaging import combined
 from pynas.rating.scores import block_file, load_block, save_block
 from pynas.runs.images import check_rated
 from pynas.runs.progress import PathCounter
@@ -39,7 +42,7 @@ def rate_paths(run: Run, loss: str, norm: str) -> Scores:
     return Scores(run.space, tables, metadata)
 
 
-def scores_folder(run: Run) -> Any:
+def scores_folder(run: Run) -> Path:
     """Return the folder of a run's score files."""
     return run.folder / "scores"
 
@@ -53,12 +56,50 @@ def rated_block(run: Run, block: int, metadata: dict[str, Any]) -> list[Any] | N
     return tables if before == {"space": run.space.name, **metadata} else None
 
 
-def load_scores(run: Run) -> Scores:
-    """Read the scores of all blocks.
+def own_scores(run: Run, part: str = "") -> Scores:
+    """Read the scores of all blocks that this run's own supernet got, without those of further seeds.
+
+    part: a subfolder of the scores, as of an epoch; "" for the final ones.
 
     Raises:
         InputError: a block that is not rated, a damaged file, or scores of other images than the run's.
     """
-    scores = Scores.load(scores_folder(run), run.space)
-    check_rated(scores.metadata, run.data, scores_folder(run))
+    folder = scores_folder(run) / part
+    scores = Scores.load(folder, run.space)
+    check_rated(scores.metadata, run.data, folder)
     return scores
+
+
+def load_members(run: Run, part: str = "") -> list[Scores]:
+    """Read the scores of every seed of a run, its own first; one for a run of one seed.
+
+    part: as of `own_scores`.
+
+    Raises:
+        InputError: a seed that is not rated, or rated otherwise than the first, a damaged file, or scores of other images
+            than the run's.
+    """
+    members: list[Scores] = []
+    for member in run.members():
+        folder = scores_folder(member) / part
+        if not Scores.complete(folder, run.space):
+            raise InputError(f"[run] expected the scores of every block, got none of some in {folder}; "
+                             f"run `pynas train --run {run.folder}` and `pynas rate --run {run.folder}` first")  # fmt: skip
+        members.append(own_scores(member, part))
+        for name in ("loss", "norm"):
+            first, this = (each.metadata.get(name) for each in (members[0], members[-1]))
+            if first != this:
+                raise InputError(f"[run] expected scores of one {name}, got {first} in {scores_folder(run)} and {this} in "
+                                 f"{folder}; run `pynas rate --run {run.folder}` again")  # fmt: skip
+    return members
+
+
+def load_scores(run: Run, part: str = "") -> Scores:
+    """Read the scores of all blocks; of a run of several seeds the average of their standardised ones.
+
+    part: as of `own_scores`.
+
+    Raises:
+        InputError: as of `load_members`.
+    """
+    return combined(load_members(run, part))

@@ -14,18 +14,21 @@ from pynas._version import __version__
 from pynas.export import load_subnet
 from pynas.files import read_json
 from pynas.rating import Scores
+from pynas.rating.averaging import combined
 from pynas.report import sections
 from pynas.report.network import chosen_layers, measured_layers
 from pynas.report.page import Section, page, paragraph
 from pynas.report.training import joined_metrics, read_metrics
 from pynas.runs import commands
+from pynas.runs.agreement import agreement, describe_agreement
 from pynas.runs.correlate import bench_of, bench_scores
 from pynas.runs.quantities import show_cost
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.search import SEARCH
-from pynas.runs.settings import Settings, read_settings
+from pynas.runs.settings import Settings, member_folder, read_settings
 from pynas.runs.truth import read_truth
 from pynas.spaces import Architecture, Space
+from pynas.tabular.robustness import sampled_totals
 
 
 def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[str]]:
@@ -37,7 +40,7 @@ def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[st
     results = Results(folder)
     settings = results.settings
     parts = [part for part in (
-        results.network(), results.found(), results.front(), results.histograms(), results.ranking(truth),
+        results.network(), results.found(), results.agreement(), results.front(), results.histograms(), results.ranking(truth),
         results.training(), results.retraining(), results.repeat()) if part is not None]  # fmt: skip
     title = f"{settings.method} on {settings.space}, {settings.data}"
     lead = paragraph(results.summary())
@@ -54,8 +57,12 @@ class Results:
         self.settings: Settings = read_settings(folder)
         self.space: Space = spaces.get(self.settings.space)
         self.missing: list[str] = []
-        complete = Scores.complete(folder / "scores", self.space)
-        self.scores = Scores.load(folder / "scores", self.space) if complete else None
+        first = self.settings.seed
+        names = ["", *(member_folder(seed) for seed in range(first + 1, first + self.settings.seeds))]
+        rated = [folder / name / "scores" for name in names]
+        complete = all(Scores.complete(path, self.space) for path in rated)
+        self.members = [Scores.load(path, self.space) for path in rated] if complete else []
+        self.scores: Scores | None = combined(self.members) if complete else None
         self.costs = costs.load(path) if (path := folder / "costs.npz").exists() else None
         self.search = read_json(path, SEARCH) if (path := folder / "search.json").exists() else None
         self.exported: dict[str, Any] = {}
@@ -103,6 +110,16 @@ class Results:
             return None
         names = [name for name in self.search["found"][0] if name not in ("architecture", "score")]
         return sections.found_section(self.search, names, show_cost)
+
+    def agreement(self) -> Section | None:
+        """Return the section of how far the seeds of the run agree."""
+        if len(self.members) < 2:
+            return None
+        found = self.search if self.search is not None and "agreement" in self.search else None
+        content = agreement(self.members) if found is None else found["agreement"]
+        names = [f"seed {self.settings.seed + number}" for number in range(len(self.members))]
+        lines = describe_agreement(len(self.members), content)
+        return sections.agreement_section(names, *sampled_totals(self.members), lines)
 
     def front(self) -> Section | None:
         """Return the section of the front that was searched for, else of score and the first limit's cost."""

@@ -18,7 +18,7 @@ from pynas.report.figures import save_figure
 from pynas.report.robustness import robustness_figure
 from pynas.runs.run import Request, Run
 from pynas.runs.search import find_limits
-from pynas.runs.settings import Settings
+from pynas.runs.settings import Settings, member_folder
 from pynas.runs.truth import read_truth
 from pynas.tabular.robustness import compare_runs
 
@@ -37,7 +37,7 @@ class Variant:
     @property
     def name(self) -> str:
         """Name of the variant's subfolder, and in tables."""
-        return f"seed_{self.seed}" if self.fraction == 1 else f"fraction_{self.fraction:g}"
+        return member_folder(self.seed) if self.fraction == 1 else f"fraction_{self.fraction:g}"
 
 
 def variants(first: int, seeds: int, fractions: Sequence[float]) -> list[Variant]:
@@ -61,7 +61,8 @@ def check_robustness(
     """Train and rate DNA with other seeds and with less data, compare the ratings, and write and return robustness.json.
 
     Seeds change the supernet's weights and the sampled paths; teacher, split and number of steps stay the same. Each variant
-    has a subfolder; what is done already is not done again. robustness.png and .svg show the result.
+    but the first has a subfolder, a seed the one that it has in a run of several `seeds`; what is done already is not done
+    again. robustness.png and .svg show the result.
 
     sample: architectures whose ranks are compared. truth: CSV file of trained networks' accuracies. limits: of the search,
     as `Run.search` takes them.
@@ -83,18 +84,19 @@ def check_robustness(
 
 
 def rated_variant(base: Run, variant: Variant, loss: str, norm: str) -> Scores:
-    """Train and rate a variant in a subfolder of its own; what is done already is read.
+    """Train and rate a variant in a subfolder of its own, the reference in the run's folder; what is done already is read.
 
     The teacher, the split and the images that are rated on are the base run's; with a part of the training images there
     are as many more epochs, each with so much less decay, that steps and learning rates stay the same (section 4.5).
     """
-    settings = _settings(base, variant)
-    run = Run(base.folder / variant.name, settings, base.recipe, str(base.device), progress=base.progress)
-    run.data = base.data if variant.fraction == 1 else part_of(base.data, variant.fraction)
-    if base.settings.teacher == "small":
-        run.named_teacher = base.teacher()
-    run.train()
-    scores = run.rate(loss, norm)
+    if variant == Variant(base.settings.seed):
+        run = base
+    else:
+        run = base.variant(variant.name, _settings(base, variant))
+        if variant.fraction < 1:
+            run.data = part_of(base.data, variant.fraction)
+    base.recipe.train(run)
+    scores = base.recipe.rate(run, loss, norm)
     assert scores is not None
     return scores
 
@@ -104,7 +106,7 @@ def _settings(base: Run, variant: Variant) -> Settings:
     epochs, options = max(1, round(settings.epochs / variant.fraction)), dict(settings.options)
     if epochs != settings.epochs and "decay" in base.options:
         options["decay"] = base.options["decay"] ** (settings.epochs / epochs)
-    return settings.replace(seed=variant.seed, epochs=epochs, options=options)
+    return settings.replace(seed=variant.seed, seeds=1, epochs=epochs, options=options)
 
 
 def part_of(data: ImageData, fraction: float) -> ImageData:

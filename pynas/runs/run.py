@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +15,13 @@ from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
 from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
+from pynas.rating.averaging import combined
 from pynas.runs.images import check_images
-from pynas.runs.limits import Share, read_limits
 from pynas.runs.options import LOADER, Options
 from pynas.runs.processes import choose_device, first_process_first
 from pynas.runs.progress import Progress
-from pynas.runs.settings import Settings
+from pynas.runs.request import Request
+from pynas.runs.settings import Settings, member_folder
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
 from pynas.tensor_files import read_tensors
@@ -29,40 +30,11 @@ from pynas.train.loop import LAST
 
 
 @dataclass(frozen=True)
-class Request:
-    """A search's request: limits and lower limits by cost, how many architectures, and how block scores join.
-
-    Limits are given as numbers, or as text that `pynas.runs.limits.read_limit` reads, such as "60%"; those that are no
-    limits are left out. Without any limit the search is unlimited.
-
-    front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.
-    trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
-    """
-
-    limits: Mapping[str, float | Share] = field(default_factory=dict)
-    at_least: Mapping[str, float | Share] = field(default_factory=dict)
-    top_k: int = 5
-    weights: Sequence[float] | None = None
-    join: str = "sum"
-    front: str | None = None
-    costs: Path | None = None
-    trained: Path | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "limits", read_limits(self.limits))
-        object.__setattr__(self, "at_least", read_limits(self.at_least, lower=True))
-
-    @property
-    def named_costs(self) -> set[str]:
-        """Costs that the request names."""
-        return {*self.limits, *self.at_least, *([self.front] if self.front else [])}
-
-
-@dataclass(frozen=True)
 class Defaults:
     """Settings of a method's runs that the user leaves open, and what its rating and its training images are.
 
-    views: views of each image in a training batch. loss, norm: of the rating.
+    views: views of each image in a training batch. loss, norm: of the rating. averages: whether paths are rated, so that the
+    scores of several seeds can be averaged.
     """
 
     space: str = "mbconv-mini"
@@ -71,6 +43,7 @@ class Defaults:
     views: int = 1
     loss: str = "relative_l1"
     norm: str = "batch"
+    averages: bool = True
 
 
 class Recipe(Protocol):
@@ -111,7 +84,8 @@ class Run:
 
     `train`, `rate`, `search` and `export` are its stages, in this order; what a stage wrote before is not done again.
 
-    rehearsal: a small teacher is not trained, as in dry runs.
+    rehearsal: a small teacher is not trained, as in dry runs. base: the run whose images, teacher and costs a variant in one of
+    its subfolders shares.
     """
 
     def __init__(
@@ -123,26 +97,32 @@ class Run:
         spread: str = "data",
         progress: Progress | None = None,
         rehearsal: bool = False,
+        base: Run | None = None,
     ):
         self.folder, self.settings, self.recipe, self.spread = folder, settings, recipe, spread
-        self.rehearsal = rehearsal
+        self.rehearsal, self.base = rehearsal, base
+        self.home: Path = folder if base is None else base.home  # the folder that the user knows
         self.device, self.progress = choose_device(device), progress or Progress()
         self.options: dict[str, Any] = recipe.options().filled(settings.options)
         self.space = spaces.get(settings.space)
 
     def train(self) -> None:
         """Train the supernet (and a small teacher where none is named), or go on where a training was stopped."""
-        self.recipe.train(self)
+        for member in self.members():
+            self.recipe.train(member)
 
     def rate(self, loss: str | None = None, norm: str | None = None) -> Scores | None:
         """Rate every path of every block on the validation images; None for methods that rate whole networks.
+
+        Of a run of several seeds the scores are the average of their standardised ones (`pynas.rating.average`).
 
         loss, norm: as of `pynas.rate`; None for the method's own.
 
         Raises:
             InputError: no finished training, or a loss or norm that the method does not rate by.
         """
-        return self.recipe.rate(self, loss or self.recipe.defaults.loss, norm or self.recipe.defaults.norm)
+        loss, norm = loss or self.recipe.defaults.loss, norm or self.recipe.defaults.norm
+        return combined([self.recipe.rate(member, loss, norm) for member in self.members()])
 
     def search(self, limits: Mapping[str, Any] | None = None, **request: Any) -> dict[str, Any]:
         """Find the architectures of least score that keep every limit; return the content of search.json.
@@ -166,6 +146,17 @@ class Run:
             architecture = self.space.parse(architecture)
         return self.recipe.export(self, architecture)
 
+    def members(self) -> Iterator[Run]:
+        """Yield the runs whose scores are averaged: this one, and of each further seed a variant in a subfolder."""
+        yield self
+        for seed in range(self.settings.seed + 1, self.settings.seed + self.settings.seeds):
+            yield self.variant(member_folder(seed), self.settings.replace(seed=seed, seeds=1))
+
+    def variant(self, name: str, settings: Settings) -> Run:
+        """Return a run in a subfolder, of other settings but with the images, the split, the teacher and costs of this one."""
+        return Run(self.folder / name, settings, self.recipe, str(self.device), self.spread, self.progress.named(name),
+                   self.rehearsal, self)  # fmt: skip
+
     @property
     def method_options(self) -> dict[str, Any]:
         """The options that the method's constructor takes."""
@@ -178,6 +169,8 @@ class Run:
         Raises:
             InputError: other images than those that the folder's earlier stages saw.
         """
+        if self.base is not None:
+            return self.base.data
         settings = self.settings
         images = load(settings.data, settings.image_size or self.space.image_size, val_fraction=settings.val_fraction,
                       seed=settings.seed, limit=settings.limit_images)  # fmt: skip
@@ -196,11 +189,11 @@ class Run:
     def costs(self) -> Any:
         """Costs of the space, counted once and kept as costs.npz."""
         self.count_costs()
-        return costs.load(self.folder / "costs.npz")
+        return costs.load(self.home / "costs.npz")
 
     def count_costs(self) -> None:
         """Count the costs of the space and write costs.npz, unless that is done."""
-        path = self.folder / "costs.npz"
+        path = self.home / "costs.npz"
         if not path.exists():
             costs.count(self.net, self.data.image_shape).save(path)
 
@@ -213,6 +206,8 @@ class Run:
 
     def teacher(self) -> teachers.Teacher:
         """Return the named teacher, DNA+'s scaled one, or a small one, which is trained once and kept in the folder."""
+        if self.base is not None:
+            return self.base.teacher()
         if self.named_teacher is not None:
             return self.named_teacher
         path = self.folder / "teacher.safetensors"
@@ -254,13 +249,13 @@ class Run:
         path = self.folder / LAST
         if not path.exists():
             raise InputError(
-                f"[run] expected a trained supernet, got no {path}; run `pynas train --run {self.folder}` first"
+                f"[run] expected a trained supernet, got no {path}; run `pynas train --run {self.home}` first"
             )
         checkpoint = read_tensors(path, CHECKPOINT)
         step, steps = checkpoint.metadata["step"], checkpoint.metadata["steps"]
         if step < steps:
             raise InputError(f"[run] expected a finished training, got step {step} of {steps}; "
-                             f"run `pynas train --run {self.folder}` to go on")  # fmt: skip
+                             f"run `pynas train --run {self.home}` to go on")  # fmt: skip
         method = self.method()
         load_weights(checkpoint, method)
         return method.eval(), checkpoint.digest

@@ -15,9 +15,11 @@ from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json
 from pynas.methods import fit_block_weights
 from pynas.rating import Scores
+from pynas.rating.averaging import combined
 from pynas.report import draw_front
+from pynas.runs.agreement import agreement, alike
 from pynas.runs.limits import Limits, Share, resolve
-from pynas.runs.rate import load_scores
+from pynas.runs.rate import load_members
 from pynas.runs.run import Request, Run
 from pynas.runs.truth import read_truth
 from pynas.spaces import Space
@@ -29,20 +31,32 @@ CHECKED_NETS = 8
 
 def find_exactly(run: Run, request: Request) -> dict[str, Any]:
     """Search the rated blocks exactly; write and return search.json, and draw the front where one is asked for."""
-    scores, costs = load_scores(run), gather_costs(run, request)
+    members, costs = load_members(run), gather_costs(run, request)
+    scores = combined(members)
+    if len(members) > 1 and request.join == "product":
+        raise InputError("[search] expected join sum, as scores averaged over seeds are centred at 0, got product")
     fitted = None
     if request.trained is not None:
         fitted = fitted_weights(scores, request)
         request = replace(request, weights=fitted["weights"])
     limits = find_limits(run, request, costs)
-    found = search.best(scores, costs, limits=limits.upper, top_k=request.top_k, at_least=limits.lower,
-                        weights=request.weights, join=request.join)  # fmt: skip
+
+    def find(top_k: int) -> search.Found:
+        return search.best(scores, costs, limits=limits.upper, top_k=top_k, at_least=limits.lower, weights=request.weights,
+                           join=request.join)  # fmt: skip
+
+    found = find(request.top_k)
     certificate = found.certificate
+    seeds = {"seeds": len(members)} if run.recipe.defaults.averages else {}
     content = search_content(
         run, request, limits, entries(run.space, found), exhausted=found.exhausted, space_size=certificate.space_size,
         visited=certificate.visited, pruned=certificate.pruned, lower_bound=certificate.lower_bound,
-        **({} if fitted is None else {"fitted": fitted}), **latency_note(costs),
+        **seeds, **({} if fitted is None else {"fitted": fitted}), **latency_note(costs),
     )  # fmt: skip
+    if len(members) > 1:
+        listed_by = request.front or next(iter(request.limits), "madds")
+        count, cheapest = alike(members, find, request.weights, listed_by)
+        content["agreement"] = agreement(members, request.weights) | count | {"cheapest": entries(run.space, cheapest)}
     if request.front is not None:
         front = search.front(scores, costs, request.front, weights=request.weights, join=request.join)
         content |= _front(run, front, content)

@@ -27,6 +27,7 @@ class Settings(BaseModel):
     (trained in the run); taps: the teacher's submodules after each block; pretrained: whether a timm teacher has weights.
     accumulate: batches whose mean gradient makes one step. image_size: side in pixels, None for the space's.
     limit_images: use so many training images. val_fraction: share of the training images that paths are rated on.
+    seeds: supernets whose scores are averaged, of the seeds from `seed` on; the one setting that a run may raise later.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class Settings(BaseModel):
     limit_images: AtLeastOne | None = None
     val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.2
     seed: Annotated[int, Ge(0)] = 0
+    seeds: AtLeastOne = 1
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("taps", mode="before")
@@ -70,6 +72,11 @@ class Settings(BaseModel):
         return Settings.of({**self.model_dump(), **changes})
 
 
+def member_folder(seed: int) -> str:
+    """Return the name of the subfolder of a run's further seed."""
+    return f"seed_{seed}"
+
+
 def method_options(given: list[str] | None) -> dict[str, Any] | None:
     """Read `NAME=VALUE` options, each value as YAML: numbers, true, false, null, text, [lists]; None stays None.
 
@@ -94,26 +101,35 @@ def open_folder(folder: Path | None, settings: Settings, named: Collection[str])
     """Return the run's folder and its settings; a new folder gets a config.yaml.
 
     folder: None for a new one under runs/. settings: those of a new run. named: names of the settings that the user named,
-    which an existing run must have been made with.
+    which an existing run must have been made with; but for more `seeds`, which it has from now on.
 
     Raises:
         InputError: a folder that holds a run of other settings or of another version, or something else than a run.
     """
     if folder is not None and (folder / CONFIG).exists():
-        made_with = read_settings(folder)
+        made_with = before = read_settings(folder)
+        if "seeds" in named and settings.seeds > before.seeds:
+            made_with = before.replace(seeds=settings.seeds)
         for name in named:
             if getattr(made_with, name) != getattr(settings, name):
+                more = "name as many or more, or " if name == "seeds" else ""
                 raise InputError(
                     f"[run] expected {name} = {getattr(made_with, name)!r}, as {folder} was made with, got "
-                    f"{getattr(settings, name)!r}; use another folder"
+                    f"{getattr(settings, name)!r}; {more}use another folder"
                 )
+        if made_with != before:
+            _write_settings(folder, made_with)
         return folder, made_with
     folder = folder or _fresh_folder(settings)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"[run] expected a new or empty folder or a run's, got {folder}, which holds no {CONFIG}")
+    _write_settings(folder, settings)
+    return folder, settings
+
+
+def _write_settings(folder: Path, settings: Settings) -> None:
     content = {name: value for name, value in header(_KIND).items() if name != "metadata"}
     write_text(folder / CONFIG, yaml.safe_dump({**content, **settings.model_dump(mode="json")}, sort_keys=False))
-    return folder, settings
 
 
 def read_settings(folder: Path) -> Settings:
@@ -130,6 +146,7 @@ def read_settings(folder: Path) -> Settings:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"[run] expected YAML in {path}, got {str(error).splitlines()[0]}") from None
     check_header(content, _KIND, path)
+    content.setdefault("seeds", 1)  # of runs made before there could be several
     known = {"format", "version", *Settings.model_fields}
     if set(content) != known:
         raise InputError(f"[run] expected the settings {', '.join(Settings.model_fields)}, got {', '.join(map(str, content))} "

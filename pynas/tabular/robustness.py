@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +70,9 @@ def compare_runs(
     names = {each.space.name for each in scores}
     if len(names) > 1:
         raise InputError(f"[robustness] expected scores of one space, got {', '.join(sorted(names))}")
-    space, rng = scores[0].space, np.random.default_rng(0)
-    drawn = [space.sample(rng) for _ in range(sample)]
-    totals = np.array([each.total(drawn) for each in scores])
+    space = scores[0].space
+    totals, tau = sampled_totals(scores, sample)
     bests = [search.best(each, costs, limits)[0].architecture for each in scores]
-    tau = tuple(tuple(_tau(one, other) for other in totals) for one in totals)
     agreements = [
         Agreement(
             name,
@@ -89,6 +87,18 @@ def compare_runs(
         for i, name in enumerate(runs)
     ]
     return Robustness(tuple(agreements), tau, totals)
+
+
+def sampled_totals(scores: Sequence[Scores], sample: int = 1000) -> tuple[np.ndarray, tuple[tuple[float, ...], ...]]:
+    """Return total scores of architectures drawn uniformly with a fixed seed, and Kendall's tau of every two scores.
+
+    scores: of one space. The totals are `[scores, architectures]`, of the drawn ones that all have rated.
+    """
+    space, rng = scores[0].space, np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(sample)]
+    totals = np.array([each.total(drawn) for each in scores])
+    totals = totals[:, ~np.isnan(totals).any(axis=0)]
+    return totals, tuple(tuple(_tau(one, other) for other in totals) for one in totals)
 
 
 def _block_tau(one: Scores, other: Scores, block: int) -> float:

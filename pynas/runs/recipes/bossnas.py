@@ -16,7 +16,7 @@ from pynas.rating import Scores
 from pynas.runs.correlate import rank
 from pynas.runs.export import found_architecture, recalibrate, write_subnet
 from pynas.runs.options import Options
-from pynas.runs.rate import load_scores
+from pynas.runs.rate import own_scores
 from pynas.runs.run import Defaults, Request, Run
 from pynas.runs.search import find_exactly
 from pynas.spaces import Architecture
@@ -79,7 +79,7 @@ class BossNASRecipe:
                              f"training chose its inputs by these, got {loss} and {norm}; give --option rating=... to "
                              "`pynas train`")  # fmt: skip
         self._check_finished(run)
-        return load_scores(run)
+        return own_scores(run)
 
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search exactly; write every architecture's score to ranking.csv, and correlations where accuracies are known."""
@@ -126,7 +126,7 @@ class BossNASRecipe:
         for b in range(len(run.space)):
             if not (run.folder / "checkpoints" / f"block_{b + 1}.safetensors").exists():
                 raise InputError(f"[run] expected a finished training, got none of block {b + 1}; "
-                                 f"run `pynas train --run {run.folder}` to go on")  # fmt: skip
+                                 f"run `pynas train --run {run.home}` to go on")  # fmt: skip
 
 
 def _filled(part: Any, options: dict[str, Any]) -> Any:

@@ -54,8 +54,11 @@ class DNARecipe:
         return rate_paths(run, loss, norm)
 
     def find(self, run: Run, request: Request) -> dict[str, Any]:
-        """Search the rated paths exactly; after a progressive training, find the best of the architectures it kept."""
-        if run.options["strategy"] == "concurrent":
+        """Search the rated paths exactly; after a progressive training, find the best of the architectures it kept.
+
+        Progressive trainings of several seeds keep different ones: their average is searched exactly.
+        """
+        if run.options["strategy"] == "concurrent" or run.settings.seeds > 1:
             return find_exactly(run, request)
         method, _ = run.trained_method()
         kept = method.kept_architectures(run.loader("val"))

@@ -29,7 +29,7 @@ class DNAPlusRecipe:
     """`pynas run --method dna-plus`: each generation's teacher is the architecture found before it, scaled and trained."""
 
     summary = (DNAPlus.__doc__ or "").partition("\n")[0]
-    defaults = Defaults()
+    defaults = Defaults(averages=False)
 
     def __init__(self) -> None:
         self._dna = DNARecipe()

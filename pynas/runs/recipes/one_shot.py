@@ -22,7 +22,7 @@ class OneShotRecipe:
     method: `pynas.methods.spos` or `pynas.methods.fairnas`.
     """
 
-    defaults = Defaults(space="nasbench201-mini", loss=LOSS, norm="recalibrate")
+    defaults = Defaults(space="nasbench201-mini", loss=LOSS, norm="recalibrate", averages=False)
 
     def __init__(self, method: Callable[..., Any]):
         self._method = method

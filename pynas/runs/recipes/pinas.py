@@ -28,7 +28,7 @@ class PiNASRecipe:
     """`pynas run --method pinas`."""
 
     summary = (PiNAS.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(space="nasbench201-mini", views=4, loss=LOSS, norm="recalibrate")
+    defaults = Defaults(space="nasbench201-mini", views=4, loss=LOSS, norm="recalibrate", averages=False)
 
     def options(self) -> Options:
         """Return the method's options, and those of the search and of the linear evaluation."""

@@ -48,7 +48,7 @@ class PreNASRecipe:
     """
 
     summary = (PreNAS.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(space="autoformer-mini", epochs=40, loss="error", norm="recalibrate")
+    defaults = Defaults(space="autoformer-mini", epochs=40, loss="error", norm="recalibrate", averages=False)
 
     def __init__(self, sampling: str | None = None):
         self._fixed: dict[str, Any] = {} if sampling is None else {"sampling": sampling}
