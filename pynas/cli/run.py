@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pynas.cli import options
 
 
@@ -24,6 +26,8 @@ def command(
     option: options.MethodOptions = None,
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
+    prior: options.Prior = None,
+    prior_weight: options.PriorWeight = "auto",
     top_k: options.TopK = 5,
     device: options.Device = "auto",
     tensorboard: options.TensorBoard = False,
@@ -40,8 +44,11 @@ def command(
     named = dict(locals())
     from pynas.cli import display
     from pynas.runs import create, processes
+    from pynas.runs.request import Request
 
     settings, limits = options.settings(named), options.limits(madds=max_madds, params=max_params)
+    joined: Any = {"prior": prior, "prior_weight": prior_weight}
+    Request(**joined)  # refused before anything is trained
     if dry_run:
         from pynas.runs.estimate import estimate
         from pynas.runs.folders import wanted_settings
@@ -55,7 +62,7 @@ def command(
         opened.progress = display.progress(bars, opened.folder if tensorboard else None)
         opened.train()
         opened.rate()
-        found = opened.search(limits, top_k=top_k)
+        found = opened.search(limits, top_k=top_k, **joined)
         exported = opened.export()
     if json:
         display.print_json({"run": str(opened.folder), "search": found, "exported": exported})

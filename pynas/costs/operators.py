@@ -80,7 +80,12 @@ _LIBRARIES = {"prim", "prims", "profiler", "c10d", "_c10d_functional", "pynas"}
 _DENSE = (torch.strided, torch._mkldnn)  # type: ignore[attr-defined]
 
 # Axis of the channels in the output of convolutions and linear layers.
-_CHANNELS = {"aten.convolution": 1, "aten._convolution": 1, "aten.mkldnn_convolution": 1, "aten.conv_tbc": 2} | dict.fromkeys(
+_CHANNELS = {
+    "aten.convolution": 1,
+    "aten._convolution": 1,
+    "aten.mkldnn_convolution": 1,
+    "aten.conv_tbc": 2,
+} | dict.fromkeys(
     ("aten.addmm", "aten.mm", "aten.linear", "aten.mkldnn_linear", "aten._addmm_activation", "aten._int_mm"), -1
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pynas.report.training import joined_metrics, read_metrics
 from pynas.runs import commands
 from pynas.runs.agreement import agreement, describe_agreement
 from pynas.runs.correlate import bench_of, bench_scores
+from pynas.runs.joined import describe_joined, scores_of_search
 from pynas.runs.quantities import show_cost
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.search import SEARCH
@@ -109,7 +111,7 @@ class Results:
         if self.search is None:
             return None
         names = [name for name in self.search["found"][0] if name not in ("architecture", "score")]
-        return sections.found_section(self.search, names, show_cost)
+        return sections.found_section(self.search, names, show_cost, describe_joined(self.search))
 
     def agreement(self) -> Section | None:
         """Return the section of how far the seeds of the run agree."""
@@ -121,9 +123,16 @@ class Results:
         lines = describe_agreement(len(self.members), content)
         return sections.agreement_section(names, *sampled_totals(self.members), lines)
 
+    @cached_property
+    def searched(self) -> Scores | None:
+        """The scores that the search went by, with its prior or its calibration; those of the rating without a search."""
+        if self.scores is None:
+            return None
+        return scores_of_search(self.folder, self.search, self.scores)
+
     def front(self) -> Section | None:
         """Return the section of the front that was searched for, else of score and the first limit's cost."""
-        if self.search is None or self.scores is None or not isinstance(self.costs, costs.Costs):
+        if self.search is None or self.searched is None or not isinstance(self.costs, costs.Costs):
             return None
         if "front" in self.search:
             name = self.search["front"]["cost"]
@@ -131,7 +140,7 @@ class Results:
         else:
             name = next((name for name in self.search["limits"] if name in self.costs.names), "madds")
             found = search.front(
-                self.scores, self.costs, name, weights=self.search["weights"], join=self.search["join"]
+                self.searched, self.costs, name, weights=self.search["weights"], join=self.search["join"]
             )
             points = [(entry.costs[name], entry.score) for entry in found]
         chosen = [(entry[name], entry["score"]) for entry in self.search["found"]]
@@ -143,14 +152,14 @@ class Results:
 
     def ranking(self, truth: Path | None) -> Section | None:
         """Return the section that ranks against the user's accuracies, or the published ones of the space."""
-        if self.scores is None:
+        if self.searched is None:
             return None
         if truth is not None:
             return self._own_ranking(truth)
         bench = bench_of(self.space)
         if bench is None:
             return None
-        total = bench_scores(self.scores, bench)
+        total = bench_scores(self.searched, bench)
         rated = ~np.isnan(total)
         if rated.sum() < 3:
             return None
@@ -160,12 +169,14 @@ class Results:
 
     def _own_ranking(self, path: Path) -> Section:
         truth = read_truth(path, self.space)
-        assert self.scores is not None
+        assert self.searched is not None
         baselines = {}
         if self.costs is not None:
             listed = [self.costs.of(net) for net in truth]
             baselines = {name: np.array([cost[name] for cost in listed]) for name in ("params", "madds")}
-        return sections.ranking_section(self.scores.total(truth), np.array(list(truth.values())), path.name, baselines)
+        return sections.ranking_section(
+            self.searched.total(truth), np.array(list(truth.values())), path.name, baselines
+        )
 
     def training(self) -> Section | None:
         """Return the section of the training curves, as far as the training has got."""

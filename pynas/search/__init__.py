@@ -2,7 +2,9 @@
 
 from pynas.search.action_space import learn_action_space
 from pynas.search.best import Entry, Found, best
+from pynas.search.calibration import Calibration, calibrate, gaussian_process
 from pynas.search.certificate import Certificate
+from pynas.search.design import choose_networks
 from pynas.search.evolution import evolve, random_search
 from pynas.search.front import Front, front
 from pynas.search.pareto import ParetoFront, pareto
@@ -12,6 +14,7 @@ from pynas.search.traverse import Traversal, traverse
 from pynas.search.verify import VerificationError
 
 __all__ = [
+    "Calibration",
     "Certificate",
     "Entry",
     "Found",
@@ -23,8 +26,11 @@ __all__ = [
     "VerificationError",
     "agreed_weight",
     "best",
+    "calibrate",
+    "choose_networks",
     "evolve",
     "front",
+    "gaussian_process",
     "learn_action_space",
     "pareto",
     "random_search",

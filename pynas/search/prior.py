@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,18 @@ def with_prior(scores: Scores, costs: Any, cost: str, weight: float = 1.0) -> Sc
     """
     if not (np.isfinite(weight) and weight >= 0):
         raise InputError(f"[prior] expected a weight of 0 or more, got {weight}")
-    base, prior = standardised(scores), cost_prior(scores, costs, cost)
-    tables = [[_sum(table, more, weight) for table, more in zip(*block)] for block in zip(base.tables, prior.tables)]
-    return Scores(scores.space, tables, {**scores.metadata, "prior": cost, "prior_weight": float(weight)})
+    joined = with_priors(scores, costs, {cost: weight})
+    return Scores(scores.space, joined.tables, {**scores.metadata, "prior": cost, "prior_weight": float(weight)})
+
+
+def with_priors(scores: Scores, costs: Any, weights: Mapping[str, float]) -> Scores:
+    """Return standardised scores with several costs as priors, each with its weight; see `with_prior`."""
+    base, priors = standardised(scores), [(cost_prior(scores, costs, cost), weight) for cost, weight in weights.items()]
+    tables = [
+        [_sum(table, [(prior[b][c], weight) for prior, weight in priors]) for c, table in enumerate(cells)]
+        for b, cells in enumerate(base.tables)
+    ]
+    return Scores(scores.space, tables, scores.metadata)
 
 
 def cost_prior(scores: Scores, costs: Any, cost: str) -> Scores:
@@ -68,7 +77,7 @@ def cost_prior(scores: Scores, costs: Any, cost: str) -> Scores:
         raise InputError(f"[prior] expected costs of {scores.space}, got tables of {[len(cells) for cells in costs[cost]]} cells "
                          f"by block for {[len(cells) for cells in rated]}")  # fmt: skip
     values = [
-        [_values(costs, cost, b, c, paths, scores[b][c].shape) for c, paths in enumerate(cells)]
+        [cost_values(costs, cost, b, c, paths, scores[b][c].shape) for c, paths in enumerate(cells)]
         for b, cells in enumerate(rated)
     ]
     if len(values) == 1:
@@ -117,7 +126,7 @@ def agreed_weight(members: Sequence[Scores], costs: Any, cost: str) -> PriorWeig
     return PriorWeight(weight, n, one, mean, correlation)
 
 
-def _values(costs: Any, cost: str, block: int, cell: int, paths: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def cost_values(costs: Any, cost: str, block: int, cell: int, paths: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Cost of paths `[N, L]` of a cell whose table has a shape, float64 `[N]`."""
     if isinstance(costs, Costs):
         table = np.asarray(costs[cost][block][cell], np.float64)
@@ -136,6 +145,7 @@ def _normal_scores(cells: Sequence[np.ndarray]) -> list[np.ndarray]:
     return np.split(norm.ppf((ranks - 0.5) / len(ranks)), np.cumsum([len(cell) for cell in cells])[:-1])
 
 
-def _sum(table: ScoreTable, prior: ScoreTable, weight: float) -> ScoreTable:
+def _sum(table: ScoreTable, priors: Sequence[tuple[ScoreTable, float]]) -> ScoreTable:
     paths, values = table.rated()
-    return ScoreTable.of_paths(table.shape, paths, values + weight * prior.at(paths), table.metadata)
+    total = values + sum(weight * prior.at(paths) for prior, weight in priors)
+    return ScoreTable.of_paths(table.shape, paths, total, table.metadata)
