@@ -14,8 +14,8 @@ def command(
     run: Annotated[Path, typer.Argument(help="Folder of a rated run.")],
     train: Annotated[int, typer.Option(help="How many networks to fit to.")] = 20,
     choose: Annotated[
-        str, typer.Option(help="Which: random, or d-optimal, those that tell the weights of the linear fit apart best.")
-    ] = "random",
+        str, typer.Option(help="Which: d-optimal, those that tell the weights of the linear fit apart best, or random.")
+    ] = "d-optimal",
     model: Annotated[
         str,
         typer.Option(

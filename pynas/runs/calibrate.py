@@ -46,7 +46,7 @@ class Calibrating:
     """
 
     train: AtLeastOne = 20
-    choose: Literal["d-optimal", "random"] = "random"
+    choose: Literal["d-optimal", "random"] = "d-optimal"
     model: Literal["ridge", "gp"] = "ridge"
     limits: Mapping[str, Any] = field(default_factory=dict)
     truth: Path | None = None
@@ -92,7 +92,7 @@ def calibrate(run: Run, request: Calibrating, workers: int = 0) -> dict[str, Any
         "networks": len(networks),
         **_agreement(fitted, scores, networks, accuracies, request.seed),
         "weights": fitted.weights,
-        "strength": fitted.strength,
+        "explained": fitted.explained,
         "accuracies": {run.space.format(network): float(a) for network, a in zip(networks, accuracies)},
     }
     write_json(run.folder / FOLDER / "calibration.json", content)

@@ -1,7 +1,8 @@
-"""Scores fitted to a few trained networks: a ridge regression on block scores and costs, around a prior."""
+"""Scores fitted to a few trained networks: a linear model of block scores and costs, around a prior."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import RepeatedKFold
 
 from pynas.errors import InputError
@@ -23,7 +23,8 @@ from pynas.spaces import Architecture
 
 LEAST = 5
 MODELS = ("ridge", "gp")
-_STRENGTHS = np.logspace(-2, 5, 36)
+# Variance of what a group of features explains, over that of the noise.
+_SHARES = (0.0, 0.03, 0.3, 3.0, 30.0)
 _FOLDS, _REPEATS = 5, 10
 
 
@@ -32,13 +33,14 @@ class Calibration:
     """Scores whose sum over the blocks is minus the predicted accuracy, and how they were fitted.
 
     weights: by name, of the standardised features, in points of the accuracy; `prior` is that of the scores and costs in
-    equal parts. strength: of the ridge penalty. left_out: a prediction for every network `[N]` by fits to other networks, up
-    to a constant: the mean over 10 repeats of 5-fold cross-validation. prior: minus the prior of each network `[N]`.
+    equal parts. explained: by group of features, the variance that it explains over that of the noise, as expected. left_out: a
+    prediction for every network `[N]` by fits to other networks, up to a constant: the mean over 10 repeats of 5-fold
+    cross-validation. prior: minus the prior of each network `[N]`.
     """
 
     scores: Scores
     weights: dict[str, float]
-    strength: float
+    explained: dict[str, float]
     left_out: np.ndarray
     prior: np.ndarray
 
@@ -47,7 +49,7 @@ class Calibration:
 class _Fit:
     slope: float
     weights: np.ndarray
-    strength: float
+    explained: np.ndarray
 
     def __call__(self, anchor: np.ndarray, features: np.ndarray) -> np.ndarray:
         return self.slope * anchor + features @ self.weights
@@ -59,9 +61,10 @@ def calibrate(
     """Fit scores to the accuracies of a few trained networks; the result stays a sum over blocks, so search stays exact.
 
     First the accuracies are regressed on one number, the prior: the standardised score and the standardised costs in equal
-    parts; its slope is not below 0. Then a ridge regression explains the rest by `Features`, so that with few networks the
-    fit stays near the prior, and with more it leaves it. The penalty is the greatest whose leave-one-out error is within a
-    standard error of the least (the rule of Breiman et al., 1984), as the least error of few networks is a matter of luck.
+    parts; its slope is not below 0. What is left is explained by two groups of `Features`, the widths of layers and what
+    belongs to blocks, by ridge regressions whose penalties are not chosen but averaged over: each pair of 5 penalties per group
+    counts by its marginal likelihood (Hoeting et al., Bayesian model averaging, 1999). A penalty chosen by the errors of a
+    few networks is a matter of luck. With few networks, or where the features explain nothing, the fit stays near the prior.
 
     accuracies: `[N]` of the networks, at least 5, larger is better; any unit. costs: `Costs` with `params`, `madds` and
     `log_width`; those that it lacks are left out. seed: of the folds.
@@ -75,7 +78,8 @@ def calibrate(
     prior = -anchor.total(architectures)
     spread, mean = target.std(), target.mean()
     scaled = (target - mean) / spread
-    fit = _fit(prior, matrix, scaled)
+    groups = _groups(features)
+    fit = _fit(prior, matrix, groups, scaled)
     tables = _negated(features.weighted(fit.weights), anchor, fit.slope, spread)
     fitted = Scores(scores.space, tables, scores.metadata)
     # The intercept stands in the first block, so that the sum is minus the predicted accuracy.
@@ -83,8 +87,9 @@ def calibrate(
     first = [ScoreTable.of_paths(t.shape, t.rated()[0], t.rated()[1] + shift) for t in fitted[0]]
     fitted = Scores(scores.space, [first, *tables[1:]], {**scores.metadata, "calibrated": len(target)})
     weights = {"prior": fit.slope * spread, **dict(zip(features.names, (fit.weights * spread).tolist()))}
-    left_out = _left_out(prior, matrix, target, seed)
-    return Calibration(fitted, {k: float(v) for k, v in weights.items()}, fit.strength, left_out, -prior)
+    left_out = _left_out(prior, matrix, groups, target, seed)
+    explained = {"layers": float(fit.explained[0]), "blocks": float(fit.explained[1])}
+    return Calibration(fitted, {k: float(v) for k, v in weights.items()}, explained, left_out, -prior)
 
 
 def gaussian_process(
@@ -148,27 +153,38 @@ def _slope(prior: np.ndarray, target: np.ndarray) -> float:
     return max(0.0, float(centred @ target / (centred @ centred))) if centred.any() else 0.0
 
 
-def _fit(prior: np.ndarray, features: np.ndarray, target: np.ndarray) -> _Fit:
-    """Fit a standardised target; features: `[N, F]`."""
-    slope = _slope(prior, target)
-    if features.shape[1] == 0:
-        return _Fit(slope, np.empty(0), float(_STRENGTHS[-1]))
-    scale = np.sqrt(features.shape[1])
-    rest = target - slope * prior
-    errors = RidgeCV(_STRENGTHS, store_cv_results=True).fit(features / scale, rest).cv_results_
-    least = errors.mean(0).argmin()
-    more = errors - errors[:, least, None]
-    within = more.mean(0) <= more.std(0, ddof=1) / np.sqrt(len(rest))
-    strength = float(_STRENGTHS[np.flatnonzero(within)[-1]])
-    return _Fit(slope, Ridge(strength).fit(features / scale, rest).coef_ / scale, strength)
+def _groups(features: Features) -> np.ndarray:
+    """Group of each feature, int `[F]`: 0 for the widths of layers, 1 for what belongs to a block."""
+    return np.array([not name.startswith(BY_LAYER) for name in features.names], dtype=np.int64)
 
 
-def _left_out(prior: np.ndarray, features: np.ndarray, target: np.ndarray, seed: int) -> np.ndarray:
+def _fit(prior: np.ndarray, features: np.ndarray, groups: np.ndarray, target: np.ndarray) -> _Fit:
+    """Fit a target; features: `[N, F]`, groups: `[F]`. The scale of the target and its mean have no prior (REML)."""
+    slope, n = _slope(prior, target), len(target)
+    # Columns that are orthogonal to 1: the intercept is projected out.
+    contrasts = np.linalg.svd(np.eye(n) - 1 / n)[0][:, : n - 1]
+    rest = contrasts.T @ (target - slope * prior)
+    sizes = np.maximum(1, np.bincount(groups, minlength=2))
+    scaled = contrasts.T @ features / np.sqrt(sizes[groups])
+    parts = [scaled[:, groups == group] for group in range(2)]
+    shares = np.array(list(itertools.product(_SHARES, repeat=2)))
+    covariances = np.eye(n - 1) + np.einsum("sg,gij->sij", shares, np.array([part @ part.T for part in parts]))
+    solved = np.linalg.solve(covariances, np.broadcast_to(rest[:, None], (len(shares), n - 1, 1)))[..., 0]
+    squares = np.maximum(solved @ rest, np.finfo(float).tiny)
+    evidence = -np.linalg.slogdet(covariances)[1] / 2 - (n - 1) / 2 * np.log(squares)
+    belief = np.exp(evidence - evidence.max())
+    belief /= belief.sum()
+    each = shares[:, groups] * (solved @ scaled) / np.sqrt(sizes[groups])
+    return _Fit(slope, belief @ each, belief @ shares)
+
+
+def _left_out(prior: np.ndarray, features: np.ndarray, groups: np.ndarray, target: np.ndarray, seed: int) -> np.ndarray:
+    """Predictions by fits to other networks, `[N]`, up to a constant."""
     total = np.zeros(len(target))
     folds = RepeatedKFold(n_splits=min(_FOLDS, len(target)), n_repeats=_REPEATS, random_state=seed)
     for rest, out in folds.split(features):
         spread = target[rest].std() or 1.0
-        fit = _fit(prior[rest], features[rest], (target[rest] - target[rest].mean()) / spread)
+        fit = _fit(prior[rest], features[rest], groups, (target[rest] - target[rest].mean()) / spread)
         # Without an intercept, which would be lower for the fits that lack the best networks.
         total[out] += spread * fit(prior[out], features[out]) / _REPEATS
     return total

@@ -25,7 +25,7 @@ def choose_networks(
     costs: Costs,
     count: int,
     *,
-    choose: str = "random",
+    choose: str = "d-optimal",
     limits: Mapping[str, float] | None = None,
     at_least: Mapping[str, float] | None = None,
     seed: int = 0,
