@@ -106,11 +106,7 @@ def print_calibration(content: Mapping[str, Any]) -> None:
     table = Table(title=f"Kendall's tau of {content['networks']} networks ({content['source']})")
     for heading in ("scores", "tau", "95 %"):
         table.add_column(heading, justify="left" if heading == "scores" else "right")
-    rows = {
-        "calibrated, each network left out": "",
-        "of the rating": "uncalibrated_",
-        "of the rating and costs, equal parts": "prior_",
-    }
+    rows = {"calibrated, each network left out": "", "of the rating": "uncalibrated_"}
     for label, name in rows.items():
         low, high = content[f"{name}tau_interval"]
         table.add_row(label, f"{content[f'{name}tau']:.3f}", f"{low:.2f} to {high:.2f}")

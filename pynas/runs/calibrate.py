@@ -92,7 +92,6 @@ def calibrate(run: Run, request: Calibrating, workers: int = 0) -> dict[str, Any
         "networks": len(networks),
         **_agreement(fitted, scores, networks, accuracies, request.seed),
         "weights": fitted.weights,
-        "explained": fitted.explained,
         "accuracies": {run.space.format(network): float(a) for network, a in zip(networks, accuracies)},
     }
     write_json(run.folder / FOLDER / "calibration.json", content)
@@ -108,10 +107,10 @@ def _agreement(
 ) -> dict[str, Any]:
     """Return Kendall's tau with the accuracies, and its 95 % interval by a bootstrap over the networks.
 
-    tau is that of predictions by fits to other networks; beside it stand the rating's scores and the prior.
+    tau is that of predictions by fits to other networks; beside it stand the rating's scores.
     """
     truth = np.asarray(accuracies, np.float64)
-    predictors = {"": fitted.left_out, "uncalibrated_": -scores.total(networks), "prior_": -fitted.prior}
+    predictors = {"": fitted.left_out, "uncalibrated_": -scores.total(networks)}
     drawn = bootstrap(list(predictors.values()), truth, _RESAMPLES, seed)[:, :, 0]
     content: dict[str, Any] = {}
     for (name, values), taus in zip(predictors.items(), drawn):

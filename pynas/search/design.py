@@ -10,8 +10,7 @@ from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.rating import Scores, ScoreTable
 from pynas.search.best import best
-from pynas.search.calibration import prior_scores
-from pynas.search.features import Features
+from pynas.search.calibration import Terms
 from pynas.search.limits import keeps
 from pynas.spaces import Architecture
 
@@ -33,8 +32,8 @@ def choose_networks(
 ) -> list[Architecture]:
     """Choose rated networks within the limits to be trained for `calibrate`.
 
-    choose: "random", or "d-optimal": of 500 random ones those with the greatest det(X'X + I), where the rows of X are 1, the
-    prior and the features of `calibrate` over the square root of their number: greedy, then by exchanges (Fedorov 1972).
+    choose: "random", or "d-optimal": of 500 random ones those with the greatest det(X'X + I), where the rows
+    of X are 1 and the terms of `calibrate`: greedy, then by exchanges (Fedorov 1972).
 
     among: networks to choose from, all rated; None for the whole space.
 
@@ -58,9 +57,8 @@ def choose_networks(
         )
     if choose == "random":
         return pool[:count]
-    features = Features.of_scores(scores, costs).of(pool)
-    prior = prior_scores(scores, costs).total(pool)[:, None]
-    rows = np.concatenate([np.ones_like(prior), prior, features / np.sqrt(max(1, features.shape[1]))], axis=1)
+    terms = Terms.of_scores(scores, costs).of(pool)
+    rows = np.concatenate([np.ones((len(pool), 1)), terms], axis=1)
     return [pool[i] for i in d_optimal(rows, count)]
 
 

@@ -1,4 +1,4 @@
-"""Features of networks that add up over blocks: scores and costs of every block, and the width of every layer."""
+"""Features of networks that add up over blocks: the width of every layer."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from pynas.rating import Scores, ScoreTable
 from pynas.search.prior import cost_values
 from pynas.spaces import Architecture
 
-# Costs of a block that are a feature each, and the one that is split by layers.
-COSTS = ("params", "madds")
 BY_LAYER = "log_width"
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the rated networks of a space; each belongs to one block and is a value per path of that block.
+    """Logarithms of the widths of the layers of a space's rated networks; a layer belongs to one block.
 
-    names: of all features, block after block, such as `score 1`, `madds 2`, `log_width 1.2` (layer 2 of block 1).
-    scores: what they were made of. values: by `[block][cell]`, the features of the block for the rated paths `[n, F_b]`, each
-    with the mean 0 and the standard deviation 1 over the block's rated paths; a feature that does not vary is left out.
+    names: block after block, `log_width 1.2` for layer 2 of block 1. scores: of the rated paths. values: by `[block][cell]`, those
+    of the block's layers for the rated paths `[n, F_b]`, each with the mean 0 and the standard deviation 1 over the block's
+    rated paths; a layer whose width does not vary is left out.
     """
 
     names: Sequence[str]
@@ -35,28 +33,21 @@ class Features:
 
     @classmethod
     def of_scores(cls, scores: Scores, costs: Any) -> Features:
-        """Build the features of scores and costs: per block the score, `params` and `madds`, per layer `log_width`.
+        """Build the features of the paths that have scores; costs without `log_width` give none.
 
-        costs: `Costs`, or costs of a space of one block. Those of these names that it lacks, or that do not add up over the
-        blocks, are left out.
+        costs: `Costs`, or costs of a space of one block.
         """
         names: list[str] = []
         values = []
         for b, cells in enumerate(scores.tables):
             paths = [table.rated()[0] for table in cells]
-            columns = [("score", [table.rated()[1] for table in cells])]
-            for cost in COSTS:
-                if cost in costs.additive:
-                    columns.append(
-                        (cost, [cost_values(costs, cost, b, c, p, cells[c].shape) for c, p in enumerate(paths)])
-                    )
-            labelled = [(f"{name} {b + 1}", column) for name, column in columns]
+            columns: list[tuple[str, list[np.ndarray]]] = []
             if BY_LAYER in costs.additive:
                 layers = [_by_layer(costs, b, c, p, cells[c].shape) for c, p in enumerate(paths)]
                 most = max(part.shape[1] for part in layers)
                 padded = [np.pad(part, ((0, 0), (0, most - part.shape[1]))) for part in layers]
-                labelled += [(f"{BY_LAYER} {b + 1}.{l + 1}", [part[:, l] for part in padded]) for l in range(most)]
-            kept, block = _standard(labelled)
+                columns = [(f"{BY_LAYER} {b + 1}.{l + 1}", [part[:, l] for part in padded]) for l in range(most)]
+            kept, block = _standard(columns, sum(map(len, paths)))
             names += kept
             values.append(np.split(block, np.cumsum([len(p) for p in paths])[:-1]))
         return cls(names, scores, values)
@@ -98,11 +89,10 @@ class Features:
         return Scores(self.scores.space, tables)
 
 
-def _standard(columns: Sequence[tuple[str, Sequence[np.ndarray]]]) -> tuple[list[str], np.ndarray]:
-    """Names and standardised values `[n, F]` of the columns that vary, cells one after the other."""
+def _standard(columns: Sequence[tuple[str, Sequence[np.ndarray]]], rows: int) -> tuple[list[str], np.ndarray]:
+    """Names and standardised values `[rows, F]` of the columns that vary, cells one after the other."""
     joined = [(name, np.concatenate(cells)) for name, cells in columns]
     kept = [(name, values) for name, values in joined if np.ptp(values) > 1e-9 * np.abs(values).max(initial=0)]
-    rows = len(joined[0][1])
     block = (
         np.stack([(values - values.mean()) / values.std() for _, values in kept], 1) if kept else np.empty((rows, 0))
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,18 +52,9 @@ def with_prior(scores: Scores, costs: Any, cost: str, weight: float = 1.0) -> Sc
     """
     if not (np.isfinite(weight) and weight >= 0):
         raise InputError(f"[prior] expected a weight of 0 or more, got {weight}")
-    joined = with_priors(scores, costs, {cost: weight})
-    return Scores(scores.space, joined.tables, {**scores.metadata, "prior": cost, "prior_weight": float(weight)})
-
-
-def with_priors(scores: Scores, costs: Any, weights: Mapping[str, float]) -> Scores:
-    """Return standardised scores with several costs as priors, each with its weight; see `with_prior`."""
-    base, priors = standardised(scores), [(cost_prior(scores, costs, cost), weight) for cost, weight in weights.items()]
-    tables = [
-        [_sum(table, [(prior[b][c], weight) for prior, weight in priors]) for c, table in enumerate(cells)]
-        for b, cells in enumerate(base.tables)
-    ]
-    return Scores(scores.space, tables, scores.metadata)
+    base, prior = standardised(scores), cost_prior(scores, costs, cost)
+    tables = [[_sum(table, more, weight) for table, more in zip(*block)] for block in zip(base.tables, prior.tables)]
+    return Scores(scores.space, tables, {**scores.metadata, "prior": cost, "prior_weight": float(weight)})
 
 
 def cost_prior(scores: Scores, costs: Any, cost: str) -> Scores:
@@ -71,6 +62,19 @@ def cost_prior(scores: Scores, costs: Any, cost: str) -> Scores:
 
     Raises:
         InputError: as `with_prior`.
+    """
+    prior = negative_cost(scores, costs, cost)
+    if not covariance([prior])[0, 0] > 0:
+        raise InputError(f"[prior] expected a cost that differs between networks, got equal {cost} for all that are rated; take "
+                         "another one, or none")  # fmt: skip
+    return standardised(prior)
+
+
+def negative_cost(scores: Scores, costs: Any, cost: str) -> Scores:
+    """Return minus a cost of every rated path, in a space of one block the normal scores of its ranks.
+
+    Raises:
+        InputError: an unknown cost, one that does not add up over the blocks, or costs of another space.
     """
     rated = [[table.rated()[0] for table in cells] for cells in scores.tables]
     if isinstance(costs, Costs) and [len(cells) for cells in costs[cost]] != [len(cells) for cells in rated]:
@@ -86,11 +90,7 @@ def cost_prior(scores: Scores, costs: Any, cost: str) -> Scores:
         [ScoreTable.of_paths(table.shape, paths, -value) for table, paths, value in zip(*block)]
         for block in zip(scores.tables, rated, values)
     ]
-    prior = Scores(scores.space, tables)
-    if not covariance([prior])[0, 0] > 0:
-        raise InputError(f"[prior] expected a cost that differs between networks, got equal {cost} for all that are rated; take "
-                         "another one, or none")  # fmt: skip
-    return standardised(prior)
+    return Scores(scores.space, tables)
 
 
 def agreed_weight(members: Sequence[Scores], costs: Any, cost: str) -> PriorWeight:
@@ -145,7 +145,6 @@ def _normal_scores(cells: Sequence[np.ndarray]) -> list[np.ndarray]:
     return np.split(norm.ppf((ranks - 0.5) / len(ranks)), np.cumsum([len(cell) for cell in cells])[:-1])
 
 
-def _sum(table: ScoreTable, priors: Sequence[tuple[ScoreTable, float]]) -> ScoreTable:
+def _sum(table: ScoreTable, prior: ScoreTable, weight: float) -> ScoreTable:
     paths, values = table.rated()
-    total = values + sum(weight * prior.at(paths) for prior, weight in priors)
-    return ScoreTable.of_paths(table.shape, paths, total, table.metadata)
+    return ScoreTable.of_paths(table.shape, paths, values + weight * prior.at(paths), table.metadata)
