@@ -167,6 +167,9 @@ def gather_costs(run: Run, request: Request) -> Costs:
     costs = run.costs
     if request.costs is not None:
         costs = costs | read_csv(request.costs, run.space)
+    if request.prior is not None and request.prior not in {*costs.names, "latency", LOG_WIDTH}:
+        names = ", ".join((*costs.names, "latency", "log-width"))
+        raise InputError(f"[search] expected --prior {names}, got {request.prior!r}")
     for name in sorted(request.named_costs - {"latency", LOG_WIDTH}):
         costs[name]  # an unknown cost is refused before anything is measured
     if LOG_WIDTH in request.named_costs and LOG_WIDTH not in costs.names:

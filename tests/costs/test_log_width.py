@@ -33,11 +33,13 @@ def test_layers_of_a_path_by_hooks(name):
         widths: dict[int, list[int]] = {}
         layers = [layer for b, choice in enumerate(architecture) for layer in net.path(b, choice)]
         handles = []
+
+        def note(number):
+            return lambda m, i, o: widths.setdefault(number, []).append(o.shape[1 if o.dim() == 4 else -1])
+
         for number, layer in enumerate(layers):
-            for part in layer.modules():
-                if isinstance(part, nn.Conv2d | nn.Linear):
-                    hook = lambda m, i, o, at=number: widths.setdefault(at, []).append(o.shape[1 if o.dim() == 4 else -1])  # noqa: E731
-                    handles.append(part.register_forward_hook(hook))
+            convolutions = [part for part in layer.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+            handles += [part.register_forward_hook(note(number)) for part in convolutions]
         with torch.no_grad():
             net(torch.zeros(1, 3, side, side), architecture)
         for handle in handles:
