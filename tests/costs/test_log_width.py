@@ -34,8 +34,8 @@ def test_layers_of_a_path_by_hooks(name):
         layers = [layer for b, choice in enumerate(architecture) for layer in net.path(b, choice)]
         handles = []
 
-        def note(number):
-            return lambda m, i, o: widths.setdefault(number, []).append(o.shape[1 if o.dim() == 4 else -1])
+        def note(number, into=widths):
+            return lambda m, i, o: into.setdefault(number, []).append(o.shape[1 if o.dim() == 4 else -1])
 
         for number, layer in enumerate(layers):
             convolutions = [part for part in layer.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
