@@ -77,12 +77,11 @@ def test_the_command(tmp_path):
     assert [each["name"] for each in content["runs"]] == names
     assert content["tau"][0][0] == 1 and all(-1 <= each["tau"] < 1 for each in content["runs"][1:])
     assert (folder / "robustness.png").stat().st_size > 5000
-    steps = [
-        read_tensors(folder / name / "checkpoints/last.safetensors", "pynas.checkpoint").metadata for name in names
-    ]
+    places = [folder, folder / "seed_1", folder / "fraction_0.5"]
+    steps = [read_tensors(place / "checkpoints/last.safetensors", "pynas.checkpoint").metadata for place in places]
     assert [(each["seed"], each["epochs"], each["steps"]) for each in steps] == [(0, 1, 6), (1, 1, 6), (0, 2, 6)]
     assert len(list(folder.rglob("teacher.safetensors"))) == 1
-    times = [(folder / name / "scores/block_4.npz").stat().st_mtime_ns for name in names]
+    times = [(place / "scores/block_4.npz").stat().st_mtime_ns for place in places]
     again = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert json.loads(again.stdout) == content
-    assert times == [(folder / name / "scores/block_4.npz").stat().st_mtime_ns for name in names]
+    assert times == [(place / "scores/block_4.npz").stat().st_mtime_ns for place in places]
