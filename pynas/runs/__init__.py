@@ -11,7 +11,8 @@ from pynas.runs.folders import create, load
 from pynas.runs.progress import Progress
 from pynas.runs.recipes import METHODS
 from pynas.runs.recipes.paths import PathRecipe
-from pynas.runs.run import Defaults, Recipe, Request, Run
+from pynas.runs.request import Request
+from pynas.runs.run import Defaults, Recipe, Run
 from pynas.runs.settings import Settings
 
 __all__ = ["METHODS", "Defaults", "PathRecipe", "Progress", "Recipe", "Request", "Run", "Settings", "create", "load"]
