@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from pynas.cli import (
+    calibrate,
     correlate,
     doctor,
     export,
@@ -33,7 +34,22 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
 )
-COMMANDS = (run, train, rate, search, select, export, retrain, report, correlate, robustness, spaces, methods, doctor)
+COMMANDS = (
+    run,
+    train,
+    rate,
+    search,
+    calibrate,
+    select,
+    export,
+    retrain,
+    report,
+    correlate,
+    robustness,
+    spaces,
+    methods,
+    doctor,
+)
 for module in COMMANDS:
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 

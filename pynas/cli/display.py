@@ -15,6 +15,7 @@ from rich.table import Table
 
 from pynas.costs import UNITS
 from pynas.runs.agreement import describe_agreement
+from pynas.runs.joined import describe_joined
 from pynas.runs.limits import describe
 from pynas.runs.progress import Progress, Update
 from pynas.runs.quantities import show, show_cost
@@ -80,6 +81,8 @@ def print_found(content: Mapping[str, Any]) -> None:
             f"Exact: {content['visited']:,} nodes visited, {content['pruned']:,} pruned, "
             f"no architecture scores below {content['lower_bound']:.6f}."
         )
+    for line in describe_joined(content):
+        say(line)
     if "agreement" in content:
         for line in describe_agreement(content["seeds"], content["agreement"]):
             say(line)
@@ -96,6 +99,21 @@ def print_found(content: Mapping[str, Any]) -> None:
             f"{note['median_spread']:.0%}); {note['checked_nets']} whole nets differ from their sums by "
             f"{note['mean_error']:.0%} on average, by {note['mean_error_scaled']:.0%} scaled by {note['whole_over_sum']:.2f}."
         )
+
+
+def print_calibration(content: Mapping[str, Any]) -> None:
+    """Print a fit to trained networks: Kendall's tau beside that of what was there before, and the weights."""
+    table = Table(title=f"Kendall's tau of {content['networks']} networks ({content['source']})")
+    for heading in ("scores", "tau", "95 %"):
+        table.add_column(heading, justify="left" if heading == "scores" else "right")
+    rows = {"calibrated, each network left out": "", "of the rating": "uncalibrated_"}
+    for label, name in rows.items():
+        low, high = content[f"{name}tau_interval"]
+        table.add_row(label, f"{content[f'{name}tau']:.3f}", f"{low:.2f} to {high:.2f}")
+    out.print(table)
+    named = sorted(content["weights"].items(), key=lambda item: -abs(item[1]))
+    shown = ", ".join(f"{name} {weight:+.3f}" for name, weight in named[:8])
+    say(f"Weights in points of accuracy, the {min(8, len(named))} largest of {len(named)}: {shown}")
 
 
 def print_fitted(fitted: Mapping[str, Any]) -> None:

@@ -110,6 +110,19 @@ MaxParams = Annotated[
     typer.Option(help="At most so many parameters: 5.3M, 60%, or '60% of teacher'. [default: no limit]",
                  show_default=False),
 ]  # fmt: skip
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        help="Join the scores with a cost, more of which is taken for better: madds, params, log-width. [default: none]",
+        show_default=False,
+    ),
+]
+PriorWeight = Annotated[
+    str,
+    typer.Option(
+        help="Weight of the prior beside the standardised scores: a number, or auto: by the seeds' agreement."
+    ),
+]
 TopK = Annotated[int, typer.Option(min=1, help="How many architectures to find.")]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pynas.cli import options
 
 
@@ -24,6 +26,8 @@ def command(
     option: options.MethodOptions = None,
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
+    prior: options.Prior = None,
+    prior_weight: options.PriorWeight = "auto",
     top_k: options.TopK = 5,
     loss: options.Loss = None,
     norm: options.Norm = None,
@@ -44,9 +48,12 @@ def command(
     from pynas.runs import create, processes
     from pynas.runs.folders import wanted_settings
     from pynas.runs.recipes import recipe_of
+    from pynas.runs.request import Request
 
     settings, limits = options.settings(named), options.limits(madds=max_madds, params=max_params)
     wanted = wanted_settings(run, settings)
+    joined: Any = {"prior": prior, "prior_weight": prior_weight}
+    Request(**joined)  # with the next line: refused before anything is trained
     recipe_of(wanted.method, wanted.space).defaults.check_rating(loss, norm)
     if dry_run:
         from pynas.runs.estimate import estimate
@@ -60,7 +67,7 @@ def command(
         opened.progress = display.progress(bars, opened.folder if tensorboard else None)
         opened.train()
         opened.rate(loss, norm)
-        found = opened.search(limits, top_k=top_k)
+        found = opened.search(limits, top_k=top_k, **joined)
         exported = opened.export()
     if json:
         display.print_json({"run": str(opened.folder), "search": found, "exported": exported})

@@ -41,6 +41,11 @@ def command(
         Path | None,
         typer.Option(help="CSV file (architecture, accuracy) of a few trained nets: fit the weights to them."),
     ] = None,
+    prior: options.Prior = None,
+    prior_weight: options.PriorWeight = "auto",
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Search the scores that `pynas calibrate` fitted to trained networks.")
+    ] = False,
     join: Annotated[str, typer.Option(help="How block scores join: sum or product.")] = "sum",
     front: Annotated[
         str | None,
@@ -65,7 +70,8 @@ def command(
     with display.bars() as bars:
         opened.progress = display.progress(bars)
         content = opened.search(limits, at_least=assignments(at_least), top_k=top_k, weights=numbers(weights), join=join,
-                                front=front, costs=costs, trained=trained)  # fmt: skip
+                                front=front, costs=costs, trained=trained, prior=prior, prior_weight=prior_weight,
+                                calibrated=calibrated)  # fmt: skip
     if json:
         display.print_json(content)
         return

@@ -4,6 +4,7 @@ from pynas.costs.by_kind import load
 from pynas.costs.count import count, count_module, path_sums, uncounted
 from pynas.costs.latency import LatencyCheck, check_latency, latency
 from pynas.costs.layers import LayerCosts, LayerTable
+from pynas.costs.log_width import log_width
 from pynas.costs.range import cost_range
 from pynas.costs.table import UNITS, Costs
 from pynas.costs.user import read_csv
@@ -20,6 +21,7 @@ __all__ = [
     "count_module",
     "latency",
     "load",
+    "log_width",
     "path_sums",
     "read_csv",
     "uncounted",

@@ -79,6 +79,16 @@ _NO_PRODUCTS = {
 _LIBRARIES = {"prim", "prims", "profiler", "c10d", "_c10d_functional", "pynas"}
 _DENSE = (torch.strided, torch._mkldnn)  # type: ignore[attr-defined]
 
+# Axis of the channels in the output of convolutions and linear layers.
+_CHANNELS = {
+    "aten.convolution": 1,
+    "aten._convolution": 1,
+    "aten.mkldnn_convolution": 1,
+    "aten.conv_tbc": 2,
+} | dict.fromkeys(
+    ("aten.addmm", "aten.mm", "aten.linear", "aten.mkldnn_linear", "aten._addmm_activation", "aten._int_mm"), -1
+)
+
 
 def _trilinear(factors: tuple[Tensor, ...], expand: tuple[Any, ...]) -> int:
     """One multiply-add for every index of the three factors, of which each lacks the axes `expand[n]`."""
@@ -147,6 +157,33 @@ def counting() -> Iterator[Counter]:
     """Count the operators that run inside."""
     with Counter() as counter, _OuterProducts(counter):
         yield counter
+
+
+class _Channels(TorchDispatchMode):
+    """Lists the output channels of the convolutions and linear layers that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator, and note its output channels."""
+        output = func(*args, **(kwargs or {}))
+        axis = _CHANNELS.get(_name(func))
+        if axis is not None and output.dim() >= 2:
+            self.channels.append(output.shape[axis])
+        return output
+
+
+@contextmanager
+def output_channels() -> Iterator[list[int]]:
+    """List the output channels of the convolutions and linear layers that run inside, in their order.
+
+    A linear layer is a product of two matrices; products of more axes, as between queries and keys, are none.
+    """
+    # The function mode keeps torch's attention layers from their fused operators.
+    with _Channels() as mode, _OuterProducts(Counter()):
+        yield mode.channels
 
 
 def _name(func: Any) -> str:

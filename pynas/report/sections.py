@@ -77,8 +77,11 @@ def front_section(
     return Section("The front", page.figures((drawn, caption)))
 
 
-def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) -> Section:
-    """Section of a search from the content of search.json: the architectures, the named costs, and the proven bound."""
+def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show, notes: Sequence[str] = ()) -> Section:
+    """Section of a search from the content of search.json: the architectures, the named costs, and the proven bound.
+
+    notes: sentences on the scores.
+    """
     limits = [f"{UNITS.get(name, name)} at most {show(name, value)}" for name, value in content["limits"].items()]
     limits += [f"{UNITS.get(name, name)} at least {show(name, value)}" for name, value in content["at_least"].items()]
     rows = [(entry["architecture"], f"{entry['score']:.6f}", *(show(name, entry[name]) for name in names))
@@ -90,7 +93,9 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show) 
         text += (f"No architecture within the limits scores below {content['lower_bound']:.6f}: "
                  f"{content['visited']:,} nodes visited, {content['pruned']:,} pruned.")  # fmt: skip
     headings = ("architecture", "score", *(UNITS.get(name, name) for name in names))
-    return Section("What was found, and what it costs", page.paragraph(text) + page.table(headings, rows))
+    return Section(
+        "What was found, and what it costs", "".join(map(page.paragraph, (text, *notes))) + page.table(headings, rows)
+    )
 
 
 def training_section(metrics: Sequence[Mapping[str, Any]]) -> Section:

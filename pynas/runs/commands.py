@@ -11,7 +11,7 @@ from pynas.costs.count import NAMES
 from pynas.runs.settings import Settings
 
 # Costs that need no file of the user's.
-_KNOWN = {*NAMES, "latency"}
+_KNOWN = {*NAMES, "latency", "log_width"}
 
 
 def train_command(settings: Settings, folder: str) -> str:
@@ -49,6 +49,11 @@ def search_command(content: Mapping[str, Any], folder: str) -> str:
     words += ["--top-k", str(content["top_k"]), "--join", content["join"]]
     if content["weights"] is not None:
         words += ["--weights", ",".join(map(str, content["weights"]))]
+    if "prior" in content:
+        weight = "auto" if content["prior"]["auto"] else str(content["prior"]["weight"])
+        words += ["--prior", content["prior"]["cost"].replace("_", "-"), "--prior-weight", weight]
+    if "calibrated" in content:
+        words.append("--calibrated")
     if "front" in content:
         words += ["--front", content["front"]["cost"]]
     own = sorted({*content["limits"], *content["at_least"]} - _KNOWN)

@@ -12,11 +12,13 @@ import numpy as np
 
 from pynas import tabular
 from pynas.errors import InputError
-from pynas.files import header, write_json, write_text
+from pynas.files import header, read_json, write_json, write_text
 from pynas.rating import Scores
 from pynas.report import draw_convergence, draw_ranking, draw_rankings
+from pynas.runs.joined import scores_of_search
 from pynas.runs.rate import load_scores, scores_folder
 from pynas.runs.run import Run
+from pynas.runs.search import SEARCH
 from pynas.spaces import Space
 
 CORRELATION = "pynas.correlation"
@@ -40,7 +42,7 @@ def bench_scores(scores: Scores, bench: tabular.Benchmark) -> np.ndarray:
 
 def rank(run: Run) -> dict[str, Any]:
     """Write ranking.csv (best first), and where accuracies are published the correlations and their pictures."""
-    scores = load_scores(run)
+    scores = searched_scores(run)
     content: dict[str, Any] = {}
     if run.space.size <= MOST:
         architectures = list(run.space.architectures())
@@ -53,6 +55,13 @@ def rank(run: Run) -> dict[str, Any]:
     if bench is not None:
         content["correlation"] = compare(run, scores, bench)
     return content
+
+
+def searched_scores(run: Run) -> Scores:
+    """Return the scores that the run's search.json went by: with its prior or its calibration, or those of the rating."""
+    path = run.folder / "search.json"
+    content = read_json(path, SEARCH) if path.exists() else None
+    return scores_of_search(run.folder, content, load_scores(run))
 
 
 def compare(run: Run, scores: Scores, bench: tabular.Benchmark, top: float = 0.25) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pynas.report.training import joined_metrics, read_metrics
 from pynas.runs import commands
 from pynas.runs.agreement import agreement, describe_agreement
 from pynas.runs.correlate import bench_of, bench_scores
+from pynas.runs.joined import describe_joined, scores_of_search
 from pynas.runs.quantities import show_cost
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.search import SEARCH
@@ -110,7 +112,7 @@ class Results:
         if self.search is None:
             return None
         names = [name for name in self.search["found"][0] if name not in ("architecture", "score")]
-        return sections.found_section(self.search, names, show_cost)
+        return sections.found_section(self.search, names, show_cost, describe_joined(self.search))
 
     def agreement(self) -> Section | None:
         """Return the section of how far the seeds of the run agree."""
@@ -122,9 +124,16 @@ class Results:
         lines = describe_agreement(len(self.members), content)
         return sections.agreement_section(names, *sampled_totals(self.members), lines)
 
+    @cached_property
+    def searched(self) -> Scores | None:
+        """The scores that the search went by, with its prior or its calibration; those of the rating without a search."""
+        if self.scores is None:
+            return None
+        return scores_of_search(self.folder, self.search, self.scores)
+
     def front(self) -> Section | None:
         """Return the section of the front that was searched for, else of score and the first limit's cost."""
-        if self.search is None or self.scores is None or not isinstance(self.costs, costs.Costs):
+        if self.search is None or self.searched is None or not isinstance(self.costs, costs.Costs):
             return None
         if "front" in self.search:
             name = self.search["front"]["cost"]
@@ -132,7 +141,7 @@ class Results:
         else:
             name = next((name for name in self.search["limits"] if name in self.costs.names), "madds")
             found = search.front(
-                self.scores, self.costs, name, weights=self.search["weights"], join=self.search["join"]
+                self.searched, self.costs, name, weights=self.search["weights"], join=self.search["join"]
             )
             points = [(entry.costs[name], entry.score) for entry in found]
         chosen = [(entry[name], entry["score"]) for entry in self.search["found"]]
@@ -144,14 +153,14 @@ class Results:
 
     def ranking(self, truth: Path | None) -> Section | None:
         """Return the section that ranks against the user's accuracies, or the published ones of the space."""
-        if self.scores is None:
+        if self.searched is None:
             return None
         if truth is not None:
             return self._own_ranking(truth)
         bench = bench_of(self.space)
         if bench is None:
             return None
-        total = bench_scores(self.scores, bench)
+        total = bench_scores(self.searched, bench)
         rated = ~np.isnan(total)
         if rated.sum() < 3:
             return None
@@ -161,9 +170,9 @@ class Results:
         return sections.ranking_section(total[rated], bench.accuracy, bench.source, baselines, madds)
 
     def _own_ranking(self, path: Path) -> Section:
-        assert self.scores is not None
+        assert self.searched is not None
         truth = read_truth(path, self.space)
-        total = self.scores.total(truth)
+        total = self.searched.total(truth)
         rated = ~np.isnan(total)
         if rated.sum() < 3:
             raise InputError(f"[report] expected at least three architectures that the run rated, got {rated.sum()} of "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pynas.errors import InputError
 from pynas.runs.limits import Share, read_limits
 
 
@@ -18,6 +21,8 @@ class Request:
 
     front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
+    prior: a cost that the scores are joined with (`pynas.search.with_prior`), prior_weight: its weight, or "auto", by the
+    agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted.
     """
 
     limits: Mapping[str, float | Share] = field(default_factory=dict)
@@ -28,12 +33,38 @@ class Request:
     front: str | None = None
     costs: Path | None = None
     trained: Path | None = None
+    prior: str | None = None
+    prior_weight: float | str = "auto"
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
+        if self.prior is not None:
+            object.__setattr__(self, "prior", self.prior.replace("-", "_"))
+        object.__setattr__(self, "prior_weight", _weight(self.prior_weight))
         object.__setattr__(self, "limits", read_limits(self.limits))
         object.__setattr__(self, "at_least", read_limits(self.at_least, lower=True))
 
     @property
     def named_costs(self) -> set[str]:
         """Costs that the request names."""
-        return {*self.limits, *self.at_least, *([self.front] if self.front else [])}
+        return {
+            *self.limits,
+            *self.at_least,
+            *([self.front] if self.front else []),
+            *([self.prior] if self.prior else []),
+        }
+
+
+def _weight(value: Any) -> float | str:
+    """Read the weight of a prior.
+
+    Raises:
+        InputError: neither "auto" nor a finite number of at least 0.
+    """
+    try:
+        weight = value if value == "auto" else float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if weight != "auto" and not 0 <= weight < math.inf:
+        raise InputError(f"[search] expected --prior-weight auto or a number of 0 or more, got {value!r}")
+    return weight

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pynas import search
-from pynas.costs import Costs, check_latency, cost_range, count_module, latency, load, read_csv
+from pynas.costs import Costs, check_latency, cost_range, count_module, latency, load, log_width, read_csv
+from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json
 from pynas.methods import fit_block_weights
@@ -18,6 +19,7 @@ from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.report import draw_front
 from pynas.runs.agreement import agreement, alike
+from pynas.runs.joined import joined_scores, keep_joined, reranked
 from pynas.runs.limits import Limits, Share, resolve
 from pynas.runs.rate import load_members
 from pynas.runs.run import Request, Run
@@ -32,7 +34,8 @@ CHECKED_NETS = 8
 def find_exactly(run: Run, request: Request) -> dict[str, Any]:
     """Search the rated blocks exactly; write and return search.json, and draw the front where one is asked for."""
     members, costs = load_members(run), gather_costs(run, request)
-    scores = combined(members)
+    joined = joined_scores(run.folder, request, members, costs)
+    scores = joined.scores
     if len(members) > 1 and request.join == "product":
         raise InputError("[search] expected join sum, as scores averaged over seeds are centred at 0, got product")
     fitted = None
@@ -51,17 +54,29 @@ def find_exactly(run: Run, request: Request) -> dict[str, Any]:
     content = search_content(
         run, request, limits, entries(run.space, found), exhausted=found.exhausted, space_size=certificate.space_size,
         visited=certificate.visited, pruned=certificate.pruned, lower_bound=certificate.lower_bound,
-        **seeds, **({} if fitted is None else {"fitted": fitted}), **latency_note(costs),
+        **seeds, **joined.note, **({} if fitted is None else {"fitted": fitted}), **latency_note(costs),
     )  # fmt: skip
-    if len(members) > 1:
+    if joined.note.get("calibrated", {}).get("model") == "gp":
+        _rerank(run, members, costs, found, content)
+    if len(members) > 1 and joined.scale is not None:
         listed_by = request.front or next(iter(request.limits), "madds")
-        count, cheapest = alike(members, find, request.weights, listed_by)
-        content["agreement"] = agreement(members, request.weights) | count | {"cheapest": entries(run.space, cheapest)}
+        scaled = [joined.scale * weight for weight in request.weights or [1.0] * len(scores)]
+        count, cheapest = alike(members, find, scaled, listed_by)
+        content["agreement"] = agreement(members, scaled) | count | {"cheapest": entries(run.space, cheapest)}
     if request.front is not None:
         front = search.front(scores, costs, request.front, weights=request.weights, join=request.join)
         content |= _front(run, front, content)
+    keep_joined(run.folder, joined)
     write_json(run.folder / "search.json", content)
     return content
+
+
+def _rerank(run: Run, members: Sequence[Scores], costs: Any, found: search.Found, content: dict[str, Any]) -> None:
+    """Order the entries of search.json by the predictions of the calibration's Gaussian process, which they get."""
+    wide = costs if LOG_WIDTH in costs.names else costs | log_widths(run)
+    predictions = reranked(run.folder, combined(members), wide, found)
+    both = [entry | prediction for entry, prediction in zip(content["found"], predictions)]
+    content["found"] = sorted(both, key=lambda entry: -entry["predicted"])
 
 
 def fitted_weights(scores: Scores, request: Request) -> dict[str, Any]:
@@ -115,9 +130,11 @@ def find_among(
         InputError: a request that needs the scores of all paths.
         InfeasibleError: none of them keeps the limits.
     """
-    if any(value is not None for value in (request.front, request.weights, request.trained)):
+    if request.calibrated or any(
+        v is not None for v in (request.front, request.weights, request.trained, request.prior)
+    ):
         raise InputError(f"[search] expected limits alone, as {run.settings.method} searches {name} only, which has no "
-                         "fronts, weights or trained networks")  # fmt: skip
+                         "fronts, weights, priors or trained networks")  # fmt: skip
     limits = find_limits(run, request, costs)
     spent = [costs.of(architecture) for architecture, _ in scored]
     inside = [
@@ -150,11 +167,24 @@ def gather_costs(run: Run, request: Request) -> Costs:
     costs = run.costs
     if request.costs is not None:
         costs = costs | read_csv(request.costs, run.space)
-    for name in sorted(request.named_costs - {"latency"}):
+    if request.prior is not None and request.prior not in {*costs.names, "latency", LOG_WIDTH}:
+        names = ", ".join((*costs.names, "latency", "log-width"))
+        raise InputError(f"[search] expected --prior {names}, got {request.prior!r}")
+    for name in sorted(request.named_costs - {"latency", LOG_WIDTH}):
         costs[name]  # an unknown cost is refused before anything is measured
+    if LOG_WIDTH in request.named_costs and LOG_WIDTH not in costs.names:
+        costs = costs | log_widths(run)
     if "latency" in request.named_costs and "latency" not in costs.names:
         costs = costs | latencies(run)
     return costs
+
+
+def log_widths(run: Run) -> Any:
+    """Return the run's cost `log_width`, computed once and kept as `log_width.npz`."""
+    path = run.folder / "log_width.npz"
+    if not path.exists():
+        log_width(run.net, run.data.image_shape).save(path)
+    return load(path)
 
 
 def latencies(run: Run) -> Any:

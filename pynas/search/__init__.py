@@ -2,28 +2,38 @@
 
 from pynas.search.action_space import learn_action_space
 from pynas.search.best import Entry, Found, best
+from pynas.search.calibration import Calibration, calibrate, gaussian_process
 from pynas.search.certificate import Certificate
+from pynas.search.design import choose_networks
 from pynas.search.evolution import evolve, random_search
 from pynas.search.front import Front, front
 from pynas.search.pareto import ParetoFront, pareto
+from pynas.search.prior import PriorWeight, agreed_weight, with_prior
 from pynas.search.ratings import History
 from pynas.search.traverse import Traversal, traverse
 from pynas.search.verify import VerificationError
 
 __all__ = [
+    "Calibration",
     "Certificate",
     "Entry",
     "Found",
     "Front",
     "History",
     "ParetoFront",
+    "PriorWeight",
     "Traversal",
     "VerificationError",
+    "agreed_weight",
     "best",
+    "calibrate",
+    "choose_networks",
     "evolve",
     "front",
+    "gaussian_process",
     "learn_action_space",
     "pareto",
     "random_search",
     "traverse",
+    "with_prior",
 ]

@@ -112,8 +112,10 @@ def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, s
     name = run.options["search"]
     if name == "all":
         return find_exactly(run, request)
-    if request.front is not None or request.weights is not None or request.trained is not None:
-        raise InputError("[search] expected limits alone, as a search by trial knows no fronts or weights; use --option "
+    if request.calibrated or any(
+        v is not None for v in (request.front, request.weights, request.trained, request.prior)
+    ):
+        raise InputError("[search] expected limits alone, as a search by trial knows no fronts, weights or priors; use --option "
                          "search=all")  # fmt: skip
     costs = gather_costs(run, request)
     limits = find_limits(run, request, costs)
