@@ -30,9 +30,9 @@ def block_features(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]
         InputError: fewer than two features.
     """
     images = images.detach().clone().requires_grad_()
-    for blocks in _levels(model):
+    for blocks, least in _levels(model):
         features = _between(model, images, blocks)
-        if len(features) > 1:
+        if len(features) >= least:
             return features
     features = _chain(model, images)
     if len(features) < 2:
@@ -57,16 +57,16 @@ def flat(feature: torch.Tensor) -> torch.Tensor:
     return feature.flatten(1, 2) if first == second != third else feature.flatten(2).transpose(1, 2)
 
 
-def _levels(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """Yield what may be the blocks, from the outermost modules inwards."""
+def _levels(model: nn.Module) -> Iterator[tuple[list[nn.Module], int]]:
+    """Yield what may be the blocks, from the outermost modules inwards, and the least number of features to take them."""
     level = [model]
     while level:
         listed = [block for part in level for block in _elements(part)]
         if listed:
-            yield listed
+            yield listed, 2
         parts = [child for part in level for child in part.children() if list(child.children())]
         if not listed and len(parts) > 1 and not any(_elements(part) for part in parts):
-            yield parts
+            yield parts, 3  # more than one whose output is a feature: an encoder with a classifier behind it holds blocks
         level = parts
 
 
@@ -134,26 +134,29 @@ def _chain(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
 
 
 def paired(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two features `[B, positions, C]` of equal positions: where the first has more, those of a window become channels.
+    """Two features as `[B, positions, C]` of equal positions: in the finer one, those of a window become channels.
 
     Tokens count as a square grid; a class token, which leaves one more than a square, is left out. A grid that the windows
     do not divide is filled up with zeros.
 
     Raises:
-        InputError: tokens that are no square, or more positions after than before.
+        InputError: tokens that are no square.
     """
     first, second = flat(before), flat(after)
     if first.shape[1] == second.shape[1]:
         return first, second
     grids = _grid(before, first), _grid(after, second)
-    (height, width), (rows, columns) = (grid.shape[1:3] for grid in grids)
+    rows, columns = (min(grid.shape[axis] for grid in grids) for axis in (1, 2))
+    return _windows(grids[0], rows, columns), _windows(grids[1], rows, columns)
+
+
+def _windows(grid: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Grid `[B, H, W, C]` cut into rows * columns windows, `[B, rows * columns, window's positions * C]`."""
+    height, width = grid.shape[1:3]
     down, across = math.ceil(height / rows), math.ceil(width / columns)
-    if height < rows or width < columns:
-        raise InputError(f"[proxy] expected blocks that keep or reduce positions, got {height}x{width} before a block and "
-                         f"{rows}x{columns} after it")  # fmt: skip
-    padded = nn.functional.pad(grids[0], (0, 0, 0, across * columns - width, 0, down * rows - height))
-    windows = padded.unflatten(2, (columns, across)).unflatten(1, (rows, down)).permute(0, 1, 3, 2, 4, 5)
-    return windows.flatten(3).flatten(1, 2), grids[1].flatten(1, 2)
+    grid = nn.functional.pad(grid, (0, 0, 0, across * columns - width, 0, down * rows - height))
+    windows = grid.unflatten(2, (columns, across)).unflatten(1, (rows, down)).permute(0, 1, 3, 2, 4, 5)
+    return windows.flatten(3).flatten(1, 2)
 
 
 def _grid(feature: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
