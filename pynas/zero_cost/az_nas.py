@@ -67,7 +67,7 @@ def _entropy(feature: torch.Tensor) -> float:
 
 def _gradient_score(before: torch.Tensor, after: torch.Tensor) -> float:
     signs = torch.randint(0, 2, after.shape, device=after.device).to(after.dtype) * 2 - 1
-    if not after.requires_grad:
+    if not (before.requires_grad and after.requires_grad):  # a constant: nothing passes
         gradient = torch.zeros_like(before)
     else:
         (gradient,) = torch.autograd.grad(after, before, signs, retain_graph=True, materialize_grads=True)

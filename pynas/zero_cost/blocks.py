@@ -66,7 +66,10 @@ def _levels(model: nn.Module) -> Iterator[tuple[list[nn.Module], int]]:
             yield listed, 2
         parts = [child for part in level for child in part.children() if list(child.children())]
         if not listed and len(parts) > 1 and not any(_elements(part) for part in parts):
-            yield parts, 3  # more than one whose output is a feature: an encoder with a classifier behind it holds blocks
+            yield (
+                parts,
+                3,
+            )  # more than one whose output is a feature: an encoder with a classifier behind it holds blocks
         level = parts
 
 

@@ -72,7 +72,12 @@ class Parts(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.first, self.second, self.fc = nn.Conv2d(3, 6, 3), self.Inception(), self.Inception(), nn.Linear(6, 4)
+        self.conv, self.first, self.second, self.fc = (
+            nn.Conv2d(3, 6, 3),
+            self.Inception(),
+            self.Inception(),
+            nn.Linear(6, 4),
+        )
 
     def forward(self, x):
         return self.fc(self.second(self.first(self.conv(x))).mean((2, 3)))
@@ -84,7 +89,9 @@ class Last(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Conv2d(3, 6, 2, 2)
-        self.blocks = nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.GELU()), nn.Sequential(nn.Linear(6, 12), nn.GELU()))
+        self.blocks = nn.Sequential(
+            nn.Sequential(nn.Linear(6, 6), nn.GELU()), nn.Sequential(nn.Linear(6, 12), nn.GELU())
+        )
         self.fc = nn.Linear(12, 4)
 
     def forward(self, x):
@@ -125,7 +132,10 @@ def test_features_are_taken_before_the_next_layer_changes_them():
     torch.manual_seed(0)
     blocks = [nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)),
               nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, padding=1))]  # fmt: skip
-    model, images = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval(), torch.randn(2, 3, 6, 6)
+    model, images = (
+        nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval(),
+        torch.randn(2, 3, 6, 6),
+    )
     first, second = block_features(model, images)
     assert torch.equal(first, blocks[0](images)) and bool((first < 0).any())
     (gradient,) = torch.autograd.grad(second.sum(), first)
@@ -170,6 +180,22 @@ def test_an_identity_and_a_dead_block_have_no_score():
             score(name, nn.Sequential(nn.Conv2d(3, 2, 1), Zeros()), torch.randn(4, 3, 6, 6))
 
 
+def test_nothing_passes_a_block_of_constants():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Sequential(nn.Identity())
+
+        def forward(self, x):
+            return torch.ones_like(x)
+
+    torch.manual_seed(0)
+    stem, tail = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+    model = nn.Sequential(stem, Constant(), tail, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    # Spectral norm 0 on both sides of the constant: 2 - 0 - 1 / 1e-6 each.
+    assert score("trainability", model, torch.randn(4, 3, 6, 6)) == pytest.approx(2 - 1e6)
+
+
 class Zeros(nn.Module):
     def forward(self, x):
         return 0 * x.mean((2, 3))
@@ -177,7 +203,10 @@ class Zeros(nn.Module):
 
 def test_networks_and_batches_that_cannot_be_scored_are_named():
     images = torch.randn(4, 3, 6, 6)
-    mlp, one = nn.Sequential(nn.Flatten(), nn.Linear(108, 5)), nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 2))
+    mlp, one = (
+        nn.Sequential(nn.Flatten(), nn.Linear(108, 5)),
+        nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 2)),
+    )
     with pytest.raises(InputError, match="at least two blocks.*got 0 such features"):
         score("expressivity", mlp, images)
     with pytest.raises(InputError, match="at least two blocks.*got 1 such features"):
