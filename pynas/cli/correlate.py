@@ -84,7 +84,8 @@ def command(
 ) -> None:
     """Rank correlation of scores with published accuracies, beside what parameters, MAdds and chance reach.
 
-    Example: `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`
+    With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate --bench mbconv-23 --plot side-by-side
+    --beside spos=spos.csv`, `pynas correlate --bench nasbench201 --proxy az_nas --sample 1000 --seeds 3`
     """
     from pynas import tabular, zero_cost
     from pynas.cli import display
@@ -100,19 +101,19 @@ def command(
     if without is not None:
         table = table.without(*(op.strip() for op in without.split(",")))
     table = proxies.sample_rows(table, sample, seed)
+    batch = proxies.Batch(images, data_images, image_size)
     if proxy is None:
-        if save_scores is not None or values is not None or data_images is not None:
-            raise InputError(
-                "[correlate] expected --proxy NAME with --save-scores, --values and --data-images, got none"
-            )
+        if save_scores or values or batch != proxies.Batch() or seeds != 1:
+            raise InputError("[correlate] expected --proxy NAME beside --seeds, --images, --data-images, --image-size, --values "
+                             "and --save-scores, got none")  # fmt: skip
         predictor, taus = read_predictor(scores, table, not higher_is_better), []
     else:
         if scores is not None:
             raise InputError(f"[correlate] expected --scores or --proxy, got both: {scores} and {proxy}")
-        batch = proxies.Batch(images, data_images, image_size)
         with display.bars() as bars:
-            each = proxies.score_rows(table, proxy, batch, seeds=seeds, seed=seed, stem=values or Path(f"proxy-{bench}-{proxy}"),
-                                      progress=display.progress(bars).count("score networks"))  # fmt: skip
+            report = display.progress(bars).count("score networks")
+            stem = values or Path(f"proxy-{bench}-{proxy}")
+            each = proxies.score_rows(table, proxy, batch, seeds=seeds, seed=seed, stem=stem, progress=report)
         predictor, taus = proxies.predictor(each, proxy, batch), proxies.taus(each, table)
         if save_scores is not None:
             zero_cost.write_scores(save_scores, dict(zip(table.architectures, each.mean(0))))
@@ -126,8 +127,8 @@ def command(
         pictures = draw(stem, table, found, predictor)
     if json:
         names = [str(path) for path in pictures]
-        display.print_json({"scores": predictor.source, "lower_is_better": predictor.lower, "source": table.source, "tau_of_seeds": taus,
-                            **found.as_dict(), "pictures": names})  # fmt: skip
+        display.print_json({"scores": predictor.source, "lower_is_better": predictor.lower, "source": table.source,
+                            "tau_of_seeds": taus, **found.as_dict(), "pictures": names})  # fmt: skip
         return
     _print(found, predictor.source)
     if len(taus) > 1:
