@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -75,19 +74,16 @@ def score_rows(
     """
     if seeds < 1 or batch.images < 1:
         raise InputError(f"[correlate] expected at least one seed and one image, got {seeds} and {batch.images}")
-    space, classes = space_of(bench), CLASSES[bench.data]
     found = []
     for number in range(seeds):
-        images, labels = _batch(bench, space, batch, seed + number)
+        images, labels = draw(bench, batch, seed + number)
 
         def report(done: int, _total: int, before: int = number * len(bench)) -> None:
             if progress is not None:
                 progress(before + done, seeds * len(bench))
 
-        def build(architecture: str, shape: Any = tuple(images.shape[1:])) -> nn.Module:
-            return standalone(space, architecture, classes, shape)
-
         file = None if stem is None else stem.with_name(f"{stem.name}-seed{seed + number}.csv")
+        build = builder(bench, images.shape[-1])
         values = zero_cost.score_networks(build, bench.architectures, [name], images, labels, seed=seed + number, file=file,
                                           progress=report)  # fmt: skip
         found.append(zero_cost.lowest_for_none(values[name]))
@@ -111,8 +107,19 @@ def space_of(bench: Benchmark) -> Space:
     return spaces.get(names.get(bench.name, bench.name))
 
 
-def _batch(bench: Benchmark, space: Space, batch: Batch, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    side = batch.side or SIDES.get(bench.data, space.image_size)
+def builder(bench: Benchmark, side: int) -> Callable[[str], nn.Module]:
+    """Return what builds a benchmark's networks by their names, for images of a side."""
+    space, classes = space_of(bench), CLASSES[bench.data]
+    return lambda architecture: standalone(space, architecture, classes, (3, side, side))
+
+
+def draw(bench: Benchmark, batch: Batch, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Draw images `[B, 3, side, side]` for a benchmark's networks, and their labels `[B]` where there are any.
+
+    Raises:
+        InputError: too few images, or labels that the networks have no output for.
+    """
+    side = batch.side or SIDES.get(bench.data, space_of(bench).image_size)
     if batch.data is None:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(batch.images, 3, side, side, generator=generator), None
