@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,29 @@ def test_tail_goes_on_from_a_tap(norm: str, tap: int) -> None:
     (got,) = torch.autograd.grad(tail(feature).square().sum(), feature)
     (want,) = torch.autograd.grad(naive(teacher.module, feature, norm, tap % 3 + 1)[-1].square().sum(), feature)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_a_tail_runs_nothing_before_its_tap_and_knows_the_size_of_the_batch() -> None:
+    class Reshaping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.act, self.tapped = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)
+            self.classifier = nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            size = x.size(0)  # as many networks do
+            return self.classifier(self.act(self.tapped(self.act(self.stem(x)))).mean((2, 3)).view(size, -1))
+
+    teacher = Teacher(Reshaping(), ["tapped"])
+    tail, images = teacher.tail(0, IMAGE), torch.randn(7, *IMAGE)
+    calls: list[Any] = []
+    tail.module.stem.weight.fill_(torch.nan)  # type: ignore[union-attr, operator]
+    tail.module.act.register_forward_hook(lambda *_: calls.append(1))  # type: ignore[union-attr]
+    assert teacher.logits(images).isnan().all()  # the weights are shared
+    feature = torch.randn(7, 4, 16, 16)
+    want = teacher.module.classifier(feature.relu().mean((2, 3)))  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(tail(feature), want)
+    assert len(calls) == 2  # the activation also stands behind the tap, so it runs in both places
 
 
 def test_no_tail_where_information_passes_by() -> None:

@@ -1,4 +1,4 @@
-"""`pynas correlate`: how well scores rank a published benchmark, beside trivial baselines."""
+"""`pynas correlate`: how well scores rank a published benchmark and what they find there, beside trivial baselines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from pynas.cli import options
 
 if TYPE_CHECKING:
-    from pynas.tabular import Comparison, Correlation
+    from pynas.tabular import Budgets, Comparison, Correlation, Regret
 
 
 def command(
@@ -67,6 +67,14 @@ def command(
         str | None, typer.Option(help="Only architectures without these operations, e.g. none,skip_connect.")
     ] = None,
     top: Annotated[float, typer.Option(help="Also among this best part of the architectures.")] = 0.25,
+    budgets: Annotated[
+        int,
+        typer.Option(help="Number of budgets, from the least to the largest cost, within which networks are found."),
+    ] = 10,
+    budget_cost: Annotated[
+        str, typer.Option(help="Cost of the budgets: madds, params, or where there are cells conv_params.")
+    ] = "madds",
+    ndcg_k: Annotated[int, typer.Option("--ndcg", help="Places from the top that nDCG counts.")] = 10,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the 95 % intervals.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the random baseline.")] = 0,
     picture: Annotated[
@@ -82,7 +90,7 @@ def command(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Rank correlation of scores with published accuracies, beside what parameters, MAdds and chance reach.
+    """Rank correlation of scores with published accuracies, and the accuracy they find under budgets, beside trivial baselines.
 
     With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate --bench mbconv-23 --plot side-by-side
     --beside spos=spos.csv`, `pynas correlate --bench nasbench201 --proxy az_nas --sample 1000 --seeds 3`
@@ -117,9 +125,8 @@ def command(
         predictor, taus = proxies.predictor(each, proxy, batch), proxies.taus(each, table)
         if save_scores is not None:
             zero_cost.write_scores(save_scores, dict(zip(table.architectures, each.mean(0))))
-    found = tabular.correlate(
-        predictor.values, table, lower_is_better=predictor.lower, top=top, resamples=resamples, seed=seed
-    )
+    found = tabular.correlate(predictor.values, table, lower_is_better=predictor.lower, top=top, resamples=resamples,
+                              seed=seed, budgets=budgets, budget_cost=budget_cost, ndcg_k=ndcg_k)  # fmt: skip
     stem = picture or Path(f"correlation-{bench}")
     if plot == "side-by-side":
         pictures = draw_side_by_side(stem, table, predictor, beside, seed)
@@ -149,6 +156,13 @@ def _print(found: Comparison, source: str | None) -> None:
         (found.top, top, {}),
     ):
         display.out.print(_table(rows, f"{found.benchmark} ({found.data}), {name}", picks, found.best_accuracy))
+    k, count = found.ndcg_k, len(found.budgets.limits)
+    display.say(f"nDCG@{k}: 1 where the best {k} come first, 0 where the worst do. Then the accuracy of the network ranked "
+                f"first within a budget, the mean over {count} budgets, and that minus the accuracy of the best, of a random "
+                "and of the largest network there, in points: higher is better. Below: the worst and the best budget.")  # fmt: skip
+    display.out.print(_regret_table(found))
+    if found.budgets.caution:
+        display.say(found.budgets.caution)
 
 
 def _table(rows, title: str, picks, best: float):
@@ -166,6 +180,34 @@ def _table(rows, title: str, picks, best: float):
         cells = [_cell(found, which) for which in ("tau", "rho", "r")]
         table.add_row(LABELS.get(name, name), *cells, *([f"{picks[name]:.2f} %"] if picks else []))
     return table
+
+
+def _regret_table(found: Comparison):
+    from rich.table import Table
+
+    from pynas.runs.quantities import show
+    from pynas.tabular import LABELS
+
+    within, cost = found.budgets, LABELS[found.budgets.cost]
+    table = Table(title=f"{found.benchmark} ({found.data}), {len(within.limits)} budgets: {show(within.limits[0])} {cost} "
+                        f"({within.counts[0]:,} within) to {show(within.limits[-1])} (all {within.counts[-1]:,})")  # fmt: skip
+    table.add_column("predictor")
+    others = ("minus\nthe best", "minus\nrandom", "minus\nthe largest")
+    for heading in (f"nDCG\n@{found.ndcg_k}", "found\nwithin", *others):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, regret in found.regret.items():
+        differences = [
+            f"{mean:+.2f}\n{min(points):+.2f}..{max(points):+.2f}" for mean, points in _points(regret, within)
+        ]
+        table.add_row(LABELS.get(name, name), f"{found.ndcg[name]:.3f}", f"{regret.accuracy:.2f} %", *differences)
+    return table
+
+
+def _points(regret: Regret, within: Budgets):
+    """Yield the means of the differences to the best, to random and to the largest, and their values budget by budget."""
+    for mean, others in ((regret.minus_best, within.best), (regret.minus_random, within.random),
+                         (regret.minus_largest, within.largest)):  # fmt: skip
+        yield mean, [one - other for one, other in zip(regret.found, others)]
 
 
 def _cell(found: Correlation, which: str) -> str:

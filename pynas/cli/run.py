@@ -24,6 +24,8 @@ def command(
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
     top_k: options.TopK = 5,
+    loss: options.Loss = None,
+    norm: options.Norm = None,
     device: options.Device = "auto",
     tensorboard: options.TensorBoard = False,
     dry_run: options.DryRun = False,
@@ -39,13 +41,16 @@ def command(
     named = dict(locals())
     from pynas.cli import display
     from pynas.runs import create, processes
+    from pynas.runs.folders import wanted_settings
+    from pynas.runs.recipes import recipe_of
 
     settings, limits = options.settings(named), options.limits(madds=max_madds, params=max_params)
+    wanted = wanted_settings(run, settings)
+    recipe_of(wanted.method, wanted.space).defaults.check_rating(loss, norm)
     if dry_run:
         from pynas.runs.estimate import estimate
-        from pynas.runs.folders import wanted_settings
 
-        content = estimate(wanted_settings(run, settings), device)
+        content = estimate(wanted, device)
         (display.print_json if json else display.print_estimate)(content)
         return
     processes.check_alone("run")
@@ -53,7 +58,7 @@ def command(
     with display.bars() as bars:
         opened.progress = display.progress(bars, opened.folder if tensorboard else None)
         opened.train()
-        opened.rate()
+        opened.rate(loss, norm)
         found = opened.search(limits, top_k=top_k)
         exported = opened.export()
     if json:

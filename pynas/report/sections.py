@@ -19,6 +19,7 @@ from pynas.report.ranking import ranking_figure
 from pynas.report.scores import score_figure
 from pynas.report.training import rate_figure, training_figure
 from pynas.spaces import Architecture
+from pynas.tabular import LABELS, cost_budgets, ndcg, regret
 from pynas.tabular.bootstrap import standardised
 
 # Called with the name and the value of a cost, returns the value as text with its unit.
@@ -107,21 +108,47 @@ def _curves(metrics: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def ranking_section(
-    scores: np.ndarray, accuracy: np.ndarray, source: str, baselines: Mapping[str, np.ndarray] | None = None
+    scores: np.ndarray,
+    accuracy: np.ndarray,
+    source: str,
+    baselines: Mapping[str, np.ndarray] | None = None,
+    madds: np.ndarray | None = None,
 ) -> Section:
-    """Section of the ranking: scores against accuracies, and rank correlations of the scores and of baselines.
+    """Section of the ranking: scores against accuracies, and how well the scores and baselines rank and what they find.
 
     scores, accuracy: `[N]`, of architectures; a lower score is better. source: origin of the accuracies.
-    baselines: values `[N]` by name; a higher value is better.
+    baselines: values `[N]` by name; a higher value is better. madds: `[N]`, for the budgets; None leaves them out.
     """
     with page_style():
         figure = ranking_figure(scores, accuracy, size=(SMALL[0], 6.4))
         drawn = inline(figure, "ranking", "Scores against accuracies, and predicted against true ranks")
+    predictors = {"the scores": -scores, **(baselines or {})}
     rows = [(name, *(f"{value:.4f}" for value in _correlations(values, accuracy)))
-            for name, values in {"the scores": -scores, **(baselines or {})}.items()]  # fmt: skip
-    table = page.table(("predictor", "Kendall τ", "Spearman ρ", "Pearson R"), rows)
+            for name, values in predictors.items()]  # fmt: skip
+    body = page.table(("predictor", "Kendall τ", "Spearman ρ", "Pearson R"), rows)
+    if madds is None:
+        body += page.paragraph("No costs of these networks are known, so nothing is said of budgets.", quiet=True)
+    else:
+        body += _under_budgets(predictors, np.asarray(accuracy, np.float64), madds)
     caption = f"{len(scores):,} architectures; accuracies: {source}"
-    return Section("Ranking against the truth", page.figures((drawn, caption)) + table)
+    return Section("Ranking against the truth", page.figures((drawn, caption)) + body)
+
+
+def _under_budgets(predictors: Mapping[str, np.ndarray], accuracy: np.ndarray, madds: np.ndarray) -> str:
+    """Table of the accuracies that predictors, larger first, find under budgets of MAdds."""
+    within, rows = cost_budgets(accuracy, madds), []
+    # Where all are equal, chance decides: the row is the expectation.
+    for name, values in {**predictors, LABELS["random"]: np.zeros(len(accuracy))}.items():
+        found = regret(-values, accuracy, madds, within)
+        points = (found.minus_best, found.minus_random, found.minus_largest)
+        rows.append((name, f"{ndcg(-values, accuracy):.3f}", f"{found.accuracy:.2f} %", *(f"{p:+.2f}" for p in points)))
+    text = (f"The network ranked first within a budget, the mean over {len(within.limits)} budgets from the least to the "
+            "largest MAdds: its accuracy, and that minus the accuracy of the best, of a random and of the largest network "
+            "within, in points. nDCG@10 is 1 where the best come first. Higher is better in every column.")  # fmt: skip
+    if within.caution:
+        text += f" {within.caution}"
+    headings = ("predictor", "nDCG@10", "found within", "minus the best", "minus random", "minus the largest")
+    return page.paragraph(text) + page.table(headings, rows)
 
 
 def _correlations(values: np.ndarray, accuracy: np.ndarray) -> tuple[float, ...]:

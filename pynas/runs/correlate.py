@@ -56,7 +56,7 @@ def rank(run: Run) -> dict[str, Any]:
 
 
 def compare(run: Run, scores: Scores, bench: tabular.Benchmark, top: float = 0.25) -> dict[str, Any] | None:
-    """Correlate the scores and the trivial baselines, at the end and after each epoch that was rated.
+    """Correlate the scores and the trivial baselines, at the end and after each epoch that was rated; regret and nDCG too.
 
     Writes correlation.json, ranking.png and .svg (figure 6), and convergence.png and .svg (figure 9).
     """
@@ -66,10 +66,10 @@ def compare(run: Run, scores: Scores, bench: tabular.Benchmark, top: float = 0.2
         return None
     final = tabular.correlate(total, bench, top=top, resamples=200, seed=run.settings.seed)
     epochs = {
-        epoch: _coefficients(tabular.correlate(bench_scores(some, bench), bench, top=top, resamples=1))
+        epoch: _measures(tabular.correlate(bench_scores(some, bench), bench, top=top, resamples=1))
         for epoch, some in epoch_scores(run)
     }
-    epochs[run.settings.epochs] = _coefficients(final)
+    epochs[run.settings.epochs] = _measures(final)
     title = f"{run.settings.method} on {run.space.name}, {run.settings.data}: {final.count:,} architectures"
     shown = "   ".join(f"{label} {epochs[run.settings.epochs][name]:.3f}" for name, label in _LABELS.items())
     files = draw_ranking(run.folder / "ranking", total[rated], bench.accuracy[rated], title=f"{title}\n{shown}",
@@ -83,8 +83,11 @@ def compare(run: Run, scores: Scores, bench: tabular.Benchmark, top: float = 0.2
     return content
 
 
-def _coefficients(comparison: Any) -> dict[str, float]:
-    return {name: getattr(comparison, name) for name in _LABELS}
+def _measures(comparison: Any) -> dict[str, float]:
+    """Return the correlations of the scores, their nDCG, and what they find under budgets more than the largest."""
+    correlations = {name: getattr(comparison, name) for name in _LABELS}
+    found = comparison.regret["scores"]
+    return correlations | {"ndcg": comparison.ndcg["scores"], "minus_largest": found.minus_largest}
 
 
 def epoch_scores(run: Run) -> Iterator[tuple[int, Scores]]:

@@ -12,13 +12,14 @@ from pynas.runs.run import Run
 from pynas.train.team import is_first_process
 
 
-def rate_paths(run: Run, loss: str, norm: str) -> Scores:
+def rate_paths(run: Run, loss: str | None, norm: str) -> Scores:
     """Score every path of every block; blocks that are rated already, from the same weights, are read.
 
     A rating that was stopped goes on where it was. Under torchrun the processes share the paths, and the first one
-    writes.
+    writes. loss: None for the method's `default_loss()`.
     """
     method, digest = run.trained_method()
+    loss = loss or method.default_loss()
     batches = run.loader("val")
     metadata = {"checkpoint": digest, "data": run.data.fingerprint, "loss": loss, "norm": norm}
     tables = []

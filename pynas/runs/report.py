@@ -11,6 +11,7 @@ import torch
 
 from pynas import costs, search, spaces, tabular
 from pynas._version import __version__
+from pynas.errors import InputError
 from pynas.export import load_subnet
 from pynas.files import read_json
 from pynas.rating import Scores
@@ -139,16 +140,28 @@ class Results:
             return None
         bench = bench.where(rated)
         baselines = {tabular.LABELS[key]: values for key, values in tabular.baselines(bench).items()}
-        return sections.ranking_section(total[rated], bench.accuracy, bench.source, baselines)
+        madds = tabular.costs(bench)["madds"]
+        return sections.ranking_section(total[rated], bench.accuracy, bench.source, baselines, madds)
 
     def _own_ranking(self, path: Path) -> Section:
-        truth = read_truth(path, self.space)
         assert self.scores is not None
+        truth = read_truth(path, self.space)
+        total = self.scores.total(truth)
+        rated = ~np.isnan(total)
+        if rated.sum() < 3:
+            raise InputError(f"[report] expected at least three architectures that the run rated, got {rated.sum()} of "
+                             f"{len(truth)} in {path}")  # fmt: skip
+        source = path.name if rated.all() else f"{path.name}, of which {rated.sum()} of {len(truth)} were rated"
         baselines = {}
         if self.costs is not None:
-            listed = [self.costs.of(net) for net in truth]
-            baselines = {name: np.array([cost[name] for cost in listed]) for name in ("params", "madds")}
-        return sections.ranking_section(self.scores.total(truth), np.array(list(truth.values())), path.name, baselines)
+            listed = [self.costs.of(net) for net, known in zip(truth, rated) if known]
+            baselines = {
+                tabular.LABELS[name]: np.array([cost[name] for cost in listed]) for name in ("params", "madds")
+            }
+        madds = baselines.get(tabular.LABELS["madds"])
+        baselines[tabular.LABELS["random"]] = np.random.default_rng(0).random(rated.sum())
+        accuracy = np.array(list(truth.values()))[rated]
+        return sections.ranking_section(total[rated], accuracy, source, baselines, madds)
 
     def training(self) -> Section | None:
         """Return the section of the training curves, as far as the training has got."""

@@ -68,21 +68,20 @@ def check_robustness(
     """
     accuracies = None if truth is None else read_truth(truth, base.space)
     chosen = variants(base.settings.seed, seeds, fractions)
-    defaults = base.recipe.defaults
-    rated_by = (loss or defaults.loss, norm or defaults.norm)
-    scores = {variant.name: rated_variant(base, variant, *rated_by) for variant in chosen}
+    scores = {variant.name: rated_variant(base, variant, loss, norm) for variant in chosen}
+    rated_by = scores[chosen[0].name].metadata
     bounds = find_limits(base, Request(limits or {}), base.costs).upper
     compared = compare_runs(scores, base.costs, bounds, sample, accuracies)
     pictures = save_figure(robustness_figure(list(scores), compared.totals, compared.tau), base.folder / "robustness")
     content = header("pynas.robustness", space=base.space.name, data=base.data.fingerprint) | {
-        "loss": rated_by[0], "norm": rated_by[1], "limits": bounds, "sample": sample,
+        "loss": rated_by["loss"], "norm": rated_by["norm"], "limits": bounds, "sample": sample,
         "runs": [asdict(each) for each in compared.runs], "tau": compared.tau,
         "pictures": [path.name for path in pictures]}  # fmt: skip
     write_json(base.folder / "robustness.json", content)
     return content
 
 
-def rated_variant(base: Run, variant: Variant, loss: str, norm: str) -> Scores:
+def rated_variant(base: Run, variant: Variant, loss: str | None, norm: str | None) -> Scores:
     """Train and rate a variant in a subfolder of its own; what is done already is read.
 
     The teacher, the split and the images that are rated on are the base run's; with a part of the training images there

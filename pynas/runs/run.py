@@ -13,7 +13,9 @@ import torch
 from pynas import costs, spaces, teachers
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
+from pynas.methods.dna.functional import LOSSES as FUNCTIONAL
 from pynas.methods.dna.scaling import load_scaled
+from pynas.ops.path_distance import KINDS as DISTANCES
 from pynas.rating import Scores
 from pynas.runs.images import check_images
 from pynas.runs.limits import Share, read_limits
@@ -62,15 +64,24 @@ class Request:
 class Defaults:
     """Settings of a method's runs that the user leaves open, and what its rating and its training images are.
 
-    views: views of each image in a training batch. loss, norm: of the rating.
+    views: views of each image in a training batch. loss: of the rating; None for the method's `default_loss()`.
+    losses: others that users may choose. norms: of the rating, the default first.
     """
 
     space: str = "mbconv-mini"
     epochs: int = 20
     augmentation: str = "standard"
     views: int = 1
-    loss: str = "relative_l1"
-    norm: str = "batch"
+    loss: str | None = None
+    losses: tuple[str, ...] = (*FUNCTIONAL, *DISTANCES)
+    norms: tuple[str, ...] = ("batch", "running")
+
+    def check_rating(self, loss: str | None, norm: str | None) -> None:
+        """Raise InputError for a loss or norm that the method does not rate by."""
+        losses = (self.loss, *self.losses) if self.loss else self.losses
+        for name, given, allowed in (("loss", loss, losses), ("norm", norm, self.norms)):
+            if given is not None and given not in allowed:
+                raise InputError(f"[rate] expected a {name} of {', '.join(allowed)} for this method, got {given!r}")
 
 
 class Recipe(Protocol):
@@ -96,7 +107,7 @@ class Recipe(Protocol):
     def train(self, run: Run) -> None:
         """Train the supernet, or go on where a training was stopped."""
 
-    def rate(self, run: Run, loss: str, norm: str) -> Scores | None:
+    def rate(self, run: Run, loss: str | None, norm: str) -> Scores | None:
         """Rate the trained supernet and write the scores; None where the search rates whole networks."""
 
     def find(self, run: Run, request: Request) -> dict[str, Any]:
@@ -142,7 +153,9 @@ class Run:
         Raises:
             InputError: no finished training, or a loss or norm that the method does not rate by.
         """
-        return self.recipe.rate(self, loss or self.recipe.defaults.loss, norm or self.recipe.defaults.norm)
+        defaults = self.recipe.defaults
+        defaults.check_rating(loss, norm)
+        return self.recipe.rate(self, loss or defaults.loss, norm or defaults.norms[0])
 
     def search(self, limits: Mapping[str, Any] | None = None, **request: Any) -> dict[str, Any]:
         """Find the architectures of least score that keep every limit; return the content of search.json.

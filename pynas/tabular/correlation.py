@@ -1,4 +1,4 @@
-"""Rank correlation of scores with published accuracies, beside those of trivial baselines."""
+"""Rank correlation of scores with published accuracies, and what they find, beside those of trivial baselines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from scipy import stats
 
 from pynas.errors import InputError
 from pynas.rating import Scores
-from pynas.tabular.baselines import baselines
+from pynas.tabular.baselines import baselines, costs
 from pynas.tabular.benchmark import Benchmark
 from pynas.tabular.bootstrap import bootstrap, standardised
+from pynas.tabular.budgets import Budgets, Regret, cost_budgets, regret
+from pynas.tabular.ndcg import ndcg
 from pynas.tabular.path_scores import total_scores
 
 RowScores = np.ndarray | Sequence[float] | Mapping[str, float] | Scores
@@ -36,11 +38,13 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Correlations and picks by name: first "scores", then each baseline.
+    """Correlations, picks, regret and nDCG by name: first "scores", then each baseline.
 
     everything: correlations over all rated rows. top: over the rows of the highest accuracies (`top_fraction` of all, ties
         included).
     picks: accuracy in percent of the row that each ranks first, the mean where several share the first place.
+    budgets: accuracies within limits of a cost. regret: those of the rows that each ranks first within them, beside the best,
+        random ones and the largest. ndcg: nDCG@`ndcg_k` over all rated rows. In both, "random" is the expectation.
     """
 
     benchmark: str
@@ -55,6 +59,10 @@ class Comparison:
     everything: Mapping[str, Correlation]
     top: Mapping[str, Correlation]
     picks: Mapping[str, float]
+    budgets: Budgets
+    regret: Mapping[str, Regret]
+    ndcg_k: int
+    ndcg: Mapping[str, float]
 
     @property
     def tau(self) -> float:
@@ -72,7 +80,7 @@ class Comparison:
         return self.everything["scores"].r
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, with None where a correlation is not defined."""
+        """Return plain values for JSON, with None where a correlation or nDCG is not defined."""
         return _without_nan(asdict(self))
 
 
@@ -85,6 +93,9 @@ def correlate(
     resamples: int = 500,
     confidence: float = 0.95,
     seed: int = 0,
+    budgets: int = 10,
+    budget_cost: str = "madds",
+    ndcg_k: int = 10,
 ) -> Comparison:
     """Correlate scores with a benchmark's accuracies, beside the trivial baselines (of which larger counts as better).
 
@@ -92,20 +103,30 @@ def correlate(
         `Scores`, summed over the blocks. None compares the baselines alone. They are losses unless `lower_is_better=False`;
         a positive correlation always means that better scores go with higher accuracies.
     top: share of the architectures, those of the highest accuracy, that are correlated on their own.
-    resamples, confidence, seed: of the bootstrap that gives the intervals.
+    resamples, confidence, seed: of the bootstrap that gives the intervals of the correlations.
+    budgets, budget_cost: number of the budgets, spaced evenly from the least to the largest cost of the rated rows, and name
+        of the cost, one of `costs(bench)`. ndcg_k: places that nDCG counts.
 
     Raises:
         InputError: scores that do not fit the benchmark, are infinite, all equal, or fewer than three; tables without
-            their space.
+            their space; fewer than two budgets, or a cost that the benchmark does not have.
     """
     _check(top, resamples, confidence)
     bench, rated = (bench, {}) if scores is None else _rated(scores, bench, lower_is_better)
     if len(bench) < 3:
         raise InputError(f"[correlate] expected at least three architectures, got {len(bench)}")
+    counted = costs(bench)
+    if budget_cost not in counted:
+        raise InputError(
+            f"[correlate] expected budgets of {' or '.join(counted)} for {bench.name}, got {budget_cost!r}"
+        )
     predictors = rated | baselines(bench, seed)
     accuracy = np.asarray(bench.accuracy, dtype=np.float64)
     bound = np.sort(accuracy)[-max(3, round(top * len(accuracy)))]
     best = accuracy >= bound
+    within = cost_budgets(accuracy, counted[budget_cost], budgets, budget_cost)
+    # Where all are equal, chance decides: regret and nDCG are then the expectation.
+    losses = {name: -values for name, values in predictors.items()} | {"random": np.zeros(len(accuracy))}
     return Comparison(
         benchmark=bench.name,
         data=bench.data,
@@ -121,6 +142,10 @@ def correlate(
             {name: values[best] for name, values in predictors.items()}, accuracy[best], resamples, confidence, seed
         ),
         picks={name: _percent(accuracy[values == values.max()].mean()) for name, values in predictors.items()},
+        budgets=within,
+        regret={name: regret(loss, accuracy, counted[budget_cost], within) for name, loss in losses.items()},
+        ndcg_k=ndcg_k,
+        ndcg={name: ndcg(loss, accuracy, ndcg_k) for name, loss in losses.items()},
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pynas.errors import InputError
 from pynas.supernets.shapes import trial
+from pynas.teachers.tail import Tail
 
 NORMS = ("running", "batch")
 
@@ -80,42 +81,13 @@ class Teacher(nn.Module):
         """
         return trial(self, tuple(image_shape), lambda teacher, x: [tuple(f.shape[1:]) for f in teacher(x)])
 
-    def tail(self, tap: int, image_shape: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        """Return the part of the module after a tap, as a differentiable function from the tap's feature to the output.
-
-        The function runs the whole module on two blank images and replaces the tap's output by the feature. This is exact
-        where the output depends on the images through the tap alone.
+    def tail(self, tap: int, image_shape: Sequence[int]) -> Tail:
+        """Return the part of the module after a tap, as a differentiable module from the tap's feature to the logits.
 
         Raises:
-            InputError: the output depends on more than the tap (checked here once, on random images).
+            InputError: as `Tail`.
         """
-        name, blank = self.taps[tap], self._blank(image_shape)
-
-        def resume(feature: Tensor) -> Tensor:
-            handle = self.module.get_submodule(name).register_forward_hook(lambda *_: feature)
-            try:
-                with self._norm_mode():
-                    return self.module(blank.to(feature))
-            finally:
-                handle.remove()
-
-        images = torch.rand((4, *image_shape), generator=torch.Generator().manual_seed(0)).to(blank)
-        whole, feature = self.logits(images), self(images)[tap]
-        try:
-            with torch.no_grad():
-                same = torch.allclose(resume(feature), whole, rtol=1e-4, atol=1e-5)
-        except RuntimeError:  # shapes of a path around the tap do not fit
-            same = False
-        if not same:
-            raise InputError(
-                f"[teacher] expected all information to pass through {name!r}, got an output that needs more; "
-                "choose another tap"
-            )
-        return resume
-
-    def _blank(self, image_shape: Sequence[int]) -> Tensor:
-        like = next(self.module.parameters(), torch.empty(0))
-        return torch.zeros((2, *image_shape), dtype=like.dtype, device=like.device)
+        return Tail(self.module, self.taps[tap], image_shape, self.norm == "batch")
 
     def _run(self, images: Tensor, stop: bool) -> tuple[list[Tensor], Any]:
         features: dict[str, Tensor] = {}

@@ -1,6 +1,7 @@
 """AZ-NAS's measures of the features between blocks (Lee and Ham, CVPR 2024); their aggregate is in `aggregate`.
 
-Batch norm uses the statistics of the batch, as in training.
+As in the paper, the images are noise from a standard normal: of the images given only the shape counts. Batch norm uses the
+statistics of the batch, as in training.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def measures(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
         InputError: a network of fewer than two features, see `block_features`.
     """
     with batch_statistics(model):
-        features = block_features(model, images)
+        features = block_features(model, torch.randn_like(images))
     entropies = [_entropy(feature.detach()) for feature in features]
     rises = [after - before for before, after in pairwise(entropies)]
     scores = [_gradient_score(*pair) for pair in pairwise(features)]

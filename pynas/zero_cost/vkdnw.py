@@ -12,7 +12,6 @@ from torch import nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.zero_cost.passes import first_tensor, hooked, run
 
@@ -31,14 +30,13 @@ def vkdnw(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = 
 
     The entropy is at most log 9, so that networks are ordered by their layers and, among as many, by the entropy. The
     Fisher information is that of the first entry of up to 64 parameter tensors (`fisher_factor`), estimated on the first 8
-    images. Batch norms hold the statistics of these images, as after training: with those of a fresh network, it would depend
-    on how much signals grow with depth. -infinity where it is zero.
+    images. Batch norm uses its running statistics, which leave signals as they are in a fresh network, as the paper's code
+    does. -infinity where the Fisher information is zero.
 
     Raises:
         InputError: outputs other than `[B, classes]`, or a layer that forward-mode differentiation does not support.
     """
-    images = images[:IMAGES]
-    factor = fisher_factor(with_statistics(model, images), images).double()
+    factor = fisher_factor(model, images[:IMAGES]).double()
     if not factor.isfinite().all():
         return math.nan
     values = torch.linalg.eigvalsh(factor.T @ factor).clamp(min=0)
@@ -47,25 +45,6 @@ def vkdnw(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = 
     deciles = torch.quantile(values, torch.arange(1, 10, dtype=values.dtype, device=values.device) / 10)
     shares = deciles / deciles.sum() if deciles.any() else deciles
     return len(list(model.parameters())) + torch.special.entr(shares).sum().item()
-
-
-def with_statistics(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """Copy of a network in evaluation mode whose batch norms hold the statistics of the images.
-
-    Raises:
-        InputError: a channel of which the images give a single value.
-    """
-    model = copy_module(model).eval()
-    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        zeros = images.new_zeros(norm.num_features)
-        norm.running_mean, norm.running_var, norm.num_batches_tracked = zeros, zeros + 1, torch.tensor(0)
-        norm.track_running_stats, norm.momentum = True, None
-        norm.train()
-    if norms:
-        with torch.no_grad():
-            run(model, images)
-    return model.eval()
 
 
 def fisher_factor(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -81,6 +81,8 @@ def test_correlations_stand_beside_the_baselines_and_over_the_epochs(ranked, pyn
         assert picture in said["pictures"] and (folder / picture).stat().st_size > 1000
     assert said["epochs"]["2"]["tau"] == said["everything"]["scores"]["tau"]
     assert said["everything"]["log_channels"]["tau"] == pytest.approx(0.813, abs=1e-3)
+    assert said["epochs"]["2"]["minus_largest"] == said["regret"]["scores"]["minus_largest"]
+    assert set(said["ndcg"]) == set(said["regret"]) == set(said["everything"])
     again = pynas("correlate", "--bench", "nats-size", "--scores", folder / "ranking.csv", "--resamples", 1,
                   "--picture", folder / "again", "--json")  # fmt: skip
     pynas("report", folder, "--output", folder / "page.html")
@@ -125,7 +127,7 @@ def test_killed_runs_end_alike(finished, half_images, tmp_path, pynas):
 
 def test_bad_input(finished, half_images, tmp_path, monkeypatch, capsys):
     folder = finished[0]
-    assert "norm=recalibrate" in refused(monkeypatch, capsys, "rate", "--run", folder, "--norm", "batch")
+    assert "expected a norm of recalibrate" in refused(monkeypatch, capsys, "rate", "--run", folder, "--norm", "batch")
     for option, message in (
         ("paths=5", "at most 4 paths per step under fair sampling"),
         ("population=1", "expected population to be greater than or equal to 2, got 1"),

@@ -127,7 +127,7 @@ def test_limits_that_none_keeps_and_wishes_that_do_not_fit(finished):
         invoke("search", folder, "--limit", "watts=3")
     with pytest.raises(InputError, match="has no fronts"):
         invoke("search", folder, "--front", "params")
-    with pytest.raises(InputError, match="expected loss error and norm recalibrate"):
+    with pytest.raises(InputError, match="expected a loss of error for this method"):
         invoke("rate", "--run", folder, "--loss", "mse")
     with pytest.raises(InputError, match="expected a space of AutoFormer or BigNAS, got mbconv-mini"):
         invoke("train", "--method", "prenas", "--space", "mbconv-mini", "--run", folder.parent / "other")

@@ -78,7 +78,7 @@ def test_wrong_options_are_refused(pynas, half_images, tmp_path, words, message)
 def test_what_a_search_by_trial_does_not_know_is_refused(pynas, half_images, tmp_path):
     folder = tmp_path / "run"
     pynas("train", "--method", "spos", "--data", half_images, *TINY, "--run", folder)
-    with pytest.raises(InputError, match=r"\[rate\] expected the loss 'error'"):
+    with pytest.raises(InputError, match=r"\[rate\] expected a loss of error for this method, got 'mse'"):
         pynas("rate", "--run", folder, "--loss", "mse")
     with pytest.raises(InputError, match=r"\[search\] expected limits alone"):
         pynas("search", folder, "--front", "madds")

@@ -6,10 +6,13 @@ import shlex
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from pynas.errors import InputError
+from pynas.rating import Scores, ScoreTable
 from pynas.runs import commands
+from pynas.runs.report import run_page
 from pynas.runs.settings import Settings
 from pynas.runs.truth import read_truth
 from pynas.spaces import get
@@ -36,6 +39,30 @@ def test_every_section_is_there(report, whole_run):
     assert document.count("<svg") == 1 + 1 + 4 + 1 + 2
     assert "Not there yet" not in document and "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", document)
     assert not (whole_run / "report.html").exists()
+    rows = [row.split("</td><td>") for row in re.findall(r"<tr><td>(.*?)</td></tr>", document)]
+    assert [row[0] for row in rows if row[-1][0] in "+-" and len(row) == 6] == [
+        "the scores",
+        "parameters",
+        "MAdds",
+        "random",
+    ]
+    assert "Only 3 networks" in document
+
+
+def test_networks_that_were_not_rated_are_left_out(run_copy, pynas):
+    space = get("mbconv-mini")
+    scores = Scores.load(run_copy / "scores", space)
+    first = scores[0][0].scores.copy()
+    first[0] = np.nan
+    Scores(space, [[ScoreTable(first), *scores[0][1:]], *list(scores)[1:]]).save(run_copy / "scores")
+    truth = run_copy / "truth.csv"
+    names = ("0|00|00|00", "1|00|00|01", "1|01|00|00", "1|11|11|11")
+    truth.write_text("".join(["architecture,accuracy\n", *(f"{name},{80 + i}\n" for i, name in enumerate(names))]))
+    pynas("report", run_copy, "--truth", truth)
+    assert "truth.csv, of which 3 of 4 were rated" in (run_copy / "report.html").read_text(encoding="utf-8")
+    truth.write_text("\n".join(truth.read_text().splitlines()[:4]))
+    with pytest.raises(InputError, match="at least three architectures that the run rated, got 2 of 3 in .*truth.csv"):
+        run_page(run_copy, truth)
 
 
 @pytest.mark.slow

@@ -97,5 +97,19 @@ def test_teachers_that_cannot_judge_are_refused():
     with pytest.raises(InputError, match="labels below 5, the teacher's classes, for the loss 'error', got 7"):
         method.rate([(images, labels)], loss="error")
     headless = DNA(small_net(), Teacher(method.teacher.module[:3], ["1", "2"]), image_shape=(3, 8, 8))
-    with pytest.raises(InputError, match="with logits for the loss 'kl'"):
+    with pytest.raises(InputError, match=r"expected logits \[B, classes\] of the whole module"):
         headless.rate([(images, labels)], loss="kl")
+
+
+def test_the_default_is_kl_where_the_teacher_can_judge():
+    images, labels = torch.randn(6, 3, 8, 8), torch.randint(0, 5, (6,))
+    whole = small_teacher()
+    headless = Teacher(whole.module[:3], ["1", "2"])
+    for teacher, loss in ((whole, "kl"), (small_teacher(norm="batch"), "relative_l1"), (headless, "relative_l1")):
+        method = DNA(small_net(), teacher, image_shape=(3, 8, 8))
+        assert method.default_loss() == loss
+        default, named = method.rate([(images, labels)]), method.rate([(images, labels)], loss=loss)
+        for tables, others in zip(default, named):
+            for table, other in zip(tables, others):
+                assert table.metadata["loss"] == loss
+                np.testing.assert_array_equal(table.scores, other.scores)

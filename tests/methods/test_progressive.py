@@ -133,7 +133,7 @@ def test_rates_start_anew_with_each_block():
 def test_tables_go_on_from_the_best_kept_path():
     method, image = make("progressive-b"), batch()[0]
     pynas.fit(method, [batch()] * 2, 2)
-    table = method.rate([batch()])[1][0]
+    table = method.rate([batch()], loss="relative_l1")[1][0]
     best = method.prefixes(1)[0]
     before = naive_score(method, best, image)
     for choice in method.net.space.paths(1):

@@ -107,6 +107,23 @@ def test_a_page_of_every_section():
     assert "prefers-color-scheme: dark" in document and 'name="viewport"' in document
 
 
+def test_the_ranking_says_what_is_found_under_budgets():
+    scores, accuracy = np.array([0.4, 0.1, 0.3, 0.2]), np.array([70.0, 80.0, 76.0, 90.0])
+    madds = np.array([1.0, 2.0, 10.0, 10.0])
+    section = sections.ranking_section(scores, accuracy, "a table", {"MAdds": madds, "random": accuracy}, madds)
+    rows = re.findall(r"<tr><td>" + "</td><td>".join(["(.*?)"] * 6) + "</td></tr>", section.body)
+    # Budgets 1, 2, ..., 10: the first holds one network, eight hold two, the last all four. MAdds find 70, 80 eight times, 83.
+    assert [(row[0], *row[2:]) for row in rows] == [
+        ("the scores", "79.00 %", "-1.00", "+4.10", "-0.30"),
+        ("MAdds", "79.30 %", "-0.70", "+4.40", "+0.00"),
+        ("random", "74.90 %", "-5.10", "+0.00", "-4.40"),
+    ]
+    assert "Only 4 networks, and fewer than 3 of them within 9 of the 10 budgets" in section.body
+    without = sections.ranking_section(scores, accuracy, "a table", {"MAdds": madds})
+    assert "minus the largest" not in without.body and "No costs of these networks are known" in without.body
+    read(page.page("t", "", [section, without][:1]))
+
+
 def test_figures_take_the_pages_colour_and_are_xml():
     metrics = [{"step": 1, "losses": {"all": 1.0}}, {"step": 2, "losses": {"all": 0.5}}]
     with page_style():

@@ -29,6 +29,33 @@ def test_published_scores_of_mbconv(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"ranks.png", "ranks.svg"}
 
 
+def test_what_is_found_under_budgets(tmp_path):
+    options = ["--bench", "mbconv-23", "--picture", tmp_path / "ranks", "--resamples", 2]
+    text = invoke(*options)
+    assert "10 budgets: 324.43M MAdds (1 within) to 486.89M (all 23)" in " ".join(text.split())
+    rows = {
+        line.split("│")[1].strip(): line.split()
+        for line in text.split("nDCG@10")[1].splitlines()
+        if "%" in line and "│" in line
+    }
+    assert list(rows) == ["scores", "parameters", "MAdds", "random"]
+    assert [rows["scores"][i] for i in (3, 5, 8, 10, 12)] == ["0.999", "74.55", "-0.13", "+0.35", "-0.04"]
+    assert [rows["random"][i] for i in (10, 12)] == ["+0.00", "-0.39"] and rows["MAdds"][12] == "+0.00"
+    assert max(map(len, text.split("in points:")[1].split("budget.")[1].split("Accuracies:")[0].splitlines())) <= 80
+    content = json.loads(invoke(*options, "--budgets", 4, "--budget-cost", "params", "--ndcg", 3, "--json"))
+    assert content["budgets"]["cost"] == "params" and len(content["budgets"]["limits"]) == 4 and content["ndcg_k"] == 3
+    assert content["regret"]["params"]["minus_largest"] == 0 and len(content["regret"]["scores"]["found"]) == 4
+    assert 0 < content["ndcg"]["random"] < content["ndcg"]["scores"]
+
+
+def test_few_networks_are_cautioned_against(tmp_path):
+    bench, path = load("mbconv-23"), tmp_path / "five.csv"
+    lines = [f"{name},{number}" for number, name in enumerate(bench.architectures[:5])]
+    path.write_text("\n".join(["architecture,score", *lines]))
+    options = ["--bench", "mbconv-23", "--picture", tmp_path / "ranks", "--resamples", 2]
+    assert "Only 5 networks" in invoke(*options, "--scores", path) and "Only" not in invoke(*options)
+
+
 def test_json_holds_what_the_table_shows(tmp_path):
     stem = tmp_path / "ranks"
     content = json.loads(invoke("--bench", "nats-size", "--above", 92, "--resamples", 20, "--picture", stem, "--json"))
@@ -98,6 +125,9 @@ def test_baselines_alone(tmp_path):
         (["--bench", "mbconv-23", "--plot", "bars"], "expected --plot ranking, or side-by-side"),
         (["--bench", "mbconv-23", "--plot", "side-by-side", "--beside", "spos"], "--beside NAME=FILE.csv, got 'spos'"),
         (["--bench", "mbconv-23", "--above", "99"], "at least one of its 23 rows, got none"),
+        (["--bench", "mbconv-23", "--budget-cost", "flops"], "budgets of params or madds for mbconv-23, got 'flops'"),
+        (["--bench", "mbconv-23", "--budgets", "1"], "[budgets] expected at least two"),
+        (["--bench", "mbconv-23", "--ndcg", "0"], "[ndcg] expected k of at least 1, got 0"),
     ],
 )
 def test_bad_input_is_one_line(words, message, monkeypatch, capsys, tmp_path):

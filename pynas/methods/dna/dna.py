@@ -185,15 +185,33 @@ class DNA(nn.Module, Method):
         backward(loss, self.scaler)
 
     def rate(self, batches: Batches, **options: Any) -> Scores:
-        """Rate every path of every block; the default is eq. 7 with batch statistics. options: as of `rate_block`."""
+        """Rate every path of every block. options: as of `rate_block`."""
+        options["loss"] = options.get("loss") or self.default_loss()
         return Scores(self.net.space, [self.rate_block(batches, b, **options) for b in range(len(self.net.space))])
+
+    def default_loss(self) -> str:
+        """Return "kl" where the teacher's logits can be had from each block's output (`Tail`), else "relative_l1" (eq. 7)."""
+        try:
+            for block in range(len(self.net.space)):
+                self.tail(block)
+        except InputError:
+            return "relative_l1"
+        return "kl"
+
+    def tail(self, block: int) -> Tail:
+        """Return the part of the teacher after a block, from the block's output to the logits.
+
+        Raises:
+            InputError: as `Tail`.
+        """
+        return Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
 
     def rate_block(
         self,
         batches: Batches,
         block: int,
         *,
-        loss: Loss = "relative_l1",
+        loss: Loss | None = None,
         norm: str = "batch",
         prefix: Sequence[Choice] = (),
         resume: str | Path | None = None,
@@ -202,15 +220,17 @@ class DNA(nn.Module, Method):
         """Rate every path of a block; returns a table per cell.
 
         batches: yields (images, labels), the same batches each time it is iterated.
-        loss: of a block's output and the teacher's features ("relative_l1", "mse", "cosine", a callable), or functional:
-            "kl", "cross_entropy" or "error" of the teacher's logits when its later part runs on the path's output (`Tail`).
+        loss: functional: "kl", "cross_entropy" or "error" of the teacher's logits when its later part runs on the path's
+            output (`Tail`); or of the output and the teacher's features: "relative_l1" (the paper's, eq. 7), "mse",
+            "cosine", a callable. None for `default_loss`. norm: as of `pynas.rate`.
         prefix: choices of the blocks before; the block then gets their output instead of the teacher's features.
         resume: the partial rating of cell c is kept in `<resume>.cell_<c>` until the cell is done.
         options: for `pynas.rate`.
         """
+        loss = self.default_loss() if loss is None else loss
         inputs = self.block_batches(batches, block, loss, prefix)
         if is_functional(loss):
-            options["tail"] = Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
+            options["tail"] = self.tail(block)
         return rate_cells(self.net, block, inputs, loss=loss, norm=norm, resume=resume, **options)
 
     def block_batches(

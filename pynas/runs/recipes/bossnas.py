@@ -45,7 +45,7 @@ class BossNASRecipe:
     """`pynas run --method bossnas`."""
 
     summary = (BossNAS.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(epochs=6, augmentation="strong", loss="centre", norm="recalibrate")
+    defaults = Defaults(epochs=6, augmentation="strong", loss="centre", losses=(), norms=("recalibrate",))
 
     def options(self) -> Options:
         """Return the fields of Bootstrap, Heads and Optimization, and those of the rating and the other stages."""
@@ -68,16 +68,12 @@ class BossNASRecipe:
         if is_first_process():
             run.count_costs()
 
-    def rate(self, run: Run, loss: str, norm: str) -> Scores:
+    def rate(self, run: Run, loss: str | None, norm: str) -> Scores:
         """Read the scores, which the training made: a block is fed by the best path of the one before it.
 
         Raises:
-            InputError: blocks that are not trained, or another loss or norm.
+            InputError: blocks that are not trained.
         """
-        if (loss, norm) != (self.defaults.loss, self.defaults.norm):
-            raise InputError(f"[bossnas] expected loss={self.defaults.loss} and norm={self.defaults.norm}, since the "
-                             f"training chose its inputs by these, got {loss} and {norm}; give --option rating=... to "
-                             "`pynas train`")  # fmt: skip
         self._check_finished(run)
         return load_scores(run)
 

@@ -52,18 +52,14 @@ def error_rate(run: Run, net: Any, norm: str) -> ErrorRate:
     return ErrorRate(net, run.loader("val"), calibration, norm)
 
 
-def rate_networks(run: Run, net: Any, digest: str, loss: str, norm: str) -> Scores | None:
+def rate_networks(run: Run, net: Any, digest: str, norm: str) -> Scores | None:
     """Draw consistency.png; with search=all, return and keep the errors of all architectures, else None.
 
     net, digest: the trained supernet and the digest of its weights.
 
     Raises:
-        InputError: another loss, or search=all in a space of several blocks or cells, or of too many architectures.
+        InputError: search=all in a space of several blocks or cells, or of too many architectures.
     """
-    if loss != LOSS:
-        raise InputError(
-            f"[rate] expected the loss {LOSS!r}, as {run.settings.method} rates whole networks, got {loss!r}"
-        )
     run.count_costs()
     _draw_consistency(run, net)
     if run.options["search"] != "all":
@@ -73,7 +69,7 @@ def rate_networks(run: Run, net: Any, digest: str, loss: str, norm: str) -> Scor
     if run.space.size > _MOST:
         raise InputError(f"[rate] expected a space of at most {_MOST:,} architectures for search=all, got "
                          f"{run.space.size:,} in {run.space}; use another search")  # fmt: skip
-    metadata = {"checkpoint": digest, "data": run.data.fingerprint, "loss": loss, "norm": norm}
+    metadata = {"checkpoint": digest, "data": run.data.fingerprint, "loss": LOSS, "norm": norm}
     tables = rated_block(run, 0, metadata)
     fresh = tables is None
     if tables is None:
@@ -135,7 +131,7 @@ def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, s
 
 def _search(run: Run, name: str, costs: Any, limits: Limits, net: Any, digest: str) -> search.History:
     """Return the ratings of a search; its file is named after weights, images and limits, so that others begin anew."""
-    norm, budget = run.recipe.defaults.norm, run.options["budget"]
+    norm, budget = run.recipe.defaults.norms[0], run.options["budget"]
     made_from = [digest, run.data.fingerprint, limits.upper, limits.lower, norm]
     key = hashlib.blake2b(json.dumps(made_from).encode(), digest_size=4).hexdigest()
     rating = _counted(error_rate(run, net, norm), budget, run.progress.count("search"))

@@ -49,7 +49,7 @@ class DNARecipe:
         """Train the supernet, on the images as they are where the teacher's features of these are kept."""
         train_supernet(run, run.loader("train", "none") if run.options["cache_training"] else None)
 
-    def rate(self, run: Run, loss: str, norm: str) -> Scores:
+    def rate(self, run: Run, loss: str | None, norm: str) -> Scores:
         """Rate every path of every block."""
         return rate_paths(run, loss, norm)
 

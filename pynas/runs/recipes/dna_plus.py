@@ -50,7 +50,7 @@ class DNAPlusRecipe:
         """Train the first generation's supernet."""
         self.generation(run, 1).train()
 
-    def rate(self, run: Run, loss: str, norm: str) -> Scores:
+    def rate(self, run: Run, loss: str | None, norm: str) -> Scores:
         """Rate the first generation; `find` rates the others alike."""
         return self._dna.rate(self.generation(run, 1), loss, norm)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pynas.methods import DNAPlusPlus
+from pynas.ops.path_distance import KINDS as DISTANCES
 from pynas.runs.recipes.paths import PathRecipe
 from pynas.runs.run import Defaults, Run
 from pynas.teachers import Teacher
@@ -23,7 +24,7 @@ DNA_PLUS_PLUS = PathRecipe(
     DNAPlusPlus,
     _build,
     _teacher,
-    Defaults(space="vit-mini", views=2, loss="self_supervised"),
+    Defaults(space="vit-mini", views=2, loss="self_supervised", losses=DISTANCES),
     skip=("taps", "image_shape", "loss"),
     option_defaults={"trust": 0.03},
     note="DNA++ trains every block on the teacher's features, not on those of the block before: this network has to be "

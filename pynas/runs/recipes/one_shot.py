@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pynas.checked import fields
+from pynas.evaluation.error_rate import NORMS
 from pynas.rating import Scores
 from pynas.runs.export import export_from
 from pynas.runs.options import Options
@@ -22,7 +23,7 @@ class OneShotRecipe:
     method: `pynas.methods.spos` or `pynas.methods.fairnas`.
     """
 
-    defaults = Defaults(space="nasbench201-mini", loss=LOSS, norm="recalibrate")
+    defaults = Defaults(space="nasbench201-mini", loss=LOSS, losses=(), norms=NORMS)
 
     def __init__(self, method: Callable[..., Any]):
         self._method = method
@@ -43,10 +44,10 @@ class OneShotRecipe:
         """Train the supernet."""
         train_supernet(run)
 
-    def rate(self, run: Run, loss: str, norm: str) -> Scores | None:
+    def rate(self, run: Run, loss: str | None, norm: str) -> Scores | None:
         """With search=all, rate every architecture."""
         net, digest = self._trained(run)
-        return rate_networks(run, net, digest, loss, norm) if is_first_process() else None
+        return rate_networks(run, net, digest, norm) if is_first_process() else None
 
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search by trial, or exactly where everything is rated."""

@@ -56,7 +56,7 @@ class PathRecipe:
         """Train the supernet."""
         train_supernet(run)
 
-    def rate(self, run: Run, loss: str, norm: str) -> Scores:
+    def rate(self, run: Run, loss: str | None, norm: str) -> Scores:
         """Rate every path of every block."""
         return rate_paths(run, loss, norm)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pynas.checked import AtLeastOne, Positive, fields
+from pynas.evaluation.error_rate import NORMS
 from pynas.methods import LinearEvaluation, PiNAS
 from pynas.rating import Scores
 from pynas.runs.export import export_from
@@ -28,7 +29,7 @@ class PiNASRecipe:
     """`pynas run --method pinas`."""
 
     summary = (PiNAS.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(space="nasbench201-mini", views=4, loss=LOSS, norm="recalibrate")
+    defaults = Defaults(space="nasbench201-mini", views=4, loss=LOSS, losses=(), norms=NORMS)
 
     def options(self) -> Options:
         """Return the method's options, and those of the search and of the linear evaluation."""
@@ -45,10 +46,10 @@ class PiNASRecipe:
         """Train the supernet."""
         train_supernet(run)
 
-    def rate(self, run: Run, loss: str, norm: str) -> Scores | None:
+    def rate(self, run: Run, loss: str | None, norm: str) -> Scores | None:
         """Train the classifier; with search=all, rate every architecture."""
         net, digest = self._classifying(run)
-        return rate_networks(run, net, digest, loss, norm) if is_first_process() else None
+        return rate_networks(run, net, digest, norm) if is_first_process() else None
 
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search by trial, or exactly where everything is rated."""

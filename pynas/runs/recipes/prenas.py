@@ -48,7 +48,7 @@ class PreNASRecipe:
     """
 
     summary = (PreNAS.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(space="autoformer-mini", epochs=40, loss="error", norm="recalibrate")
+    defaults = Defaults(space="autoformer-mini", epochs=40, loss="error", losses=(), norms=("recalibrate",))
 
     def __init__(self, sampling: str | None = None):
         self._fixed: dict[str, Any] = {} if sampling is None else {"sampling": sampling}
@@ -71,15 +71,8 @@ class PreNASRecipe:
         """Select the preferred architectures, and train the supernet on them."""
         train_supernet(run)
 
-    def rate(self, run: Run, loss: str, norm: str) -> None:
-        """Measure the accuracy of every preferred architecture on the validation images; keep it as preferred.json.
-
-        Raises:
-            InputError: another loss or norm.
-        """
-        if (loss, norm) != (self.defaults.loss, self.defaults.norm):
-            raise InputError(f"[rate] expected loss {self.defaults.loss} and norm {self.defaults.norm}, as prenas measures whole "
-                             f"networks, with batch norm of their own, got {loss} and {norm}")  # fmt: skip
+    def rate(self, run: Run, loss: str | None, norm: str) -> None:
+        """Measure the accuracy of every preferred architecture on the validation images; keep it as preferred.json."""
         method, digest = run.trained_method()
         if not is_first_process():
             return
