@@ -7,7 +7,9 @@ sum of the outputs, or with --data training images and cross-entropy. Kendall's 
 (PreNAS, appendix A): 0 where every pick is its group's best, 1 where it is the worst, 0.5 by chance. As with isomers, the
 networks of a group cost the same: in nasbench201 equal parameters and MAdds, which are the cells with equally many convolutions
 of each kind, in other places; in nats-size, where hardly two cost the same, parameters within 5 %.
-A network that no signal passes (nasbench201 has such cells) has no score and counts as the worst.
+A network that no signal passes (nasbench201 has such cells) has no score and counts as the worst. Of nasbench201, tau is also
+given among the cells that waste no operation, as VKDNW's paper has it: those 9,445 all of whose operations lie between the
+input and the output. Aggregates rank among the networks that tau is of.
 """
 
 from __future__ import annotations
@@ -15,73 +17,68 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-import torch
 from scipy import stats
 
-from pynas import spaces, tabular
-from pynas.data import load
-from pynas.errors import InputError
-from pynas.export import standalone
+from pynas import tabular
+from pynas.runs.proxies import Batch, builder, draw, sample_rows
+from pynas.spaces.nasbench201 import EDGES
 from pynas.tabular.baselines import costs
 from pynas.tabular.best_rank import cost_groups, mean_best_rank
-from pynas.zero_cost import PROXIES, random_images, score
+from pynas.zero_cost import AGGREGATES, PROXIES, aggregate, lowest_for_none, score_networks
 
 # What isomers have in common, and within what share of it.
 COSTS = {"nasbench201": ("params", "madds"), "nats-size": ("params",)}
 TOLERANCE = {"nasbench201": 0.0, "nats-size": 0.05}
 
 
-def batch(arguments: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """One batch for all networks."""
-    if arguments.data is None:
-        return random_images(arguments.images, 32, arguments.seed), None
-    data = load(arguments.data, 32, seed=arguments.seed)
-    return next(iter(data.loader("train", arguments.images, "none", seed=arguments.seed)))
+def without_waste(bench: tabular.Benchmark) -> np.ndarray:
+    """Which of NAS-Bench-201's cells have operations only on ways from the input to the output, bool `[N]`."""
+    used = bench.choices != bench.ops.index("none")
+    ahead, behind = np.zeros((2, len(bench), 4), bool)
+    ahead[:, 0], behind[:, 3] = True, True
+    for edge, (source, target) in enumerate(EDGES):
+        ahead[:, target] |= used[:, edge] & ahead[:, source]
+    for edge, (source, target) in reversed(list(enumerate(EDGES))):
+        behind[:, source] |= used[:, edge] & behind[:, target]
+    return np.all([~used[:, e] | (ahead[:, s] & behind[:, t]) for e, (s, t) in enumerate(EDGES)], axis=0)
 
 
-def scores(name: str, arguments: argparse.Namespace) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The rows of the sample, and each proxy's scores of them."""
-    space, bench = spaces.get(name), tabular.load(name)
-    rows = np.sort(np.random.default_rng(arguments.seed).permutation(len(bench))[: arguments.sample])
-    images, labels = batch(arguments)
-    found = {proxy: np.full(len(rows), -np.inf) for proxy in PROXIES}
-    for number, row in enumerate(rows):
-        torch.manual_seed(arguments.seed)
-        model = standalone(space, bench.architectures[row], 10)
-        for proxy, values in found.items():
-            try:
-                values[number] = score(proxy, model, images, labels, seed=arguments.seed)
-            except InputError:  # not finite: nothing passes
-                continue
-    return rows, found
+def report(
+    proxy: str, found: dict[str, np.ndarray], bench: tabular.Benchmark, groups: np.ndarray, live: np.ndarray
+) -> None:
+    """Print one proxy's or aggregate's line."""
+    line = f"  {proxy:14s}"
+    for rows in (np.ones(len(bench), bool), live):
+        parts = {name: found[name][rows] for name in AGGREGATES.get(proxy, (proxy,))}
+        values = aggregate(parts) if proxy in AGGREGATES else lowest_for_none(parts[proxy])
+        line += f" tau {stats.kendalltau(values, bench.accuracy[rows]).statistic:6.3f}"
+        if rows.all():
+            line += f"   mBR {mean_best_rank(values, bench.accuracy, groups, lower_is_better=False):5.3f}"
+    print(line, f"  without a score {np.isinf(found[proxy]).sum() if proxy in found else 0}", flush=True)
 
 
 def main() -> None:
     """Score, correlate, print one table per benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", nargs="+", default=["nats-size", "nasbench201"])
+    parser.add_argument("--file", help="keep values here, and go on from them")
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--data")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     for name in arguments.bench:
-        rows, found = scores(name, arguments)
-        bench = tabular.load(name)
-        accuracy = bench.accuracy[rows]
-        groups = cost_groups({cost: costs(bench)[cost][rows] for cost in COSTS[name]}, TOLERANCE[name])
+        bench = sample_rows(tabular.load(name), arguments.sample, arguments.seed)
+        groups = cost_groups({cost: costs(bench)[cost] for cost in COSTS[name]}, TOLERANCE[name])
         sizes = np.bincount(groups)
-        print(f"{name}: {len(rows)} architectures, {arguments.images} images of {arguments.data or 'noise'}; "
-              f"{sizes[sizes > 1].sum()} of them in {(sizes > 1).sum()} groups of equal cost")  # fmt: skip
-        for proxy, values in found.items():
-            # Below all finite scores, so that ranks stay defined.
-            finite = values[np.isfinite(values)]
-            ranked = np.where(np.isfinite(values), values, finite.min() - 1)
-            tau = stats.kendalltau(ranked, accuracy).statistic
-            mbr = mean_best_rank(ranked, accuracy, groups, lower_is_better=False)
-            print(
-                f"  {proxy:14s} tau {tau:6.3f}   mBR {mbr:5.3f}   without a score {np.isinf(values).sum()}", flush=True
-            )
+        live = without_waste(bench) if name == "nasbench201" else np.ones(len(bench), bool)
+        print(f"{name}: {len(bench)} architectures ({live.sum()} without waste), {arguments.images} images of "
+              f"{arguments.data or 'noise'}; {sizes[sizes > 1].sum()} in {(sizes > 1).sum()} groups of equal cost")  # fmt: skip
+        images, labels = draw(bench, Batch(arguments.images, arguments.data), arguments.seed)
+        found = score_networks(builder(bench, images.shape[-1]), bench.architectures, list(PROXIES), images, labels,
+                               seed=arguments.seed, file=arguments.file)  # fmt: skip
+        for proxy in (*PROXIES, *AGGREGATES):
+            report(proxy, found, bench, groups, live)
 
 
 if __name__ == "__main__":

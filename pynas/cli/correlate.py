@@ -22,6 +22,39 @@ def command(
             "where there are any]"
         ),
     ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of --scores: a zero-cost proxy of networks with fresh weights, or an aggregate, e.g. az_nas "
+            "or vkdnw_agg; any other name lists all."
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Only this many architectures, drawn uniformly. [default: all]")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(help="Of --proxy: number of draws of weights and images, whose scores are averaged.")
+    ] = 1,
+    images: Annotated[int, typer.Option(help="Of --proxy: images in the batch.")] = 64,
+    data_images: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --proxy: draw the batch from this data set, with labels: a name, .npz file or folder. [default: noise]"
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Of --proxy: side of the images. [default: the networks']")
+    ] = None,
+    values: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of --proxy: values of each network are kept in STEM-seedS.csv, from which a stopped scoring goes on. "
+            "[default: proxy-BENCH-NAME]"
+        ),
+    ] = None,
+    save_scores: Annotated[
+        Path | None, typer.Option(help="Of --proxy: write the scores here, as a CSV file for --scores.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Accuracies of nasbench201 on: cifar10, cifar100 or imagenet16-120. [default: cifar10]"),
@@ -59,11 +92,13 @@ def command(
 ) -> None:
     """Rank correlation of scores with published accuracies, and the accuracy they find under budgets, beside trivial baselines.
 
-    Example: `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`
+    With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate --bench mbconv-23 --plot side-by-side
+    --beside spos=spos.csv`, `pynas correlate --bench nasbench201 --proxy az_nas --sample 1000 --seeds 3`
     """
-    from pynas import tabular
+    from pynas import tabular, zero_cost
     from pynas.cli import display
     from pynas.errors import InputError
+    from pynas.runs import proxies
     from pynas.runs.correlate import draw, draw_side_by_side, read_predictor
 
     if plot not in ("ranking", "side-by-side") or (beside and plot == "ranking"):
@@ -73,7 +108,23 @@ def command(
         table = table.where(table.accuracy > above)
     if without is not None:
         table = table.without(*(op.strip() for op in without.split(",")))
-    predictor = read_predictor(scores, table, not higher_is_better)
+    table = proxies.sample_rows(table, sample, seed)
+    batch = proxies.Batch(images, data_images, image_size)
+    if proxy is None:
+        if save_scores or values or batch != proxies.Batch() or seeds != 1:
+            raise InputError("[correlate] expected --proxy NAME beside --seeds, --images, --data-images, --image-size, --values "
+                             "and --save-scores, got none")  # fmt: skip
+        predictor, taus = read_predictor(scores, table, not higher_is_better), []
+    else:
+        if scores is not None:
+            raise InputError(f"[correlate] expected --scores or --proxy, got both: {scores} and {proxy}")
+        with display.bars() as bars:
+            report = display.progress(bars).count("score networks")
+            stem = values or Path(f"proxy-{bench}-{proxy}")
+            each = proxies.score_rows(table, proxy, batch, seeds=seeds, seed=seed, stem=stem, progress=report)
+        predictor, taus = proxies.predictor(each, proxy, batch), proxies.taus(each, table)
+        if save_scores is not None:
+            zero_cost.write_scores(save_scores, dict(zip(table.architectures, each.mean(0))))
     found = tabular.correlate(predictor.values, table, lower_is_better=predictor.lower, top=top, resamples=resamples,
                               seed=seed, budgets=budgets, budget_cost=budget_cost, ndcg_k=ndcg_k)  # fmt: skip
     stem = picture or Path(f"correlation-{bench}")
@@ -84,9 +135,11 @@ def command(
     if json:
         names = [str(path) for path in pictures]
         display.print_json({"scores": predictor.source, "lower_is_better": predictor.lower, "source": table.source,
-                            **found.as_dict(), "pictures": names})  # fmt: skip
+                            "tau_of_seeds": taus, **found.as_dict(), "pictures": names})  # fmt: skip
         return
     _print(found, predictor.source)
+    if len(taus) > 1:
+        display.say(f"Kendall τ of each seed: {', '.join(f'{tau:.4f}' for tau in taus)}.")
     display.say(f"Accuracies: {table.source}.")
     display.say(f"Drawn in {', '.join(map(str, pictures))}")
 

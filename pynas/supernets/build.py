@@ -43,7 +43,7 @@ KINDS: dict[str, Kind] = {
     "mbconv": Kind(from_candidates, own_weights=True),
     "hytra": Kind(hytra_supernet, on_meta=True),
     "nats-size": Kind(nats_size),
-    "nasbench201": Kind(CellNet),
+    "nasbench201": Kind(CellNet, own_weights=True),
     "splitattention": Kind(split_attention_net),
     "vit": Kind(vit_net),
     "autoformer": Kind(AutoFormer, shares_slices=True, dense_costs=False),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from pynas.copies import copy_module
+from pynas.costs import count_module
 from pynas.errors import InputError
-from pynas.supernets import evaluating
+from pynas.supernets.modes import batch_statistics, evaluating
+from pynas.zero_cost.az_nas import expressivity, progressivity, trainability
+from pynas.zero_cost.passes import hooked, loss, run, total, trainable
+from pynas.zero_cost.vkdnw import vkdnw
+from pynas.zero_cost.zico import zico
 
 Proxy = Callable[[nn.Module, torch.Tensor, "torch.Tensor | None"], float]
 
@@ -31,12 +36,19 @@ def score(
         raise InputError(f"[proxy] expected one of {', '.join(PROXIES)}, got {name!r}")
     if not any(bool(parameter.detach().any()) for parameter in model.parameters()):
         raise InputError("[proxy] expected a network with weights, got one whose weights are all zero")
-    with evaluating(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with quiet(model, seed):
         value = float(PROXIES[name](model, images, labels))
     if not math.isfinite(value):
         raise InputError(f"[proxy] expected a finite score, got {value} from {name}; are weights and images finite?")
     return value
+
+
+@contextlib.contextmanager
+def quiet(model: nn.Module, seed: int) -> Iterator[None]:
+    """Hold a network in evaluation mode with gradients on and torch's generator seeded; all is restored afterwards."""
+    with evaluating(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        yield
 
 
 def parameters(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
@@ -46,21 +58,21 @@ def parameters(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | No
 
 def gradient_norm(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
     """Euclidean norm of the loss's gradient (Abdelfattah et al., 2021)."""
-    return _total(g.square() for g in _gradients(model, _loss(model, images, labels))).sqrt().item()
+    return total(g.square() for g in _gradients(model, loss(model, images, labels))).sqrt().item()
 
 
 def snip(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
     """Sum of |g * w| over all parameters (Lee et al., 2019; PreNAS eq. 4)."""
-    pairs = zip(_parameters(model), _gradients(model, _loss(model, images, labels)))
-    return _total((w.detach() * g).abs() for w, g in pairs).item()
+    pairs = zip(trainable(model), _gradients(model, loss(model, images, labels)))
+    return total((w.detach() * g).abs() for w, g in pairs).item()
 
 
 def grasp(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
     """-sum w * (H g) with the loss's Hessian H, a measure of gradient flow after pruning (Wang et al., 2020)."""
-    weights = _parameters(model)
-    flow = _gradients(model, _loss(model, images, labels), create_graph=True)
-    second = _gradients(model, _total(g * g.detach() for g in flow))
-    return -_total(w.detach() * h for w, h in zip(weights, second)).item()
+    weights = trainable(model)
+    flow = _gradients(model, loss(model, images, labels), create_graph=True)
+    second = _gradients(model, total(g * g.detach() for g in flow))
+    return -total(w.detach() * h for w, h in zip(weights, second)).item()
 
 
 def synflow(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
@@ -73,7 +85,7 @@ def synflow(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None 
     for parameter in linear.parameters():
         parameter.data.abs_()
     output = linear(torch.ones_like(images[:1], dtype=torch.float64)).sum()
-    flow = _total((w.detach() * g).abs() for w, g in zip(_parameters(linear), _gradients(linear, output)))
+    flow = total((w.detach() * g).abs() for w, g in zip(trainable(linear), _gradients(linear, output)))
     return torch.log(flow).item()
 
 
@@ -90,15 +102,11 @@ def naswot(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None =
         if not output.isfinite().all():
             kernel.fill_(math.nan)  # NaN is neither on nor off
 
-    hooks = [part.register_forward_hook(add) for part in model.modules() if type(part).__module__ == _ACTIVATIONS]
-    if not hooks:
+    activations = [part for part in model.modules() if type(part).__module__ == _ACTIVATIONS]
+    if not activations:
         raise InputError("[proxy] expected a network with activations as modules for naswot, got none")
-    try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(add, activations), torch.no_grad():
+        model(images)
     return torch.linalg.slogdet(kernel).logabsdet.item()
 
 
@@ -125,30 +133,46 @@ def zen(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = No
     return difference.flatten(1).abs().sum(1).mean().log().item() + deviations
 
 
+def jacov(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """-sum log(v + k) + 1 / (v + k), k = 1e-5, over the eigenvalues v of the correlations of the images' input gradients.
+
+    An image's gradient is that of the sum of the outputs (Mellor et al., 2021, first version). Batch norm uses the
+    statistics of the batch, as in training.
+
+    Raises:
+        InputError: fewer than two images.
+    """
+    if len(images) < 2:
+        raise InputError(
+            f"[proxy] expected at least 2 images for jacov, which correlates their gradients, got {len(images)}"
+        )
+    images = images.detach().clone().requires_grad_()
+    with batch_statistics(model):
+        (gradients,) = torch.autograd.grad(run(model, images).sum(), images, materialize_grads=True)
+    correlations = torch.corrcoef(gradients.flatten(1).double())
+    if not correlations.isfinite().all():
+        return math.nan
+    values = torch.linalg.eigvalsh(correlations).clamp(min=0) + 1e-5
+    return -(values.log() + 1 / values).sum().item()
+
+
+def madds(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None = None) -> float:
+    """Multiply-adds for one image, AZ-NAS's complexity."""
+    return count_module(model, tuple(images.shape[1:]))[0]["madds"]
+
+
 _ACTIVATIONS = "torch.nn.modules.activation"
 
 PROXIES: dict[str, Proxy] = {
     "parameters": parameters, "gradient_norm": gradient_norm, "snip": snip, "grasp": grasp, "synflow": synflow,
-    "naswot": naswot, "zen": zen,
+    "naswot": naswot, "zen": zen, "zico": zico, "expressivity": expressivity, "progressivity": progressivity,
+    "trainability": trainability, "jacov": jacov, "vkdnw": vkdnw, "madds": madds,
 }  # fmt: skip
-
-
-def _loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
-    output = model(images)
-    return output.sum() if labels is None else F.cross_entropy(output, labels)
-
-
-def _total(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([tensor.sum() for tensor in tensors]).sum()
-
-
-def _parameters(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _gradients(model: nn.Module, loss: torch.Tensor, create_graph: bool = False) -> tuple[torch.Tensor, ...]:
     """Gradients of the loss, zero for parameters that it does not depend on."""
-    return torch.autograd.grad(loss, _parameters(model), create_graph=create_graph, materialize_grads=True)
+    return torch.autograd.grad(loss, trainable(model), create_graph=create_graph, materialize_grads=True)
 
 
 def _features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -159,12 +183,8 @@ def _features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         if isinstance(output, torch.Tensor) and (output.dim() == 3 or (output.dim() == 4 and output[0, 0].numel() > 1)):
             last[:] = [output]
 
-    hooks = [part.register_forward_hook(keep) for part in model.modules() if not list(part.children())]
-    try:
+    with hooked(keep, [part for part in model.modules() if not list(part.children())]):
         model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not last:
         raise InputError("[proxy] expected a network with feature maps or tokens for zen, got none")
     return last[0]
