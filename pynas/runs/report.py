@@ -31,6 +31,7 @@ from pynas.runs.search import SEARCH
 from pynas.runs.settings import Settings, member_folder, read_settings
 from pynas.runs.truth import read_truth
 from pynas.spaces import Architecture, Space
+from pynas.supernets import supernet
 from pynas.tabular.robustness import sampled_totals
 
 
@@ -180,9 +181,11 @@ class Results:
         source = path.name if rated.all() else f"{path.name}, of which {rated.sum()} of {len(truth)} were rated"
         baselines = {}
         if self.costs is not None:
-            listed = [self.costs.of(net) for net, known in zip(truth, rated) if known]
+            counted = self.costs | costs.log_width(supernet(self.space, 2), self.costs.metadata["image_shape"])
+            listed = [counted.of(net) for net, known in zip(truth, rated) if known]
             baselines = {
-                tabular.LABELS[name]: np.array([cost[name] for cost in listed]) for name in ("params", "madds")
+                tabular.LABELS[name]: np.array([cost[name] for cost in listed])
+                for name in ("params", "madds", "log_width")
             }
         madds = baselines.get(tabular.LABELS["madds"])
         baselines[tabular.LABELS["random"]] = np.random.default_rng(0).random(rated.sum())

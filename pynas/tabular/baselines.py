@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from pynas.costs import Costs, count
+from pynas.costs import Costs, count, log_width
 from pynas.errors import InputError
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
@@ -18,23 +18,26 @@ from pynas.tabular.load import WIDTHS
 
 # Names of the baselines in tables and pictures.
 LABELS = {"conv_params": "convolution parameters", "params": "parameters", "madds": "MAdds",
-          "log_channels": "sum of log widths", "random": "random"}  # fmt: skip
+          "log_width": "sum of log widths", "random": "random"}  # fmt: skip
 _CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet16-120": 120}
+_CELL_WIDTHS = (16, 32, 64)  # of NAS-Bench-201's stages of five cells
 _SIDES = {"cifar10": 32, "cifar100": 32, "imagenet16-120": 16}
 
 
 def baselines(bench: Benchmark, seed: int = 0) -> dict[str, np.ndarray]:
     """Predictors that use no image, `[N]` each; larger counts as better.
 
-    conv_params (params for mbconv-23), madds, log_channels (nats-size: sum of the logarithms of the widths), and random:
-    uniform numbers drawn with this seed.
+    conv_params (params for mbconv-23), madds, log_width (`pynas.costs.log_width`), and random: uniform numbers drawn with this
+    seed.
     """
     counted = costs(bench)
     size = "conv_params" if "conv_params" in counted else "params"
-    predictors = {size: counted[size], "madds": counted["madds"]}
-    if bench.name == "nats-size":
-        predictors["log_channels"] = np.log(np.array(WIDTHS)[bench.choices]).sum(axis=1)
-    return predictors | {"random": np.random.default_rng(seed).random(len(bench))}
+    return {
+        size: counted[size],
+        "madds": counted["madds"],
+        "log_width": _LOG_WIDTHS[bench.name](bench),
+        "random": np.random.default_rng(seed).random(len(bench)),
+    }
 
 
 def costs(bench: Benchmark) -> dict[str, np.ndarray]:
@@ -98,12 +101,10 @@ def _nats_size(bench: Benchmark) -> dict[str, np.ndarray]:
 
 def _nasbench201(bench: Benchmark) -> dict[str, np.ndarray]:
     """Three stages of five cells at 16, 32, 64 channels."""
-    counts = {
-        kernel: (bench.choices == bench.ops.index(f"nor_conv_{kernel}x{kernel}")).sum(axis=1) for kernel in (1, 3)
-    }
+    counts = _conv_edges(bench)
     side, tally = _SIDES[bench.data], _Tally()
     tally.conv(3, 16, 3, side)
-    for stage, width in enumerate((16, 32, 64)):
+    for stage, width in enumerate(_CELL_WIDTHS):
         if stage:
             side //= 2
             tally.halving(width // 2, width, side)
@@ -114,20 +115,33 @@ def _nasbench201(bench: Benchmark) -> dict[str, np.ndarray]:
 
 def _mbconv_23(bench: Benchmark) -> dict[str, np.ndarray]:
     """Counted on the supernet, for 224x224 images."""
-    rows = [_mbconv_costs().of(Architecture.parse(name)) for name in bench.architectures]
+    rows = [_mbconv_costs(count).of(Architecture.parse(name)) for name in bench.architectures]
     return {name: np.array([row[name] for row in rows], dtype=np.int64) for name in ("params", "madds")}
 
 
 @cache
-def _mbconv_costs() -> Costs:
+def _mbconv_costs(counted: Callable[..., Costs]) -> Costs:
     # On the meta device no weight is drawn, so the user's random state is unchanged.
     with torch.device("meta"):
         net = supernet("mbconv-boss")
-    return count(net, (3, 224, 224))
+    return counted(net, (3, 224, 224))
+
+
+def _conv_edges(bench: Benchmark) -> dict[int, np.ndarray]:
+    """Convolutions of each kernel size in a cell of NAS-Bench-201, int64 `[N]`."""
+    return {kernel: (bench.choices == bench.ops.index(f"nor_conv_{kernel}x{kernel}")).sum(axis=1) for kernel in (1, 3)}
 
 
 _COSTS: dict[str, Callable[[Benchmark], dict[str, np.ndarray]]] = {
     "nats-size": _nats_size,
     "mbconv-23": _mbconv_23,
     "nasbench201": _nasbench201,
+}
+
+_LOG_WIDTHS: dict[str, Callable[[Benchmark], np.ndarray]] = {
+    "nats-size": lambda bench: np.log(np.array(WIDTHS)[bench.choices]).sum(axis=1),
+    "mbconv-23": lambda bench: np.array(
+        [_mbconv_costs(log_width).of(Architecture.parse(name))["log_width"] for name in bench.architectures]
+    ),
+    "nasbench201": lambda bench: 5 * np.log(_CELL_WIDTHS).sum() * sum(_conv_edges(bench).values()),
 }

@@ -80,7 +80,7 @@ def test_correlations_stand_beside_the_baselines_and_over_the_epochs(ranked, pyn
     for picture in ("ranking.png", "ranking.svg", "convergence.png", "convergence.svg"):
         assert picture in said["pictures"] and (folder / picture).stat().st_size > 1000
     assert said["epochs"]["2"]["tau"] == said["everything"]["scores"]["tau"]
-    assert said["everything"]["log_channels"]["tau"] == pytest.approx(0.813, abs=1e-3)
+    assert said["everything"]["log_width"]["tau"] == pytest.approx(0.813, abs=1e-3)
     assert said["epochs"]["2"]["minus_largest"] == said["regret"]["scores"]["minus_largest"]
     assert set(said["ndcg"]) == set(said["regret"]) == set(said["everything"])
     again = pynas("correlate", "--bench", "nats-size", "--scores", folder / "ranking.csv", "--resamples", 1,

@@ -13,11 +13,12 @@ from pynas import costs, tabular
 from pynas.costs import LayerCosts
 
 
-def test_in_nats_size_it_is_the_sum_of_the_logarithms_of_the_widths():
-    net = pynas.supernet("nats-size", 10)
-    bench = tabular.load("nats-size")
+@pytest.mark.parametrize("name", ["nats-size", "nasbench201"])
+def test_baselines_of_tables_are_this_cost(name):
+    net = pynas.supernet(name, 10)
+    bench = tabular.load(name)
     found = costs.log_width(net, (3, 32, 32))
-    expected = tabular.baselines(bench)["log_channels"]
+    expected = tabular.baselines(bench)["log_width"]
     for row in range(0, len(bench), 397):
         architecture = net.space.parse(bench.architectures[row])
         assert found.of(architecture)["log_width"] == pytest.approx(expected[row], rel=1e-14)

@@ -124,13 +124,13 @@ def test_mbconv_costs_leave_the_random_numbers_alone():
 
 def test_baselines_are_repeatable_and_named():
     bench = load("nats-size")
-    assert list(baselines(bench)) == ["conv_params", "madds", "log_channels", "random"]
+    assert list(baselines(bench)) == ["conv_params", "madds", "log_width", "random"]
     assert (baselines(bench, 1)["random"] == baselines(bench, 1)["random"]).all()
     assert (baselines(bench, 1)["random"] != baselines(bench, 2)["random"]).any()
-    assert list(baselines(load("mbconv-23"))) == ["params", "madds", "random"]
+    assert list(baselines(load("mbconv-23"))) == ["params", "madds", "log_width", "random"]
     row = bench.index("64:40:48:64:56")
     expected = sum(np.log([64, 40, 48, 64, 56]))
-    assert baselines(bench)["log_channels"][row] == pytest.approx(expected, rel=1e-14)
+    assert baselines(bench)["log_width"][row] == pytest.approx(expected, rel=1e-14)
 
 
 def test_a_benchmark_of_ones_own():

@@ -158,7 +158,7 @@ def test_nats_size_as_published():
     bench = load("nats-size")
     found = correlate(published_scores(bench), bench, resamples=1)
     rounded = {name: round(each.minus_largest, 2) for name, each in found.regret.items()}
-    assert rounded == {"scores": 0.43, "conv_params": 0.80, "madds": 0, "log_channels": 0.89, "random": -1.20}
+    assert rounded == {"scores": 0.43, "conv_params": 0.80, "madds": 0, "log_width": 0.89, "random": -1.20}
 
 
 @pytest.mark.parametrize(

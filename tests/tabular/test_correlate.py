@@ -25,7 +25,7 @@ def test_bossnas_on_nats_size(size):
     found = correlate(published_scores(size), size, resamples=20)
     assert (round(found.tau, 4), round(found.rho, 4), round(found.r, 4)) == (0.5336, 0.7342, 0.7181)
     assert found.picks["scores"] == 93.29 and found.best_accuracy == 93.65
-    assert round(found.everything["log_channels"].tau, 3) == 0.813
+    assert round(found.everything["log_width"].tau, 3) == 0.813
     low, high = found.everything["scores"].tau_interval
     assert low < found.tau < high and high - low < 0.02
     assert abs(found.everything["random"].tau) < 0.01
@@ -39,10 +39,10 @@ def test_bossnas_on_mbconv(blocks):
     assert round(correlate(load_path_scores("mbconv-23"), blocks).tau, 4) == 0.6443
 
 
-def test_log_channels_above_92_percent(size):
+def test_log_width_above_92_percent(size):
     best = size.where(size.accuracy > 92)
     found = correlate(None, best, resamples=20)
-    assert round(found.everything["log_channels"].tau, 3) == 0.570
+    assert round(found.everything["log_width"].tau, 3) == 0.570
     assert "scores" not in found.everything
 
 

@@ -60,7 +60,7 @@ def test_json_holds_what_the_table_shows(tmp_path):
     stem = tmp_path / "ranks"
     content = json.loads(invoke("--bench", "nats-size", "--above", 92, "--resamples", 20, "--picture", stem, "--json"))
     assert content["count"] == 8050 and content["data"] == "cifar10" and content["lower_is_better"]
-    assert round(content["everything"]["log_channels"]["tau"], 3) == 0.570
+    assert round(content["everything"]["log_width"]["tau"], 3) == 0.570
     assert content["pictures"] == [f"{stem}.png", f"{stem}.svg"]
     assert "NATS-Bench" in content["source"] and content["scores"] == "published by BossNAS"
 
