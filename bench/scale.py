@@ -91,7 +91,7 @@ def measure(method: DNA, side: int, options: argparse.Namespace) -> Parts:
             method.zero_grad(set_to_none=True)
             method.train_block(b, x, target, rng)
             if b == len(space) - 1 and method.net.head is not None:
-                method.train_head(method.net.head, features[-1], logits, labels)
+                method.train_head(features[-1], logits, labels, rng)
 
         times, moved = [], []
         for _ in range(options.repeats):

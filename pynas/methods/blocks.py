@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,20 @@ class BlockBatches:
 
 
 def rate_cells(
-    net: Supernet, block: int, batches: BlockBatches, *, resume: str | Path | None = None, **options: Any
+    net: Supernet,
+    block: int,
+    batches: Sequence[BlockBatches],
+    *,
+    resume: str | Path | None = None,
+    **options: Any,
 ) -> list[ScoreTable]:
     """Rate every path of every cell of a block; returns a table per cell.
 
-    resume: the partial rating of cell c is kept in `<resume>.cell_<c>` until the cell is done. options: for `pynas.rate`.
+    batches: of each cell. resume: the partial rating of cell c is kept in `<resume>.cell_<c>` until the cell is done.
+    options: for `pynas.rate`.
     """
-    files = [None if resume is None else f"{resume}.cell_{c}" for c in range(len(net.space.blocks[block]))]
-    return [rate(net.layers(block, c), batches, resume=file, **options) for c, file in enumerate(files)]
+    tables = []
+    for c, pairs in enumerate(batches):
+        partial = None if resume is None else f"{resume}.cell_{c}"
+        tables.append(rate(net.layers(block, c), pairs, resume=partial, **options))
+    return tables

@@ -180,9 +180,13 @@ class Supernet(nn.Module):
     def block_shapes(self, image_shape: Shape) -> list[Shape]:
         """Shapes of the blocks' outputs for one image, `[(C, H, W), ...]`, along the first candidates of every cell.
 
+        In a space whose paths leave different widths (`has_states`), each is the widest.
+
         Raises:
-            InputError: cells of a block whose outputs have different shapes.
+            InputError: cells of a block whose outputs have different shapes, or where widths may differ, different sizes.
         """
+        if self.space.has_states:
+            return self._widest_shapes(image_shape)
         shape = tuple(image_shape) if self.stem is None else output_shape(self.stem, image_shape)
         shapes = []
         for b, cells in enumerate(self.space.blocks):
@@ -197,6 +201,18 @@ class Supernet(nn.Module):
             shape = ends[0]
             shapes.append(shape)
         return shapes
+
+    def _widest_shapes(self, image_shape: Shape) -> list[Shape]:
+        walked = Walked(self, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
+        widest = []
+        for b, cells in enumerate(walked.blocks):
+            ends = {shape for cell in cells for shape in cell.shapes[-1]}
+            if len({shape[1:] for shape in ends}) > 1:
+                raise InputError(
+                    f"[supernet] expected the paths of block {b} to end with maps of one size, got {sorted(ends)}"
+                )
+            widest.append(max(ends))
+        return widest
 
 
 def _counts(blocks: Sequence[Sequence[Layers]]) -> list[list[tuple[int, ...]]]:

@@ -17,8 +17,9 @@ from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
 from pynas.methods.dna.feature_cache import FeatureCache
-from pynas.methods.dna.functional import Tail, functional_target, is_functional
+from pynas.methods.dna.functional import Tail, functional_target, head_loss, is_functional
 from pynas.methods.dna.projection import Projection, check_taps, fit_projections
+from pynas.methods.dna.widths import Widen, input_widths, narrow
 from pynas.methods.sampling import uniform_path
 from pynas.methods.views import place
 from pynas.rating import Scores, ScoreTable
@@ -41,7 +42,9 @@ class DNA(nn.Module, Method):
     features (`head_loss`), so that the exported network works without retraining.
 
     Where the teacher's width differs from the block's, the teacher's features first go through a fixed 1x1 convolution
-    (`Projection`): their principal components, fitted on the first `projection_batches` training batches.
+    (`Projection`): their principal components, fitted on the first `projection_batches` training batches. In a space whose
+    blocks end in several widths (nats-size), a path of width w gets and learns the first w of them, and a block trains one
+    cell a step.
 
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`, one name per block.
     learning_rates: starting rates of the first block and of the others (section 4.3). The rates are multiplied by `decay`
@@ -92,7 +95,9 @@ class DNA(nn.Module, Method):
         self.loss_weights = check_weights(loss_weights, len(net.space))
         self.amp, self.optimizer_type = AMP[amp], OPTIMIZERS[optimizer]
         shapes = check_taps(self.teacher, net, self.image_shape)
-        self.projections = nn.ModuleList(Projection(theirs[0], ours[0]) for theirs, ours in shapes)
+        nested = net.space.has_states
+        self.projections = nn.ModuleList(Projection(theirs[0], ours[0], nested) for theirs, ours in shapes)
+        self.widths = input_widths(net, self.image_shape)
         self.cache = None if cache is None else FeatureCache(cache, self.teacher, cache_bytes)
         self.cache_training = cache_training
         self.trained_blocks = range(len(net.space))
@@ -134,31 +139,39 @@ class DNA(nn.Module, Method):
         losses = {}
         for b in range(len(self.net.space.blocks)):
             losses[f"block_{b + 1}"] = self.train_block(b, images if b == 0 else features[b - 1], features[b], rng)
-        return losses | self.train_head(features[-1], logits, labels)
+        return losses | self.train_head(features[-1], logits, labels, rng)
 
     def train_block(self, block: int, x: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
-        """Train a random path of every cell of a block by equation 6; returns the mean loss of the cells.
+        """Train a random path of every cell of a block, of one cell where widths differ, by eq. 6; returns the mean loss.
 
         x: the block's input, of the first block the images. For a block that another process trains the loss is 0; its
         paths are drawn all the same, so that `rng` stays in step.
         """
         cells = self.net.space.blocks[block]
-        choices = [Choice(c, uniform_path(cell.counts, rng)) for c, cell in enumerate(cells)]
+        drawn = [int(rng.integers(len(cells)))] if self.net.space.has_states else range(len(cells))
+        choices = [Choice(c, uniform_path(cells[c].counts, rng)) for c in drawn]
         loss = torch.zeros((), device=x.device)
         if block not in self.trained_blocks:
             return loss
         with self.autocast():
             x = self.net.enter(x) if block == 0 else x
             for choice in choices:
-                output = self.net.run_path(block, choice, x)
-                loss = loss + functional.mse_loss(output.float(), target.float())
+                output = self.net.run_path(block, choice, narrow(x, self.widths[block][choice.cell]))
+                loss = loss + functional.mse_loss(output.float(), target[:, : output.shape[1]].float())
         self.backward(loss * self.loss_weights[block])
-        return loss.detach() / len(cells)
+        return loss.detach() / len(choices)
 
-    def train_head(self, features: Tensor, logits: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
-        """Train the head on the teacher's last features by `head_loss`; a net without a head has no loss."""
+    def train_head(
+        self, features: Tensor, logits: Tensor | None, labels: Tensor, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """Train the head on the teacher's last features by `head_loss`, where widths differ on a random one of them.
+
+        A net without a head has no loss.
+        """
         if self.net.head is None:
             return {}
+        if self.net.space.has_states:
+            features = narrow(features, self.widths[-1][int(rng.integers(len(self.widths[-1])))])
         if len(self.net.space) - 1 not in self.trained_blocks:
             return {"head": torch.zeros(())}
         with self.autocast():
@@ -228,18 +241,25 @@ class DNA(nn.Module, Method):
         options: for `pynas.rate`.
         """
         loss = self.default_loss() if loss is None else loss
-        inputs = self.block_batches(batches, block, loss, prefix)
         if is_functional(loss):
             options["tail"] = self.tail(block)
+        elif self.net.space.has_states:
+            options["tail"] = Widen(len(self.projections[block].weight))  # type: ignore[arg-type]
+        inputs = [self.block_batches(batches, block, loss, prefix, width) for width in self.widths[block]]
         return rate_cells(self.net, block, inputs, loss=loss, norm=norm, resume=resume, **options)
 
     def block_batches(
-        self, batches: Batches, block: int, loss: Loss = "relative_l1", prefix: Sequence[Choice] = ()
+        self,
+        batches: Batches,
+        block: int,
+        loss: Loss = "relative_l1",
+        prefix: Sequence[Choice] = (),
+        width: int | None = None,
     ) -> BlockBatches:
         """Return a block's input and its target under `loss` for every batch.
 
         The input is the teacher's feature Y_{k-1}, or with a `prefix` the output of the student's blocks before it (batch
-        statistics). The target is Y_k, or the logits or labels that a functional loss compares with.
+        statistics). The target is Y_k, or the logits or labels that a functional loss compares with. width: of the input.
         """
         modules = [module for b, choice in enumerate(prefix) for module in self.net.path(b, choice)]
         # A copy in training mode: its batch norm uses the batch's statistics, and the net's running ones do not change.
@@ -249,7 +269,7 @@ class DNA(nn.Module, Method):
             images = self.place(images)
             features, logits = self.targets(images)
             if block > 0 and not prefix:
-                x = features[block - 1]
+                x = narrow(features[block - 1], width)
             else:
                 with evaluating(self.net.stem):
                     x = before(self.net.enter(images))
@@ -265,15 +285,6 @@ class DNA(nn.Module, Method):
     def place(self, images: Tensor) -> Tensor:
         """Move images to the method's device, channels last."""
         return place(images, self.device)
-
-
-def head_loss(output: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
-    """KL(teacher || student) of logits `[B, classes]`, mean over the batch; cross-entropy with the labels where the
-    teacher has no logits for these classes (none at all, or another number)."""
-    if logits is None or logits.shape != output.shape:
-        return functional.cross_entropy(output, labels.to(output.device))
-    student, teacher = functional.log_softmax(output, 1), functional.log_softmax(logits, 1)
-    return functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
 def check_weights(weights: Sequence[float] | None, blocks: int) -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pynas.errors import InputError
 from pynas.methods.dna.projection import Projection
@@ -60,3 +61,12 @@ def functional_target(loss: str, logits: Tensor | None, labels: Tensor) -> Tenso
             f"got {int(labels.max())}; use 'kl'"
         )
     return labels.to(logits.device)
+
+
+def head_loss(output: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
+    """KL(teacher || student) of logits `[B, classes]`, mean over the batch; cross-entropy with the labels where the
+    teacher has no logits for these classes (none at all, or another number)."""
+    if logits is None or logits.shape != output.shape:
+        return functional.cross_entropy(output, labels.to(output.device))
+    student, teacher = functional.log_softmax(output, 1), functional.log_softmax(logits, 1)
+    return functional.kl_div(student, teacher, log_target=True, reduction="batchmean")

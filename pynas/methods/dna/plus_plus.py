@@ -17,7 +17,7 @@ from pynas.checked import AtLeastOne, NonNegative, Positive, checked
 from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
-from pynas.methods.dna.projection import Projection, check_taps, fit_projections
+from pynas.methods.dna.projection import Projection, check_one_shape, check_taps, fit_projections
 from pynas.methods.dna.self_supervised_loss import SelfSupervisedLoss
 from pynas.methods.sampling import uniform_path
 from pynas.methods.schedule import lars, warm_cosine
@@ -74,6 +74,7 @@ class DNAPlusPlus(nn.Module, Method):
         fixed = as_teacher(teacher, taps)
         side = net.space.image_size
         self.image_shape = image_shape or (3, side, side)
+        check_one_shape(net, "dna-pp")
         shapes = check_taps(fixed, net, self.image_shape)
         self.teacher = LearningTeacher(fixed)
         self.entries = nn.ModuleList(Projection(theirs[0], ours[0]) for theirs, ours in shapes)
@@ -142,7 +143,8 @@ class DNAPlusPlus(nn.Module, Method):
         options: for `pynas.rate`.
         """
         scored: Any = self.loss if loss == "self_supervised" else loss
-        inputs, tail = self.block_batches(batches, block, norm), self.projectors[block]
+        inputs = [self.block_batches(batches, block, norm)] * len(self.net.space.blocks[block])
+        tail = self.projectors[block]
         return rate_cells(self.net, block, inputs, loss=scored, norm=norm, tail=tail, tail_norm=norm, resume=resume,
                           **options)  # fmt: skip
 

@@ -14,6 +14,7 @@ from pynas.checked import AtLeastOne, checked
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches
 from pynas.methods.dna.dna import DNA
+from pynas.methods.dna.projection import check_one_shape
 from pynas.rating import Scores, ScoreTable, rate
 from pynas.spaces import Architecture, Choice
 from pynas.supernets import Supernet
@@ -39,7 +40,7 @@ class ProgressiveDNA(nn.Module, Method):
     The state dict includes `stage`, the number of the block that trains now, and `kept`, the kept paths.
 
     Raises:
-        InputError: an option out of its range.
+        InputError: an option out of its range, or a space whose blocks end in several shapes.
     """
 
     stage: Tensor
@@ -55,6 +56,7 @@ class ProgressiveDNA(nn.Module, Method):
         rating_batches: Batches,
     ):
         super().__init__()
+        check_one_shape(dna.net, "dna")
         space = dna.net.space
         self.dna, self.from_scratch, self.rating_batches = dna, strategy == "progressive-a", rating_batches
         self.blocks, self.keep = len(space), keep
@@ -102,7 +104,7 @@ class ProgressiveDNA(nn.Module, Method):
         images = self.dna.place(images)
         features, logits = self.dna.targets(images, training=True)
         losses = self._train_blocks(images, features, rng)
-        return losses | self.dna.train_head(features[-1], logits, labels)
+        return losses | self.dna.train_head(features[-1], logits, labels, rng)
 
     def _train_blocks(self, images: Tensor, features: Sequence[Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
         dna, last = self.dna, int(self.stage)

@@ -23,18 +23,22 @@ class Projection(nn.Module):
     Narrowing keeps the directions in which the features vary most (principal components of the uncentred second
     moment); widening is an isometry. W is fixed before training and is not learned: a learned adaptation on the
     student's side could do a part of the block's work, and the exported network would lack it.
+
+    nested: outputs of fewer channels stand for the first ones of y, the principal components that vary most; the features
+    are then turned also where the widths are equal, where they pass unchanged otherwise.
     """
 
     weight: torch.Tensor
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, nested: bool = False):
         super().__init__()
+        self.nested = nested
         self.register_buffer("weight", torch.eye(out_channels, in_channels))
 
     @property
     def is_identity(self) -> bool:
-        """Whether the widths are equal, so that features pass unchanged."""
-        return self.weight.shape[0] == self.weight.shape[1]
+        """Whether features pass unchanged."""
+        return self.weight.shape[0] == self.weight.shape[1] and not self.nested
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """features: [B, in_channels, H, W] -> [B, out_channels, H, W]."""
@@ -45,11 +49,13 @@ class Projection(nn.Module):
     def back(self, features: torch.Tensor) -> torch.Tensor:
         """W^T y: [B, out_channels, H, W] -> [B, in_channels, H, W].
 
-        This inverts a widening exactly; for a narrowing it returns the smallest feature that `forward` maps to y.
+        This inverts a widening exactly; for a narrowing it returns the smallest feature that `forward` maps to y. Where y has
+        only the first c channels, the others count as 0.
         """
         if self.is_identity:
             return features
-        return functional.conv2d(features, self.weight.T.to(features.dtype)[:, :, None, None])
+        weight = self.weight[: features.shape[1]].T.to(features.dtype)
+        return functional.conv2d(features, weight[:, :, None, None])
 
     @torch.no_grad()
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
@@ -95,26 +101,34 @@ def fit_projections(
 
 
 def check_taps(teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int]) -> list[tuple[Shape, Shape]]:
-    """Return for each block the teacher's feature shape at its tap and the block's output shape.
+    """Return for each block the teacher's feature shape at its tap and the block's output shape, the widest of several.
 
     Raises:
-        InputError: another number of taps than blocks, another spatial size, or a space whose blocks end in several shapes.
+        InputError: another number of taps than blocks, another spatial size, blocks that end in maps of several sizes, or,
+            where they end in several widths, a teacher that is narrower than the widest.
     """
-    if net.space.has_states:
-        raise InputError(f"[dna] expected a space whose blocks each end in one shape, got {net.space.name}, where it "
-                         "depends on the path; use bossnas, which trains such spaces")  # fmt: skip
     theirs, ours = teacher.feature_shapes(image_shape), net.block_shapes(image_shape)
     if len(theirs) != len(ours):
         raise InputError(
             f"[dna] expected {len(ours)} taps, one per block, got {len(theirs)}: {', '.join(teacher.taps)}"
         )
-    for b, (feature, output) in enumerate(zip(theirs, ours)):
+    for b, (feature, output, tap) in enumerate(zip(theirs, ours, teacher.taps)):
         if feature[1:] != output[1:]:
             raise InputError(
                 f"[dna] expected features of size {_size(output)} after block {b + 1}, got {_size(feature)} "
-                f"at the teacher's tap {teacher.taps[b]!r} for {_size(image_shape)} images"
+                f"at the teacher's tap {tap!r} for {_size(image_shape)} images"
             )
+        if net.space.has_states and feature[0] < output[0]:
+            raise InputError(f"[dna] expected at least {output[0]} channels after block {b + 1}, as many as the widest path has, "
+                             f"got {feature[0]} at the teacher's tap {tap!r}")  # fmt: skip
     return list(zip(theirs, ours))
+
+
+def check_one_shape(net: Supernet, method: str) -> None:
+    """Raise InputError for a space whose blocks end in several shapes."""
+    if net.space.has_states:
+        raise InputError(f"[{method}] expected a space whose blocks each end in one shape, got {net.space.name}, where it "
+                         "depends on the path; use dna or bossnas, which train such spaces")  # fmt: skip
 
 
 def _size(shape: Shape) -> str:
