@@ -26,7 +26,10 @@ from pynas import costs, data, search, tabular
 from pynas.files import write_json
 from pynas.rating import Scores, ScoreTable
 from pynas.rating.averaging import combined
-from pynas.train.loop import fit
+from pynas.tensor_files import read_tensors
+from pynas.train import fit
+from pynas.train.checkpoint import CHECKPOINT, load_weights
+from pynas.train.loop import LAST
 
 BENCH, SPACE = "mbconv-23", "mbconv-boss"
 TAPS = [f"_blocks.{block}" for block in (2, 4, 7, 10, 14)]
@@ -117,6 +120,12 @@ def supernet(options: argparse.Namespace, images: data.ImageData, seed: int) -> 
         if rest == 0 and epochs in milestones(options):
             rate(epochs)
 
+    if (folder / LAST).exists():  # stopped between the end of an epoch and its ratings
+        stopped = read_tensors(folder / LAST, CHECKPOINT)
+        epochs, rest = divmod(int(stopped.metadata["step"]), len(train))
+        if rest == 0 and epochs in milestones(options):
+            load_weights(stopped, method)
+            rate(epochs)
     fit(method, train, options.epochs, folder, seed=seed, on_step=on_step)
     rate(options.epochs)
     print(f"seed {seed}: {time.perf_counter() - begin:.0f} s with {options.threads} threads", flush=True)
@@ -153,7 +162,7 @@ def kept(folder: Path, net: Any, method: Any, batches: Any, loss: str, norm: str
         networks = [net.space.parse(name) for name in tabular.load(BENCH).architectures]
         tables: list[list[ScoreTable]] = []
         for block in range(len(net.space)):
-            paths = sorted({network[block].ops for network in networks})
+            paths = sorted({network[block].path for network in networks})
             tables.append(method.rate_block(batches, block, loss=loss, norm=norm, paths=paths))
         Scores(net.space, tables, {"loss": loss, "norm": norm}).save(folder)
     return Scores.load(folder, net.space)

@@ -9,9 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from pynas.errors import InputError
-from pynas.methods import DNA
+from pynas.methods import DNA, ProgressiveDNA
+from pynas.methods.sampling import uniform_path
 from pynas.rating import Settings
+from pynas.spaces import Choice
 from pynas.teachers import Teacher
+from pynas.train import fit
 
 from .nets import small_net, small_teacher
 
@@ -113,3 +116,46 @@ def test_the_default_is_kl_where_the_teacher_can_judge():
             for table, other in zip(tables, others):
                 assert table.metadata["loss"] == loss
                 np.testing.assert_array_equal(table.scores, other.scores)
+
+
+def test_after_a_share_of_the_epochs_blocks_learn_the_logits():
+    torch.manual_seed(0)
+    method = DNA(small_net(), small_teacher((9, 8)), image_shape=(3, 8, 8), logits_after=0.5)
+    images, labels = torch.randn(12, 3, 8, 8), torch.randint(0, 5, (12,))
+    method.prepare([(images, labels)])
+    teacher = copy.deepcopy(method.teacher.module)
+    seen = []
+    fit(method, [(images, labels)] * 2, 2, on_step=lambda step: seen.append(method.learns_logits))
+    assert seen == [False, False, True, True]
+
+    method.train().zero_grad()
+    reference = copy.deepcopy(method.net).train()
+    features, logits = method.targets(images)
+    target = features[0]
+    lost = method.train_block(0, images, target, np.random.default_rng(5), logits)
+    rng, expected = np.random.default_rng(5), 0.0
+    x = reference.enter(images)
+    for c, cell in enumerate(reference.space.blocks[0]):
+        output = reference.run_path(0, Choice(c, uniform_path(cell.counts, rng)), x)
+        back = torch.einsum("oi,bohw->bihw", method.projections[0].weight, output)
+        expected = expected + naive("kl", teacher[2:](back), teacher(images), labels)
+    torch.testing.assert_close(lost, expected.detach() / 2)
+    expected.backward()
+    learnt = dict(method.net.named_parameters())
+    for name, parameter in reference.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(learnt[name].grad, parameter.grad, rtol=1e-4, atol=1e-6)
+    assert not any(parameter.grad is not None for parameter in method.teacher.parameters())
+    assert (
+        method.trained_state().keys()
+        == DNA(small_net(), small_teacher((9, 8)), image_shape=(3, 8, 8)).trained_state().keys()
+    )
+
+
+def test_logits_need_a_teacher_that_has_them():
+    headless = Teacher(small_teacher().module[:3], ["1", "2"])
+    with pytest.raises(InputError, match="expected logits"):
+        DNA(small_net(), headless, image_shape=(3, 8, 8), logits_after=0.7)
+    method = DNA(small_net(), small_teacher(), image_shape=(3, 8, 8), logits_after=0.7)
+    with pytest.raises(InputError, match="logits_after=1 for progressive trainings, got 0.7"):
+        ProgressiveDNA(method, strategy="progressive-a", rating_batches=[])

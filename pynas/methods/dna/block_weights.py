@@ -117,3 +117,11 @@ def _left_out_tau(scores: np.ndarray, accuracy: np.ndarray) -> float:
 def _tau(scores: np.ndarray, accuracy: np.ndarray) -> float:
     """Kendall's tau; NaN where the scores are all equal."""
     return float(stats.kendalltau(-scores, accuracy).statistic) if len(np.unique(scores)) > 1 else float("nan")
+
+
+def check_weights(weights: Sequence[float] | None, blocks: int) -> list[float]:
+    """Return one weight per block, 1 each for None; raise InputError for another number or a negative weight."""
+    checked = [1.0] * blocks if weights is None else list(weights)
+    if len(checked) != blocks or not all(0 <= weight < float("inf") for weight in checked):
+        raise InputError(f"[dna] expected {blocks} loss_weights of 0 or more, one per block, got {weights!r}")
+    return checked

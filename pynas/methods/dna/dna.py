@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pynas.checked import AtLeastOne, Positive, checked
+from pynas.checked import AtLeastOne, Fraction, Positive, checked
 from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
+from pynas.methods.dna.block_weights import check_weights
 from pynas.methods.dna.feature_cache import FeatureCache
-from pynas.methods.dna.functional import Tail, functional_target, head_loss, is_functional
-from pynas.methods.dna.projection import Projection, check_taps, fit_projections
+from pynas.methods.dna.functional import Tail, functional_target, head_loss, is_functional, kl_divergence
+from pynas.methods.dna.projection import build_projections, fit_projections
 from pynas.methods.dna.widths import Widen, input_widths, narrow
 from pynas.methods.sampling import uniform_path
 from pynas.methods.views import place
@@ -50,6 +51,7 @@ class DNA(nn.Module, Method):
     learning_rates: starting rates of the first block and of the others (section 4.3). The rates are multiplied by `decay`
         every `decay_every` epochs. optimizer: "adam", or "adamw", which the paper trains ViTs by, with decay_every=3.
     loss_weights: factors lambda_k of the blocks' training losses; 1 each by default.
+    logits_after: share of the epochs after which blocks learn the teacher's logits, by the "kl" of ratings; 1: never (paper).
     teacher_norm: batch norm of the teacher: "running" (its stored statistics) or "batch" (each batch's, as in the released
         code); None keeps the teacher's setting.
     amp: "bfloat16" or "float16" (with loss scaling) for the forward passes of the training; None is float32.
@@ -77,6 +79,7 @@ class DNA(nn.Module, Method):
         optimizer: Literal["adam", "adamw"] = "adam",
         projection_batches: AtLeastOne = 4,
         loss_weights: Sequence[float] | None = None,
+        logits_after: Fraction = 1.0,
         teacher_norm: Literal["running", "batch"] | None = None,
         amp: Literal["bfloat16", "float16"] | None = None,
         cache: str | Path | None = None,
@@ -94,13 +97,15 @@ class DNA(nn.Module, Method):
         self.projection_batches = projection_batches
         self.loss_weights = check_weights(loss_weights, len(net.space))
         self.amp, self.optimizer_type = AMP[amp], OPTIMIZERS[optimizer]
-        shapes = check_taps(self.teacher, net, self.image_shape)
-        nested = net.space.has_states
-        self.projections = nn.ModuleList(Projection(theirs[0], ours[0], nested) for theirs, ours in shapes)
+        self.projections = build_projections(self.teacher, net, self.image_shape)
         self.widths = input_widths(net, self.image_shape)
         self.cache = None if cache is None else FeatureCache(cache, self.teacher, cache_bytes)
         self.cache_training = cache_training
         self.trained_blocks = range(len(net.space))
+        self.logits_after, self.learns_logits = logits_after, False
+        self._tails: dict[tuple[int, torch.device], Tail] = {}
+        for block in self.trained_blocks if logits_after < 1 else ():
+            self.tail(block)  # a teacher without such logits is refused now
 
     @torch.no_grad()
     def targets(self, images: Tensor, training: bool = False) -> tuple[list[Tensor], Tensor | None]:
@@ -138,14 +143,21 @@ class DNA(nn.Module, Method):
         features, logits = self.targets(images, training=True)
         losses = {}
         for b in range(len(self.net.space.blocks)):
-            losses[f"block_{b + 1}"] = self.train_block(b, images if b == 0 else features[b - 1], features[b], rng)
+            x = images if b == 0 else features[b - 1]
+            losses[f"block_{b + 1}"] = self.train_block(b, x, features[b], rng, logits)
         return losses | self.train_head(features[-1], logits, labels, rng)
 
-    def train_block(self, block: int, x: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
+    def before_step(self, progress: float, epochs: int, optimizer: torch.optim.Optimizer) -> None:
+        """Go over to the teacher's logits when `logits_after` of the epochs are over."""
+        self.learns_logits = progress >= self.logits_after * epochs
+
+    def train_block(
+        self, block: int, x: Tensor, target: Tensor, rng: np.random.Generator, logits: Tensor | None = None
+    ) -> Tensor:
         """Train a random path of every cell of a block, of one cell where widths differ, by eq. 6; returns the mean loss.
 
-        x: the block's input, of the first block the images. For a block that another process trains the loss is 0; its
-        paths are drawn all the same, so that `rng` stays in step.
+        x: the block's input, of the first block the images. logits: the teacher's, for `logits_after`. For a block that another
+        process trains the loss is 0; its paths are drawn all the same, so that `rng` stays in step.
         """
         cells = self.net.space.blocks[block]
         drawn = [int(rng.integers(len(cells)))] if self.net.space.has_states else range(len(cells))
@@ -157,7 +169,10 @@ class DNA(nn.Module, Method):
             x = self.net.enter(x) if block == 0 else x
             for choice in choices:
                 output = self.net.run_path(block, choice, narrow(x, self.widths[block][choice.cell]))
-                loss = loss + functional.mse_loss(output.float(), target[:, : output.shape[1]].float())
+                if self.learns_logits and logits is not None:
+                    loss = loss + kl_divergence(self.tail(block)(output).float(), logits.float())
+                else:
+                    loss = loss + functional.mse_loss(output.float(), target[:, : output.shape[1]].float())
         self.backward(loss * self.loss_weights[block])
         return loss.detach() / len(choices)
 
@@ -204,20 +219,17 @@ class DNA(nn.Module, Method):
 
     def default_loss(self) -> str:
         """Return "kl" where the teacher's logits can be had from each block's output (`Tail`), else "relative_l1" (eq. 7)."""
-        try:
-            for block in range(len(self.net.space)):
-                self.tail(block)
-        except InputError:
-            return "relative_l1"
-        return "kl"
+        with contextlib.suppress(InputError):
+            _ = [self.tail(block) for block in range(len(self.net.space))]
+            return "kl"
+        return "relative_l1"
 
     def tail(self, block: int) -> Tail:
-        """Return the part of the teacher after a block, from the block's output to the logits.
-
-        Raises:
-            InputError: as `Tail`.
-        """
-        return Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
+        """Return the part of the teacher after a block, from the block's output to the logits; raises InputError as `Tail`."""
+        place = block, self.device
+        if place not in self._tails:
+            self._tails[place] = Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
+        return self._tails[place]
 
     def rate_block(
         self,
@@ -285,11 +297,3 @@ class DNA(nn.Module, Method):
     def place(self, images: Tensor) -> Tensor:
         """Move images to the method's device, channels last."""
         return place(images, self.device)
-
-
-def check_weights(weights: Sequence[float] | None, blocks: int) -> list[float]:
-    """Return one weight per block, 1 each for None; raise InputError for another number or a negative weight."""
-    checked = [1.0] * blocks if weights is None else list(weights)
-    if len(checked) != blocks or not all(0 <= weight < float("inf") for weight in checked):
-        raise InputError(f"[dna] expected {blocks} loss_weights of 0 or more, one per block, got {weights!r}")
-    return checked

@@ -68,5 +68,10 @@ def head_loss(output: Tensor, logits: Tensor | None, labels: Tensor) -> Tensor:
     teacher has no logits for these classes (none at all, or another number)."""
     if logits is None or logits.shape != output.shape:
         return functional.cross_entropy(output, labels.to(output.device))
+    return kl_divergence(output, logits)
+
+
+def kl_divergence(output: Tensor, logits: Tensor) -> Tensor:
+    """KL(teacher || student) of logits `[B, classes]`, mean over the batch."""
     student, teacher = functional.log_softmax(output, 1), functional.log_softmax(logits, 1)
     return functional.kl_div(student, teacher, log_target=True, reduction="batchmean")

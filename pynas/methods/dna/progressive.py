@@ -57,6 +57,8 @@ class ProgressiveDNA(nn.Module, Method):
     ):
         super().__init__()
         check_one_shape(dna.net, "dna")
+        if dna.logits_after < 1:
+            raise InputError(f"[dna] expected logits_after=1 for progressive trainings, got {dna.logits_after}")
         space = dna.net.space
         self.dna, self.from_scratch, self.rating_batches = dna, strategy == "progressive-a", rating_batches
         self.blocks, self.keep = len(space), keep

@@ -124,6 +124,12 @@ def check_taps(teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int
     return list(zip(theirs, ours))
 
 
+def build_projections(teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int]) -> nn.ModuleList:
+    """Return a `Projection` per block, not yet fitted; raises InputError as `check_taps`."""
+    shapes = check_taps(teacher, net, image_shape)
+    return nn.ModuleList(Projection(theirs[0], ours[0], net.space.has_states) for theirs, ours in shapes)
+
+
 def check_one_shape(net: Supernet, method: str) -> None:
     """Raise InputError for a space whose blocks end in several shapes."""
     if net.space.has_states:
