@@ -13,11 +13,12 @@ from pynas.cli import main
 from pynas.cli.display import print_found
 from pynas.errors import InputError
 from pynas.rating import Scores, average, reliability, standardised
-from pynas.runs.agreement import describe_agreement
+from pynas.runs.agreement import ErrorBar, describe_agreement
 from pynas.runs.rate import load_members, load_scores, own_scores, scores_folder
 from pynas.runs.report import run_page
 from pynas.runs.robustness import Variant, rated_variant
 from pynas.runs.settings import read_settings
+from pynas.search import agreed_weight, with_prior
 
 BARE = {"batch_size": 8, "epochs": 1, "image_size": 16}
 
@@ -151,6 +152,28 @@ def test_a_search_says_how_far_the_seeds_agree(grown, capsys):
     assert (
         "How far the seeds agree" in sections and escape(describe_agreement(2, agreed)[-1], quote=False)[-40:] in html
     )
+
+
+def test_seeds_and_a_prior_together(grown):
+    """The error bar is in the units of the joined scores, and the prior, equal for all seeds, has no error."""
+    folder, _ = grown
+    run = opened(folder)
+    try:
+        plain = run.search({"madds": "70%"})["agreement"]
+        content = run.search({"madds": "70%"}, prior="params")
+        agreed, prior, averaged = content["agreement"], content["prior"], load_scores(run)
+        blocks = [np.concatenate([table.rated()[1] for table in cells]) for cells in averaged]
+        spread = np.sqrt(sum(values.var() for values in blocks))
+        assert agreed["error"] == pytest.approx(plain["error"] / spread) and prior["members"] == 2
+        assert prior["weight"] == agreed_weight(load_members(run), run.costs, "params").weight
+        joined = with_prior(averaged, run.costs, "params", prior["weight"])
+        best, *others = (run.space.parse(entry["architecture"]) for entry in content["found"])
+        assert content["found"][0]["score"] == pytest.approx(joined.of(best))
+        bar = ErrorBar(load_members(run), [1 / spread] * len(run.space))
+        close = [joined.of(other) - joined.of(best) < bar.between(other, best) for other in others]
+        assert agreed["alike"] >= 1 + sum(close)
+    finally:
+        run.search({"madds": "70%"}, top_k=3)
 
 
 def test_robustness_reuses_the_members(grown):
