@@ -13,11 +13,13 @@ comparison of every rating with the published accuracies; the table is printed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -36,7 +38,9 @@ TAPS = [f"_blocks.{block}" for block in (2, 4, 7, 10, 14)]
 # The packages' own normalisation is (pixel - 127) / 128. On 600 test images of 40 classes at 96 px it has 52 % among these
 # classes, ImageNet's usual mean and deviation 39 %.
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-RATINGS = [(loss, norm) for norm in ("batch", "running") for loss in ("relative_l1", "mse", "cosine", "kl", "error")]
+# Loss and norm; the first two also after a part of the steps.
+RATINGS = [("relative_l1", "batch"), ("kl", "batch"), ("error", "batch"), ("mse", "batch"), ("cosine", "batch"),
+           ("relative_l1", "running"), ("kl", "running")]  # fmt: skip
 PRIORS = ("params", "madds", "log_width")
 
 
@@ -47,22 +51,21 @@ def main() -> None:
     images = replace(images, mean=MEAN, std=STD)
     seeds = [supernet(options, images, seed) for seed in range(options.seeds)]
     bench = tabular.load(BENCH)
-    counted = costs.count(pynas.supernet(SPACE, 2), (3, 224, 224)) | costs.log_width(
-        pynas.supernet(SPACE, 2), (3, 224, 224)
-    )
+    net = pynas.supernet(SPACE, 2)
+    counted = costs.count(net, (3, 224, 224)) | costs.log_width(net, (3, 224, 224))
     rows = {}
-    for loss, norm in RATINGS:
-        for epochs in milestones(options):
-            of_seeds = [rated[loss, norm, epochs] for rated in seeds]
-            name = f"{loss}, {norm}, {epochs} epochs"
-            for seed, scores in enumerate(of_seeds):
-                rows[f"{name}, seed {seed}"] = compared(scores, bench)
-            if len(of_seeds) > 1:
-                rows[f"{name}, {len(of_seeds)} seeds"] = compared(combined(of_seeds), bench)
-        for prior in PRIORS:  # the last ratings
+    for wanted in ratings(options):
+        of_seeds = [rated[wanted] for rated in seeds]
+        name = "{}, {}, {} epochs".format(*wanted)
+        for seed, scores in enumerate(of_seeds):
+            rows[f"{name}, seed {seed}"] = compared(scores, bench)
+        together = f"{name}, {len(seeds)} seeds"
+        rows[together] = compared(combined(of_seeds), bench)
+        rows[f"{together}, blocks standardised"] = compared(combined([by_block(scores) for scores in of_seeds]), bench)
+        for prior in PRIORS if wanted[-1] == options.epochs else ():
             weight = search.agreed_weight(of_seeds, counted, prior).weight
             joined = search.with_prior(combined(of_seeds), counted, prior, weight)
-            rows[f"{name}, {len(of_seeds)} seeds, with {weight:.2f} {prior}"] = compared(joined, bench)
+            rows[f"{together}, with {weight:.2f} {prior}"] = compared(joined, bench)
     found = tabular.correlate(None, bench)
     for baseline in found.everything:
         rows[baseline] = row(found, baseline)
@@ -80,6 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--val-images", type=int, default=1000)
+    parser.add_argument("--rating-images", type=int, default=300, help="of those, in batches of 100")
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser.parse_args()
@@ -90,46 +94,50 @@ def milestones(options: argparse.Namespace) -> list[int]:
     return sorted({max(1, options.epochs * part // 3) for part in (1, 2, 3)})
 
 
+def ratings(options: argparse.Namespace) -> list[tuple[str, str, int]]:
+    """Loss, norm and epochs of all ratings of a supernet."""
+    last = [(loss, norm, options.epochs) for loss, norm in RATINGS]
+    return [(loss, norm, epochs) for epochs in milestones(options)[:-1] for loss, norm in RATINGS[:2]] + last
+
+
 def supernet(options: argparse.Namespace, images: data.ImageData, seed: int) -> dict[tuple[str, str, int], Scores]:
     """Train a supernet; return its scores by loss, norm and epochs trained."""
-    folder, rated = options.run / f"seed_{seed}", {}
+    folder = options.run / f"seed_{seed}"
+    files = {wanted: folder / "{}-{}-epochs_{}".format(*wanted) for wanted in ratings(options)}
+    space = pynas.spaces.get(SPACE)
+    if not all(Scores.complete(path, space) for path in files.values()):
+        begin = time.perf_counter()
+        train_and_rate(options, images, seed, folder, files)
+        print(f"seed {seed}: {time.perf_counter() - begin:.0f} s with {options.threads} threads", flush=True)
+    return {wanted: Scores.load(path, space) for wanted, path in files.items()}
+
+
+def train_and_rate(options: argparse.Namespace, images: data.ImageData, seed: int, folder: Path, files: Any) -> None:
+    """Train a supernet, and rate it after each milestone."""
     torch.manual_seed(seed)
     # The classes of the head are the teacher's, whose logits it learns.
-    net = pynas.supernet(SPACE, num_classes=1000)
-    shape = (3, options.side, options.side)
+    net, shape = pynas.supernet(SPACE, num_classes=1000), (3, options.side, options.side)
     method = pynas.methods.DNA(net, teacher(), taps=TAPS, image_shape=shape).to(memory_format=torch.channels_last)
     train = images.loader("train", options.batch_size, "standard", seed=seed)
-    batches = with_imagenet_labels(options.images, images.loader("val", 100))
+    first = itertools.islice(images.loader("val", 100), options.rating_images // 100)
+    batches = with_imagenet_labels(options.images, first)
 
-    def rate(epochs: int) -> None:
-        for loss, norm in RATINGS:
-            rated[loss, norm, epochs] = kept(
-                folder / f"epochs_{epochs}-{loss}-{norm}", net, method, batches, loss, norm
-            )
-
-    if all(complete(folder, epochs, net.space) for epochs in milestones(options)):
-        for epochs in milestones(options):
-            rate(epochs)
-        return rated
-    begin = time.perf_counter()
+    def rate(step: int) -> None:
+        epochs, rest = divmod(step, len(train))
+        for (loss, norm, when), path in files.items() if rest == 0 else ():
+            if when == epochs and not Scores.complete(path, net.space):
+                rate_networks(method, batches, loss, norm).save(path)
 
     def on_step(step: Any) -> None:
         if step.step % 50 == 0:
-            print(f"seed {seed} step {step.step} of {step.steps}, {time.perf_counter() - begin:.0f} s", flush=True)
-        epochs, rest = divmod(step.step, len(train))
-        if rest == 0 and epochs in milestones(options):
-            rate(epochs)
+            print(f"seed {seed} step {step.step} of {step.steps}", flush=True)
+        rate(step.step)
 
     if (folder / LAST).exists():  # stopped between the end of an epoch and its ratings
         stopped = read_tensors(folder / LAST, CHECKPOINT)
-        epochs, rest = divmod(int(stopped.metadata["step"]), len(train))
-        if rest == 0 and epochs in milestones(options):
-            load_weights(stopped, method)
-            rate(epochs)
+        load_weights(stopped, method)
+        rate(int(stopped.metadata["step"]))
     fit(method, train, options.epochs, folder, seed=seed, on_step=on_step)
-    rate(options.epochs)
-    print(f"seed {seed}: {time.perf_counter() - begin:.0f} s with {options.threads} threads", flush=True)
-    return rated
 
 
 def teacher() -> nn.Module:
@@ -151,21 +159,26 @@ def with_imagenet_labels(folder: Path, loader: Any) -> list[Any]:
     return [(x, ours[y]) for x, y in loader]
 
 
-def complete(folder: Path, epochs: int, space: Any) -> bool:
-    """Whether all ratings after so many epochs are there."""
-    return all(Scores.complete(folder / f"epochs_{epochs}-{loss}-{norm}", space) for loss, norm in RATINGS)
+def rate_networks(method: Any, batches: Any, loss: str, norm: str) -> Scores:
+    """Rate the paths of the 23 networks."""
+    space = method.net.space
+    networks = [space.parse(name) for name in tabular.load(BENCH).architectures]
+    tables: list[list[ScoreTable]] = []
+    for block in range(len(space)):
+        paths = sorted({network[block].path for network in networks})
+        tables.append(method.rate_block(batches, block, loss=loss, norm=norm, paths=paths))
+    return Scores(space, tables, {"loss": loss, "norm": norm})
 
 
-def kept(folder: Path, net: Any, method: Any, batches: Any, loss: str, norm: str) -> Scores:
-    """The scores of the 23 networks' paths, computed once."""
-    if not Scores.complete(folder, net.space):
-        networks = [net.space.parse(name) for name in tabular.load(BENCH).architectures]
-        tables: list[list[ScoreTable]] = []
-        for block in range(len(net.space)):
-            paths = sorted({network[block].path for network in networks})
-            tables.append(method.rate_block(batches, block, loss=loss, norm=norm, paths=paths))
-        Scores(net.space, tables, {"loss": loss, "norm": norm}).save(folder)
-    return Scores.load(folder, net.space)
+def by_block(scores: Scores) -> Scores:
+    """Scores whose blocks all have the standard deviation 1 over their rated paths."""
+    tables = []
+    for cells in scores:
+        rated = [table.rated() for table in cells]
+        deviation = np.concatenate([values for _, values in rated]).std()
+        tables.append([ScoreTable.of_paths(table.shape, paths, values / deviation)
+                       for table, (paths, values) in zip(cells, rated)])  # fmt: skip
+    return Scores(scores.space, tables, scores.metadata)
 
 
 def compared(scores: Scores, bench: tabular.Benchmark) -> dict[str, float]:

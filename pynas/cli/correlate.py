@@ -18,8 +18,8 @@ def command(
     scores: Annotated[
         str | None,
         typer.Option(
-            help="CSV file with the columns architecture and score, or published: BossNAS's. [default: published, "
-            "where there are any]"
+            help="CSV file with the columns architecture and score, a run's folder, or published: BossNAS's. "
+            "[default: published, where there are any]"
         ),
     ] = None,
     proxy: Annotated[
@@ -92,8 +92,8 @@ def command(
 ) -> None:
     """Rank correlation of scores with published accuracies, and the accuracy they find under budgets, beside trivial baselines.
 
-    With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate --bench mbconv-23 --plot side-by-side
-    --beside spos=spos.csv`, `pynas correlate --bench nasbench201 --proxy az_nas --sample 1000 --seeds 3`
+    With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate --bench nats-size --scores runs/dna`,
+    `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`, `pynas correlate --bench nasbench201 --proxy az_nas --sample 1000 --seeds 3`
     """
     from pynas import tabular, zero_cost
     from pynas.cli import display

@@ -14,11 +14,13 @@ from pynas import tabular
 from pynas.errors import InputError
 from pynas.files import header, read_json, write_json, write_text
 from pynas.rating import Scores
+from pynas.rating.averaging import combined
 from pynas.report import draw_convergence, draw_ranking, draw_rankings
 from pynas.runs.joined import scores_of_search
-from pynas.runs.rate import load_scores, scores_folder
+from pynas.runs.rate import load_scores, scores_folder, stored_members
 from pynas.runs.run import Run
 from pynas.runs.search import SEARCH
+from pynas.runs.settings import read_settings
 from pynas.spaces import Space
 
 CORRELATION = "pynas.correlation"
@@ -59,9 +61,12 @@ def rank(run: Run) -> dict[str, Any]:
 
 def searched_scores(run: Run) -> Scores:
     """Return the scores that the run's search.json went by: with its prior or its calibration, or those of the rating."""
-    path = run.folder / "search.json"
-    content = read_json(path, SEARCH) if path.exists() else None
-    return scores_of_search(run.folder, content, load_scores(run))
+    return _searched(run.folder, load_scores(run))
+
+
+def _searched(folder: Path, scores: Scores) -> Scores:
+    path = folder / "search.json"
+    return scores_of_search(folder, read_json(path, SEARCH) if path.exists() else None, scores)
 
 
 def compare(run: Run, scores: Scores, bench: tabular.Benchmark, top: float = 0.25) -> dict[str, Any] | None:
@@ -122,11 +127,13 @@ class Predictor:
 
 
 def read_predictor(name: str | None, bench: tabular.Benchmark, lower: bool) -> Predictor:
-    """Return the scores of a CSV file, or the published ones (`published`, or None where there are any).
+    """Return the scores of a CSV file or of a run's folder, or the published ones (`published`, or None where there are any).
 
     Raises:
-        InputError: a bad file, or `published` where none are.
+        InputError: a bad file, a run of another space or without scores, or `published` where none are.
     """
+    if name is not None and Path(name).is_dir():
+        return Predictor(_scores_of_run(Path(name), bench), name, True)
     if name not in (None, "published"):
         return Predictor(tabular.read_scores(name, bench), name, lower)
     published = tabular.published_scores(bench)
@@ -134,6 +141,18 @@ def read_predictor(name: str | None, bench: tabular.Benchmark, lower: bool) -> P
         raise InputError(f"[correlate] expected --scores FILE.csv for {bench.name}, for which none are published, "
                          "got 'published'")  # fmt: skip
     return Predictor(published, None if published is None else "published by BossNAS", lower)
+
+
+def _scores_of_run(folder: Path, bench: tabular.Benchmark) -> np.ndarray:
+    """The scores that a run's search went by, or of its rating where there was no search, for every row."""
+    settings = read_settings(folder)
+    if BENCHMARKS.get(settings.space, settings.space) != bench.name:
+        raise InputError(f"[correlate] expected a run of the space of {bench.name}, got {settings.space} in {folder}")
+    members = stored_members(folder, settings)
+    if not members:
+        raise InputError(f"[correlate] expected the scores of every block, got none of some in {folder}; run `pynas rate --run "
+                         f"{folder}` first")  # fmt: skip
+    return bench_scores(_searched(folder, combined(members)), bench)
 
 
 def draw(stem: Path, bench: tabular.Benchmark, found: tabular.Comparison, predictor: Predictor) -> list[Path]:

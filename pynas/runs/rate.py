@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pynas import spaces
 from pynas.errors import InputError
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
@@ -12,6 +13,7 @@ from pynas.rating.scores import block_file, load_block, save_block
 from pynas.runs.images import check_rated
 from pynas.runs.progress import PathCounter
 from pynas.runs.run import Run
+from pynas.runs.settings import Settings, member_folder
 from pynas.train.team import is_first_process
 
 
@@ -93,6 +95,15 @@ def load_members(run: Run, part: str = "") -> list[Scores]:
                 raise InputError(f"[run] expected scores of one {name}, got {first} in {scores_folder(run)} and {this} in "
                                  f"{folder}; run `pynas rate --run {run.folder}` again")  # fmt: skip
     return members
+
+
+def stored_members(folder: Path, settings: Settings) -> list[Scores]:
+    """Read the scores of every seed from a run's folder alone, without its images; none where a block is not rated yet."""
+    further = range(settings.seed + 1, settings.seed + settings.seeds)
+    rated = [folder / name / "scores" for name in ("", *map(member_folder, further))]
+    space = spaces.get(settings.space)
+    complete = all(Scores.complete(path, space) for path in rated)
+    return [Scores.load(path, space) for path in rated] if complete else []
 
 
 def load_scores(run: Run, part: str = "") -> Scores:

@@ -26,9 +26,10 @@ from pynas.runs.agreement import agreement, describe_agreement
 from pynas.runs.correlate import bench_of, bench_scores
 from pynas.runs.joined import describe_joined, scores_of_search
 from pynas.runs.quantities import show_cost
+from pynas.runs.rate import stored_members
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.search import SEARCH
-from pynas.runs.settings import Settings, member_folder, read_settings
+from pynas.runs.settings import Settings, read_settings
 from pynas.runs.truth import read_truth
 from pynas.spaces import Architecture, Space
 from pynas.supernets import supernet
@@ -61,12 +62,8 @@ class Results:
         self.settings: Settings = read_settings(folder)
         self.space: Space = spaces.get(self.settings.space)
         self.missing: list[str] = []
-        first = self.settings.seed
-        names = ["", *(member_folder(seed) for seed in range(first + 1, first + self.settings.seeds))]
-        rated = [folder / name / "scores" for name in names]
-        complete = all(Scores.complete(path, self.space) for path in rated)
-        self.members = [Scores.load(path, self.space) for path in rated] if complete else []
-        self.scores: Scores | None = combined(self.members) if complete else None
+        self.members = stored_members(folder, self.settings)
+        self.scores: Scores | None = combined(self.members) if self.members else None
         self.costs = costs.load(path) if (path := folder / "costs.npz").exists() else None
         self.search = read_json(path, SEARCH) if (path := folder / "search.json").exists() else None
         self.exported: dict[str, Any] = {}

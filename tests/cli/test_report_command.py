@@ -44,6 +44,7 @@ def test_every_section_is_there(report, whole_run):
         "the scores",
         "parameters",
         "MAdds",
+        "sum of log widths",
         "random",
     ]
     assert "Only 3 networks" in document

@@ -121,7 +121,7 @@ def blocks():
 def test_correlate_carries_them_for_every_predictor(blocks):
     scores = published_scores(blocks)
     found = correlate(scores, blocks, resamples=2, budgets=6, budget_cost="params", ndcg_k=5)
-    names = ["scores", "params", "madds", "random"]
+    names = ["scores", "params", "madds", "log_width", "random"]
     assert list(found.regret) == list(found.ndcg) == list(found.everything) == names
     accuracy, spent = blocks.accuracy, costs(blocks)["params"]
     within = cost_budgets(accuracy, spent, 6, "params")

@@ -9,10 +9,12 @@ import pytest
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
+from pynas import runs
 from pynas.cli import app, main
 from pynas.errors import InputError
+from pynas.rating import Scores
 from pynas.report import draw_ranking, draw_rankings
-from pynas.tabular import load, published_scores
+from pynas.tabular import load, load_path_scores, published_scores
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +40,7 @@ def test_what_is_found_under_budgets(tmp_path):
         for line in text.split("nDCG@10")[1].splitlines()
         if "%" in line and "│" in line
     }
-    assert list(rows) == ["scores", "parameters", "MAdds", "random"]
+    assert list(rows) == ["scores", "parameters", "MAdds", "sum of log", "random"]
     assert [rows["scores"][i] for i in (3, 5, 8, 10, 12)] == ["0.999", "74.55", "-0.13", "+0.35", "-0.04"]
     assert [rows["random"][i] for i in (10, 12)] == ["+0.00", "-0.39"] and rows["MAdds"][12] == "+0.00"
     assert max(map(len, text.split("in points:")[1].split("budget.")[1].split("Accuracies:")[0].splitlines())) <= 80
@@ -148,3 +150,25 @@ def test_pictures_are_drawn_and_open(tmp_path, name):
     assert pixels.shape[0] > 600 and pixels.shape[1] > 1400 and np.ptp(pixels[..., 0]) == 1
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
     assert svg.stat().st_size < 1_000_000
+
+
+def refused(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["pynas", "correlate", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_the_scores_of_a_run(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    run = runs.create(folder, method="bossnas", space="nats-size")
+    words = ["--bench", "nats-size", "--scores", str(folder)]
+    assert "expected the scores of every block, got none of some in" in refused(monkeypatch, capsys, *words)
+    published = load_path_scores("nats-size").tables
+    tables = [[block[0]] * len(cells) for block, cells in zip(published, run.space.blocks)]
+    Scores(run.space, tables).save(folder / "scores")
+    content = json.loads(invoke(*words, "--json", "--picture", tmp_path / "drawn", "--resamples", 2))
+    assert round(content["everything"]["scores"]["tau"], 3) == 0.534 and content["scores"] == str(folder)
+    words[1] = "mbconv-23"
+    assert "expected a run of the space of mbconv-23, got nats-size in" in refused(monkeypatch, capsys, *words)
