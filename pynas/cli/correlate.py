@@ -93,7 +93,8 @@ def command(
     """Rank correlation of scores with published accuracies, and the accuracy they find under budgets, beside trivial baselines.
 
     With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate --bench nats-size --scores runs/dna`,
-    `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`, `pynas correlate --bench nasbench201 --proxy az_nas --sample 1000 --seeds 3`
+    `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`, `pynas correlate --bench nasbench201
+    --proxy az_nas --sample 1000 --seeds 3`
     """
     from pynas import tabular, zero_cost
     from pynas.cli import display

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import pynas
 from pynas.errors import InputError
 from pynas.methods import DNA, ProgressiveDNA
 from pynas.methods.sampling import uniform_path
@@ -16,7 +17,7 @@ from pynas.spaces import Choice
 from pynas.teachers import Teacher
 from pynas.train import fit
 
-from .nets import small_net, small_teacher
+from .nets import conv, small_net, small_teacher
 
 
 def naive(loss, logits, teacher, labels):
@@ -159,3 +160,26 @@ def test_logits_need_a_teacher_that_has_them():
     method = DNA(small_net(), small_teacher(), image_shape=(3, 8, 8), logits_after=0.7)
     with pytest.raises(InputError, match="logits_after=1 for progressive trainings, got 0.7"):
         ProgressiveDNA(method, strategy="progressive-a", rating_batches=[])
+
+
+def test_windows_and_tails_of_the_student():
+    """A block may get a path of the block before it instead of the teacher's feature, and pass on to a tail of one's own."""
+    torch.manual_seed(0)
+    blocks = [[[[conv(i, o, 2, kernel) for kernel in (3, 5)]]] for i, o in ((4, 6), (6, 8), (8, 8))]
+    net = pynas.Supernet(blocks, stem=conv(3, 4), head=nn.Sequential(nn.Flatten(), nn.Linear(8, 5)))
+    module = nn.Sequential(
+        conv(3, 4), conv(4, 6, 2), conv(6, 8, 2), conv(8, 8, 2), nn.Flatten(), nn.Linear(8, 5)
+    ).eval()
+    method = DNA(net, Teacher(module, ["1", "2", "3"]), image_shape=(3, 8, 8))
+    images = torch.randn(12, 3, 8, 8)
+    window = method.rate_block([(images, None)], 2, loss="kl", prefix=[Choice(0, (1,))])[0]
+    student = nn.Sequential(*net.path(2, Choice(0, (0,))), net.head)
+    tailed = method.rate_block([(images, None)], 1, loss="kl", tail=student, tail_norm="batch")[0]
+    naive_net = copy.deepcopy(net).train()
+    with torch.no_grad():
+        logits, before = module(images), module[:2](images)
+        for path in range(2):
+            output = naive_net.run_path(2, Choice(0, (path,)), naive_net.run_path(1, Choice(0, (1,)), before))
+            assert window[(path,)] == pytest.approx(float(naive("kl", module[4:](output), logits, None)), rel=1e-4)
+            last = naive_net.run_path(2, Choice(0, (0,)), naive_net.run_path(1, Choice(0, (path,)), before))
+            assert tailed[(path,)] == pytest.approx(float(naive("kl", naive_net.head(last), logits, None)), rel=1e-4)

@@ -19,7 +19,7 @@ from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
 from pynas.methods.dna.block_weights import check_weights
 from pynas.methods.dna.feature_cache import FeatureCache
 from pynas.methods.dna.functional import Tail, functional_target, head_loss, is_functional, kl_divergence
-from pynas.methods.dna.projection import build_projections, fit_projections
+from pynas.methods.dna.projection import build_projections, check_one_shape, fit_projections
 from pynas.methods.dna.widths import Widen, input_widths, narrow
 from pynas.methods.sampling import uniform_path
 from pynas.methods.views import place
@@ -248,14 +248,15 @@ class DNA(nn.Module, Method):
         loss: functional: "kl", "cross_entropy" or "error" of the teacher's logits when its later part runs on the path's
             output (`Tail`); or of the output and the teacher's features: "relative_l1" (the paper's, eq. 7), "mse",
             "cosine", a callable. None for `default_loss`. norm: as of `pynas.rate`.
-        prefix: choices of the blocks before; the block then gets their output instead of the teacher's features.
+        prefix: choices of some blocks just before, the last of them for the block before; the block then gets their output
+            instead of the teacher's features.
         resume: the partial rating of cell c is kept in `<resume>.cell_<c>` until the cell is done.
-        options: for `pynas.rate`.
+        options: for `pynas.rate`; a `tail` of your own gives the logits in place of the teacher's.
         """
         loss = self.default_loss() if loss is None else loss
-        if is_functional(loss):
+        if is_functional(loss) and "tail" not in options:
             options["tail"] = self.tail(block)
-        elif self.net.space.has_states:
+        elif not is_functional(loss) and self.net.space.has_states:
             options["tail"] = Widen(len(self.projections[block].weight))  # type: ignore[arg-type]
         inputs = [self.block_batches(batches, block, loss, prefix, width) for width in self.widths[block]]
         return rate_cells(self.net, block, inputs, loss=loss, norm=norm, resume=resume, **options)
@@ -270,21 +271,21 @@ class DNA(nn.Module, Method):
     ) -> BlockBatches:
         """Return a block's input and its target under `loss` for every batch.
 
-        The input is the teacher's feature Y_{k-1}, or with a `prefix` the output of the student's blocks before it (batch
+        The input is the teacher's feature Y_{k-1}, or the output of a `prefix` of the student's blocks just before it (batch
         statistics). The target is Y_k, or the logits or labels that a functional loss compares with. width: of the input.
         """
-        modules = [module for b, choice in enumerate(prefix) for module in self.net.path(b, choice)]
+        first = block - len(prefix)
+        if prefix:
+            check_one_shape(self.net, "rate")
+        modules = [module for b, choice in enumerate(prefix, first) for module in self.net.path(b, choice)]
         # A copy in training mode: its batch norm uses the batch's statistics, and the net's running ones do not change.
         before = copy_module(nn.Sequential(*modules)).train()
 
         def pair(images: Tensor, labels: Tensor) -> Pair:
             images = self.place(images)
             features, logits = self.targets(images)
-            if block > 0 and not prefix:
-                x = narrow(features[block - 1], width)
-            else:
-                with evaluating(self.net.stem):
-                    x = before(self.net.enter(images))
+            with evaluating(self.net.stem):
+                x = before(self.net.enter(images) if first == 0 else narrow(features[first - 1], width))
             return x, functional_target(str(loss), logits, labels) if is_functional(loss) else features[block]
 
         return BlockBatches(batches, pair)
