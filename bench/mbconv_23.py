@@ -28,6 +28,7 @@ from pynas import costs, data, search, tabular
 from pynas.files import write_json
 from pynas.rating import Scores, ScoreTable
 from pynas.rating.averaging import combined
+from pynas.spaces import Choice
 from pynas.tensor_files import read_tensors
 from pynas.train import fit
 from pynas.train.checkpoint import CHECKPOINT, load_weights
@@ -38,9 +39,11 @@ TAPS = [f"_blocks.{block}" for block in (2, 4, 7, 10, 14)]
 # The packages' own normalisation is (pixel - 127) / 128. On 600 test images of 40 classes at 96 px it has 52 % among these
 # classes, ImageNet's usual mean and deviation 39 %.
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-# Loss and norm; the first two also after a part of the steps.
+# Loss and norm; the first two also after a part of the steps. "window": a block gets the output of the best path of the
+# block before, which gets the teacher's feature. "student": the best paths of the supernet's own later blocks and its
+# head stand for the rest of the teacher.
 RATINGS = [("relative_l1", "batch"), ("kl", "batch"), ("error", "batch"), ("mse", "batch"), ("cosine", "batch"),
-           ("relative_l1", "running"), ("kl", "running")]  # fmt: skip
+           ("relative_l1", "running"), ("kl", "running"), ("kl-window", "batch"), ("kl-student", "batch")]  # fmt: skip
 PRIORS = ("params", "madds", "log_width")
 
 
@@ -159,15 +162,29 @@ def with_imagenet_labels(folder: Path, loader: Any) -> list[Any]:
     return [(x, ours[y]) for x, y in loader]
 
 
-def rate_networks(method: Any, batches: Any, loss: str, norm: str) -> Scores:
+def rate_networks(method: Any, batches: Any, name: str, norm: str) -> Scores:
     """Rate the paths of the 23 networks."""
-    space = method.net.space
+    space, (loss, _, variant) = method.net.space, name.partition("-")
     networks = [space.parse(name) for name in tabular.load(BENCH).architectures]
+    wanted = [sorted({network[block].path for network in networks}) for block in range(len(space))]
+    plain = rate_networks(method, batches, loss, norm) if variant == "student" else ()
+    best = [best_path(table) for (table,) in plain]
     tables: list[list[ScoreTable]] = []
-    for block in range(len(space)):
-        paths = sorted({network[block].path for network in networks})
-        tables.append(method.rate_block(batches, block, loss=loss, norm=norm, paths=paths))
-    return Scores(space, tables, {"loss": loss, "norm": norm})
+    for block, paths in enumerate(wanted):
+        options: dict[str, Any] = {}
+        if variant == "window" and block:
+            options["prefix"] = [best_path(tables[-1][0])]
+        if variant == "student":
+            later = [module for b in range(block + 1, len(space)) for module in method.net.path(b, best[b])]
+            options |= {"tail": nn.Sequential(*later, method.net.head), "tail_norm": norm}
+        tables.append(method.rate_block(batches, block, loss=loss, norm=norm, paths=paths, **options))
+    return Scores(space, tables, {"loss": name, "norm": norm})
+
+
+def best_path(table: ScoreTable) -> Choice:
+    """The best path of a block of one cell."""
+    paths, values = table.rated()
+    return Choice(0, tuple(map(int, paths[values.argmin()])))
 
 
 def by_block(scores: Scores) -> Scores:

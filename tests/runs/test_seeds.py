@@ -230,6 +230,15 @@ def test_a_run_has_as_many_seeds_as_before_or_more(tmp_path, capsys, monkeypatch
         assert end.value.code == 2 and "expected seeds = 1 for spos" in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_papers_recipe_rates_by_the_papers_loss(grown):
+    folder, _ = grown
+    run = opened(folder)
+    paper = run.variant("paper", run.settings.replace(seeds=1, options={**run.settings.options, "recipe": "paper"}))
+    paper.train()
+    assert paper.rate().metadata["loss"] == "relative_l1" and run.rate().metadata["loss"] == "kl"
+    assert paper.rate_alone("cosine", None).metadata["loss"] == "cosine"
+
+
 @pytest.mark.parametrize("method", [name for name in runs.METHODS if name not in ("dna", "dna-pp", "bossnas")])
 def test_methods_that_rate_no_paths_take_one_seed(tmp_path, method):
     with pytest.raises(InputError, match=f"seeds = 1 for {method}, .* averaged for dna, dna-pp, bossnas only, got 3"):

@@ -16,11 +16,15 @@ from pynas.runs.search import find_among, find_exactly, gather_costs
 from pynas.spaces import Architecture
 from pynas.teachers import Teacher
 
-# Options of a run beside DNA's own: the order in which blocks train, and for progressive ones how many paths are kept.
-_STRATEGY = {
+# Options of a run beside DNA's own: the order in which blocks train, for progressive ones how many paths are kept, and the
+# loss of ratings where `--loss` names none (None: `DNA.default_loss`).
+_STAGES = {
     "strategy": (Literal["concurrent", "progressive-a", "progressive-b"], "concurrent"),
     "keep": (AtLeastOne, 5),
+    "loss": (Literal[Defaults.losses] | None, None),
 }
+# As the paper trains and rates (section 3.2, eq. 6 and 7).
+_RECIPES = {"paper": {"loss": "relative_l1", "logits_after": 1.0}}
 
 
 class DNARecipe:
@@ -30,8 +34,8 @@ class DNARecipe:
     defaults = Defaults()
 
     def options(self) -> Options:
-        """Return DNA's options and the strategy's."""
-        return Options(fields(DNA, ("taps", "image_shape")), _STRATEGY)
+        """Return DNA's options, and those of the stages."""
+        return Options(fields(DNA, ("taps", "image_shape")), _STAGES, recipes=_RECIPES)
 
     def teacher(self, run: Run) -> Teacher:
         """Return the run's teacher, which is trained first if it is a small one."""
@@ -51,7 +55,7 @@ class DNARecipe:
 
     def rate(self, run: Run, loss: str | None, norm: str) -> Scores:
         """Rate every path of every block."""
-        return rate_paths(run, loss, norm)
+        return rate_paths(run, loss or run.options["loss"], norm)
 
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search the rated paths exactly; after a progressive training, find the best of the architectures it kept.
