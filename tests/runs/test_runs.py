@@ -1,6 +1,5 @@
 """Runs from Python: settings and options with their types, one seed one result, and a whole run."""
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -8,17 +7,6 @@ import yaml
 from pynas import runs
 from pynas.errors import InputError
 from pynas.runs.quantities import assignments, show
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Thirty-two pictures of two classes, bright above or bright below."""
-    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("images") / "halves.npz"
-    labels = np.arange(48) % 2
-    pictures = rng.integers(0, 120, (48, 32, 32), dtype=np.uint8)
-    pictures[labels == 0, :16] += 100
-    np.savez(path, x_train=pictures[:32], y_train=labels[:32], x_test=pictures[32:], y_test=labels[32:])
-    return str(path)
 
 
 def test_options_and_settings_get_their_types(tmp_path):

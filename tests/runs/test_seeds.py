@@ -32,17 +32,6 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Forty-eight pictures of two classes, bright above or bright below."""
-    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("images") / "halves.npz"
-    labels = np.arange(48) % 2
-    pictures = rng.integers(0, 120, (48, 32, 32), dtype=np.uint8)
-    pictures[labels == 0, :16] += 100
-    np.savez(path, x_train=pictures[:32], y_train=labels[:32], x_test=pictures[32:], y_test=labels[32:])
-    return str(path)
-
-
 def opened(folder, **settings):
     """A run whose small teacher is not trained."""
     run = runs.create(folder, **settings)
