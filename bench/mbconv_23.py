@@ -204,14 +204,11 @@ def compared(scores: Scores, bench: tabular.Benchmark) -> dict[str, float]:
 
 
 def row(found: Any, name: str) -> dict[str, float]:
-    """Correlations, and the mean over ten budgets of what is found minus the largest network."""
+    """Correlations, tau's 95 % interval, and the mean over ten budgets of what is found minus the largest network."""
     correlation = found.everything[name]
-    return {
-        "tau": correlation.tau,
-        "rho": correlation.rho,
-        "r": correlation.r,
-        "largest": found.regret[name].minus_largest,
-    }
+    low, high = correlation.tau_interval
+    return {"tau": correlation.tau, "from": low, "to": high, "rho": correlation.rho, "r": correlation.r,
+            "largest": found.regret[name].minus_largest}  # fmt: skip
 
 
 if __name__ == "__main__":
