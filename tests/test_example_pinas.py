@@ -24,7 +24,11 @@ def test_the_table_says_what_was_rated(half_images_8, tmp_path, monkeypatch):
     runpy.run_path(str(SCRIPT), run_name="__main__")
     content = json.loads((tmp_path / "results.json").read_text())
     rows = {row["method"]: row for row in content["methods"]}
-    assert set(rows) == {"Pi-NAS", "SPOS", *(tabular.LABELS[key] for key in ("conv_params", "madds", "random"))}
+    assert set(rows) == {
+        "Pi-NAS",
+        "SPOS",
+        *(tabular.LABELS[key] for key in ("conv_params", "madds", "log_width", "random")),
+    }
     whole = tabular.load("nasbench201").without("none", "skip_connect")
     rng = np.sort(np.random.default_rng(0).permutation(729)[:6])
     for name in ("Pi-NAS", "SPOS"):

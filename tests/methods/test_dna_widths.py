@@ -134,5 +134,5 @@ def test_spaces_and_teachers_that_do_not_fit(method):
         ProgressiveDNA(method, strategy="progressive-b", rating_batches=[])
     with pytest.raises(InputError, match=r"\[dna-pp\] expected a space whose blocks each end in one shape"):
         DNAPlusPlus(method.net, method.teacher, image_shape=SHAPE)
-    with pytest.raises(InputError, match="paths of block 0 to end with maps of one size"):
+    with pytest.raises(InputError, match="paths of block 0 of hytra-mini to end with maps of one size"):
         pynas.supernet("hytra-mini", 5).block_shapes((3, 64, 64))
