@@ -21,6 +21,10 @@ from sklearn.linear_model import RidgeCV
 import pynas
 from pynas import costs, search, tabular
 from pynas.rating import Scores
+from pynas.rating.averaging import combined
+from pynas.runs.proxies import space_of
+from pynas.runs.rate import stored_members
+from pynas.runs.settings import read_settings
 from pynas.search.calibration import Terms
 from pynas.spaces import Architecture
 
@@ -33,13 +37,13 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=50)
     options = parser.parse_args()
     bench = tabular.load(options.bench)
-    space = pynas.spaces.get("mbconv-boss" if options.bench == "mbconv-23" else options.bench)
+    space = space_of(bench)
     if options.run is None:
         published = tabular.load_path_scores(options.bench).tables
         # nats-size's are of one cell a block, which stands for those of all input widths.
         scores = Scores(space, [[block[0]] * len(cells) for block, cells in zip(published, space.blocks)])
     else:
-        scores = Scores.load(options.run / "scores", space)
+        scores = combined(stored_members(options.run, read_settings(options.run)))
     with torch.device("meta"):
         net = pynas.supernet(space, 10)
     side = space.image_size

@@ -99,8 +99,7 @@ def load_members(run: Run, part: str = "") -> list[Scores]:
 
 def stored_members(folder: Path, settings: Settings) -> list[Scores]:
     """Read the scores of every seed from a run's folder alone, without its images; none where a block is not rated yet."""
-    further = range(settings.seed + 1, settings.seed + settings.seeds)
-    rated = [folder / name / "scores" for name in ("", *map(member_folder, further))]
+    rated = [folder / name / "scores" for name in ("", *map(member_folder, settings.further_seeds))]
     space = spaces.get(settings.space)
     complete = all(Scores.complete(path, space) for path in rated)
     return [Scores.load(path, space) for path in rated] if complete else []

@@ -165,7 +165,7 @@ class Run:
     def members(self) -> Iterator[Run]:
         """Yield the runs whose scores are averaged: this one, and of each further seed a variant in a subfolder."""
         yield self
-        for seed in range(self.settings.seed + 1, self.settings.seed + self.settings.seeds):
+        for seed in self.settings.further_seeds:
             yield self.variant(member_folder(seed), self.settings.replace(seed=seed, seeds=1))
 
     def variant(self, name: str, settings: Settings) -> Run:

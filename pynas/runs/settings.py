@@ -67,6 +67,11 @@ class Settings(BaseModel):
         """Name of a timm teacher without trained weights; None where there is none."""
         return None if self.pretrained or self.teacher in ("small", "scaled") else self.teacher
 
+    @property
+    def further_seeds(self) -> range:
+        """Seeds of the supernets after the first, each in a subfolder (`member_folder`)."""
+        return range(self.seed + 1, self.seed + self.seeds)
+
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with other values."""
         return Settings.of({**self.model_dump(), **changes})

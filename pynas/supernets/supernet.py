@@ -15,7 +15,7 @@ from pynas.spaces import Architecture, Choice, Space
 from pynas.supernets.net import Place, T, Visitor
 from pynas.supernets.shapes import Shape, output_shape
 from pynas.supernets.sharing import extracted_chain
-from pynas.supernets.walk import Walked
+from pynas.supernets.walk import Walked, walk_shapes
 
 Layers = Sequence[Sequence[nn.Module]]
 Rule = Callable[[tuple[int, ...]], bool]
@@ -203,7 +203,7 @@ class Supernet(nn.Module):
         return shapes
 
     def _widest_shapes(self, image_shape: Shape) -> list[Shape]:
-        walked = Walked(self, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
+        walked = walk_shapes(self, image_shape)
         widest = []
         for b, cells in enumerate(walked.blocks):
             ends = {shape for cell in cells for shape in cell.shapes[-1]}

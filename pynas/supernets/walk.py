@@ -12,7 +12,7 @@ from torch import nn
 from pynas.errors import InputError
 from pynas.spaces import Cell
 from pynas.supernets.net import Place, T, Visitor
-from pynas.supernets.shapes import Shape
+from pynas.supernets.shapes import Shape, output_shape
 
 
 class WalkedCell(Generic[T]):
@@ -146,6 +146,11 @@ class Walked(Generic[T]):
                 for n, values in enumerate(cell.values):
                     yield from ((value, (b, c, n, k)) for k, value in {k: v for (k, _), v in values.items()}.items())
         yield from ((head, ("head",)) for head in heads[:1])
+
+
+def walk_shapes(net: Any, image_shape: Shape) -> Walked[None]:
+    """Walk a net for the shapes alone, which every cell holds in `shapes`."""
+    return Walked(net, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
 
 
 class GraphWalk(Generic[T]):

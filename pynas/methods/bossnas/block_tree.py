@@ -10,8 +10,7 @@ from torch import nn
 from pynas.rating import ScoreTable
 from pynas.spaces import Cell, Choice
 from pynas.supernets import Supernet
-from pynas.supernets.shapes import output_shape
-from pynas.supernets.walk import Walked
+from pynas.supernets.walk import walk_shapes
 
 Layers = list[list[nn.Module]]
 
@@ -77,7 +76,7 @@ def block_widths(net: Supernet, image_shape: tuple[int, int, int]) -> list[dict[
 
     Where paths of one width end with maps of several sizes, the stride is that of their smallest.
     """
-    walked = Walked(net, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
+    walked = walk_shapes(net, image_shape)
     blocks = []
     for cells in walked.blocks:
         sides: dict[int, int] = {}

@@ -226,10 +226,10 @@ class DNA(nn.Module, Method):
 
     def tail(self, block: int) -> Tail:
         """Return the part of the teacher after a block, from the block's output to the logits; raises InputError as `Tail`."""
-        place = block, self.device
-        if place not in self._tails:
-            self._tails[place] = Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
-        return self._tails[place]
+        key = block, self.device
+        if key not in self._tails:
+            self._tails[key] = Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
+        return self._tails[key]
 
     def rate_block(
         self,

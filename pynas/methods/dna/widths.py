@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pynas.supernets import Supernet
-from pynas.supernets.shapes import Shape, output_shape
-from pynas.supernets.walk import Walked
+from pynas.supernets.shapes import Shape
+from pynas.supernets.walk import walk_shapes
 
 
 def input_widths(net: Supernet, image_shape: Shape) -> list[list[int | None]]:
@@ -17,7 +17,7 @@ def input_widths(net: Supernet, image_shape: Shape) -> list[list[int | None]]:
     """
     if not net.space.has_states:
         return [[None] * number for number in (*map(len, net.space.blocks), 1)]
-    walked = Walked(net, image_shape, lambda module, shape, _: (None, output_shape(module, shape)))
+    walked = walk_shapes(net, image_shape)
     widths: list[list[int | None]] = [[None] * len(walked.blocks[0])]
     for cells in walked.blocks[1:]:
         widths.append([cell.shapes[0][0][0] for cell in cells])
