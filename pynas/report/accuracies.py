@@ -43,5 +43,5 @@ def draw_accuracies(
     axes.set_xlabel(UNITS.get(cost, cost))
     axes.set_ylabel("top-1 accuracy (%)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     return save_figure(figure, stem)

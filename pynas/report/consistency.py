@@ -67,4 +67,4 @@ def _draw_taus(panel: Any, points: Mapping[str, tuple[float, float]]) -> None:
     axes.set_ylabel("Kendall's tau of the ranking")
     axes.grid(alpha=0.3)
     axes.margins(0.25)
-    axes.legend(fontsize="small")
+    panel.legend(loc="outside lower center", ncols=2, fontsize="small")

@@ -49,7 +49,7 @@ def front_figure(
     if name in ("params", "madds", "memory"):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper right")
     return figure
 
 

@@ -44,7 +44,7 @@ def draw_progress(
     axes.set_ylabel(f"{score_label} (lower is better)")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper right")
     return save_figure(figure, stem)
 
 

@@ -160,6 +160,6 @@ def draw_convergence(
     axes.set_ylabel("correlation with the accuracies")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     axes.set_title(title, fontsize="medium")
     return save_figure(figure, stem)

@@ -29,7 +29,7 @@ def robustness_figure(names: Sequence[str], totals: np.ndarray, tau: Sequence[Se
     left.set_xlabel(f"rank by {names[0]}, of {len(rank):,} architectures")
     left.set_ylabel("standardised score (lower is better)")
     left.grid(alpha=0.3)
-    left.legend(fontsize=8)
+    left.legend(loc="upper left", fontsize=8)
     image = right.imshow(np.asarray(tau, dtype=float), vmin=0, vmax=1, cmap="Blues")
     for (i, j), value in np.ndenumerate(np.asarray(tau, dtype=float)):
         right.text(

@@ -32,5 +32,5 @@ def score_figure(tables: Sequence[ScoreTable], chosen: Choice | None = None) -> 
     axes.xaxis.set_major_locator(MaxNLocator(5))  # the labels of more ticks would overlap
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if len(tables) > 1 or chosen is not None:
-        axes.legend()
+        axes.legend(loc="upper right")
     return figure

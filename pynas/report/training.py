@@ -53,7 +53,7 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_ylabel("training loss")
     axes.grid(alpha=0.25)
     if len(metrics[0]["losses"]) > 1:
-        axes.legend(ncols=2)
+        axes.legend(loc="upper right", ncols=2)
     return figure
 
 
