@@ -88,8 +88,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--val-images", type=int, default=1000)
     parser.add_argument("--rating-images", type=int, default=300, help="of those, in batches of 100")
     parser.add_argument("--side", type=int, default=96)
-    parser.add_argument("--variants", action="store_true", help="also rate by stored statistics, windows, the student's tail")
-    parser.add_argument("--logits-after", type=float, default=1.0, help="share of the epochs on features; then on logits")
+    parser.add_argument(
+        "--variants", action="store_true", help="also rate by stored statistics, windows, the student's tail"
+    )
+    parser.add_argument(
+        "--logits-after", type=float, default=1.0, help="share of the epochs on features; then on logits"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser.parse_args()
 

@@ -113,7 +113,8 @@ MaxParams = Annotated[
 Prior = Annotated[
     str | None,
     typer.Option(
-        help="Join the scores with a cost, more of which is taken for better: madds, params, log-width. [default: none]",
+        help="Join the scores with a cost, more of which is taken for better: madds, params, log-width; or a zero-cost "
+        "proxy: vkdnw-agg, az-nas. [default: none]",
         show_default=False,
     ),
 ]

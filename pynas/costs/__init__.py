@@ -2,6 +2,7 @@
 
 from pynas.costs.by_kind import load
 from pynas.costs.count import count, count_module, path_sums, uncounted
+from pynas.costs.fitted import fitted
 from pynas.costs.latency import LatencyCheck, check_latency, latency
 from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.log_width import log_width
@@ -19,6 +20,7 @@ __all__ = [
     "cost_range",
     "count",
     "count_module",
+    "fitted",
     "latency",
     "load",
     "log_width",

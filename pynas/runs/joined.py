@@ -59,6 +59,8 @@ def joined_scores(folder: Path, request: Request, members: Sequence[Scores], cos
         weight, agreed = float(request.prior_weight), {}
     spread = float(np.sqrt(covariance([scores])[0, 0]))
     note = {"cost": request.prior, **agreed, "weight": weight, "auto": bool(agreed)}
+    if request.prior in costs.metadata.get("fitted", {}):
+        note["fitted"] = costs.metadata["fitted"][request.prior]
     return Joined(search.with_prior(scores, costs, request.prior, weight), {"prior": note}, 1 / (spread or 1.0))
 
 
@@ -118,6 +120,9 @@ def describe_joined(content: Mapping[str, Any]) -> list[str]:
     if "prior" in content:
         prior = content["prior"]
         text = f"Scores are standardised, with {prior['weight']:.3g} times the standardised {prior['cost']} as prior"
+        if "fitted" in prior:
+            text += (f" (a sum over layers, fitted to {prior['fitted']['networks']} networks with fresh weights; its tau with the "
+                     f"proxy of others is {prior['fitted']['tau']:.2f})")  # fmt: skip
         if not prior["auto"]:
             return [f"{text}."]
         if prior["reliability"] is None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pynas.costs import UNITS
+from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InputError
 from pynas.runs.limits import Share, read_limits
+from pynas.zero_cost import AGGREGATES, PROXIES
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class Request:
 
     front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
-    prior: a cost that the scores are joined with (`pynas.search.with_prior`), prior_weight: its weight, or "auto", by the
-    agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted.
+    prior: a cost or a zero-cost proxy that the scores are joined with (`pynas.search.with_prior`), prior_weight: its weight, or
+    "auto", by the agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted.
     """
 
     limits: Mapping[str, float | Share] = field(default_factory=dict)
@@ -40,6 +43,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.prior is not None:
             object.__setattr__(self, "prior", self.prior.replace("-", "_"))
+            if self.costs is None:
+                check_prior(self.prior)
         object.__setattr__(self, "prior_weight", _weight(self.prior_weight))
         object.__setattr__(self, "limits", read_limits(self.limits))
         object.__setattr__(self, "at_least", read_limits(self.at_least, lower=True))
@@ -53,6 +58,17 @@ class Request:
             *([self.front] if self.front else []),
             *([self.prior] if self.prior else []),
         }
+
+
+def check_prior(prior: str, costs: Iterable[str] = ()) -> None:
+    """Refuse what is no prior: neither a cost, of a run or of the user's file, nor a proxy.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    known = [*dict.fromkeys([*costs, *UNITS, LOG_WIDTH, *PROXIES, *AGGREGATES])]
+    if prior not in known:
+        raise InputError(f"[search] expected --prior {', '.join(known)}, got {prior!r}")
 
 
 def _weight(value: Any) -> float | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from pynas.report import draw_front
 from pynas.runs.agreement import agreement, alike
 from pynas.runs.joined import joined_scores, keep_joined, reranked
 from pynas.runs.limits import Limits, Share, resolve
+from pynas.runs.proxy_cost import proxy_cost
 from pynas.runs.rate import load_members
-from pynas.runs.run import Request, Run
+from pynas.runs.request import Request, check_prior
+from pynas.runs.run import Run
 from pynas.runs.truth import read_truth
 from pynas.spaces import Space
 
@@ -163,19 +165,20 @@ def find_among(
 
 
 def gather_costs(run: Run, request: Request) -> Costs:
-    """Return the counted costs, the user's own, and the latency where it is named."""
+    """Return the counted costs, the user's own, and those that are measured, where they are named."""
     costs = run.costs
     if request.costs is not None:
         costs = costs | read_csv(request.costs, run.space)
-    if request.prior is not None and request.prior not in {*costs.names, "latency", LOG_WIDTH}:
-        names = ", ".join((*costs.names, "latency", "log-width"))
-        raise InputError(f"[search] expected --prior {names}, got {request.prior!r}")
-    for name in sorted(request.named_costs - {"latency", LOG_WIDTH}):
+    measured: dict[str, Callable[[Run], Any]] = {"latency": latencies, LOG_WIDTH: log_widths}
+    prior = request.prior
+    if prior is not None and prior not in costs.names:
+        check_prior(prior, costs.names)
+        measured.setdefault(prior, lambda run: proxy_cost(run, prior))
+    for name in sorted(request.named_costs - set(measured)):
         costs[name]  # an unknown cost is refused before anything is measured
-    if LOG_WIDTH in request.named_costs and LOG_WIDTH not in costs.names:
-        costs = costs | log_widths(run)
-    if "latency" in request.named_costs and "latency" not in costs.names:
-        costs = costs | latencies(run)
+    for name, measure in measured.items():
+        if name in request.named_costs and name not in costs.names:
+            costs = costs | measure(run)
     return costs
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pynas import costs, export, runs, search, spaces, tabular
+from pynas import costs, export, runs, search, spaces, tabular, zero_cost
+from pynas.csv_files import read_csv_file
 from pynas.errors import InputError
 from pynas.rating import Scores
+from pynas.runs import proxy_cost
 from pynas.runs.calibrate import Calibrating, calibrate
 from pynas.runs.correlate import rank
 from pynas.runs.run import Request
@@ -42,8 +44,35 @@ def test_a_search_with_a_prior(run_copy, pynas):
     assert "as prior" in page
 
 
+def test_a_search_with_a_proxy_as_prior(run_copy, pynas, monkeypatch):
+    monkeypatch.setattr(proxy_cost, "NETWORKS", 12)
+    words = ["search", run_copy, "--max-madds", "60%", "--prior", "az-nas", "--prior-weight", 2]
+    content = pynas(*words, "--json")
+    space = spaces.get("mbconv-mini")
+    scores, counted = Scores.load(run_copy / "scores", space), costs.load(run_copy / "costs.npz")
+    fitted = costs.load(run_copy / "proxy-az_nas.npz")
+    expected = search.best(search.with_prior(scores, counted | fitted, "az_nas", 2), counted, content["limits"], 5)
+    assert [entry["score"] for entry in content["found"]] == pytest.approx([entry.score for entry in expected])
+    assert content["prior"]["fitted"] == fitted.metadata["fitted"]["az_nas"]
+    # The values are those of the networks, aggregated among each other.
+    rows = read_csv_file("proxy", run_copy / "proxy-az_nas.csv", ["architecture", *zero_cost.AGGREGATES["az_nas"]]).rows
+    joined = zero_cost.aggregate({name: [float(row[name]) for row in rows] for name in zero_cost.AGGREGATES["az_nas"]})
+    networks = [space.parse(row["architecture"]) for row in rows]
+    again = costs.fitted(space, "az_nas", networks, joined)
+    assert len(rows) == 12 and again.of(networks[0]) == pytest.approx(fitted.of(networks[0]))
+    # It is scored once, and a line says what the prior is.
+    monkeypatch.setattr(zero_cost, "score_networks", None)
+    assert "fitted to 12 networks with fresh weights" in " ".join(pynas(*words).split())
+
+
+def test_an_unknown_prior_is_refused_before_anything_is_trained(tmp_path, pynas):
+    with pytest.raises(InputError, match="expected --prior params, .*got 'width'"):
+        pynas("run", "--run", tmp_path / "run", "--prior", "width")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("words, text", [
-    (("--prior", "width"), "latency, log-width, got 'width'"),
+    (("--prior", "width"), "latency, log_width, parameters, .*vkdnw_agg, got 'width'"),
     (("--prior-weight", "2"), "expected --prior beside --prior-weight 2.0"),
     (("--prior", "madds", "--prior-weight", "-1"), "auto or a number of 0 or more, got '-1'"),
     (("--prior", "madds", "--prior-weight", "nan"), "got 'nan'"),
