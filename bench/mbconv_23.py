@@ -13,7 +13,6 @@ comparison of every rating with the published accuracies; the table is printed.
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +42,8 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 RATINGS = [("relative_l1", "batch"), ("kl", "batch"), ("error", "batch"), ("mse", "batch"), ("cosine", "batch")]
 # "window": a block gets the output of the best path of the block before, which gets the teacher's feature. "student": the
 # best paths of the supernet's own later blocks and its head stand for the rest of the teacher.
-VARIANTS = [("relative_l1", "running"), ("kl", "running"), ("kl-window", "batch"), ("kl-student", "batch")]
+VARIANTS = [("relative_l1", "running"), ("kl", "running"), ("relative_l1", "recalibrate"), ("kl", "recalibrate"),
+            ("kl-window", "batch"), ("kl-student", "batch")]  # fmt: skip
 PRIORS = ("params", "madds", "log_width")
 
 
@@ -89,7 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rating-images", type=int, default=300, help="of those, in batches of 100")
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument(
-        "--variants", action="store_true", help="also rate by stored statistics, windows, the student's tail"
+        "--variants", action="store_true", help="also by other statistics, in windows, by the student's tail"
     )
     parser.add_argument(
         "--logits-after", type=float, default=1.0, help="share of the epochs on features; then on logits"
@@ -129,14 +129,14 @@ def train_and_rate(options: argparse.Namespace, images: data.ImageData, seed: in
     method = pynas.methods.DNA(net, teacher(), taps=TAPS, image_shape=shape, logits_after=options.logits_after)
     method = method.to(memory_format=torch.channels_last)
     train = images.loader("train", options.batch_size, "standard", seed=seed)
-    first = itertools.islice(images.loader("val", 100), options.rating_images // 100)
-    batches = with_imagenet_labels(options.images, first)
+    held_out = with_imagenet_labels(options.images, images.loader("val", 100))
+    batches, others = (held_out[n : n + options.rating_images // 100] for n in (0, options.rating_images // 100))
 
     def rate(step: int) -> None:
         epochs, rest = divmod(step, len(train))
         for (loss, norm, when), path in files.items() if rest == 0 else ():
             if when == epochs and not Scores.complete(path, net.space):
-                rate_networks(method, batches, loss, norm).save(path)
+                rate_networks(method, batches, loss, norm, others).save(path)
 
     def on_step(step: Any) -> None:
         if step.step % 50 == 0:
@@ -169,16 +169,18 @@ def with_imagenet_labels(folder: Path, loader: Any) -> list[Any]:
     return [(x, ours[y]) for x, y in loader]
 
 
-def rate_networks(method: Any, batches: Any, name: str, norm: str) -> Scores:
-    """Rate the paths of the 23 networks."""
+def rate_networks(method: Any, batches: Any, name: str, norm: str, others: Any) -> Scores:
+    """Rate the paths of the 23 networks; others: batches that "recalibrate" estimates statistics on."""
     space, (loss, _, variant) = method.net.space, name.partition("-")
     networks = [space.parse(name) for name in tabular.load(BENCH).architectures]
     wanted = [sorted({network[block].path for network in networks}) for block in range(len(space))]
-    plain = rate_networks(method, batches, loss, norm) if variant == "student" else ()
+    plain = rate_networks(method, batches, loss, norm, others) if variant == "student" else ()
     best = [best_path(table) for (table,) in plain]
     tables: list[list[ScoreTable]] = []
     for block, paths in enumerate(wanted):
         options: dict[str, Any] = {}
+        if norm == "recalibrate":
+            options["calibration"] = [x for x, _ in method.block_batches(others, block)]
         if variant == "window" and block:
             options["prefix"] = [best_path(tables[-1][0])]
         if variant == "student":
