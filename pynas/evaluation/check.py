@@ -49,7 +49,7 @@ _SMALL = 1e-2
 @checked("check", skip=("calibration", "tail", "paths", "allowed", "engine"))
 def check(
     layers: Sequence[Sequence[nn.Module]],
-    batches: Iterable[Batch],
+    batches: Iterable[tuple[Any, ...]],
     loss: str | Callable[[Tensor, Any], Tensor] = "relative_l1",
     *,
     calibration: Iterable[Tensor] | None = None,
@@ -86,12 +86,16 @@ def check(
     """
     layers = check_layers(layers)
     device = device_of(layers)
-    given = (pair for group in groups(islice(batches, _BATCHES), False, sys.maxsize) for pair in group)
-    pairs = [(x.detach().to(device), _placed(target, device)) for x, target in given]
+    given = [batch for group in groups(islice(batches, _BATCHES), False, sys.maxsize) for batch in group]
+    pairs = [Batch(batch.x.detach().to(device), _placed(batch.target, device)) for batch in given]
     if not pairs:
         raise InputError("[check] expected at least one batch, got none")
-    inputs = [x for x, _ in pairs] if calibration is None else list(islice(calibration, _BATCHES))
-    inputs = [x.detach().to(device) for x in check_calibration("recalibrate", "running", inputs)]
+    inputs, sides = check_calibration(
+        "recalibrate", "running", [batch.x for batch in pairs] if calibration is None else islice(calibration, _BATCHES)
+    )
+    if any(side is not None for side in (*sides, *(batch.side for batch in given))):
+        raise InputError("[check] expected batches of (input, target), got side inputs; only `rate` takes them")
+    inputs = [x.detach().to(device) for x in inputs]
     sample_paths = SamplePaths([len(layer) for layer in layers], paths, allowed, sample, seed)
     with torch.inference_mode(False), kept_generators(device), _uncompiled(), _collected() as caught:
         loop = PlainLoop(layers, tail, pairs, inputs, loss, RandomState(device))
@@ -245,7 +249,7 @@ def _setting(pairs: Sequence[Batch], device: torch.device, layers: Sequence[Sequ
     kinds = sorted(
         {str(kind).removeprefix("torch.") for layer in layers for m in layer for kind in input_dtypes(m)[:1]}
     )
-    sizes = ", ".join(str(list(x.shape)) for x, _ in pairs)
+    sizes = ", ".join(str(list(x.shape)) for x, *_ in pairs)
     return f"batches {sizes}; {device}, {'/'.join(kinds)}, {torch.get_num_threads()} thread(s)"
 
 

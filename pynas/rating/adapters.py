@@ -65,14 +65,14 @@ def choice_layers(layers: Iterable[Iterable[nn.Module]], *, pick: Any = None) ->
 def encoded(
     layer: nn.Module,
     codes: Iterable[Any],
-    call: Callable[[Any, Tensor, Any], Any] | None = None,
+    call: Callable[..., Any] | None = None,
     *,
     pick: Any = None,
     extract: Extract | None = None,
 ) -> list[nn.Module]:
     """Return one candidate per code: `layer(x, code)`. Where the layer is a whole network, its paths share no prefixes.
 
-    call: called with the layer, the input `[B, ...]` and the code in place of `layer(x, code)`.
+    call: called with the layer, the input `[B, ...]`, the code and the side, if a batch has one, in place of `layer(x, code)`.
     pick: position, key, attribute or function that takes the tensor out of an output that is a tuple, a dictionary or an
         object; an output that is a tensor already passes a position or key.
     extract: called with a private copy of the layer, a code and the shape of the input without the batch axis; returns a plain
@@ -167,8 +167,8 @@ def _module(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _with_code(layer: nn.Module, x: Tensor, code: Any) -> Any:
-    return layer(x, code)
+def _with_code(layer: nn.Module, x: Tensor, code: Any, *side: Any) -> Any:
+    return layer(x, code, *side)
 
 
 def _call_method(name: str, layer: nn.Module, config: Any) -> None:

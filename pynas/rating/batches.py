@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +12,19 @@ from torch import Tensor
 from pynas.errors import InputError
 from pynas.rating import norms
 from pynas.rating.norms import Streams
+from pynas.rating.sides import check_side, tensors_of
 from pynas.rating.tree import Node, PathTree
 
 # Batches that share one walk, and one pass of the calibration batches, in `recalibrate` mode.
 _GROUP = 8
 
-Batch = tuple[Tensor, Any]
+
+class Batch(NamedTuple):
+    """Input `[B, ...]`, target, and side input; None where there is none."""
+
+    x: Tensor
+    target: Any
+    side: Any = None
 
 
 class LeafRows:
@@ -40,11 +47,13 @@ class LeafRows:
         return self._sent[key]
 
 
-def check_calibration(norm: str, tail_norm: str, calibration: Iterable[Tensor] | None) -> Streams:
-    """Return the calibration batches where a norm mode needs them, else none.
+def check_calibration(
+    norm: str, tail_norm: str, calibration: Iterable[Tensor | tuple[Tensor, Any]] | None
+) -> tuple[Streams, list[Any]]:
+    """Return the calibration batches and their side inputs where a norm mode needs them, else none.
 
     Raises:
-        InputError: an unknown norm mode; batches that are missing or not tensors with samples.
+        InputError: an unknown norm mode; batches that are missing or not tensors with samples; a bad side.
     """
     needed = "recalibrate" in (norm, tail_norm)
     for mode in (norm, tail_norm):
@@ -53,11 +62,13 @@ def check_calibration(norm: str, tail_norm: str, calibration: Iterable[Tensor] |
     inputs = list(calibration) if calibration is not None and needed else []
     if needed and not inputs:
         raise InputError("[rate] expected calibration batches for norm='recalibrate', got none; pass calibration=")
-    for x in inputs:
+    pairs: list[Any] = [each if isinstance(each, (tuple, list)) and len(each) == 2 else (each, None) for each in inputs]
+    for x, side in pairs:
         if not isinstance(x, Tensor) or x.ndim == 0 or not len(x):
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"[rate] expected calibration batches that are input tensors with samples, got {got}")
-    return inputs
+        check_side(side, len(x))
+    return [x for x, _ in pairs], [side for _, side in pairs]
 
 
 def check_finite(values: Tensor, tree: PathTree, first: int = 0) -> None:
@@ -81,13 +92,13 @@ def groups(batches: Iterable[Any], several: bool, max_bytes: int) -> Iterator[li
     """Split batches into groups that share one walk: one batch each, or `several` within a small part of the budget.
 
     Raises:
-        InputError: a batch that is not an (input, target) pair or has no samples.
+        InputError: a batch that is not (input, target) or (input, target, side), has no samples or a bad side.
     """
     most = _GROUP if several else 1
     group: list[Batch] = []
     for batch in batches:
         group.append(_check_batch(batch))
-        if len(group) == most or sum(x.nbytes for x, _ in group) > max_bytes // 64:
+        if len(group) == most or _nbytes([(each.x, each.side) for each in group]) > max_bytes // 64:
             yield group
             group = []
     if group:
@@ -105,8 +116,7 @@ class Source:
         for batch in self._rest:
             if self._seen is not None:
                 self._seen.append(batch)
-                parts = batch if isinstance(batch, (tuple, list)) else ()
-                self._room -= sum(part.nbytes for part in parts if isinstance(part, Tensor))
+                self._room -= _nbytes(batch)
                 if self._room < 0:
                     self.forget()
             yield batch
@@ -130,8 +140,14 @@ class Source:
 
 
 def _check_batch(batch: Any) -> Batch:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
-        raise InputError(f"[rate] expected batches of (input tensor, target), got {type(batch).__name__}")
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3) or not isinstance(batch[0], Tensor):
+        raise InputError(
+            f"[rate] expected batches of (input tensor, target) or (input tensor, target, side), got {type(batch).__name__}"
+        )
     if batch[0].ndim == 0 or not len(batch[0]):
         raise InputError(f"[rate] expected an input with samples on its first axis, got {tuple(batch[0].shape)}")
-    return batch[0], batch[1]
+    return Batch(batch[0], batch[1], check_side(batch[2], len(batch[0])) if len(batch) > 2 else None)
+
+
+def _nbytes(values: Any) -> int:
+    return sum(x.nbytes for x in tensors_of(values))

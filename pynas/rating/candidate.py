@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +21,14 @@ from pynas.rating.looks import Looks
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.outputs import same_outputs
 from pynas.rating.own_copy import OwnCopy
+from pynas.rating.sides import call, cloned, tensors_of
 from pynas.rating.state import RandomState, changed, facts, sets_attributes
 from pynas.rating.thread_copies import Seat, ThreadCopies
 
 
 @dataclass
 class _Known:
-    """Facts about a candidate on one input shape, found by running it.
+    """Facts about a candidate on inputs and sides of one shape, found by running it.
 
     norms_called: whether it calls batch norm as a function, with statistics that follow the mode. glanced: whether it was
     not examined. mixes_paths: whether paths may meet in a stack. proven: numbers of paths and rows on which a run needs no
@@ -44,10 +47,10 @@ class _Known:
 class Candidate:
     """Runs a module on stacked paths; the first runs on each input shape find out how it must be run.
 
-    A module that writes to its input gets a copy, so that its siblings do not see the change. A module runs on stacked paths
-    only where an examination proves that it keeps the paths apart; else path by path. A module that fails on channels-last
-    inputs (a `view`) gets contiguous ones. Threads share a fused module, which keeps no state; of any other module each thread
-    has a copy.
+    A module that writes to its input or side gets copies, so that its siblings do not see the change. A module runs on stacked
+    paths only where an examination proves that it keeps the paths apart; else path by path. A module that fails on
+    channels-last inputs (a `view`) gets contiguous ones. Threads share a fused module, which keeps no state; of any other
+    module each thread has a copy.
 
     copies: copies of all layers, in which `seat` is the candidate's place. mode: its norm mode. norm_use: for calls of batch
     norm. looks: counts the runs that find something out. runs_often: whether so many runs lie ahead that fusing the module's
@@ -70,11 +73,11 @@ class Candidate:
         self._copy = OwnCopy(module, context, copies, seat, mode, norm_use)
         self._mode, self._runs_often = mode, runs_often
         self._stored_norms, self._mixing = mode == "running", mixing if mixing is not None else set()
-        self._known: dict[tuple[tuple[int, ...], ...], _Known] = {}
+        self._known: dict[object, _Known] = {}
         self._examining = threading.Lock()
 
     def __call__(self, streams: Streams, paths: int) -> Streams:
-        shapes = tuple(tuple(x.shape[1:]) for x in streams)
+        shapes = self._context.sides.key, *(tuple(x.shape[1:]) for x in streams)
         known, alone = self._known.get(shapes), None
         if known is None:
             with self._examining:
@@ -95,13 +98,18 @@ class Candidate:
             self._looks.note()
         return self._examined(known, streams, paths, alone)
 
-    def _run(self, known: _Known, streams: Streams, paths: int) -> Streams:
+    def _run(self, known: _Known, streams: Streams, paths: int, sides: Sequence[Any] | None = None) -> Streams:
+        """Outputs; sides: None for those of the streams, as copies where the module may write to them."""
         module = known.fused or self._copy.module()
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
-        turns = self._context.turns(streams, paths)
+        turns = self._context.turns(streams, paths, self._sides(known, paths) if sides is None else sides)
         with self._copy.norm_calls(module) if known.norms_called else contextlib.nullcontext():
-            return [module(x) for x in turns]
+            return [call(module, given) for given in turns]
+
+    def _sides(self, known: _Known, paths: int) -> Sequence[Any]:
+        sides = self._context.sides.stacked(paths)
+        return cloned(sides) if known.changes_input else sides
 
     def _examined(self, known: _Known, streams: Streams, paths: int, alone: Streams | None) -> Streams:
         """Run on numbers of paths and rows that are not proven yet; path by path where paths may meet.
@@ -183,15 +191,15 @@ class Candidate:
         calls = self._copy.function_calls(module)
         with calls:
             self._run(known, [x.clone() for x in streams], 1)
-        self._copy.learn(module, calls, streams[0])
+        self._copy.learn(module, calls, self._context.sides.first(streams[0]))
         return self._copy.calls_norms(module, calls)
 
     def _watch(self, known: _Known, module: nn.Module, streams: Streams, paths: int) -> tuple[Streams, Examination]:
         examination = Examination(self._name, list(module.parameters()))
-        aliases = examination.inputs(streams)
+        aliases, sides = examination.inputs(streams), examination.sides(self._sides(known, paths), streams)
         try:
             with examination.watching():
-                outputs = self._run(known, aliases, paths)
+                outputs = self._run(known, aliases, paths, sides)
         except Exception:
             if examination.stopped is not None:
                 raise examination.stopped from None
@@ -227,7 +235,7 @@ class Candidate:
         if known.fused is not None:
             try:
                 outputs = self._run(known, [x.clone() for x in streams], 1)
-            except (RuntimeError, ValueError):
+            except Exception:  # a trace may have taken a side for one of another structure
                 outputs = []
             if same_outputs(outputs, plain):
                 return known, outputs
@@ -242,8 +250,11 @@ class Candidate:
         Returns None where that does not tell whether the module keeps state.
         """
         known, inputs = _Known(False, glanced=True), [x.clone() for x in streams]
+        given = self._context.sides.stacked(1)
+        sides = cloned(given)
+        everything = [*inputs, *tensors_of(sides)]
         try:
-            look = self._copy.glance(lambda: self._run(known, inputs, 1), inputs, self._name, guess)
+            look = self._copy.glance(lambda: self._run(known, inputs, 1, sides), everything, self._name, guess)
         except InputError:  # of statistics that it may have taken for others
             if not guess:
                 raise
@@ -252,11 +263,11 @@ class Candidate:
             return None
         outputs, calls, settled = look
         module = self._copy.module()
-        if self._copy.learn(module, calls, streams[0]):
+        if self._copy.learn(module, calls, self._context.sides.first(streams[0])):
             self._copy.put_back()
             return self._glance(streams)
         known.norms_called = self._copy.calls_norms(module, calls)
-        known.changes_input = not all(map(torch.equal, inputs, streams))
+        known.changes_input = not all(map(torch.equal, everything, [*streams, *tensors_of(given)]))
         if settled:
             known.proven.add((1, *map(len, streams)))
         return known, outputs

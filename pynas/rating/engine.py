@@ -26,6 +26,7 @@ from pynas.rating.norms import PathContext, Streams
 from pynas.rating.path_alone import PathAlone
 from pynas.rating.replacements import replaced
 from pynas.rating.settings import Settings
+from pynas.rating.sides import Sides, placed
 from pynas.rating.stacking import Stacking
 from pynas.rating.state import RandomState
 from pynas.rating.tree import Node, PathTree
@@ -52,7 +53,7 @@ class Engine:
         calibration: int = 0,
     ) -> None:
         self._tree, self._modes, self._settings = tree, modes, settings
-        self._calibration = calibration
+        self._calibration, self._sides = calibration, Sides()
         self.device = device_of(layers)
         self._workers = (settings.workers or torch.get_num_threads()) if self.device.type == "cpu" else 1
         self.max_bytes = settings.max_bytes or default_max_bytes(self.device)
@@ -96,7 +97,8 @@ class Engine:
         if self._graphs is not None:
             self._graphs.clear()
         layers = private_copy(self._layers, self._settings.dtype, weights=found.weights)
-        self._alone = PathAlone(layers, self._modes, self._tree, self._calibration, self._random, found.weights)
+        context = PathContext(self._calibration, self._sides)
+        self._alone = PathAlone(layers, self._modes, self._tree, context, self._random, found.weights)
 
     @property
     def certain(self) -> bool:
@@ -104,18 +106,28 @@ class Engine:
         return not self._walker.mixing
 
     def evaluate(
-        self, name: Hashable, walk: Walk, inputs: Streams, targets: list[Any], count: Count, trials: int = 1
+        self,
+        name: Hashable,
+        walk: Walk,
+        inputs: Streams,
+        targets: list[Any],
+        count: Count,
+        trials: int = 1,
+        sides: Sequence[Any] = (),
     ) -> list[Tensor]:
         """Return `walk(streams, targets, count)`, streams being the inputs as `run` takes them.
 
-        On a GPU a replay of a CUDA graph may give the tensors, which the next evaluation of that name then overwrites.
+        On a GPU a replay of a CUDA graph may give the tensors, which the next evaluation of that name then overwrites; with
+        sides Python runs the walk.
 
         name: of the walk. targets: tensors on the engine's device, or anything that no graph can hold. count: called with
-        numbers of paths that are done. trials: batches on which a replay is compared with the walk before it is used.
+        numbers of paths that are done. trials: batches on which a replay is compared with the walk before it is used. sides:
+        side inputs, one per input or none; None where an input has none.
         """
         kind = self._settings.dtype
         streams = [self.place(x.to(kind) if kind and x.is_floating_point() else x) for x in inputs]
-        if self._graphs is None or self._alone is not None:
+        self._sides.give([placed(side, self.device, kind) for side in sides], streams)
+        if self._graphs is None or self._alone is not None or self._sides:
             return walk(streams, targets, count)
         return self._graphs.run(name, walk, streams, targets, count, trials)
 
@@ -173,7 +185,7 @@ class Engine:
             wait([future for future in futures if not future.cancel()])
 
     def _make_walker(self, layers: Sequence[Sequence[nn.Module]], looks: Looks) -> Walker:
-        context = PathContext(self._calibration)
+        context = PathContext(self._calibration, self._sides)
         for layer, mode in zip(layers, self._modes):
             norms.install(layer, mode, context)
         widths = [self._tree.width(depth) for depth in range(self._tree.depth + 1)]

@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
-from pynas.rating.places import Rows, equal_rows, mark, memory, place_of, tensors_in
+from pynas.rating.places import Rows, equal_rows, mark, mark_of, memory, place_of, tensors_in
 from pynas.rating.sample_rules import BATCH_NORMS, Call, normalises_the_batch, place_after, rule_of
 
 # Operators by which values of a tensor reach Python, and methods that are no operators.
@@ -67,11 +68,17 @@ class Examination(TorchDispatchMode):
 
     def inputs(self, streams: Sequence[Tensor]) -> list[Tensor]:
         """Aliases of the run's inputs, whose first axis holds the samples."""
-        aliases = [x.detach() for x in streams]
-        for x in aliases:
-            mark(x, Rows(self, len(x)))
-            self._inputs.add(memory(x))
-        return aliases
+        return [self._alias(len(x), x) for x in streams]
+
+    def sides(self, sides: Sequence[Any], streams: Sequence[Tensor]) -> list[Any]:
+        """Aliases of the side inputs of these streams: those tensors that have the samples have them on the first axis."""
+        return [tree_map_only(Tensor, partial(self._alias, len(x)), side) for side, x in zip(sides, streams)]
+
+    def _alias(self, samples: int, x: Tensor) -> Tensor:
+        alias = x.detach()
+        mark(alias, Rows(self, samples if len(x) == samples else 0))
+        self._inputs.add(memory(x))
+        return alias
 
     def check(self, streams: Sequence[Any]) -> None:
         """Look whether the run's outputs hold the samples on the first axis, and whether what it wrote was read."""
@@ -82,10 +89,7 @@ class Examination(TorchDispatchMode):
 
     def _apart(self, x: Tensor) -> bool:
         place = self._place(x)
-        counts = {place.count} if place else {len(x)} if x.ndim else set()
-        return x.ndim > 0 and (
-            place == Rows(self, len(x)) if place else all(equal_rows(x, 0, count) for count in counts)
-        )
+        return x.ndim > 0 and (place == Rows(self, len(x)) if place and place.count else equal_rows(x, 0, len(x)))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -106,7 +110,7 @@ class Examination(TorchDispatchMode):
             raise self.stopped
         for x in tensors:
             if _only_writes(func) and any(x is other for other in written):
-                if (place := place_of(x)) and place.run is not self:
+                if (place := mark_of(x)) and place.run is not self:
                     mark(x, None)
                 continue
             self._read.add(memory(x))
@@ -126,13 +130,16 @@ class Examination(TorchDispatchMode):
             self._made.add(storage)
             self._mixed.discard(storage)
             self._partly.discard(storage)
-        places = [place for x in tensors if (place := place_of(x))]
-        place, name = None, func._schema.name
+        places, name = [place for x in tensors if (place := place_of(x))], func._schema.name
+        place = None
         if places and name not in _FRESH:
             place = place_after(func, args, kwargs, outputs if results else written[0]) if results or written else None
             if place is None and (results or written):
                 self._first = self._first or name.removeprefix("aten::")
             place = place or Rows(self, places[0].count, axis=-1)
+        elif name not in _FRESH and any(map(mark_of, tensors)):
+            for x in results:
+                mark(x, Rows(self, 0))
         for x in written:
             self._note_write(x, place)
         if place is not None:
@@ -164,14 +171,14 @@ class Examination(TorchDispatchMode):
             mark(x, place if x.ndim == results[0].ndim else Rows(self, place.count, axis=-1))
 
     def _place(self, x: Tensor) -> Rows | None:
-        """Place of the samples in a tensor that is read now."""
-        place, storage = place_of(x), memory(x)
+        """Mark of a tensor that is read now."""
+        place, storage = mark_of(x), memory(x)
         if place is not None and place.run is not self:
             self.state = True
             place = Rows(self, place.count, axis=-1)
-        if storage in self._mixed or (place is None and storage in self._partly):
-            count = place.count if place else 1
-            return Rows(self, count, axis=-1)
+        count = place.count if place else 0
+        if storage in self._mixed or (not count and storage in self._partly):
+            return Rows(self, count or 1, axis=-1)
         return place
 
 
@@ -209,7 +216,7 @@ def _reads_noted() -> Iterator[None]:
 def _noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def noted(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        place: Any = place_of(self)
+        place: Any = mark_of(self)
         if place is not None:
             place.run.open = place.run.open or name
         return method(self, *args, **kwargs)

@@ -23,6 +23,7 @@ from pynas.rating.copies import name_of, private_copy
 from pynas.rating.norms import PathContext, PathNorm, normalise
 from pynas.rating.places import Rows, mark, memory, place_of, tensors_in
 from pynas.rating.replacements import called_by
+from pynas.rating.sides import Arguments, cloned, few
 from pynas.rating.state import RandomState
 
 _NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -93,8 +94,7 @@ class FunctionCalls(TorchFunctionMode):
         super().__init__()
         self._context, self.mode, self.follow, self._weights = context, mode, follow, set(weights)
         self.stored: dict[int, None] = {}
-        self.training = set[int]()
-        self.direct = self.reads = False
+        self.training, self.direct, self.reads = set[int](), False, False
         self._of_input, self._following, self._place = set[int](), False, Rows(object(), 1)
 
     def inputs(self, streams: Iterable[Tensor]) -> None:
@@ -194,11 +194,11 @@ class NormUse:
         return {storage for storage, buffer in statistics.items() if self._follows.get(buffer, unknown)}
 
     def learn(
-        self, module: nn.Module, run: nn.Module, statistics: Mapping[int, int], seen: FunctionCalls, x: Tensor
+        self, module: nn.Module, run: nn.Module, statistics: Mapping[int, int], seen: FunctionCalls, given: Arguments
     ) -> bool:
         """Find which of the statistics that `run` used follow the mode; whether the run took some for others.
 
-        A copy of the module runs in training mode. x: input of one path.
+        A copy of the module runs in training mode. given: its arguments for one path.
 
         Raises:
             InputError: a batch norm that is to be re-estimated, with a forward of its own that does not call `F.batch_norm`; a
@@ -213,12 +213,12 @@ class NormUse:
             return False
         follow = {statistics[s] for s in fresh if s in seen.training}
         if len(follow) < len(fresh):
-            follow |= self._in_training(module, {statistics[s] for s in fresh}, x)
+            follow |= self._in_training(module, {statistics[s] for s in fresh}, given)
         for storage in fresh:
             self._follows[statistics[storage]] = statistics[storage] in follow
         return any(self._follows[statistics[storage]] != (storage in seen.follow) for storage in fresh)
 
-    def _in_training(self, module: nn.Module, fresh: set[int], x: Tensor) -> set[int]:
+    def _in_training(self, module: nn.Module, fresh: set[int], given: Arguments) -> set[int]:
         """Buffers in whose place a module takes statistics of the batch in training mode, by their identities.
 
         Candidates that hold one module run on one copy of it; on one of its own, where that does not call all norms of `fresh`.
@@ -226,7 +226,7 @@ class NormUse:
         for copies in (self._copies, {}):
             copied = private_copy(module, known=copies)
             try:
-                calls = _calls_in_training(copied, x)
+                calls = _calls_in_training(copied, given)
             except InputError:
                 if copies is not self._copies:
                     raise
@@ -237,7 +237,7 @@ class NormUse:
         return {buffers[storage] for storage in calls.training if storage in buffers}
 
 
-def _calls_in_training(module: nn.Module, x: Tensor) -> FunctionCalls:
+def _calls_in_training(module: nn.Module, given: Arguments) -> FunctionCalls:
     """Calls of batch norm by a copy in training mode.
 
     Raises:
@@ -251,7 +251,7 @@ def _calls_in_training(module: nn.Module, x: Tensor) -> FunctionCalls:
         module.eval()
         for part in parts:
             part.train()
-        for some in (x[:2], x):  # two samples take less time, where a module takes any number
+        for some in (few(given), given):  # two samples take less time, where a module takes any number
             calls = _calls_of(module, some)
             if calls is not None and (parts == [module] or calls.training >= calls.stored.keys()):
                 return calls
@@ -261,13 +261,13 @@ def _calls_in_training(module: nn.Module, x: Tensor) -> FunctionCalls:
     )
 
 
-def _calls_of(module: nn.Module, x: Tensor) -> FunctionCalls | None:
-    """Calls of a module for an input; None where it fails. Weights and random numbers stay as they are."""
-    drawn = RandomState(x.device)
+def _calls_of(module: nn.Module, given: Arguments) -> FunctionCalls | None:
+    """Calls of a module for these arguments; None where it fails. Weights and random numbers stay as they are."""
+    drawn = RandomState(given[0].device)
     calls = FunctionCalls(PathContext(), "running", weights={memory(weight) for weight in module.parameters()})
     try:
         with calls:
-            module(x.clone())
+            module(*cloned(given))
     except Exception:
         return None
     finally:

@@ -9,6 +9,7 @@ import copy
 import threading
 import weakref
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.errors import InputError
 from pynas.ops.path_batch_norm import path_batch_norm
+from pynas.rating.sides import Arguments, Sides, arguments
 
 MODES = ("running", "batch", "recalibrate")
 
@@ -30,11 +32,11 @@ class PathContext(threading.local):
     """State that the modules of a rating share while they run, one per thread: stacked paths, and the stream in turn.
 
     calibration: number of streams that are calibration batches. A norm that is re-estimated records the statistics of each,
-    and normalises the data streams by their mean.
+    and normalises the data streams by their mean. sides: side inputs of the streams, which all threads share.
     """
 
-    def __init__(self, calibration: int = 0) -> None:
-        self.paths = 1
+    def __init__(self, calibration: int = 0, sides: Sides | None = None) -> None:
+        self.paths, self.sides = 1, sides or Sides()
         self.calibrating = False
         self._calibration = calibration
         self._recorded: dict[Hashable, list[Statistics]] = {}
@@ -42,13 +44,17 @@ class PathContext(threading.local):
     def __deepcopy__(self, memo: dict[int, object]) -> PathContext:
         return self  # copies of a module share the context
 
-    def turns(self, streams: Streams, paths: int) -> Iterator[Tensor]:
-        """Yield the streams in turn, after forgetting recorded statistics."""
+    def turns(self, streams: Streams, paths: int, sides: Sequence[Any] | None = None) -> Iterator[Arguments]:
+        """Yield a module's arguments for each stream in turn, `(x,)` or `(x, side)`, after forgetting recorded statistics.
+
+        sides: what to give in place of `self.sides`, one per stream.
+        """
         self.paths = paths
         self._recorded.clear()
-        for index, x in enumerate(streams):
+        sides = self.sides.stacked(paths) if sides is None else sides
+        for index, (x, side) in enumerate(zip_longest(streams, sides)):
             self.calibrating = index < self._calibration
-            yield x
+            yield arguments(x, side)
 
     def record(self, norm: Hashable, statistics: Statistics) -> None:
         """Keep the mean and variance `[G, C]` of one calibration batch; norm: key of the norm that they belong to."""

@@ -18,6 +18,7 @@ from pynas.rating.function_calls import FunctionCalls, NormUse, WritesWeights
 from pynas.rating.norms import PathContext, Streams
 from pynas.rating.places import memory
 from pynas.rating.replacements import attributes_set
+from pynas.rating.sides import Arguments, cloned
 from pynas.rating.state import Facts, RandomState, changed, facts
 from pynas.rating.thread_copies import Attribute, Contents, Seat, ThreadCopies
 
@@ -71,10 +72,10 @@ class OwnCopy:
         calls = self.function_calls(module)
         return calls if self._direct else calls.norms()
 
-    def learn(self, module: nn.Module, calls: FunctionCalls, x: Tensor) -> bool:
+    def learn(self, module: nn.Module, calls: FunctionCalls, given: Arguments) -> bool:
         """Find which statistics of these calls follow the mode; see `NormUse.learn`."""
         self._direct |= calls.direct
-        return self._norm_use.learn(self._template, module, self.contents(module).statistics, calls, x)
+        return self._norm_use.learn(self._template, module, self.contents(module).statistics, calls, given)
 
     def calls_norms(self, module: nn.Module, calls: FunctionCalls) -> bool:
         """Whether any of these calls of batch norm has statistics that follow the mode."""
@@ -169,8 +170,8 @@ class OwnCopy:
             copied, drawn = private_copy(self._template, weights=True).train(), RandomState(streams[0].device)
             training = Examination(name, ())
             with contextlib.suppress(Exception), training:
-                for x in self._context.turns([x.clone() for x in streams], 1):
-                    copied(x)
+                for given in self._context.turns(streams, 1):
+                    copied(*cloned(given))
             drawn.restore()
         if frozen or not training.stored_norm:
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class Partial:
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 over tensors (type, shape, bytes), modules' states, and the text of all else."""
+    """SHA-256 over tensors (type, shape, bytes), modules' states, and the text of all else, inside lists and dictionaries too."""
     sha = hashlib.sha256()
     for part in _flatten(parts):
         if isinstance(part, Tensor):
@@ -107,6 +107,8 @@ def _flatten(parts: Iterable[Any]) -> Iterable[Any]:
         if isinstance(part, nn.Module):
             yield str(part)
             yield from part.state_dict().values()
+        elif isinstance(part, Mapping):
+            yield from _flatten(part.items())
         elif isinstance(part, np.ndarray):
             yield torch.from_numpy(part)
         elif isinstance(part, Sequence) and not isinstance(part, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from pynas.rating.copies import private_copy
 from pynas.rating.failure import failure, misfit
 from pynas.rating.function_calls import FunctionCalls, NormUse, statistics_of
 from pynas.rating.norms import PathContext, Streams
+from pynas.rating.sides import Arguments, call, cloned
 from pynas.rating.state import RandomState
 from pynas.rating.tree import Node, Path, PathTree
 from pynas.rating.walker import Visit
@@ -22,7 +24,7 @@ class PathAlone:
 
     A path takes the batches in turn, so state passes from batch to batch as it does in a loop over the batches.
 
-    layers: private copies. modes: norm mode of each layer. calibration: number of streams that are calibration batches.
+    layers: private copies. modes: norm mode of each layer. context: with the number of calibration batches, and the sides.
     random: random numbers from which every path starts. weights: copy the weights too.
     """
 
@@ -31,12 +33,12 @@ class PathAlone:
         layers: Sequence[Sequence[nn.Module]],
         modes: Sequence[str],
         tree: PathTree,
-        calibration: int,
+        context: PathContext,
         random: RandomState,
         weights: bool,
     ) -> None:
         self._layers, self._tree, self._random, self._weights = layers, tree, random, weights
-        self._context, self._modes = PathContext(calibration), modes
+        self._context, self._modes = context, modes
         self._norm_use, self._looked_at = NormUse(), set[tuple[object, ...]]()
         for layer, mode in zip(layers, modes):
             norms.install(layer, mode, self._context)
@@ -60,18 +62,18 @@ class PathAlone:
     def _outputs(self, path: Path, streams: Streams) -> Streams:
         modules = private_copy([layer[choice] for layer, choice in zip(self._layers, path)], weights=self._weights)
         outputs = []
-        for x in self._context.turns(streams, 1):
+        for x, *side in self._context.turns(streams, 1):
             y = x.clone(memory_format=torch.contiguous_format)  # a module may write to its input
             for depth, module in enumerate(modules):
-                y = self._output(module, y, depth, path)
+                y = self._output(module, y, cloned(side), depth, path)
             outputs.append(y)
         return outputs
 
-    def _output(self, module: nn.Module, x: Tensor, depth: int, path: Path) -> Tensor:
+    def _output(self, module: nn.Module, x: Tensor, side: Sequence[Any], depth: int, path: Path) -> Tensor:
         try:
             x = x.contiguous()
-            with self._calls(module, x, depth, path[depth]):
-                y = module(x)
+            with self._calls(module, (x, *side), depth, path[depth]):
+                y = call(module, (x, *side))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -80,16 +82,17 @@ class PathAlone:
             raise failure(self._tree.place(path, depth), x, wrong)
         return y
 
-    def _calls(self, module: nn.Module, x: Tensor, depth: int, choice: int) -> FunctionCalls:
+    def _calls(self, module: nn.Module, given: Arguments, depth: int, choice: int) -> FunctionCalls:
         """Context that gives calls of batch norm the statistics of each path."""
         template, mode = self._layers[depth][choice], self._modes[depth]
-        key = depth, choice, x.shape[1:]
+        x = given[0]
+        key = depth, choice, x.shape[1:], len(given)
         if key not in self._looked_at and mode != "running":
             self._looked_at.add(key)
             run, drawn = private_copy(template, weights=True), RandomState(x.device)
             calls = FunctionCalls(self._context, mode)
             with calls:
-                run(x.clone())
+                call(run, cloned(given))
             drawn.restore()
-            self._norm_use.learn(template, run, statistics_of(template, run), calls, x)
+            self._norm_use.learn(template, run, statistics_of(template, run), calls, given)
         return FunctionCalls(self._context, mode, self._norm_use.follow(statistics_of(template, module)))

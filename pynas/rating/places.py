@@ -19,7 +19,7 @@ from torch import Tensor
 class Rows:
     """Samples of one run: `count` of them, on `axis`, `fold` entries each; axis -1: they have met.
 
-    run: the examination that they belong to.
+    run: the examination that they belong to. count 0: none, of a tensor that depends only on inputs that all samples share.
     """
 
     run: object
@@ -78,9 +78,15 @@ def memory(x: Tensor) -> int:
         return id(x)
 
 
+def mark_of(x: Any) -> Rows | None:
+    """Return the mark on a tensor; None where it depends on no input."""
+    return x.__dict__.get("_pynas_rows") if isinstance(x, Tensor) else None
+
+
 def place_of(x: Any) -> Rows | None:
     """Place of the samples in a tensor; None where it depends on no sample."""
-    return x.__dict__.get("_pynas_rows") if isinstance(x, Tensor) else None
+    place = mark_of(x)
+    return place if place is not None and place.count else None
 
 
 def mark(x: Any, place: Rows | None) -> None:

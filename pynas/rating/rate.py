@@ -31,11 +31,11 @@ from pynas.rating.walker import Visit
 
 def rate(
     layers: Sequence[Sequence[nn.Module]],
-    batches: Iterable[Batch],
+    batches: Iterable[tuple[Any, ...]],
     loss: str | Callable[[Tensor, Any], Tensor] = "relative_l1",
     norm: str = "batch",
     *,
-    calibration: Iterable[Tensor] | None = None,
+    calibration: Iterable[Tensor | tuple[Tensor, Any]] | None = None,
     tail: nn.Module | None = None,
     tail_norm: str = "running",
     paths: Iterable[Sequence[int]] | None = None,
@@ -56,15 +56,18 @@ def rate(
     state and the random numbers of the call's begin; a warning says so, and such a rating keeps no partial result.
 
     Args:
-        layers: `layers[l][c]` is candidate c of layer l, an `nn.Module` from one tensor to one tensor.
-        batches: (input `[B, ...]`, target) pairs.
+        layers: `layers[l][c]` is candidate c of layer l, an `nn.Module` from one tensor to one tensor, called as `module(x)`, or as
+            `module(x, side)` in batches with a side.
+        batches: (input `[B, ...]`, target) or (input, target, side). side: any nest of dictionaries, lists and tuples, for all
+            layers and the tail: attention masks, rotary tables, position ids. Its tensors are `[B, ...]`, as many samples as
+            the input, or `[1, ...]`, the same for all; all else passes as it is. A module that writes to them writes to a copy.
         loss: "relative_l1" (DNA eq. 7; each batch is scaled by the standard deviation of that batch's target), "mse",
             "cosine", "kl" (target: the teacher's logits), "cross_entropy", "error" (target: labels), or a callable
             `loss(output [B, ...], target)` that returns one number. Lower is better.
         norm: statistics of batch norm: "running" (the stored ones), "batch" (the batch's own, per path) or "recalibrate"
             (re-estimated for each path on the `calibration` batches). All other modules are in evaluation mode.
-        calibration: inputs `[B, ...]`; the re-estimated statistics are the mean over them, as torch computes with
-            momentum=None.
+        calibration: inputs `[B, ...]`, or pairs (input, side); the re-estimated statistics are the mean over them, as torch
+            computes with momentum=None.
         tail: module between the last layer and the loss (the teacher's remaining blocks and head).
         tail_norm: norm mode of the tail.
         paths: rate only these, `[n, L]`; memory and time grow with their number. Tables of further paths join by `table | other`.
@@ -95,11 +98,12 @@ class _Run:
     """Adds up the losses of this process's paths, group of batches after group, subtree after subtree."""
 
     def __init__(self, engine: Engine, session: Session, loss: str | Callable[[Tensor, Any], Tensor]) -> None:
-        self._engine, self._tree, self._calibration = engine, session.tree, session.calibration
+        self._engine, self._tree = engine, session.tree
+        self._calibration, self._sides = session.calibration, session.sides
         self._loss, self._named = losses.resolve(loss), isinstance(loss, str)
         self._partial, self._units, self._rows = session.partial, session.units, LeafRows()
 
-    def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
+    def rate(self, batches: Iterable[tuple[Any, ...]], progress: Callable[[Progress], None] | None) -> None:
         """Rate all batches; with modules that keep state, each path alone, all batches in turn."""
         restart = Restart([self._engine], self._partial, bool(self._calibration), self._engine.max_bytes)
         restart.run(batches, partial(self._rate, progress))
@@ -121,7 +125,7 @@ class _Run:
                 self._group(index, group, samples, meter)
                 if self._engine.certain:
                     source.forget()
-            samples += sum(len(x) for x, _ in group)
+            samples += sum(len(batch.x) for batch in group)
         if not samples:
             raise InputError("[rate] expected at least one batch, got none")
         self._partial.samples = samples
@@ -130,9 +134,10 @@ class _Run:
     def _group(self, index: int, group: list[Batch], samples: int, meter: Meter) -> None:
         if self._partial.keeps:
             self._partial.check_data(digest(group))
-        streams = [*self._calibration, *(x for x, _ in group)]
-        targets = [self._target(target) for _, target in group]
-        sizes = [len(x) for x, _ in group]
+        streams = [*self._calibration, *(batch.x for batch in group)]
+        sides = [*self._sides, *(batch.side for batch in group)]
+        targets = [self._target(batch.target) for batch in group]
+        sizes = [len(batch.x) for batch in group]
         for number, unit in enumerate(self._units):
             if number < self._partial.unit:
                 meter.add((unit.stop - unit.start) * len(group), fresh=False)
@@ -140,7 +145,7 @@ class _Run:
             # A loss by the user may change with Python's state, which a replay would not see.
             trials = 1 if self._named else 2
             walk = partial(self._losses, unit)
-            values = self._engine.evaluate(unit, walk, streams, targets, meter.add, trials)[0].cpu()
+            values = self._engine.evaluate(unit, walk, streams, targets, meter.add, trials, sides)[0].cpu()
             check_finite(values[:, unit.start : unit.stop], self._tree, unit.start)
             self._partial.sums += (torch.tensor(sizes).double() @ values).numpy()
             self._partial.advance(index, number + 1, samples)

@@ -28,7 +28,7 @@ class Restart:
     max_bytes: int
     fail_as_one: Callable[[], AbstractContextManager[Any]] = nullcontext
 
-    def run(self, batches: Iterable[Batch], rate: Callable[[Iterator[list[Batch]], int | None, Source], None]) -> None:
+    def run(self, batches: Iterable[Any], rate: Callable[[Iterator[list[Batch]], int | None, Source], None]) -> None:
         """Call `rate` with the groups of batches, the number of batches (None: not known) and their source."""
         count = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
         source = Source(batches, self.max_bytes // 4)

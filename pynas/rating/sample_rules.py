@@ -217,12 +217,12 @@ def _attention(call: Call) -> Rows | None:
 
 
 def _fused_attention(call: Call) -> Rows | None:
-    """torch's fused transformer layers, whose first axis is the batch; a mask may tell samples apart."""
+    """torch's fused transformer layers, whose first axis is the batch; of a mask too, or it may tell samples apart."""
     names = [name for name in ("src", "query", "key", "value") if name in call.args]
-    same = all(call.args[name] is call.args[names[0]] for name in names)
-    weights = [x for x in call.tensors() if x is not call.args[names[0]]]
-    place, masked = place_of(call.args[names[0]]), call.args.get("mask") is not None
-    return place if same and place and place.axis == 0 and not masked and not any(map(place_of, weights)) else None
+    x, mask = call.args[names[0]], call.args.get("mask")
+    same = all(call.args[name] is x for name in names) and (mask is None or place_of(mask) == place_of(x))
+    weights, place = [other for other in call.tensors() if other is not x and other is not mask], place_of(x)
+    return place if same and place and place.axis == 0 and not any(map(place_of, weights)) else None
 
 
 def _path_norm(call: Call) -> Rows | None:

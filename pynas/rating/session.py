@@ -22,8 +22,8 @@ from pynas.rating.tree import build_tree
 class Session:
     """One rating of the paths through `layers`, from checked arguments to the table.
 
-    calibration: checked calibration batches. units: this process's share of the tree, as subtrees between which it may stop.
-    partial: sums of losses so far, and the file that keeps them.
+    calibration: checked calibration batches. sides: their side inputs. units: this process's share of the tree, as subtrees
+    between which it may stop. partial: sums of losses so far, and the file that keeps them.
 
     norms: norm mode of the layers and of the tail. metadata: what the scores are computed from, beyond what all ratings say.
     others: further modules that the scores depend on.
@@ -36,7 +36,7 @@ class Session:
         self,
         layers: Sequence[Sequence[nn.Module]],
         norms: tuple[str, str],
-        calibration: Iterable[Tensor] | None,
+        calibration: Iterable[Tensor | tuple[Tensor, Any]] | None,
         paths: Iterable[Sequence[int]] | None,
         allowed: Callable[[tuple[int, ...]], bool] | None,
         tail: nn.Module | None,
@@ -49,11 +49,20 @@ class Session:
         self.layers, self.tail, self._settings = check_layers(layers), tail, settings
         self._norms = norms if tail is not None else (norms[0], norms[0])
         self.tree = build_tree([len(layer) for layer in self.layers], paths, allowed)
-        self.calibration = check_calibration(*self._norms, calibration)
+        self.calibration, self.sides = check_calibration(*self._norms, calibration)
         self._metadata = {**metadata, "norm": norms[0], "calibration": len(self.calibration)}
         self._metadata["dtype"] = str(settings.dtype or "as given")
         self._rank, self.size = processes.rank_and_size(distributed)
-        depends = [self.layers, tail, others, self._norms, self.tree.paths, self.calibration, self._metadata]
+        depends = [
+            self.layers,
+            tail,
+            others,
+            self._norms,
+            self.tree.paths,
+            self.calibration,
+            self.sides,
+            self._metadata,
+        ]
         self.partial = Partial.of(resume, self._rank, self.size, len(self.tree.paths), *depends)
         self.units = self.tree.units(self.tree.share(self._rank, self.size), resume is not None)
 

@@ -87,7 +87,7 @@ class Sweeps:
         self._paths = sum(unit.stop - unit.start for unit in self._units)
         self._lock, self._rows = threading.Lock(), LeafRows()
 
-    def rate(self, batches: Iterable[Batch], progress: Callable[[Progress], None] | None) -> None:
+    def rate(self, batches: Iterable[tuple[Any, ...]], progress: Callable[[Progress], None] | None) -> None:
         """Rate all batches; at the end `partial` holds the sums and the number of samples.
 
         With modules that keep state, each path runs alone, all batches in turn.
@@ -117,7 +117,7 @@ class Sweeps:
                 self._group(index, group, samples, meter)
                 if self._online.certain and (self._target is None or self._target.certain):
                     source.forget()
-            samples += sum(len(x) for x, _ in group)
+            samples += sum(len(batch.x) for batch in group)
         if not samples:
             raise InputError("[rate] expected at least one batch, got none")
         self._partial.samples = samples
@@ -128,7 +128,9 @@ class Sweeps:
         content = ""
         with self._fail_as_one():
             group = next(pending, None)
-            for first, second in group or ():
+            for first, second, side in group or ():
+                if side is not None:
+                    raise InputError("[rate] expected batches of two views, got a side input; only `rate` takes sides")
                 if not isinstance(second, Tensor) or len(second) != len(first):
                     raise InputError("[rate] expected batches of two views with the same samples")
             if self._size > 1 or self._partial.keeps:
@@ -140,7 +142,7 @@ class Sweeps:
         return group
 
     def _group(self, index: int, group: list[Batch], samples: int, meter: Meter) -> None:
-        streams = [*self._calibration, *(view for pair in group for view in pair)]
+        streams = [*self._calibration, *(view for batch in group for view in (batch.x, batch.target))]
         partial, units = self._partial, len(self._units)
         # After a kill, one process may have done with a group that another still needs the centre of.
         done = index < partial.group
@@ -156,7 +158,7 @@ class Sweeps:
         with self._fail_as_one():
             if not done:
                 self._measure(index, streams, group, samples, held, meter)
-                partial.advance(index + 1, 0, samples + sum(len(x) for x, _ in group))
+                partial.advance(index + 1, 0, samples + sum(len(batch.x) for batch in group))
 
     def _sum(self, index: int, streams: Streams, samples: int, held: dict[int, Streams], keep: bool) -> list[Tensor]:
         """Sums over this process's paths `[B, D]`, one per view; keep: save them in `partial` on the way."""
@@ -217,7 +219,7 @@ class Sweeps:
         """Add up the sums of all processes; a process without paths learns the widths from the others."""
         if self._size == 1:
             return sums
-        device, samples = self._online.device, [len(view) for pair in group for view in pair]
+        device, samples = self._online.device, [len(view) for batch in group for view in (batch.x, batch.target)]
         own = torch.tensor([y.shape[1] for y in sums] or [0] * len(samples), device=device)
         widths = processes.most(own, self._size)
         with self._fail_as_one():
@@ -233,7 +235,7 @@ class Sweeps:
     ) -> None:
         saved, units = self._partial, len(self._units)
         means = [self._distance.mean(total.to(self._online.device), len(self._tree.paths)) for total in saved.centre]
-        sizes = torch.tensor([len(first) for first, _ in group]).double()
+        sizes = torch.tensor([len(batch.x) for batch in group]).double()
         for number, unit in enumerate(self._units):
             count = (unit.stop - unit.start) * len(group)
             if number < saved.unit - units:

@@ -50,7 +50,7 @@ class Walker:
         looks: Looks,
         graphs: Graphs | None = None,
     ) -> None:
-        self._looks, self._graphs, self.mixing = looks, graphs, set[str]()
+        self._looks, self._graphs, self._sides, self.mixing = looks, graphs, context.sides, set[str]()
         copies, norm_use = ThreadCopies(layers), NormUse()
         self._layers = [
             [
@@ -191,6 +191,7 @@ class Walker:
                 raise
         # Outside of the handler, so that the failed run's tensors are free by now.
         self._stacking.too_large(depth, paths)
+        self._sides.forget()
         if self._graphs is not None:
             self._graphs.clear()
         half = paths // 2

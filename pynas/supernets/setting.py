@@ -20,8 +20,9 @@ class Setting(nn.Module):
     """A layer that runs with one choice, a code or a configuration.
 
     prepare: called with the layer and the choice before the layer runs. call: called with the layer, the input and the
-    choice, returns the output; None runs `layer(x)`. pick: as for `Picked`. extract: called with a private copy of the
-    layer, prepared, with the choice and the input's shape without the batch axis; returns a plain module of this choice.
+    choice, returns the output; None runs `layer(x)`. A side input of `rate` is one more argument of either. pick: as for
+    `Picked`. extract: called with a private copy of the layer, prepared, with the choice and the input's shape without the
+    batch axis; returns a plain module of this choice.
 
     `extract(shape)` is a method only where the argument `extract` is given.
     """
@@ -32,7 +33,7 @@ class Setting(nn.Module):
         choice: Any,
         *,
         prepare: Callable[[Any, Any], object] | None = None,
-        call: Callable[[Any, Tensor, Any], Any] | None = None,
+        call: Callable[..., Any] | None = None,
         pick: Any = None,
         extract: Extract | None = None,
     ) -> None:
@@ -40,10 +41,10 @@ class Setting(nn.Module):
         self.layer, self.choice = layer, choice
         self._prepare, self._call, self._pick, self._extract = prepare, call, pick, extract
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor, *side: Any) -> Any:
         if self._prepare is not None:
             self._prepare(self.layer, self.choice)
-        y = self.layer(x) if self._call is None else self._call(self.layer, x, self.choice)
+        y = self.layer(x, *side) if self._call is None else self._call(self.layer, x, self.choice, *side)
         return picked(y, self._pick)
 
     @property
@@ -88,8 +89,8 @@ class Picked(nn.Module):
         super().__init__()
         self.layer, self._pick = layer, pick
 
-    def forward(self, x: Tensor) -> Any:
-        return picked(self.layer(x), self._pick)
+    def forward(self, x: Tensor, *side: Any) -> Any:
+        return picked(self.layer(x, *side), self._pick)
 
     @property
     def original_name(self) -> str:
