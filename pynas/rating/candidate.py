@@ -209,7 +209,7 @@ class Candidate:
 
     @cached_property
     def _fused(self) -> nn.Module | None:
-        return fuse(self._module)
+        return fuse(self._module, bool(self._context.sides))
 
     @property
     def _name(self) -> str:

@@ -59,10 +59,10 @@ class _Tracer(fx.Tracer):
         return isinstance(module, _BatchNorm) or super().is_leaf_module(module, name)
 
 
-def fuse(module: nn.Module) -> nn.Module | None:
+def fuse(module: nn.Module, side: bool = False) -> nn.Module | None:
     """Return the module with its known batch norms fused with residual and activation; None where none is known.
 
-    module: a private copy with its norms installed.
+    module: a private copy with its norms installed. side: whether it runs with a side input.
     """
     if not any(isinstance(part.__dict__.get("forward"), PathNorm) for part in module.modules()):
         return None
@@ -72,7 +72,7 @@ def fuse(module: nn.Module) -> nn.Module | None:
     try:
         # torch.fx leaves a cycle of frames, which on this thread would hold the rating's memory.
         with _tracing, ThreadPoolExecutor(1) as thread:
-            traced = thread.submit(_traced, module).result()
+            traced = thread.submit(_traced, module, side).result()
     except Exception:  # a forward may do with a proxy what tracing does not support: stay unfused
         return None
     graph = traced.graph
@@ -86,8 +86,8 @@ def fuse(module: nn.Module) -> nn.Module | None:
     return traced
 
 
-def _traced(module: nn.Module) -> fx.GraphModule:
-    return fx.GraphModule(module, _Tracer().trace(module))
+def _traced(module: nn.Module, side: bool) -> fx.GraphModule:
+    return fx.GraphModule(module, _Tracer().trace(module, None if side else {"side": None}))
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -36,7 +36,7 @@ class PathContext(threading.local):
     """
 
     def __init__(self, calibration: int = 0, sides: Sides | None = None) -> None:
-        self.paths, self.sides = 1, sides or Sides()
+        self.paths, self.sides = 1, Sides() if sides is None else sides
         self.calibrating = False
         self._calibration = calibration
         self._recorded: dict[Hashable, list[Statistics]] = {}

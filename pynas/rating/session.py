@@ -53,17 +53,8 @@ class Session:
         self._metadata = {**metadata, "norm": norms[0], "calibration": len(self.calibration)}
         self._metadata["dtype"] = str(settings.dtype or "as given")
         self._rank, self.size = processes.rank_and_size(distributed)
-        depends = [
-            self.layers,
-            tail,
-            others,
-            self._norms,
-            self.tree.paths,
-            self.calibration,
-            self.sides,
-            self._metadata,
-        ]
-        self.partial = Partial.of(resume, self._rank, self.size, len(self.tree.paths), *depends)
+        depends = [self.layers, tail, others, self._norms, self.tree.paths, self.calibration, self.sides]
+        self.partial = Partial.of(resume, self._rank, self.size, len(self.tree.paths), *depends, self._metadata)
         self.units = self.tree.units(self.tree.share(self._rank, self.size), resume is not None)
 
     def engine(

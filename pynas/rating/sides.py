@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only
 
 from pynas.errors import InputError
 
@@ -65,8 +65,8 @@ class Sides:
 
 
 def arguments(x: Tensor, side: Any) -> Arguments:
-    """Arguments of a module: the input, and the side where there is one."""
-    return (x,) if side is None else (x, side)
+    """Arguments of a module: the input, and the side where there is one, in containers of its own."""
+    return (x,) if side is None else (x, tree_map(lambda part: part, side))
 
 
 def call(module: nn.Module, given: Arguments) -> Any:

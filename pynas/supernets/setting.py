@@ -41,10 +41,11 @@ class Setting(nn.Module):
         self.layer, self.choice = layer, choice
         self._prepare, self._call, self._pick, self._extract = prepare, call, pick, extract
 
-    def forward(self, x: Tensor, *side: Any) -> Any:
+    def forward(self, x: Tensor, side: Any = None) -> Any:
         if self._prepare is not None:
             self._prepare(self.layer, self.choice)
-        y = self.layer(x, *side) if self._call is None else self._call(self.layer, x, self.choice, *side)
+        more = () if side is None else (side,)
+        y = self.layer(x, *more) if self._call is None else self._call(self.layer, x, self.choice, *more)
         return picked(y, self._pick)
 
     @property
@@ -89,8 +90,8 @@ class Picked(nn.Module):
         super().__init__()
         self.layer, self._pick = layer, pick
 
-    def forward(self, x: Tensor, *side: Any) -> Any:
-        return picked(self.layer(x, *side), self._pick)
+    def forward(self, x: Tensor, side: Any = None) -> Any:
+        return picked(self.layer(x) if side is None else self.layer(x, side), self._pick)
 
     @property
     def original_name(self) -> str:
