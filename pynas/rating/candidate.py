@@ -103,13 +103,11 @@ class Candidate:
         module = known.fused or self._copy.module()
         if known.contiguous:
             streams = [x.contiguous() for x in streams]
-        turns = self._context.turns(streams, paths, self._sides(known, paths) if sides is None else sides)
+        if sides is None and known.changes_input:
+            sides = cloned(self._context.sides.stacked(paths))
+        turns = self._context.turns(streams, paths, sides)
         with self._copy.norm_calls(module) if known.norms_called else contextlib.nullcontext():
             return [call(module, given) for given in turns]
-
-    def _sides(self, known: _Known, paths: int) -> Sequence[Any]:
-        sides = self._context.sides.stacked(paths)
-        return cloned(sides) if known.changes_input else sides
 
     def _examined(self, known: _Known, streams: Streams, paths: int, alone: Streams | None) -> Streams:
         """Run on numbers of paths and rows that are not proven yet; path by path where paths may meet.
@@ -196,7 +194,8 @@ class Candidate:
 
     def _watch(self, known: _Known, module: nn.Module, streams: Streams, paths: int) -> tuple[Streams, Examination]:
         examination = Examination(self._name, list(module.parameters()))
-        aliases, sides = examination.inputs(streams), examination.sides(self._sides(known, paths), streams)
+        aliases = examination.inputs(streams)
+        sides = examination.sides(cloned(self._context.sides.stacked(paths)), streams)
         try:
             with examination.watching():
                 outputs = self._run(known, aliases, paths, sides)
@@ -251,7 +250,8 @@ class Candidate:
         """
         known, inputs = _Known(False, glanced=True), [x.clone() for x in streams]
         given = self._context.sides.stacked(1)
-        sides = cloned(given)
+        with torch.inference_mode(False):  # so that versions show writes of equal values
+            sides = cloned(given)
         everything = [*inputs, *tensors_of(sides)]
         try:
             look = self._copy.glance(lambda: self._run(known, inputs, 1, sides), everything, self._name, guess)
@@ -267,7 +267,8 @@ class Candidate:
             self._copy.put_back()
             return self._glance(streams)
         known.norms_called = self._copy.calls_norms(module, calls)
-        known.changes_input = not all(map(torch.equal, everything, [*streams, *tensors_of(given)]))
+        same = all(map(torch.equal, everything, [*streams, *tensors_of(given)]))
+        known.changes_input = not same or any(x._version for x in tensors_of(sides))
         if settled:
             known.proven.add((1, *map(len, streams)))
         return known, outputs

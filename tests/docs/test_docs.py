@@ -89,7 +89,7 @@ def test_programs_for_other_projects_supernets_run_by_themselves(number):
 
 
 def test_there_is_a_program_for_each_style_of_supernet():
-    used = ("set_attributes", "set_sample_config", "choice_layers", "dag")
+    used = ("set_attributes", "set_sample_config", "choice_layers", "dag", "side")
     assert [[name for name in used if f"{name}(" in source or f"{name}," in source or f"{name})" in source][-1]
             for source in OTHERS] == list(used)  # fmt: skip
 
