@@ -85,7 +85,7 @@ class PlainLoop:
         for part in norms:
             part.training = norm == "batch"
         total, samples = 0.0, 0
-        for x, target, _ in self._batches:
+        for x, target, *_ in self._batches:
             total += float(self._loss(run([*modules, *tail], x), target)) * len(x)  # type: ignore[operator]
             samples += len(x)
         return total / samples, time.perf_counter() - start

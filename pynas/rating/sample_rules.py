@@ -217,12 +217,16 @@ def _attention(call: Call) -> Rows | None:
 
 
 def _fused_attention(call: Call) -> Rows | None:
-    """torch's fused transformer layers, whose first axis is the batch; of a mask too, or it may tell samples apart."""
+    """torch's fused transformer layers, whose first axis is the batch, also that of a mask."""
     names = [name for name in ("src", "query", "key", "value") if name in call.args]
     x, mask = call.args[names[0]], call.args.get("mask")
-    same = all(call.args[name] is x for name in names) and (mask is None or place_of(mask) == place_of(x))
-    weights, place = [other for other in call.tensors() if other is not x and other is not mask], place_of(x)
-    return place if same and place and place.axis == 0 and not any(map(place_of, weights)) else None
+    place, same = place_of(x), all(call.args[name] is x for name in names)
+    weights = [other for other in call.tensors() if other is not x and other is not mask]
+    if not same or place is None or place.axis != 0 or any(map(place_of, weights)):
+        return None
+    if mask is not None and place_of(mask) is None:
+        return place if equal_rows(mask, 0, place.count) else None
+    return place if mask is None or place_of(mask) == place else None
 
 
 def _path_norm(call: Call) -> Rows | None:

@@ -55,14 +55,16 @@ class Attention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """torch's own layer, which has a fused operator for evaluation."""
+    """torch's own layer, which has a fused operator for evaluation, with a mask of each sample, one of all, or both."""
 
-    def __init__(self, hidden, activation="gelu"):
+    def __init__(self, padding, causal):
         super().__init__()
-        self.layer = nn.TransformerEncoderLayer(WIDTH, 4, hidden, activation=activation, batch_first=True)
+        self.layer = nn.TransformerEncoderLayer(WIDTH, 4, 24, activation="gelu", batch_first=True)
+        self.padding, self.causal = padding, causal
 
     def forward(self, x, side):
-        return self.layer(x, src_key_padding_mask=side["padding"])
+        padding, causal = side["padding"] if self.padding else None, side["causal"][0] if self.causal else None
+        return self.layer(x, src_mask=causal, src_key_padding_mask=padding)
 
 
 class Head(nn.Module):
@@ -77,16 +79,17 @@ class Head(nn.Module):
 
 def transformer(seed=0):
     torch.manual_seed(seed)
-    return [[Attention(2), Attention(4), Encoder(24), Encoder(32)] for _ in range(3)], Head()
+    return [[Attention(4), Encoder(True, False), Encoder(False, True), Encoder(True, True)] for _ in range(3)], Head()
 
 
-def some_batches(sizes=((4, 7), (3, 5), (4, 7), (1, 6)), rotary=False, seed=1):
+def some_batches(sizes=((4, 7), (3, 5), (4, 7), (2, 6)), rotary=False, seed=1):
     """Inputs `[B, S, 16]`, labels, and padding that differs from sample to sample."""
     torch.manual_seed(seed)
     batches = []
     for n, length in sizes:
         lengths = torch.randint(2, length + 1, (n, 1))
         side = {"padding": torch.arange(length) >= lengths, "scale": 0.5, "nested": [(None, "text")]}
+        side["causal"] = torch.ones(1, length, length, dtype=torch.bool).triu(1)
         if rotary:
             angles = torch.randn(1, length, WIDTH)
             side["rotary"] = angles.cos(), angles.sin()
@@ -110,7 +113,7 @@ def naive(layers, batches, loss, tail=None):
     return scores
 
 
-def features(sizes=(4, 3, 4), seed=1, **more):
+def features(sizes=(4, 3, 1), seed=1, **more):
     """Inputs and targets `[B, 16]` with a bias `[B, 16]` and a table `[1, 16]`."""
     torch.manual_seed(seed)
     sides = ({"bias": torch.randn(n, WIDTH), "table": torch.randn(1, WIDTH), **more} for n in sizes)

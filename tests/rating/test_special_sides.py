@@ -175,7 +175,7 @@ def test_batch_norm_with_a_side(norm, function):
     torch.manual_seed(0)
     layers, batches, ((x, _, side),) = (
         [[Norm(function) for _ in "abc"] for _ in "abc"],
-        features(),
+        features((4, 3, 4)),
         features((6,), seed=2),
     )
     packed = [[Packed(module) for module in layer] for layer in layers]
