@@ -1,0 +1,100 @@
+"""Arguments of one call of a module: any nest of tensors, by position and by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+
+from pynas.errors import InputError
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of one call of a module, by position and by name; tensors with samples have them on their first axis."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kwargs", dict(self.kwargs or {}))
+
+    @classmethod
+    def of(cls, batch: Any, module: nn.Module) -> Call:
+        """Return the call that a batch of a data loader stands for.
+
+        batch: a tensor, a mapping of arguments by name (as tokenizers give it), or a tuple of arguments by position. Of a pair
+            whose second part is more than the module's forward takes, that part is taken for labels and left out.
+
+        Sequence models that may keep keys and values run without (`use_cache=False`).
+
+        Raises:
+            InputError: a batch of another type, or without a tensor.
+        """
+        if isinstance(batch, Call):
+            return batch
+        if isinstance(batch, Tensor):
+            call = cls((batch,))
+        elif isinstance(batch, Mapping):
+            call = cls((), batch)
+        elif isinstance(batch, (tuple, list)):
+            call = cls.of(batch[0], module) if len(batch) == 2 and not _takes(module, 2) else cls(tuple(batch))
+        else:
+            raise InputError(f"[compress] expected a batch that is a tensor, a tuple or a mapping of the model's arguments, got "
+                             f"{type(batch).__name__}")  # fmt: skip
+        if not call.tensors:
+            raise InputError("[compress] expected a batch with at least one tensor, got none")
+        if "use_cache" in inspect.signature(module.forward).parameters:
+            call = cls(call.args, {"use_cache": False, **call.kwargs})
+        return call
+
+    def __call__(self, module: Callable[..., Any]) -> Any:
+        """Call a module or function with the arguments."""
+        return module(*self.args, **self.kwargs)
+
+    @property
+    def leaves(self) -> list[Any]:
+        """Arguments without their nesting."""
+        return tree_leaves((self.args, self.kwargs))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Tensors among the arguments."""
+        return [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
+
+    @property
+    def samples(self) -> int:
+        """Samples of the batch: the first axis of the first tensor."""
+        return len(self.tensors[0])
+
+    def replaced(self, leaves: Sequence[Any]) -> Call:
+        """Return the call with other leaves in the same nesting."""
+        args, kwargs = tree_unflatten(list(leaves), tree_flatten((self.args, self.kwargs))[1])
+        return Call(args, kwargs)
+
+    def head(self, count: int) -> Call:
+        """Return the call with the first samples only."""
+        every = self.samples
+        return self.mapped(lambda x: x[:count] if x.ndim and len(x) == every else x)
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Call:
+        """Return the call with its tensors on a device; dtype: of those with floating points."""
+        return self.mapped(lambda x: x.to(device, dtype if x.is_floating_point() else None))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Call:
+        """Return the call with a function applied to each tensor."""
+        args, kwargs = tree_map_only(Tensor, function, (self.args, self.kwargs))
+        return Call(args, kwargs)
+
+
+def _takes(module: nn.Module, count: int) -> bool:
+    """Whether a module's forward takes so many arguments by position."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    kinds = [parameter.kind for parameter in parameters]
+    named = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
+    return inspect.Parameter.VAR_POSITIONAL in kinds or named >= count

@@ -1,0 +1,89 @@
+"""Costs of the candidates of a model's units, for one sample of the example."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pynas.calls import Call
+from pynas.compress.cuts import Cut, Parts
+from pynas.costs import Costs
+from pynas.costs.latency import device_name, time_calls
+from pynas.costs.operators import counting
+
+if TYPE_CHECKING:
+    from pynas.compress.net import UnitNet
+
+Values = dict[str, float]
+
+
+def count_costs(net: UnitNet, latency: bool = False, batch: int = 1, repeats: int = 20, kv: tuple[int, int] | None = None) -> Costs:
+    """Return the costs `params`, `madds`, and with `latency` also `latency`, of every candidate of a supernet of units.
+
+    `params`: parameters. `madds`: multiply-adds for one sample of the example, of its length or image size. `latency`: ms on the
+    model's device for a batch, each unit alone; the median of several runs. `kv_bytes`: bytes of the keys and values that a
+    decoder keeps. `metadata["reference"]` has the costs of the model as it is, which shares such as "60%" refer to.
+
+    batch: samples of the timed batch. repeats: timed runs of each candidate. kv: length in tokens and batch size, for `kv_bytes`.
+    """
+    whole = _measure(net.model, net.call, latency, batch, repeats)
+    if kv is not None:
+        whole["kv_bytes"] = 0
+    tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in whole}
+    fixed: dict[str, float] = dict(whole)
+    for block in net.blocks:
+        layers = []
+        for parts, cuts in block:
+            values = [_candidate(parts, cut, latency, batch, repeats, kv) for cut in cuts]
+            layers.append({name: np.array([each[name] for each in values]) for name in whole})
+            for name in whole:
+                fixed[name] -= values[0][name] if name != "kv_bytes" else 0
+        for name in whole:
+            tables[name].append([_outer_sum([layer[name] for layer in layers])])
+    costs = Costs(tables, fixed, {"device": device_name(net.call.tensors[0].device)}, space=net.space)
+    return Costs(tables, fixed, {**costs.metadata, "reference": costs.of(net.original)}, space=net.space)
+
+
+def _candidate(parts: Parts, cut: Cut, latency: bool, batch: int, repeats: int, kv: tuple[int, int] | None) -> Values:
+    module = nn.Identity() if cut.left_out else parts.unit.module if cut == Cut() else parts.cut(parts.sizes(cut))
+    call = parts.unit.call
+    if cut.left_out:
+        values: Values = {"params": 0, "madds": 0, **({"latency": 0.0} if latency else {})}
+    else:
+        values = _measure(module, call, latency, batch, repeats)
+    if kv is not None:
+        values["kv_bytes"] = 0 if cut.left_out else _kept_bytes(parts, cut, *kv)
+    return values
+
+
+def _measure(module: nn.Module, call: Call, latency: bool, batch: int, repeats: int) -> Values:
+    one = call.head(1)
+    with torch.no_grad(), counting() as counter:
+        one.mapped(torch.clone)(module)
+    values: Values = {"params": sum(p.numel() for p in module.parameters()), "madds": counter.madds}
+    if latency:
+        every = call.mapped(lambda x: torch.cat([x[:1]] * batch) if x.ndim and len(x) == call.samples else x)
+        device = call.tensors[0].device
+
+        @torch.inference_mode()
+        def run() -> Any:
+            return every(module)
+
+        values["latency"] = time_calls([run], device, repeats, 3)[0].median
+    return values
+
+
+def _kept_bytes(parts: Parts, cut: Cut, length: int, batch: int) -> int:
+    size = next(parts.unit.module.parameters()).element_size()
+    sizes = parts.sizes(cut)
+    return sum(2 * sizes[f"heads {h.module}"] * h.size * length * batch * size for h in parts.heads)
+
+
+def _outer_sum(layers: list[np.ndarray]) -> np.ndarray:
+    total = layers[0]
+    for values in layers[1:]:
+        total = np.add.outer(total, values)
+    return total

@@ -1,0 +1,163 @@
+"""Candidates of a unit: the unit as it is, left out, or with fewer hidden channels, fewer heads or smaller kernels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pynas.calls import Call
+from pynas.compress.heads import Heads, find_heads, keep_heads
+from pynas.compress.kernels import crop_kernel, find_kernels
+from pynas.compress.products import attention_of
+from pynas.compress.refit import Refit, can_refit, importance, refit
+from pynas.compress.trace import trace
+from pynas.compress.units import Unit
+from pynas.compress.widths import Hidden, find_hidden, keep_hidden, spread
+from pynas.copies import copy_module
+
+# Hidden channels that stay are a multiple of this, where there are as many.
+_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What stays of a unit: shares of its hidden channels and heads, and the side of its kernels, 0 for as it is."""
+
+    width: float = 1.0
+    heads: float = 1.0
+    kernel: int = 0
+    left_out: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"width {self.width:.0%}"] * (self.width < 1) + [f"heads {self.heads:.0%}"] * (self.heads < 1)
+        parts += [f"kernel {self.kernel}"] * bool(self.kernel)
+        return "left out" if self.left_out else ", ".join(parts) or "as it is"
+
+
+@dataclass
+class Parts:
+    """Parts of a unit that can be cut.
+
+    kernels: names of depthwise convolutions with sides of 5 and more. reasons: why others cannot. order: tick at which each
+    submodule runs.
+    """
+
+    unit: Unit
+    hidden: list[Hidden]
+    heads: list[Heads]
+    kernels: list[str]
+    reasons: list[str]
+    order: Mapping[str, int] = field(repr=False)
+
+    @classmethod
+    def of(cls, unit: Unit) -> Parts:
+        """Find the parts of a unit; copies of it run on the example."""
+        heads, reasons = find_heads(unit.module)
+        modules = {*(visit.name for visit in attention_of(unit)), *(each.module for each in heads)}
+        held = {name for module in modules for name, _ in unit.module.get_submodule(module).named_modules(prefix=module)}
+        hidden, more = find_hidden(unit, held | {layer for each in heads for layer in each.layers})
+        order = {visit.name: visit.begin for visit in trace(unit.module, unit.call)[0]}
+        kernels = find_kernels(unit)
+        reasons += more
+        if not (hidden or heads or kernels):
+            reasons.append("no channels inside that neither come from its input nor go to its output")
+        return cls(unit, hidden, heads, kernels, reasons, order)
+
+    def cuts(self, widths: Sequence[float], heads: Sequence[float], kernels: Sequence[int], drop: bool) -> list[Cut]:
+        """Return the candidates of the unit, the unit as it is first; those of equal sizes count once."""
+        some = [
+            (1.0, *(width for width in widths if width < 1)) if self.hidden else (1.0,),
+            (1.0, *(share for share in heads if share < 1)) if self.heads else (1.0,),
+            (0, *kernels) if self.kernels else (0,),
+        ]
+        by_size: dict[Any, Cut] = {}
+        for width, share, kernel in itertools.product(*some):
+            cut = Cut(width, share, kernel)
+            by_size.setdefault(tuple(self.sizes(cut).items()), cut)
+        return [*by_size.values(), *([Cut(left_out=True)] if drop and self.unit.residual else [])]
+
+    def sizes(self, cut: Cut) -> dict[str, int]:
+        """Return the number of channels of each root layer, of groups of heads of each attention, and kernel sides, that stay."""
+        channels = {f"hidden {h.root}": _channels(h, cut.width) for h in self.hidden}
+        heads = {f"heads {h.module}": max(1, round(h.groups * cut.heads)) for h in self.heads}
+        kernels = {}
+        for name in self.kernels:
+            side = self.unit.module.get_submodule(name).kernel_size[0]  # type: ignore[index,union-attr]
+            kernels[f"kernel {name}"] = min(side, cut.kernel or side)
+        return {**channels, **heads, **kernels}
+
+    def cut(self, sizes: Mapping[str, int], ranks: Ranks | None = None) -> nn.Module:
+        """Return a copy of the unit of these sizes; ranks: which channels and heads stay, the first ones without."""
+        ranks = ranks or Ranks.first(self)
+        module = copy_module(self.unit.module, where="compress").eval()
+        keep_hidden(module, self.unit, [(h, ranks.channels(h, sizes[f"hidden {h.root}"])) for h in self.hidden])
+        for h in self.heads:
+            keep_heads(module, h, ranks.groups(h, sizes[f"heads {h.module}"]))
+        for name in self.kernels:
+            crop_kernel(module.get_submodule(name), sizes[f"kernel {name}"])
+        return module
+
+    def refit(self, narrow: nn.Module, sizes: Mapping[str, int], ranks: Ranks, calls: Sequence[Call]) -> None:
+        """Solve the layers of a narrow unit that read less than in the unit by least squares, in place."""
+        full = self.sizes(Cut())
+        layers = {reader.name for h in self.hidden for reader in h.readers if _smaller(sizes, full, f"hidden {h.root}")}
+        layers |= {h.reader for h in self.heads if _smaller(sizes, full, f"heads {h.module}")}
+        layers |= {name for name in self.kernels if _smaller(sizes, full, f"kernel {name}")}
+        refits = []
+        for name in sorted(layers, key=self.order.__getitem__):
+            made = [h for h in self.hidden if name in h.makers]
+            outputs = ranks.channels(made[0], sizes[f"hidden {made[0].root}"]) if made else None
+            if can_refit(narrow.get_submodule(name)):
+                refits.append(Refit(name, outputs))
+        refit(narrow, self.unit.module, refits, calls)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Channels and groups of heads of a unit, the most important first, by the name of their root layer or attention."""
+
+    positions: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def first(cls, parts: Parts) -> Ranks:
+        """Rank by number."""
+        positions = {h.root: range(h.channels // h.parts) for h in parts.hidden}
+        return cls({**positions, **{h.module: range(h.groups) for h in parts.heads}})
+
+    @classmethod
+    def of(cls, parts: Parts, calls: Sequence[Call]) -> Ranks:
+        """Rank by what channels and heads add to the layers that read them, on calls of the unit (`refit.importance`)."""
+        module, positions = parts.unit.module, dict[str, Sequence[int]]()
+        for h in parts.hidden:
+            values = importance(module, [(reader.name, reader.columns) for reader in h.readers], calls)
+            positions[h.root] = _descending(values.square().view(h.parts, -1).sum(0))
+        for h in parts.heads:
+            positions[h.module] = _descending(importance(module, [(h.reader, h.columns())], calls))
+        return cls(positions)
+
+    def channels(self, hidden: Hidden, count: int) -> list[int]:
+        """Return the channels that stay, in ascending order."""
+        return list(spread(self.positions[hidden.root][: count // hidden.parts], hidden))
+
+    def groups(self, heads: Heads, count: int) -> list[int]:
+        """Return the groups of heads that stay, in ascending order."""
+        return sorted(self.positions[heads.module][:count])
+
+
+def _channels(hidden: Hidden, width: float) -> int:
+    size = hidden.channels // hidden.parts
+    multiple = _MULTIPLE if hidden.parts == 1 and hidden.channels >= 2 * _MULTIPLE else 1
+    return hidden.parts * min(size, max(multiple, round(size * width / multiple) * multiple)) if width < 1 else hidden.channels
+
+
+def _smaller(sizes: Mapping[str, int], full: Mapping[str, int], name: str) -> bool:
+    return sizes[name] < full[name]
+
+
+def _descending(values: Tensor) -> list[int]:
+    return torch.argsort(values, descending=True, stable=True).tolist()

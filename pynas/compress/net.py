@@ -1,0 +1,110 @@
+"""The supernet of a model's units: candidates that are made when they are needed, costs, and whole smaller models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from pynas.calls import Call
+from pynas.compress.costs import count_costs
+from pynas.compress.cuts import Cut, Parts, Ranks
+from pynas.compress.pieces import Piece, Skip, captured
+from pynas.compress.refit import estimate
+from pynas.copies import copy_module
+from pynas.costs import Costs
+from pynas.spaces import Architecture, Cell, Space
+
+Block = Sequence[tuple[Parts, Sequence[Cut]]]
+
+
+class UnitNet:
+    """Candidates of the units of a model; a block holds consecutive units, a layer the candidates of one.
+
+    space: its candidates are `Cut`s. Candidates of a block are made when `layers` asks for them, and kept until it asks for those
+    of another block, so memory holds the model and one block.
+    """
+
+    def __init__(self, model: nn.Module, call: Call, blocks: Sequence[Block], calibration: Sequence[Call] | None) -> None:
+        self.model, self.call, self.blocks, self._calibration = model, call, blocks, calibration
+        cells = [(Cell(tuple(tuple(cuts) for _, cuts in block)),) for block in blocks]
+        self.space = Space("compress", tuple(cells), describe=_describe)
+        self._made: tuple[int, list[list[nn.Module]]] | None = None
+        self._ranks: dict[str, Ranks] = {}
+
+    @property
+    def original(self) -> Architecture:
+        """The model as it is."""
+        return Architecture.of((0, (0,) * len(block)) for block in self.blocks)
+
+    def layers(self, block: int, cell: int = 0) -> list[list[nn.Module]]:
+        """Candidates of a block, `[layer][candidate]`, as `pynas.rate` takes them."""
+        if self._made is None or self._made[0] != block:
+            self._made = None
+            calls = self._calls(block)
+            layers = [
+                [Piece(self._candidate(parts, cut, own), parts.unit, number) for cut in cuts]
+                for number, ((parts, cuts), own) in enumerate(zip(self.blocks[block], calls))
+            ]
+            self._made = block, layers  # type: ignore[assignment]
+        return self._made[1]  # type: ignore[index]
+
+    def extract(self, architecture: Architecture | str, recalibrate: Iterable[Any] | None = None) -> nn.Module:
+        """Return the model with the units of an architecture: the user's class, on a copy of the weights.
+
+        recalibrate: batches on which the statistics of batch norm are estimated anew.
+
+        Raises:
+            InputError: an architecture outside the space.
+        """
+        architecture = self.space.resolve(architecture)
+        model = copy_module(self.model, where="compress")
+        for number, choice in enumerate(architecture):
+            calls = self._calls(number)
+            for (parts, cuts), candidate, own in zip(self.blocks[number], choice.path, calls):
+                cut = cuts[candidate]
+                if cut != Cut():
+                    smaller = self._candidate(parts, cut, own)
+                    model.set_submodule(parts.unit.name, Skip.of(parts.unit) if smaller is None else smaller)
+        if recalibrate is not None:
+            estimate(model, [Call.of(batch, model) for batch in recalibrate])
+        return model
+
+    def costs(self, **options: Any) -> Costs:
+        """Return the costs of all candidates (`pynas.compress.costs.count_costs`)."""
+        return count_costs(self, **options)
+
+    def _calls(self, block: int) -> list[list[Call]]:
+        """Calls of each unit of a block on the calibration batches, `[unit][batch]`; none without calibration."""
+        units = [parts.unit for parts, _ in self.blocks[block]]
+        if self._calibration is None:
+            return [[] for _ in units]
+        batches = [captured(self.model, units, call)[0] for call in self._calibration]
+        return [list(calls) for calls in zip(*batches)]
+
+    def _candidate(self, parts: Parts, cut: Cut, calls: Sequence[Call]) -> nn.Module | None:
+        if cut.left_out:
+            return None
+        if cut == Cut():
+            return parts.unit.module
+        sizes, ranks = parts.sizes(cut), self._ranks_of(parts, calls)
+        module = parts.cut(sizes, ranks)
+        if calls:
+            parts.refit(module, sizes, ranks, calls)
+        return module
+
+    def _ranks_of(self, parts: Parts, calls: Sequence[Call]) -> Ranks:
+        name = parts.unit.name
+        if name not in self._ranks:
+            self._ranks[name] = Ranks.of(parts, calls) if calls else Ranks.first(parts)
+        return self._ranks[name]
+
+
+def _describe(space: Space, architecture: Architecture) -> dict[str, Any]:
+    """Describe the cut of each unit, by block and layer."""
+    return {
+        f"block {b}, unit {n}": str(space.blocks[b][0].layers[n][candidate])
+        for b, choice in enumerate(architecture)
+        for n, candidate in enumerate(choice.path)
+    }

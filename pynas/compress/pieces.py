@@ -1,0 +1,222 @@
+"""Units of a model as modules from one feature to one feature, the batches that they are rated on, and the model after them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from pynas.calls import Call
+from pynas.compress.trace import hooked, trace
+from pynas.compress.units import Unit
+from pynas.errors import InputError
+from pynas.rating.copies import private_copy
+
+_turn = threading.local()
+
+
+class Piece(nn.Module):
+    """A unit, or a smaller one in its place, from its hidden feature to its hidden feature.
+
+    module: None leaves the unit out. number: of the unit in its block. Other arguments, such as masks, come from the side inputs,
+    `side["units"][number]`; where the unit has no other tensors, they are those of the example.
+    """
+
+    def __init__(self, module: nn.Module | None, unit: Unit, number: int) -> None:
+        super().__init__()
+        self.module, self._number, self._entry, self._exit = module, number, unit.entry, unit.exit
+        self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in unit.call.leaves]
+        self._spec, self._batched = tree_flatten((unit.call.args, unit.call.kwargs))[1], unit.batched
+
+    def forward(self, x: Tensor, side: Any = None) -> Tensor:
+        """x: `[B, ...]` -> the feature after the unit, `[B, ...]`."""
+        if self.module is None:
+            return x
+        leaves = list(self._leaves) if side is None else unwrapped(side["units"][self._number], self._batched)
+        leaves[self._entry] = x
+        args, kwargs = tree_unflatten(leaves, self._spec)
+        return tree_leaves(self.module(*args, **kwargs))[self._exit]
+
+
+class Skip(nn.Module):
+    """Takes the place of a unit that is left out: returns the feature that it gets, in the form of the unit's output."""
+
+    def __init__(self, entry: int, exit: int, output: Any) -> None:
+        super().__init__()
+        self._entry, self._exit, self._output = entry, exit, output
+
+    @classmethod
+    def of(cls, unit: Unit) -> nn.Module:
+        """Return what takes the place of a unit: `nn.Identity` where it gets and returns the feature alone."""
+        leaves, spec = tree_flatten(unit.output)
+        if isinstance(unit.output, Tensor) and len(unit.call.args) == 1 and not unit.call.kwargs:
+            return nn.Identity()
+        return cls(unit.entry, unit.exit, tree_unflatten([None] * len(leaves), spec))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the feature among the arguments."""
+        feature = Call(args, kwargs).leaves[self._entry]
+        if self._output is None:
+            return feature
+        leaves, spec = tree_flatten(self._output)
+        return tree_unflatten([feature if at == self._exit else leaf for at, leaf in enumerate(leaves)], spec)
+
+
+def wrapped(leaves: Sequence[Any], batched: Sequence[bool]) -> list[Any]:
+    """Return arguments as side inputs: tensors without samples get a first axis of 1."""
+    return [leaf if not isinstance(leaf, Tensor) or own else leaf[None] for leaf, own in zip(leaves, batched)]
+
+
+def unwrapped(leaves: Sequence[Any], batched: Sequence[bool]) -> list[Any]:
+    """Return the arguments that `wrapped` took."""
+    return [leaf if not isinstance(leaf, Tensor) or own else leaf[0] for leaf, own in zip(leaves, batched)]
+
+
+class _Enough(Exception):
+    """End of a run whose rest is not needed."""
+
+
+@torch.no_grad()
+def captured(model: nn.Module, units: Sequence[Unit], call: Call, whole: bool = False) -> tuple[list[Call], Tensor, Any]:
+    """Run a model and return the calls of consecutive units, the last one's output feature, and the model's output.
+
+    whole: run the model to its end; else the output is None.
+    """
+    calls: dict[str, Call] = {}
+    features: list[Tensor] = []
+    last = units[-1]
+
+    def begin(name: str) -> Callable[..., None]:
+        def note(part: nn.Module, args: Any, kwargs: Any) -> None:
+            calls[name] = Call(args, kwargs).mapped(torch.clone)
+
+        return note
+
+    def end(part: nn.Module, args: Any, output: Any) -> None:
+        features.append(last.pick(output).clone())
+        if not whole:
+            raise _Enough
+
+    handles = [
+        model.get_submodule(unit.name).register_forward_pre_hook(begin(unit.name), with_kwargs=True) for unit in units
+    ]
+    handles.append(model.get_submodule(last.name).register_forward_hook(end))
+    output = None
+    with hooked(handles):
+        try:
+            output = call(model)
+        except _Enough:
+            pass
+    return [calls[unit.name] for unit in units], features[0], output
+
+
+def side_of(calls: Sequence[Call], units: Sequence[Unit], model: Call | None) -> Any:
+    """Return the side inputs of a block's units, and for the tail the model's own; None where no unit has other tensors."""
+    if model is None and not any(unit.has_side for unit in units):
+        return None
+    parts = []
+    for call, unit in zip(calls, units):
+        leaves = call.leaves
+        leaves[unit.entry] = None
+        parts.append(wrapped(leaves, unit.batched))
+    return {"units": parts, **({} if model is None else {"model": model.leaves})}
+
+
+class Tail(nn.Module):
+    """Model after one of its units: from the unit's output to the model's, as `pick` takes it.
+
+    A private copy of the model runs on the batch's own inputs (`side["model"]`) or on blank ones. In it the unit returns the
+    given feature, and what ran before it is left out where its output does not count.
+
+    needs_side: whether the model's inputs count beyond the feature.
+
+    Raises:
+        InputError: an output that depends on the inputs not through the unit alone.
+    """
+
+    def __init__(self, model: nn.Module, unit: Unit, units: Sequence[Unit], call: Call, pick: Callable[[Any, Call], Tensor]):
+        super().__init__()
+        visits, output = trace(model, call)
+        expected, self._call, self._pick = pick(output, call), call, pick
+        visit = next(visit for visit in visits if visit.name == unit.name)
+        late = {v.name for v in visits if v.end >= visit.begin}
+        feature, early = unit.pick(visit.output), [v for v in visits if v.name not in late]
+        before = [other for other in units if other.name != unit.name and any(v.name == other.name for v in early)]
+        self.needs_side, self.module = False, private_copy(model).eval()
+        if len(call.tensors) == 1 and not unit.has_side:
+            self.module.get_submodule(unit.name).forward = _given(unit)  # type: ignore[method-assign]
+            _blank_out(self.module, {v.name: v.output for v in early if _has_samples(v.output, call.samples)})
+            if self._goes_on(feature, expected):
+                return
+        self.needs_side, self.module = True, private_copy(model).eval()
+        self.module.get_submodule(unit.name).forward = _given(unit)  # type: ignore[method-assign]
+        for other in before:
+            if other.residual:
+                self.module.get_submodule(other.name).forward = _skipped(other)  # type: ignore[method-assign]
+        if not self._goes_on(feature, expected):
+            raise InputError(f"[compress] expected all information to pass through {unit.name}, got an output that needs more; use a "
+                             "loss of features, through_tail=False")  # fmt: skip
+
+    def forward(self, feature: Tensor, side: Any = None) -> Tensor:
+        """feature: `[B, ...]` after the unit -> the model's output for it."""
+        call = self._call
+        if self.needs_side:
+            call = call.replaced(side["model"])
+        else:
+            call = call.mapped(lambda x: x.new_zeros(()).expand(len(feature), *x.shape[1:]))
+        _turn.feature = feature
+        try:
+            return self._pick(call(self.module), call)
+        finally:
+            del _turn.feature
+
+    def train(self, mode: bool = True) -> Tail:
+        """Stay in evaluation mode."""
+        self.training = mode
+        return self
+
+    @torch.no_grad()
+    def _goes_on(self, feature: Tensor, expected: Tensor) -> bool:
+        try:
+            side = {"model": self._call.leaves}
+            return torch.allclose(self(feature, side), expected, rtol=1e-3, atol=1e-4)
+        except Exception:  # the model may fail in any way on blanks
+            return False
+
+
+def _given(unit: Unit) -> Callable[..., Any]:
+    return lambda *args, **kwargs: unit.with_feature(_turn.feature)
+
+
+def _skipped(unit: Unit) -> Callable[..., Any]:
+    return lambda *args, **kwargs: unit.with_feature(Call(args, kwargs).leaves[unit.entry])
+
+
+def _has_samples(output: Any, samples: int) -> bool:
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return bool(tensors) and all(x.ndim and len(x) == samples for x in tensors)
+
+
+def _blank_out(module: nn.Module, outputs: dict[str, Any], prefix: str = "") -> None:
+    """Let submodules return blanks like these outputs, whatever the batch size; those inside them do not run any more."""
+    for name, child in module.named_children():
+        if prefix + name in outputs:
+            child.forward = _blank(outputs[prefix + name])  # type: ignore[method-assign]
+        else:
+            _blank_out(child, outputs, f"{prefix}{name}.")
+
+
+def _blank(output: Any) -> Callable[..., Any]:
+    leaves, spec = tree_flatten(output)
+    shapes = [leaf.shape[1:] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        feature = _turn.feature
+        blanks = [feature.new_zeros(()).expand(len(feature), *x) if isinstance(x, torch.Size) else x for x in shapes]
+        return tree_unflatten(blanks, spec)
+
+    return forward

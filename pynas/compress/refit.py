@@ -1,0 +1,210 @@
+"""Least-squares refit: layers that read fewer channels, solved anew so that their outputs stay close to what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pynas.calls import Call
+from pynas.compress.trace import hooked
+
+# Positions of each sample that a convolution is refitted on, and columns of the largest system that is solved.
+_POSITIONS = 256
+_MOST_COLUMNS = 8192
+# Ridge, as a share of the mean square of a column.
+RIDGE = 1e-4
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A layer of a narrow unit to solve anew. outputs: its outputs among those of the original layer; None for all."""
+
+    name: str
+    outputs: Sequence[int] | None = None
+
+
+@torch.no_grad()
+def refit(narrow: nn.Module, original: nn.Module, layers: Sequence[Refit], calls: Sequence[Call], ridge: float = RIDGE) -> None:
+    """Solve layers of a narrow unit by ridge regression to the outputs of the original's, one after the other, in place.
+
+    Minimises sum ||W x + b - y||^2 + ridge * mean(x^2) ||W||^2 over all positions, x being the input of the layer in the narrow
+    unit and y the output in the original, both on the same calls. A layer without a bias whose output is batch-normalised is
+    fitted to centred outputs, and the norm's mean moves with it.
+
+    layers: in the order in which they run. calls: arguments of the unit, from calibration inputs.
+    """
+    for layer in layers:
+        part, source = narrow.get_submodule(layer.name), original.get_submodule(layer.name)
+        norm = _norm_after(narrow, part, calls[0])
+        moments = _Moments(part)
+        for call in calls:
+            x = _during(narrow, part, call, inputs=True)
+            y = _during(original, source, call, inputs=False)
+            moments.add(x, _chosen(y, layer.outputs, part))
+        moments.solve(ridge, norm)
+
+
+def _chosen(y: Tensor, outputs: Sequence[int] | None, layer: nn.Module) -> Tensor:
+    if outputs is None:
+        return y
+    return y.index_select(-1 if isinstance(layer, nn.Linear) else 1, torch.as_tensor(outputs, device=y.device))
+
+
+def can_refit(layer: nn.Module) -> bool:
+    """Whether a layer is a linear layer or a 2-D convolution with few enough inputs for an exact solution."""
+    if not isinstance(layer, (nn.Linear, nn.Conv2d)) or getattr(layer, "transposed", False):
+        return False
+    return layer.weight[0].numel() <= _MOST_COLUMNS
+
+
+class _Moments:
+    """Sums of products of a layer's inputs and of the outputs that it should have, `[groups, columns, columns or outputs]`."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer, self._groups = layer, getattr(layer, "groups", 1)
+        self._rows, self._sums = 0, list[Tensor]()
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add inputs `[B, ..., inputs]` or `[B, C, H, W]`, and the outputs for them."""
+        xs, ys = _rows(self._layer, x, y)
+        # [rows, groups, n] -> [groups, rows, n], in float32 products that add up in float64.
+        xs, ys = xs.float().transpose(0, 1), ys.float().transpose(0, 1)
+        new = [xs.mT @ xs, xs.mT @ ys, xs.sum(1), ys.sum(1)]
+        self._sums = [a + b for a, b in zip(self._sums, new)] if self._sums else [part.double() for part in new]
+        self._rows += xs.shape[1]
+
+    def solve(self, ridge: float, norm: _BatchNorm | None) -> None:
+        """Write the solution to the layer; norm: batch norm that reads its outputs, whose mean follows them."""
+        xx, xy, x, y = self._sums
+        x, y = x / self._rows, y / self._rows
+        centred = self._layer.bias is not None or norm is not None
+        gram, right = xx / self._rows, xy / self._rows
+        if centred:
+            gram, right = gram - x.unsqueeze(2) * x.unsqueeze(1), right - x.unsqueeze(2) * y.unsqueeze(1)
+        strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
+        gram = gram + torch.diag_embed(strength.unsqueeze(1).expand(-1, gram.shape[1]))
+        solution = torch.linalg.solve(gram, right)  # [groups, columns, outputs of a group]
+        weight = self._layer.weight
+        weight.copy_(solution.mT.reshape(weight.shape))
+        rest = (y - torch.einsum("gc,gco->go", x, solution)).flatten()
+        if self._layer.bias is not None:
+            self._layer.bias.copy_(rest)
+        elif norm is not None:
+            norm.running_mean.sub_(rest.to(norm.running_mean))  # type: ignore[union-attr]
+
+
+def _rows(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs `[rows, groups, columns]` and outputs `[rows, groups, outputs of a group]` of each position."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, 1, x.shape[-1]), y.reshape(-1, 1, y.shape[-1])
+    groups = layer.groups
+    patches = x if layer.kernel_size == (1, 1) and x.shape[2:] == y.shape[2:] else _patches(layer, x)
+    every = y.shape[2] * y.shape[3]
+    step = max(1, every // _POSITIONS)
+    patches, y = patches.flatten(2)[..., ::step], y.flatten(2)[..., ::step]
+    return (
+        patches.unflatten(1, (groups, -1)).permute(0, 3, 1, 2).flatten(0, 1),
+        y.unflatten(1, (groups, -1)).permute(0, 3, 1, 2).flatten(0, 1),
+    )
+
+
+def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Inputs of each position of a convolution, `[B, groups * columns, H, W]`, with the padding that its class gives it."""
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+        columns = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        size = [
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(x.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride)
+        ]
+        return columns.unflatten(2, size)
+    # A convolution whose weights pick one input each.
+    each = layer.weight[0].numel()
+    picking = torch.eye(each, dtype=x.dtype, device=x.device).view(each, *layer.weight.shape[1:])
+    weight, bias = layer.weight, layer.bias
+    try:
+        layer.weight, layer.bias = nn.Parameter(picking.repeat(layer.groups, 1, 1, 1), False), None
+        return layer(x)
+    finally:
+        layer.weight, layer.bias = weight, bias
+
+
+class _Enough(Exception):
+    """End of a run whose rest is not needed."""
+
+
+def _during(unit: nn.Module, layer: nn.Module, call: Call, inputs: bool) -> Tensor:
+    """Return the input or output of a layer while a unit runs."""
+    seen: list[Tensor] = []
+
+    def note(part: nn.Module, args: Any, output: Tensor) -> None:
+        seen.append((args[0] if inputs else output).clone())
+        raise _Enough
+
+    with hooked([layer.register_forward_hook(note)]):
+        try:
+            call.mapped(torch.clone)(unit)
+        except _Enough:
+            return seen[0]
+    raise AssertionError("the layer ran when the unit was examined")
+
+
+def _norm_after(unit: nn.Module, layer: nn.Module, call: Call) -> _BatchNorm | None:
+    """Return the batch norm that reads a layer's output as it is."""
+    outputs, found = list[Tensor](), list[_BatchNorm]()
+    handles = [layer.register_forward_hook(lambda part, args, output: outputs.append(output))]
+    for norm in unit.modules():
+        if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+            handles.append(
+                norm.register_forward_pre_hook(
+                    lambda part, args: found.append(part) if any(args[0] is output for output in outputs) else None
+                )
+            )
+    with hooked(handles):
+        call.head(2).mapped(torch.clone)(unit)
+    return found[0] if found else None
+
+
+def importance(unit: nn.Module, readers: Iterable[tuple[str, Tensor]], calls: Sequence[Call]) -> Tensor:
+    """Return the importance of hidden channels: RMS of what each adds to the outputs of its readers, if channels were independent.
+
+    Sum over the readers' columns of a channel of mean(x^2) * ||W's columns||^2; readers: name and columns `[channels, n]`.
+    """
+    total: Tensor | None = None
+    with torch.no_grad():
+        for name, columns in readers:
+            layer = unit.get_submodule(name)
+            power, rows = torch.zeros(()), 0
+            for call in calls:
+                x = _during(unit, layer, call, inputs=True)
+                x = x.reshape(-1, x.shape[-1]) if isinstance(layer, nn.Linear) else x.transpose(0, 1).flatten(1).mT
+                power, rows = power + x.double().square().sum(0).cpu(), rows + len(x)
+            weight = layer.weight.detach().double().cpu()
+            norms = weight.square().flatten(2).sum(2) if weight.ndim > 2 else weight.square()
+            groups = getattr(layer, "groups", 1)
+            norms = norms.unflatten(0, (groups, -1)).sum(1).flatten()  # [groups, inputs of one] -> every input
+            part = (power / rows * norms)[columns].sum(1)
+            total = part if total is None else total + part
+    assert total is not None
+    return total.sqrt()
+
+
+@torch.no_grad()
+def estimate(model: nn.Module, calls: Sequence[Call]) -> None:
+    """Estimate the statistics of a model's batch norms as the mean over batches, in place."""
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
+    before = [(norm.momentum, norm.training) for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for call in calls if norms else ():
+        call(model)
+    for norm, (momentum, training) in zip(norms, before):
+        norm.momentum = momentum
+        norm.train(training)
