@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Values = dict[str, float]
 
 
-def count_costs(net: UnitNet, latency: bool = False, batch: int = 1, repeats: int = 20, kv: tuple[int, int] | None = None) -> Costs:
+def count_costs(
+    net: UnitNet, latency: bool = False, batch: int = 1, repeats: int = 20, kv: tuple[int, int] | None = None
+) -> Costs:
     """Return the costs `params`, `madds`, and with `latency` also `latency`, of every candidate of a supernet of units.
 
     `params`: parameters. `madds`: multiply-adds for one sample of the example, of its length or image size. `latency`: ms on the

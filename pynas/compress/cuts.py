@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from pynas.calls import Call
 from pynas.compress.heads import Heads, find_heads, keep_heads
 from pynas.compress.kernels import crop_kernel, find_kernels
 from pynas.compress.products import attention_of
-from pynas.compress.refit import Refit, can_refit, importance, refit
+from pynas.compress.refit import Refit, Refitter, can_refit, importance
 from pynas.compress.trace import trace
 from pynas.compress.units import Unit
 from pynas.compress.widths import Hidden, find_hidden, keep_hidden, spread
@@ -59,7 +59,9 @@ class Parts:
         """Find the parts of a unit; copies of it run on the example."""
         heads, reasons = find_heads(unit.module)
         modules = {*(visit.name for visit in attention_of(unit)), *(each.module for each in heads)}
-        held = {name for module in modules for name, _ in unit.module.get_submodule(module).named_modules(prefix=module)}
+        held = {
+            name for module in modules for name, _ in unit.module.get_submodule(module).named_modules(prefix=module)
+        }
         hidden, more = find_hidden(unit, held | {layer for each in heads for layer in each.layers})
         order = {visit.name: visit.begin for visit in trace(unit.module, unit.call)[0]}
         kernels = find_kernels(unit)
@@ -102,19 +104,66 @@ class Parts:
             crop_kernel(module.get_submodule(name), sizes[f"kernel {name}"])
         return module
 
-    def refit(self, narrow: nn.Module, sizes: Mapping[str, int], ranks: Ranks, calls: Sequence[Call]) -> None:
-        """Solve the layers of a narrow unit that read less than in the unit by least squares, in place."""
-        full = self.sizes(Cut())
-        layers = {reader.name for h in self.hidden for reader in h.readers if _smaller(sizes, full, f"hidden {h.root}")}
-        layers |= {h.reader for h in self.heads if _smaller(sizes, full, f"heads {h.module}")}
-        layers |= {name for name in self.kernels if _smaller(sizes, full, f"kernel {name}")}
-        refits = []
-        for name in sorted(layers, key=self.order.__getitem__):
-            made = [h for h in self.hidden if name in h.makers]
-            outputs = ranks.channels(made[0], sizes[f"hidden {made[0].root}"]) if made else None
-            if can_refit(narrow.get_submodule(name)):
-                refits.append(Refit(name, outputs))
-        refit(narrow, self.unit.module, refits, calls)
+    def refits(self, sizes: Mapping[str, int], ranks: Ranks) -> list[Refit]:
+        """Return the layers that read less in a copy of these sizes, in the order in which they run."""
+        full, found = self.sizes(Cut()), dict[str, Refit]()
+        for h in self.hidden:
+            if sizes[f"hidden {h.root}"] < full[f"hidden {h.root}"]:
+                kept = ranks.channels(h, sizes[f"hidden {h.root}"])
+                found |= {
+                    reader.name: Refit(reader.name, reader.columns[kept].flatten().tolist()) for reader in h.readers
+                }
+        for each in self.heads:
+            if sizes[f"heads {each.module}"] < full[f"heads {each.module}"]:
+                kept = ranks.groups(each, sizes[f"heads {each.module}"])
+                found[each.reader] = Refit(each.reader, each.columns()[kept].flatten().tolist())
+        found |= {name: Refit(name) for name in self.kernels if sizes[f"kernel {name}"] < full[f"kernel {name}"]}
+        for h in self.hidden:
+            for name in found.keys() & h.makers:
+                found[name] = replace(found[name], outputs=ranks.channels(h, sizes[f"hidden {h.root}"]))
+        able = [refit for name, refit in found.items() if can_refit(self.unit.module.get_submodule(name))]
+        return sorted(able, key=lambda refit: self.order[refit.name])
+
+
+class Shrinker:
+    """Makes smaller copies of one unit, their reading layers solved anew on calibration calls of the unit.
+
+    Hidden channels, heads and kernels are refitted each alone, on the unit's own inputs, and once for all candidates that have
+    them in common.
+
+    calls: without any, the first channels and heads stay, and nothing is solved.
+    """
+
+    def __init__(self, parts: Parts, calls: Sequence[Call], ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or (Ranks.of(parts, calls) if calls else Ranks.first(parts))
+        self._parts, self._calls = parts, calls
+        self._refitter = Refitter(parts.unit.module, calls)
+        self._solved: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
+
+    def make(self, cut: Cut) -> nn.Module | None:
+        """Return the unit of a cut; None where it is left out."""
+        if cut.left_out or cut == Cut():
+            return None if cut.left_out else self._parts.unit.module
+        sizes, full = self._parts.sizes(cut), self._parts.sizes(Cut())
+        module = self._parts.cut(sizes, self.ranks)
+        for kind in ("hidden", "heads", "kernel") if self._calls else ():
+            own = {name: size if name.startswith(f"{kind} ") else full[name] for name, size in sizes.items()}
+            if own != full:
+                # Only what was solved: other tensors of that copy have the sizes of the whole unit.
+                module.load_state_dict(self._solution(own), strict=False)
+        return module
+
+    def _solution(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """Solved tensors, by their names in the unit, of a copy of which one kind of parts is cut."""
+        key = tuple(sizes.items())
+        if key not in self._solved:
+            module = self._parts.cut(sizes, self.ranks)
+            before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+            self._refitter.refit(module, self._parts.refits(sizes, self.ranks))
+            self._solved[key] = {
+                name: tensor for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])
+            }
+        return self._solved[key]
 
 
 @dataclass(frozen=True)
@@ -152,11 +201,11 @@ class Ranks:
 def _channels(hidden: Hidden, width: float) -> int:
     size = hidden.channels // hidden.parts
     multiple = _MULTIPLE if hidden.parts == 1 and hidden.channels >= 2 * _MULTIPLE else 1
-    return hidden.parts * min(size, max(multiple, round(size * width / multiple) * multiple)) if width < 1 else hidden.channels
-
-
-def _smaller(sizes: Mapping[str, int], full: Mapping[str, int], name: str) -> bool:
-    return sizes[name] < full[name]
+    return (
+        hidden.parts * min(size, max(multiple, round(size * width / multiple) * multiple))
+        if width < 1
+        else hidden.channels
+    )
 
 
 def _descending(values: Tensor) -> list[int]:

@@ -13,7 +13,9 @@ from pynas.copies import copy_module
 def find_kernels(unit: Unit) -> list[str]:
     """Return the names of depthwise convolutions whose kernel can be cut to 3 without a change of the unit's shapes."""
     ran = {visit.name for visit in trace(unit.module, unit.call.head(1))[0]}
-    return [name for name, part in unit.module.named_modules() if name in ran and _depthwise(part) and _fits(unit, name)]
+    return [
+        name for name, part in unit.module.named_modules() if name in ran and _depthwise(part) and _fits(unit, name)
+    ]
 
 
 def crop_kernel(layer: nn.Module, side: int) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from pynas.calls import Call
 from pynas.compress.costs import count_costs
-from pynas.compress.cuts import Cut, Parts, Ranks
+from pynas.compress.cuts import Cut, Parts, Ranks, Shrinker
 from pynas.compress.pieces import Piece, Skip, captured
 from pynas.compress.refit import estimate
 from pynas.copies import copy_module
@@ -26,7 +26,9 @@ class UnitNet:
     of another block, so memory holds the model and one block.
     """
 
-    def __init__(self, model: nn.Module, call: Call, blocks: Sequence[Block], calibration: Sequence[Call] | None) -> None:
+    def __init__(
+        self, model: nn.Module, call: Call, blocks: Sequence[Block], calibration: Sequence[Call] | None
+    ) -> None:
         self.model, self.call, self.blocks, self._calibration = model, call, blocks, calibration
         cells = [(Cell(tuple(tuple(cuts) for _, cuts in block)),) for block in blocks]
         self.space = Space("compress", tuple(cells), describe=_describe)
@@ -42,10 +44,9 @@ class UnitNet:
         """Candidates of a block, `[layer][candidate]`, as `pynas.rate` takes them."""
         if self._made is None or self._made[0] != block:
             self._made = None
-            calls = self._calls(block)
             layers = [
-                [Piece(self._candidate(parts, cut, own), parts.unit, number) for cut in cuts]
-                for number, ((parts, cuts), own) in enumerate(zip(self.blocks[block], calls))
+                [Piece(shrinker.make(cut), parts.unit, number) for cut in cuts]
+                for number, ((parts, cuts), shrinker) in enumerate(zip(self.blocks[block], self._shrinkers(block)))
             ]
             self._made = block, layers  # type: ignore[assignment]
         return self._made[1]  # type: ignore[index]
@@ -61,11 +62,9 @@ class UnitNet:
         architecture = self.space.resolve(architecture)
         model = copy_module(self.model, where="compress")
         for number, choice in enumerate(architecture):
-            calls = self._calls(number)
-            for (parts, cuts), candidate, own in zip(self.blocks[number], choice.path, calls):
-                cut = cuts[candidate]
-                if cut != Cut():
-                    smaller = self._candidate(parts, cut, own)
+            for (parts, cuts), candidate, shrinker in zip(self.blocks[number], choice.path, self._shrinkers(number)):
+                if cuts[candidate] != Cut():
+                    smaller = shrinker.make(cuts[candidate])
                     model.set_submodule(parts.unit.name, Skip.of(parts.unit) if smaller is None else smaller)
         if recalibrate is not None:
             estimate(model, [Call.of(batch, model) for batch in recalibrate])
@@ -83,22 +82,13 @@ class UnitNet:
         batches = [captured(self.model, units, call)[0] for call in self._calibration]
         return [list(calls) for calls in zip(*batches)]
 
-    def _candidate(self, parts: Parts, cut: Cut, calls: Sequence[Call]) -> nn.Module | None:
-        if cut.left_out:
-            return None
-        if cut == Cut():
-            return parts.unit.module
-        sizes, ranks = parts.sizes(cut), self._ranks_of(parts, calls)
-        module = parts.cut(sizes, ranks)
-        if calls:
-            parts.refit(module, sizes, ranks, calls)
-        return module
-
-    def _ranks_of(self, parts: Parts, calls: Sequence[Call]) -> Ranks:
-        name = parts.unit.name
-        if name not in self._ranks:
-            self._ranks[name] = Ranks.of(parts, calls) if calls else Ranks.first(parts)
-        return self._ranks[name]
+    def _shrinkers(self, block: int) -> list[Shrinker]:
+        """Makers of the candidates of each unit of a block."""
+        made = []
+        for (parts, _), calls in zip(self.blocks[block], self._calls(block)):
+            made.append(Shrinker(parts, calls, self._ranks.get(parts.unit.name)))
+            self._ranks[parts.unit.name] = made[-1].ranks
+        return made
 
 
 def _describe(space: Space, architecture: Architecture) -> dict[str, Any]:

@@ -81,7 +81,9 @@ class _Enough(Exception):
 
 
 @torch.no_grad()
-def captured(model: nn.Module, units: Sequence[Unit], call: Call, whole: bool = False) -> tuple[list[Call], Tensor, Any]:
+def captured(
+    model: nn.Module, units: Sequence[Unit], call: Call, whole: bool = False
+) -> tuple[list[Call], Tensor, Any]:
     """Run a model and return the calls of consecutive units, the last one's output feature, and the model's output.
 
     whole: run the model to its end; else the output is None.
@@ -138,7 +140,9 @@ class Tail(nn.Module):
         InputError: an output that depends on the inputs not through the unit alone.
     """
 
-    def __init__(self, model: nn.Module, unit: Unit, units: Sequence[Unit], call: Call, pick: Callable[[Any, Call], Tensor]):
+    def __init__(
+        self, model: nn.Module, unit: Unit, units: Sequence[Unit], call: Call, pick: Callable[[Any, Call], Tensor]
+    ):
         super().__init__()
         visits, output = trace(model, call)
         expected, self._call, self._pick = pick(output, call), call, pick

@@ -77,14 +77,18 @@ class Plan:
         batch norm are estimated anew; those of the model are kept without.
         """
         if self._net is None:
-            raise InputError("[compress] expected a supernet of the plan before an architecture is assembled; call supernet() first")
+            raise InputError(
+                "[compress] expected a supernet of the plan before an architecture is assembled; call supernet() first"
+            )
         return self._net.extract(getattr(found, "architecture", found), recalibrate=recalibrate)
 
     def __str__(self) -> str:
         lines = []
         for parts in self.parts:
             able = [f"{h.channels} channels of {h.root}" for h in parts.hidden]
-            able += [f"{h.count} heads of {h.module}" for h in parts.heads] + [f"the kernel of {k}" for k in parts.kernels]
+            able += [f"{h.count} heads of {h.module}" for h in parts.heads] + [
+                f"the kernel of {k}" for k in parts.kernels
+            ]
             able += ["the whole unit"] * parts.unit.residual
             why = f"; not {'; '.join(parts.reasons)}" if parts.reasons else ""
             lines.append(f"{parts.unit.name}: {', '.join(able) or 'nothing'}{why}")
@@ -106,12 +110,16 @@ def plan(model: nn.Module, example: Any, recalibrate: Iterable[Any] | None = Non
     model = unwrapped(model)
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor) and tensor.is_quantized:
-            raise InputError(f"[compress] expected weights with floating points, got quantised ones in {name}; compress first")
+            raise InputError(
+                f"[compress] expected weights with floating points, got quantised ones in {name}; compress first"
+            )
     model = copy_module(model, where="compress").eval()
     call = example_of(Call.of(example, model))
     devices = {str(x.device) for x in (*model.parameters(), *call.tensors)}
     if len(devices) > 1:
-        raise InputError(f"[compress] expected the model and the example on one device, got {' and '.join(sorted(devices))}")
+        raise InputError(
+            f"[compress] expected the model and the example on one device, got {' and '.join(sorted(devices))}"
+        )
     if recalibrate is not None:
         estimate(model, [Call.of(batch, model) for batch in recalibrate])
     units = find_units(model, call)

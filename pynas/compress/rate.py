@@ -87,8 +87,17 @@ def rate(
 class _Batches:
     """Batches of one block, made as they are asked for: input of its first unit, target, side inputs."""
 
-    def __init__(self, net: UnitNet, units: Sequence[Any], batches: Sequence[Any], tail: Tail | None, pick: Pick, labels: Any):
-        self._net, self._units, self._batches, self._tail, self._pick, self._labels = net, units, batches, tail, pick, labels
+    def __init__(
+        self, net: UnitNet, units: Sequence[Any], batches: Sequence[Any], tail: Tail | None, pick: Pick, labels: Any
+    ):
+        self._net, self._units, self._batches, self._tail, self._pick, self._labels = (
+            net,
+            units,
+            batches,
+            tail,
+            pick,
+            labels,
+        )
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         with torch.no_grad():

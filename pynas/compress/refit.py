@@ -23,31 +23,64 @@ RIDGE = 1e-4
 
 @dataclass(frozen=True)
 class Refit:
-    """A layer of a narrow unit to solve anew. outputs: its outputs among those of the original layer; None for all."""
+    """A layer of a narrow unit to solve anew.
+
+    columns: its inputs among those of the original layer; None where they are others. outputs: its outputs among those of the
+    original; None for all.
+    """
 
     name: str
+    columns: Sequence[int] | None = None
     outputs: Sequence[int] | None = None
 
 
-@torch.no_grad()
-def refit(narrow: nn.Module, original: nn.Module, layers: Sequence[Refit], calls: Sequence[Call], ridge: float = RIDGE) -> None:
-    """Solve layers of a narrow unit by ridge regression to the outputs of the original's, one after the other, in place.
+class Refitter:
+    """Solves layers of smaller copies of one unit; what the copies share is computed once.
 
-    Minimises sum ||W x + b - y||^2 + ridge * mean(x^2) ||W||^2 over all positions, x being the input of the layer in the narrow
-    unit and y the output in the original, both on the same calls. A layer without a bias whose output is batch-normalised is
-    fitted to centred outputs, and the norm's mean moves with it.
-
-    layers: in the order in which they run. calls: arguments of the unit, from calibration inputs.
+    original: the unit. calls: its arguments, from calibration inputs.
     """
-    for layer in layers:
-        part, source = narrow.get_submodule(layer.name), original.get_submodule(layer.name)
-        norm = _norm_after(narrow, part, calls[0])
-        moments = _Moments(part)
-        for call in calls:
-            x = _during(narrow, part, call, inputs=True)
-            y = _during(original, source, call, inputs=False)
-            moments.add(x, _chosen(y, layer.outputs, part))
-        moments.solve(ridge, norm)
+
+    def __init__(self, original: nn.Module, calls: Sequence[Call], ridge: float = RIDGE) -> None:
+        self._original, self._calls, self._ridge = original, calls, ridge
+        self._known: dict[str, Moments] = {}
+
+    @torch.no_grad()
+    def refit(self, narrow: nn.Module, layers: Sequence[Refit], calls: Sequence[Call] | None = None) -> None:
+        """Solve layers by ridge regression to the outputs of the original's, one after the other, in place.
+
+        Minimises sum ||W x + b - y||^2 + ridge * mean(x^2) ||W||^2 over all positions, x being the input of the layer in the
+        narrow unit and y the output in the original. A layer without a bias whose output is batch-normalised is fitted to
+        centred outputs, and the norm's mean moves with it.
+
+        layers: in the order in which they run. calls: arguments of the narrow unit, where they are others than the original's.
+        """
+        for layer in layers:
+            part = narrow.get_submodule(layer.name)
+            norm = _norm_after(narrow, part, self._calls[0])
+            moments = None if calls is not None else self._sliced(narrow, layer)
+            if moments is None:
+                moments = Moments(part)
+                for own, call in zip(calls or self._calls, self._calls):
+                    y = _during(self._original, self._original.get_submodule(layer.name), call, inputs=False)
+                    moments.add(_during(narrow, part, own, inputs=True), _chosen(y, layer.outputs, part))
+            moments.solve(part, self._ridge, norm)
+
+    def _sliced(self, narrow: nn.Module, layer: Refit) -> Moments | None:
+        """Moments from those of the original layer, where the narrow one's inputs are some of its inputs; else None."""
+        source, part = self._original.get_submodule(layer.name), narrow.get_submodule(layer.name)
+        if layer.columns is None or layer.outputs is not None or not _plain(source):
+            return None
+        few = self._calls[0].head(2)
+        x, whole = (_during(unit, own, few, inputs=True) for unit, own in ((narrow, part), (self._original, source)))
+        if not torch.allclose(x, _chosen(whole, layer.columns, part), rtol=1e-4, atol=1e-5):
+            return None
+        if layer.name not in self._known:
+            moments = Moments(source)
+            for call in self._calls:
+                inputs = _during(self._original, source, call, inputs=True)
+                moments.add(inputs, source(inputs))
+            self._known[layer.name] = moments
+        return self._known[layer.name].of_columns(layer.columns)
 
 
 def _chosen(y: Tensor, outputs: Sequence[int] | None, layer: nn.Module) -> Tensor:
@@ -56,19 +89,23 @@ def _chosen(y: Tensor, outputs: Sequence[int] | None, layer: nn.Module) -> Tenso
     return y.index_select(-1 if isinstance(layer, nn.Linear) else 1, torch.as_tensor(outputs, device=y.device))
 
 
+def _plain(layer: nn.Module) -> bool:
+    """Whether each input of a layer is one channel: a linear layer, or a convolution of 1x1 in one group."""
+    return (
+        isinstance(layer, nn.Linear) or getattr(layer, "kernel_size", 0) == (1, 1) and getattr(layer, "groups", 0) == 1
+    )
+
+
 def can_refit(layer: nn.Module) -> bool:
     """Whether a layer is a linear layer or a 2-D convolution with few enough inputs for an exact solution."""
-    if not isinstance(layer, (nn.Linear, nn.Conv2d)) or getattr(layer, "transposed", False):
-        return False
-    return layer.weight[0].numel() <= _MOST_COLUMNS
+    return isinstance(layer, (nn.Linear, nn.Conv2d)) and layer.weight[0].numel() <= _MOST_COLUMNS
 
 
-class _Moments:
+class Moments:
     """Sums of products of a layer's inputs and of the outputs that it should have, `[groups, columns, columns or outputs]`."""
 
     def __init__(self, layer: nn.Module) -> None:
-        self._layer, self._groups = layer, getattr(layer, "groups", 1)
-        self._rows, self._sums = 0, list[Tensor]()
+        self._layer, self._rows, self._sums = layer, 0, list[Tensor]()
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add inputs `[B, ..., inputs]` or `[B, C, H, W]`, and the outputs for them."""
@@ -79,22 +116,25 @@ class _Moments:
         self._sums = [a + b for a, b in zip(self._sums, new)] if self._sums else [part.double() for part in new]
         self._rows += xs.shape[1]
 
-    def solve(self, ridge: float, norm: _BatchNorm | None) -> None:
-        """Write the solution to the layer; norm: batch norm that reads its outputs, whose mean follows them."""
-        xx, xy, x, y = self._sums
-        x, y = x / self._rows, y / self._rows
-        centred = self._layer.bias is not None or norm is not None
-        gram, right = xx / self._rows, xy / self._rows
-        if centred:
-            gram, right = gram - x.unsqueeze(2) * x.unsqueeze(1), right - x.unsqueeze(2) * y.unsqueeze(1)
-        strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
-        gram = gram + torch.diag_embed(strength.unsqueeze(1).expand(-1, gram.shape[1]))
-        solution = torch.linalg.solve(gram, right)  # [groups, columns, outputs of a group]
-        weight = self._layer.weight
-        weight.copy_(solution.mT.reshape(weight.shape))
+    def of_columns(self, columns: Sequence[int]) -> Moments:
+        """Return the moments of some of the inputs."""
+        some, (xx, xy, x, y) = Moments(self._layer), self._sums
+        kept = torch.as_tensor(columns, device=xx.device)
+        some._rows, some._sums = self._rows, [xx[:, kept][:, :, kept], xy[:, kept], x[:, kept], y]
+        return some
+
+    def solve(self, layer: nn.Module, ridge: float, norm: _BatchNorm | None) -> None:
+        """Write the solution to a layer; norm: batch norm that reads its outputs, whose mean follows them."""
+        xx, xy, x, y = (part / self._rows for part in self._sums)
+        if layer.bias is not None or norm is not None:
+            xx, xy = xx - x.unsqueeze(2) * x.unsqueeze(1), xy - x.unsqueeze(2) * y.unsqueeze(1)
+        strength = ridge * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
+        xx.diagonal(dim1=1, dim2=2).add_(strength.unsqueeze(1))
+        solution = torch.linalg.solve(xx, xy)  # [groups, columns, outputs of a group]
+        layer.weight.copy_(solution.mT.reshape(layer.weight.shape))
         rest = (y - torch.einsum("gc,gco->go", x, solution)).flatten()
-        if self._layer.bias is not None:
-            self._layer.bias.copy_(rest)
+        if layer.bias is not None:
+            layer.bias.copy_(rest)
         elif norm is not None:
             norm.running_mean.sub_(rest.to(norm.running_mean))  # type: ignore[union-attr]
 

@@ -71,14 +71,18 @@ def find_units(model: nn.Module, call: Call) -> list[Unit]:
         visits, _ = trace(model, call)
         single = {visit.name: visit.call for visit in trace(model, call.head(1))[0]}
     except Exception as error:
-        raise InputError(f"[compress] expected a model that runs on the example, got {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"[compress] expected a model that runs on the example, got {type(error).__name__}: {error}"
+        ) from error
     once = _once(visits)
     found = {visit.name: ends for visit in once if (ends := _residual(visit))}
     _drop_stages(found, {visit.name: visit for visit in once})
     outer = {name: ends for name, ends in found.items() if not any(_inside(name, other) for other in found)}
     classes = {type(visit.module) for visit in once if visit.name in outer}
     for visit in once:
-        clear = not any(visit.name == other or _inside(visit.name, other) or _inside(other, visit.name) for other in outer)
+        clear = not any(
+            visit.name == other or _inside(visit.name, other) or _inside(other, visit.name) for other in outer
+        )
         if type(visit.module) in classes and clear and (ends := hidden_ends(visit, same_shape=False)):
             outer[visit.name] = ends
     if not found:
@@ -179,7 +183,8 @@ def _drop_stages(found: dict[str, tuple[int, int]], visits: dict[str, Visit]) ->
         outer = visits[name]
         first, last = outer.inputs[found[name][0]], outer.outputs[found[name][1]]
         wraps = any(
-            other.inputs[found[other.name][0]] == first and other.outputs[found[other.name][1]] == last for other in inner
+            other.inputs[found[other.name][0]] == first and other.outputs[found[other.name][1]] == last
+            for other in inner
         )
         if chained or wraps:
             del found[name]
@@ -189,11 +194,15 @@ def _inside(name: str, other: str) -> bool:
     return name.startswith(f"{other}.")
 
 
-def _linked(visits: Sequence[Visit], ends: dict[str, tuple[int, int]], residual: set[str], single: dict[str, Call]) -> Iterator[Unit]:
+def _linked(
+    visits: Sequence[Visit], ends: dict[str, tuple[int, int]], residual: set[str], single: dict[str, Call]
+) -> Iterator[Unit]:
     before: tuple[Any, ...] | None = None
     for visit in visits:
         entry, exit = ends[visit.name]
         follows = before is not None and visit.inputs[entry] == before
         before = visit.outputs[exit]
         batched = batched_leaves(visit.call, single[visit.name])
-        yield Unit(visit.name, visit.module, entry, exit, visit.name in residual, follows, visit.call, visit.output, batched)
+        yield Unit(
+            visit.name, visit.module, entry, exit, visit.name in residual, follows, visit.call, visit.output, batched
+        )

@@ -140,7 +140,9 @@ def _order(unit: Unit) -> dict[str, tuple[int, int]]:
     return sizes
 
 
-def _hidden(group: torch_pruning.Group, names: dict[nn.Module, str], order: dict[str, tuple[int, int]]) -> Hidden | None:
+def _hidden(
+    group: torch_pruning.Group, names: dict[nn.Module, str], order: dict[str, tuple[int, int]]
+) -> Hidden | None:
     """Describe a group; None where a layer of it does not run, nothing reads it, or all of it is squeezed."""
     root, channels = group[0].dep.target.module, len(group[0].idxs)
     readers, makers, parts = [], set(), 1
@@ -162,7 +164,12 @@ def _hidden(group: torch_pruning.Group, names: dict[nn.Module, str], order: dict
         if len({*map(len, columns)}) > 1:
             return None
         readers.append(Reader(names[layer], torch.tensor(columns)))
-    if not readers or channels < 2 or channels % parts or not {*makers, *(reader.name for reader in readers)} <= {*order}:
+    if (
+        not readers
+        or channels < 2
+        or channels % parts
+        or not {*makers, *(reader.name for reader in readers)} <= {*order}
+    ):
         return None
     if all(order[maker][1] == 1 for maker in makers):
         return None  # one position per sample: the squeezed channels of squeeze-and-excitation
