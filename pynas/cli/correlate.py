@@ -186,7 +186,7 @@ def _table(rows, title: str, picks, best: float):
 def _regret_table(found: Comparison):
     from rich.table import Table
 
-    from pynas.runs.quantities import show
+    from pynas.quantities import show
     from pynas.tabular import LABELS
 
     within, cost = found.budgets, LABELS[found.budgets.cost]

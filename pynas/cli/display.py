@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.table import Table
 
 from pynas.costs import UNITS
+from pynas.quantities import show, show_cost
 from pynas.runs.agreement import describe_agreement
 from pynas.runs.joined import describe_joined
 from pynas.runs.limits import describe
 from pynas.runs.progress import Progress, Update
-from pynas.runs.quantities import show, show_cost
 from pynas.runs.tensorboard import TensorBoard
 
 out, err = Console(), Console(stderr=True)

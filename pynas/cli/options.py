@@ -141,8 +141,8 @@ def limits(*assigned: str, **texts: str | None) -> dict[str, str]:
     Raises:
         InputError: two limits on one cost, or text that is no limit.
     """
-    from pynas.runs.limits import read_limits
-    from pynas.runs.quantities import assignments
+    from pynas.quantities import assignments
+    from pynas.search.limits import read_limits
 
     given = assignments([*(f"{name}={text}" for name, text in texts.items() if text is not None), *assigned])
     read_limits(given)  # refused before anything is trained

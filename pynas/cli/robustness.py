@@ -48,8 +48,8 @@ def command(
     """
     named = dict(locals())
     from pynas.cli import display
+    from pynas.quantities import numbers
     from pynas.runs import create
-    from pynas.runs.quantities import numbers
     from pynas.runs.robustness import check_robustness
 
     base = create(run, device=device, **options.settings({**named, "method": "dna", "seeds": None}))

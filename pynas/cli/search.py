@@ -62,8 +62,8 @@ def command(
     Example: `pynas search runs/digits --max-madds 15M --max-params 400k --max-latency 12ms --top-k 10 --front madds`
     """
     from pynas.cli import display
+    from pynas.quantities import assignments, numbers
     from pynas.runs import load
-    from pynas.runs.quantities import assignments, numbers
 
     limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, memory=max_memory, latency=max_latency)
     opened = load(run, device)

@@ -57,9 +57,9 @@ def command(
     Example: `pynas select --space autoformer-tiny --interval 1M --top 1`
     """
     from pynas.cli import display
+    from pynas.quantities import cost as read
     from pynas.runs import select as selecting
     from pynas.runs.processes import choose_device
-    from pynas.runs.quantities import cost as read
     from pynas.spaces import get
 
     first, last = (None if text is None else read(cost, text) for text in (start, stop))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,40 +14,44 @@ from pynas.compress.cuts import Cut, Parts
 from pynas.costs import Costs
 from pynas.costs.latency import device_name, time_calls
 from pynas.costs.operators import counting
-
-if TYPE_CHECKING:
-    from pynas.compress.net import UnitNet
+from pynas.spaces import Space
 
 Values = dict[str, float]
 
 
+Block = Sequence[tuple[Parts, Sequence[Cut]]]
+
+
 def count_costs(
-    net: UnitNet, latency: bool = False, batch: int = 1, repeats: int = 20, kv: tuple[int, int] | None = None
+    model: nn.Module,
+    call: Call,
+    blocks: Sequence[Block],
+    space: Space,
+    latency: bool = False,
+    batch: int = 1,
+    repeats: int = 20,
+    kv: tuple[int, int] | None = None,
 ) -> Costs:
-    """Return the costs `params`, `madds`, and with `latency` also `latency`, of every candidate of a supernet of units.
+    """Return the costs of every candidate of a supernet of units, and of the rest of the model.
 
     `params`: parameters. `madds`: multiply-adds for one sample of the example, of its length or image size. `latency`: ms on the
     model's device for a batch, each unit alone; the median of several runs. `kv_bytes`: bytes of the keys and values that a
     decoder keeps. `metadata["reference"]` has the costs of the model as it is, which shares such as "60%" refer to.
 
-    batch: samples of the timed batch. repeats: timed runs of each candidate. kv: length in tokens and batch size, for `kv_bytes`.
+    blocks: by block, the parts of each unit and its candidates, the unit as it is first. latency: measure it too. batch: samples
+    of the timed batch. repeats: timed runs of each candidate. kv: length in tokens and batch size, for `kv_bytes`.
     """
-    whole = _measure(net.model, net.call, latency, batch, repeats)
+    whole = _measure(model, call, latency, batch, repeats)
     if kv is not None:
-        whole["kv_bytes"] = 0
+        whole["kv_bytes"] = sum(_kept_bytes(parts, Cut(), *kv) for block in blocks for parts, _ in block)
     tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in whole}
-    fixed: dict[str, float] = dict(whole)
-    for block in net.blocks:
-        layers = []
-        for parts, cuts in block:
-            values = [_candidate(parts, cut, latency, batch, repeats, kv) for cut in cuts]
-            layers.append({name: np.array([each[name] for each in values]) for name in whole})
-            for name in whole:
-                fixed[name] -= values[0][name] if name != "kv_bytes" else 0
+    rest = dict(whole)
+    for block in blocks:
+        values = [[_candidate(parts, cut, latency, batch, repeats, kv) for cut in cuts] for parts, cuts in block]
         for name in whole:
-            tables[name].append([_outer_sum([layer[name] for layer in layers])])
-    costs = Costs(tables, fixed, {"device": device_name(net.call.tensors[0].device)}, space=net.space)
-    return Costs(tables, fixed, {**costs.metadata, "reference": costs.of(net.original)}, space=net.space)
+            tables[name].append([_outer_sum([np.array([each[name] for each in layer]) for layer in values])])
+            rest[name] -= sum(layer[0][name] for layer in values)
+    return Costs(tables, rest, {"device": device_name(call.tensors[0].device), "reference": whole}, space=space)
 
 
 def _candidate(parts: Parts, cut: Cut, latency: bool, batch: int, repeats: int, kv: tuple[int, int] | None) -> Values:
@@ -84,7 +89,7 @@ def _kept_bytes(parts: Parts, cut: Cut, length: int, batch: int) -> int:
     return sum(2 * sizes[f"heads {h.module}"] * h.size * length * batch * size for h in parts.heads)
 
 
-def _outer_sum(layers: list[np.ndarray]) -> np.ndarray:
+def _outer_sum(layers: Sequence[np.ndarray]) -> np.ndarray:
     total = layers[0]
     for values in layers[1:]:
         total = np.add.outer(total, values)

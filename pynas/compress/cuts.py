@@ -26,7 +26,7 @@ _MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Cut:
-    """What stays of a unit: shares of its hidden channels and heads, and the side of its kernels, 0 for as it is."""
+    """Sizes of a smaller unit: shares of its hidden channels and heads that stay, side of its kernels (0: as they are)."""
 
     width: float = 1.0
     heads: float = 1.0

@@ -91,8 +91,8 @@ def _chosen(y: Tensor, outputs: Sequence[int] | None, layer: nn.Module) -> Tenso
 
 def _plain(layer: nn.Module) -> bool:
     """Whether each input of a layer is one channel: a linear layer, or a convolution of 1x1 in one group."""
-    return (
-        isinstance(layer, nn.Linear) or getattr(layer, "kernel_size", 0) == (1, 1) and getattr(layer, "groups", 0) == 1
+    return isinstance(layer, nn.Linear) or (
+        getattr(layer, "kernel_size", 0) == (1, 1) and getattr(layer, "groups", 0) == 1
     )
 
 

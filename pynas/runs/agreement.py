@@ -10,9 +10,9 @@ import numpy as np
 
 from pynas import search
 from pynas.costs import UNITS
+from pynas.quantities import show_cost
 from pynas.rating import Scores, reliability
 from pynas.rating.averaging import seed_variances
-from pynas.runs.quantities import show_cost
 from pynas.spaces import Architecture
 from pynas.tabular.robustness import sampled_totals
 

@@ -15,6 +15,7 @@ from pynas._version import __version__
 from pynas.errors import InputError
 from pynas.export import load_subnet
 from pynas.files import read_json
+from pynas.quantities import show_cost
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.report import sections
@@ -25,7 +26,6 @@ from pynas.runs import commands
 from pynas.runs.agreement import agreement, describe_agreement
 from pynas.runs.correlate import bench_of, bench_scores
 from pynas.runs.joined import describe_joined, scores_of_search
-from pynas.runs.quantities import show_cost
 from pynas.runs.rate import stored_members
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.search import SEARCH

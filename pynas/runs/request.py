@@ -11,7 +11,7 @@ from typing import Any
 from pynas.costs import UNITS
 from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InputError
-from pynas.runs.limits import Share, read_limits
+from pynas.search.limits import Share, read_limits
 from pynas.zero_cost import AGGREGATES, PROXIES
 
 
@@ -19,7 +19,7 @@ from pynas.zero_cost import AGGREGATES, PROXIES
 class Request:
     """A search's request: limits and lower limits by cost, how many architectures, and how block scores join.
 
-    Limits are given as numbers, or as text that `pynas.runs.limits.read_limit` reads, such as "60%"; those that are no
+    Limits are given as numbers, or as text that `pynas.search.limits.read_limit` reads, such as "60%"; those that are no
     limits are left out. Without any limit the search is unlimited.
 
     front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.

@@ -20,12 +20,13 @@ from pynas.rating.averaging import combined
 from pynas.report import draw_front
 from pynas.runs.agreement import agreement, alike
 from pynas.runs.joined import joined_scores, keep_joined, reranked
-from pynas.runs.limits import Limits, Share, resolve
+from pynas.runs.limits import Limits, resolve
 from pynas.runs.proxy_cost import proxy_cost
 from pynas.runs.rate import load_members
 from pynas.runs.request import Request, check_prior
 from pynas.runs.run import Run
 from pynas.runs.truth import read_truth
+from pynas.search.limits import Share
 from pynas.spaces import Space
 
 SEARCH = "pynas.search"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pynas.costs.range import cost_range
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.rating.scores import Scores
@@ -73,10 +74,10 @@ class Found(Sequence[Entry]):
 def best(
     scores: Scores | Sequence[Sequence[ScoreTable]],
     costs: Costs | WholeCosts,
-    limits: Mapping[str, float | None] | None = None,
+    limits: Mapping[str, float | str | None] | None = None,
     top_k: int = 1,
     *,
-    at_least: Mapping[str, float | None] | None = None,
+    at_least: Mapping[str, float | str | None] | None = None,
     weights: Sequence[float] | None = None,
     join: str = "sum",
 ) -> Found:
@@ -117,6 +118,7 @@ class Pools:
     def __init__(self, name: str, scores: Any, costs: Costs | WholeCosts) -> None:
         self.name, self.costs = name, costs
         scores = Scores.check(name, scores, costs.space if isinstance(costs, Costs) else None)
+        self.space = scores.space
         if isinstance(costs, Costs):
             self.names = costs.additive
             self._require_shapes(costs, scores)
@@ -187,18 +189,26 @@ class Pools:
 
     def problem(
         self,
-        limits: Mapping[str, float | None] | None,
-        at_least: Mapping[str, float | None] | None,
+        limits: Mapping[str, float | str | None] | None,
+        at_least: Mapping[str, float | str | None] | None,
         weights: Sequence[float] | None,
         join: str,
     ) -> Problem:
         """Build the search problem on whole numbers."""
         name = self.name
-        upper, lower = (check_limits(name, bounds, self.costs.names) for bounds in (limits, at_least))
+        upper, lower = (check_limits(name, bounds, self.costs.names, self._whole) for bounds in (limits, at_least))
         self.require((*upper, *lower))
         losses, grid = losses_on_grid(name, self._joined(weights, join), self.offsets)
         bounds = [Limit(cost, upper.get(cost), lower.get(cost)) for cost in self.names]
         return Problem(name, self.offsets, losses, grid, list(self.columns().values()), bounds, self.links)
+
+    def _whole(self, cost: str) -> float:
+        """Cost that shares refer to: of the reference that the costs name, else of the most expensive architecture."""
+        if not isinstance(self.costs, Costs):
+            raise InputError(f"[{self.name}] expected a number as the limit on {cost!r}, as costs of whole architectures have no "
+                             "greatest one")  # fmt: skip
+        reference = self.costs.metadata.get("reference", {})
+        return reference[cost] if cost in reference else cost_range(self.space, self.costs, cost)[1]
 
     def _joined(self, weights: Sequence[float] | None, join: str) -> np.ndarray:
         """Terms of the sum to minimise `[N]`: weighted scores, or weighted logarithms of scores."""

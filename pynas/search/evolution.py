@@ -29,8 +29,8 @@ def evolve(
     crossing: float = 0.5,
     seed: int = 0,
     costs: Costs | None = None,
-    limits: Mapping[str, float | None] | None = None,
-    at_least: Mapping[str, float | None] | None = None,
+    limits: Mapping[str, float | str | None] | None = None,
+    at_least: Mapping[str, float | str | None] | None = None,
     file: str | Path | None = None,
 ) -> History:
     """Rate at most `budget` architectures by regularised evolution, each once, and return them.
@@ -75,8 +75,8 @@ def random_search(
     *,
     seed: int = 0,
     costs: Costs | None = None,
-    limits: Mapping[str, float | None] | None = None,
-    at_least: Mapping[str, float | None] | None = None,
+    limits: Mapping[str, float | str | None] | None = None,
+    at_least: Mapping[str, float | str | None] | None = None,
     file: str | Path | None = None,
 ) -> History:
     """Rate `budget` distinct random architectures and return them; arguments as for `evolve`."""

@@ -74,8 +74,8 @@ class Ratings:
         rate: Rate,
         budget: int,
         costs: Costs | None = None,
-        limits: Mapping[str, float | None] | None = None,
-        at_least: Mapping[str, float | None] | None = None,
+        limits: Mapping[str, float | str | None] | None = None,
+        at_least: Mapping[str, float | str | None] | None = None,
         file: str | Path | None = None,
         **metadata: Any,
     ) -> None:

@@ -17,8 +17,8 @@ from pynas import costs
 from pynas.cli import app, main
 from pynas.costs import cost_range
 from pynas.errors import InfeasibleError, InputError
+from pynas.quantities import quantity
 from pynas.rating import Scores
-from pynas.runs.quantities import quantity
 from pynas.spaces import get
 from pynas.teachers import load_small
 from pynas.tensor_files import read_tensors

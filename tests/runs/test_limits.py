@@ -10,9 +10,10 @@ import pytest
 from pynas import costs, runs, tabular
 from pynas.errors import InputError
 from pynas.rating import Scores, ScoreTable
-from pynas.runs.limits import Limits, Share, describe, read_limit, read_limits, resolve
+from pynas.runs.limits import Limits, describe, resolve
 from pynas.runs.run import Request
 from pynas.runs.search import find_exactly, find_limits
+from pynas.search.limits import Share, read_limit, read_limits
 
 
 @pytest.mark.parametrize(

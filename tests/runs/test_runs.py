@@ -6,7 +6,7 @@ import yaml
 
 from pynas import runs
 from pynas.errors import InputError
-from pynas.runs.quantities import assignments, show
+from pynas.quantities import assignments, show
 
 
 def test_options_and_settings_get_their_types(tmp_path):

@@ -13,10 +13,10 @@ from pynas.evaluation import ErrorRate
 from pynas.files import header, read_json, write_json
 from pynas.methods import PreNAS
 from pynas.methods.whole.prenas import LOADERS, RECIPES
+from pynas.quantities import cost
 from pynas.runs.export import export_trained
 from pynas.runs.images import check_rated
 from pynas.runs.options import LOADER, Options
-from pynas.runs.quantities import cost
 from pynas.runs.rate import scores_folder
 from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Defaults, Request, Run
