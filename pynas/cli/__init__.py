@@ -12,6 +12,7 @@ import typer
 
 from pynas.cli import (
     calibrate,
+    compress,
     correlate,
     doctor,
     export,
@@ -43,6 +44,7 @@ COMMANDS = (
     select,
     export,
     retrain,
+    compress,
     report,
     correlate,
     robustness,

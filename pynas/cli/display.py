@@ -183,6 +183,37 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+def print_compressed(content: Mapping[str, Any]) -> None:
+    """Print what a compression found: the costs beside the model's, the loss, and the cut of each unit."""
+    networks = content.get("networks") or {"": content}
+    first = next(iter(networks.values()))
+    table = Table(title=f"{content['model']} made smaller; the best of all choices by the sum of block scores")
+    for heading in (
+        "network",
+        *(UNITS.get(name, name) for name in first["costs"]),
+        f"{first['loss']} predicted",
+        "measured",
+    ):
+        table.add_column(heading, justify="left" if heading == "network" else "right")
+    table.add_row("as it is", *(show_cost(name, value) for name, value in first["reference"].items()), "0", "0")
+    for name, report in networks.items():
+        shares = [
+            f"{show_cost(key, value)} ({value / (report['reference'][key] or 1):.0%})"
+            for key, value in report["costs"].items()
+        ]
+        loss = report["actual"] if report["distilled"] is None else report["distilled"]
+        table.add_row(name or "smaller", *shares, f"{report['predicted']:.4g}", f"{loss:.4g}")
+    out.print(table)
+    if "units" in content:
+        cuts = Table("unit", "stays")
+        for unit, cut in content["units"].items():
+            cuts.add_row(unit, cut)
+        out.print(cuts)
+    for line in content.get("infeasible", ()):
+        say(line)
+    say(f"Written to {content['folder']}; pynas.compress.load(model, folder) puts it into the model's own class.")
+
+
 def print_exported(content: Mapping[str, Any]) -> None:
     """Print the network that was taken out."""
     say(

@@ -16,6 +16,7 @@ from pynas.copies import copy_module
 from pynas.costs import Costs
 from pynas.spaces import Architecture, Cell, Space
 
+
 class UnitNet:
     """Candidates of the units of a model; a block holds consecutive units, a layer the candidates of one.
 

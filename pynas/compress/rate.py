@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,33 +11,11 @@ from torch import Tensor
 
 from pynas.calls import Call
 from pynas.compress.net import UnitNet
+from pynas.compress.outputs import Pick, default_loss, pick_output
 from pynas.compress.pieces import Tail, captured, side_of
 from pynas.errors import InputError
 from pynas.rating import Progress, Scores
 from pynas.rating import rate as rate_paths
-
-Pick = Callable[[Any, Call], Tensor]
-
-
-def pick_output(output: Any, call: Call) -> Tensor:
-    """Return the tensor of a model's output that losses compare: logits, else the last hidden state, else the first tensor.
-
-    Positions that the call's attention mask leaves out are 0.
-
-    Raises:
-        InputError: an output without one.
-    """
-    if isinstance(output, Mapping):
-        names = [name for name in ("logits", "last_hidden_state") if isinstance(output.get(name), Tensor)]
-        output = output[names[0]] if names else tuple(output.values())
-    while isinstance(output, (tuple, list)) and output:
-        output = output[0]
-    if not isinstance(output, Tensor):
-        raise InputError(f"[compress] expected an output with a tensor, got {type(output).__name__}; pass pick=")
-    mask = call.kwargs.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2 and output.ndim > 2 and mask.shape == output.shape[:2]:
-        output = output * mask.view(*mask.shape, *[1] * (output.ndim - 2)).to(output.dtype)
-    return output
 
 
 @torch.no_grad()
@@ -62,7 +41,7 @@ def rate(
         loss: as in `pynas.rate`. None for "kl" of logits, "cosine" of other outputs, "relative_l1" of features.
         labels: called with a batch, returns the target of a loss against labels ("cross_entropy", "error").
         pick: called with the model's output and the call, returns the tensor that is compared (`pick_output`).
-        norm: statistics of batch norm, as in `pynas.rate`. settings: fields of `pynas.rating.Settings`.
+        norm: statistics of batch norm, as in `pynas.rate`. progress: called a few times per second, over all blocks. settings: fields of `pynas.rating.Settings`.
 
     Raises:
         InputError: no batch, a model whose output needs more than the feature after a block, scores that are not finite.
@@ -70,19 +49,25 @@ def rate(
     batches = batches if isinstance(batches, Sequence) else list(batches)
     if not batches:
         raise InputError("[compress] expected at least one batch to rate on, got none")
-    output = pick(net.call(net.model), net.call)
     if loss is None:
-        loss = ("kl" if _is_logits(net, output) else "cosine") if through_tail else "relative_l1"
+        loss = default_loss(net.model, net.call, pick) if through_tail else "relative_l1"
     units = [parts.unit for block in net.blocks for parts, _ in block]
-    tables = []
+    tables, total = [], sum(net.space.path_counts) * len(batches)
     for number, block in enumerate(net.blocks):
         own = [parts.unit for parts, _ in block]
         tail = Tail(net.model, own[-1], units, net.call, pick) if through_tail else None
         made = _Batches(net, own, batches, tail, pick, labels)
-        layers = net.layers(number)
-        tables.append([rate_paths(layers, made, loss, norm, tail=tail, progress=progress, **settings)])
+        report = _after(progress, sum(net.space.path_counts[:number]) * len(batches), total)
+        tables.append([rate_paths(net.layers(number), made, loss, norm, tail=tail, progress=report, **settings)])
     metadata = {"loss": loss if isinstance(loss, str) else "own", "through_tail": through_tail}
     return Scores(net.space, tables, metadata)
+
+
+def _after(progress: Callable[[Progress], None] | None, before: int, total: int) -> Callable[[Progress], None] | None:
+    """Return the report of one block's progress: that of all blocks, of which some are done."""
+    if progress is None:
+        return None
+    return lambda own: progress(replace(own, done=before + own.done, total=total))
 
 
 class _Batches:
@@ -112,9 +97,3 @@ class _Batches:
                 side = side_of(calls, self._units, model)
                 x = self._units[0].feature(calls[0])
                 yield (x, target) if side is None else (x, target, side)
-
-
-def _is_logits(net: UnitNet, output: Tensor) -> bool:
-    """Whether an output has one value per class or token: the model has a last layer of so many outputs."""
-    result = net.call(net.model)
-    return (isinstance(result, Mapping) and "logits" in result) or output.ndim == 2
