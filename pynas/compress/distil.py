@@ -41,11 +41,12 @@ LOSSES: dict[str, Loss] = {"kl": _kl, "cosine": _cosine, "mse": F.mse_loss}
 class Distillation(nn.Module, Method):
     """Training of a student on a frozen teacher's outputs, by AdamW with warm-up and a cosine.
 
-    Batch norm follows the batches; dropout and other noise stay off.
+    Dropout and other noise stay off.
 
     net: the student, which is trained. teacher: any module that takes the same calls. loss: "kl", "cosine", "mse", or a function
     of (student's output, teacher's output). pick: see `pynas.compress.rate`. warmup: share of the steps. ema: momentum of the
-    moving average of the weights, `average`; None for no average.
+    moving average of the weights, `average`; None for no average. norm: statistics of batch norm while the student trains:
+    "running", the stored ones, which stay, or "batch", which the stored ones follow.
     """
 
     def __init__(
@@ -59,8 +60,11 @@ class Distillation(nn.Module, Method):
         weight_decay: float = 0.01,
         warmup: float = 0.05,
         ema: float | None = 0.99,
+        norm: str = "running",
     ) -> None:
         super().__init__()
+        if norm not in ("running", "batch"):
+            raise InputError(f"[compress] expected norm to be running or batch, got {norm!r}")
         if isinstance(loss, str) and loss not in LOSSES:
             raise InputError(
                 f"[compress] expected a loss of {', '.join(LOSSES)} or a function to distil by, got {loss!r}"
@@ -69,6 +73,7 @@ class Distillation(nn.Module, Method):
         self.average = None if ema is None else frozen_copy(net)
         self._loss, self._pick = LOSSES[loss] if isinstance(loss, str) else loss, pick
         self._learning_rate, self._weight_decay, self._warmup, self._ema = learning_rate, weight_decay, warmup, ema
+        self._norm = norm
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return AdamW; vectors, as biases and norms, have no weight decay."""
@@ -99,11 +104,11 @@ class Distillation(nn.Module, Method):
             update_ema(self.average, self.net, self._ema)
 
     def train(self, mode: bool = True) -> Distillation:
-        """Let the student's batch norms follow the batches, and nothing else."""
+        """Let the student's batch norms follow the batches, where they should, and nothing else."""
         super().train(False)
         for part in self.net.modules():
             if isinstance(part, _BatchNorm):
-                part.train(mode)
+                part.train(mode and self._norm == "batch")
         return self
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -159,7 +164,7 @@ def distil(
         student, teacher: modules that take the same calls. batches: as the models take them; labels are not used.
         loss: "kl" of logits, "cosine" or "mse" of other outputs, or a function of both outputs that returns one number.
         run: folder of checkpoints, from which a training that was stopped goes on (`pynas.fit`).
-        options: of `Distillation`: pick, learning_rate, weight_decay, warmup, ema.
+        options: of `Distillation`: pick, learning_rate, weight_decay, warmup, ema, norm.
 
     Raises:
         InputError: no batch, an unknown loss.

@@ -90,7 +90,8 @@ def best(
     scores: a `Scores`, or score tables by `[block][cell]` where the costs know their space, as those of `pynas.costs.count` do.
     costs: `Costs`; in a space of one block also costs with `names` and `of(architecture)`, of which the rated paths are asked.
     limits, at_least: upper and lower bounds by cost name, inclusive, on the whole cost with its fixed part, e.g.
-    `{"madds": 400e6}`; None (and infinity for an upper one) is no limit.
+    `{"madds": 400e6}`, texts such as "400M", "12ms" and "60%"; None (and infinity for an upper one) is no limit. A share is of
+    the costs' reference (`costs.metadata["reference"]`), else of the most expensive architecture of the space.
 
     Raises:
         InputError: tables without their space, costs that do not match, infinite scores, an unknown cost, a limit on a cost

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +125,13 @@ def test_the_method_tutorial(registries, tmp_path):
         torch.testing.assert_close(losses[f"block_{b + 1}"], (1 - cosine).detach(), rtol=1e-4, atol=1e-4)
     table = method.eval().rate_block(run_of_cosine.loader("val"), 3, loss="cosine", norm="batch")
     assert len(table[0]) == 16
+
+
+def test_the_page_of_compression_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(ROOT / "docs/compress.md")
+    x = names["batches"][0]
+    assert torch.equal(names["again"](x), names["small"](x))
 
 
 def test_every_command_line_in_the_pages_parses():
