@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["_C", "ops", "nn", "spaces", "supernets", "costs", "rating", "search", "zero_cost", "data", "teachers"]
-ORDER += ["tabular", "train", "methods", "evaluation", "export", "report", "runs", "cli"]
-BELOW_ALL = {"checked", "copies", "csv_files", "errors", "files", "tensor_files", "_version"}
+ORDER += ["tabular", "train", "methods", "evaluation", "export", "compress", "report", "runs", "cli"]
+BELOW_ALL = {"calls", "checked", "copies", "csv_files", "errors", "files", "tensor_files", "_version"}
 MOST_LINES = 300
 
 

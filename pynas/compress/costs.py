@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,21 @@ from pynas.compress.cuts import Cut, Parts
 from pynas.costs import Costs
 from pynas.costs.latency import device_name, time_calls
 from pynas.costs.operators import counting
-
-if TYPE_CHECKING:
-    from pynas.compress.net import UnitNet
+from pynas.spaces import Architecture, Space
 
 Values = dict[str, float]
+Block = Sequence[tuple[Parts, Sequence[Cut]]]
 
 
 def count_costs(
-    net: UnitNet, latency: bool = False, batch: int = 1, repeats: int = 20, kv: tuple[int, int] | None = None
+    model: nn.Module,
+    call: Call,
+    blocks: Sequence[Block],
+    space: Space,
+    latency: bool = False,
+    batch: int = 1,
+    repeats: int = 20,
+    kv: tuple[int, int] | None = None,
 ) -> Costs:
     """Return the costs `params`, `madds`, and with `latency` also `latency`, of every candidate of a supernet of units.
 
@@ -31,12 +38,12 @@ def count_costs(
 
     batch: samples of the timed batch. repeats: timed runs of each candidate. kv: length in tokens and batch size, for `kv_bytes`.
     """
-    whole = _measure(net.model, net.call, latency, batch, repeats)
+    whole = _measure(model, call, latency, batch, repeats)
     if kv is not None:
         whole["kv_bytes"] = 0
     tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in whole}
     fixed: dict[str, float] = dict(whole)
-    for block in net.blocks:
+    for block in blocks:
         layers = []
         for parts, cuts in block:
             values = [_candidate(parts, cut, latency, batch, repeats, kv) for cut in cuts]
@@ -45,8 +52,9 @@ def count_costs(
                 fixed[name] -= values[0][name] if name != "kv_bytes" else 0
         for name in whole:
             tables[name].append([_outer_sum([layer[name] for layer in layers])])
-    costs = Costs(tables, fixed, {"device": device_name(net.call.tensors[0].device)}, space=net.space)
-    return Costs(tables, fixed, {**costs.metadata, "reference": costs.of(net.original)}, space=net.space)
+    costs = Costs(tables, fixed, {"device": device_name(call.tensors[0].device)}, space=space)
+    reference = costs.of(Architecture.of((0, (0,) * len(block)) for block in blocks))
+    return Costs(tables, fixed, {**costs.metadata, "reference": reference}, space=space)
 
 
 def _candidate(parts: Parts, cut: Cut, latency: bool, batch: int, repeats: int, kv: tuple[int, int] | None) -> Values:

@@ -8,15 +8,13 @@ from typing import Any
 from torch import nn
 
 from pynas.calls import Call
-from pynas.compress.costs import count_costs
-from pynas.compress.cuts import Cut, Parts, Ranks, Shrinker
+from pynas.compress.costs import Block, count_costs
+from pynas.compress.cuts import Cut, Ranks, Shrinker
 from pynas.compress.pieces import Piece, Skip, captured
 from pynas.compress.refit import estimate
 from pynas.copies import copy_module
 from pynas.costs import Costs
 from pynas.spaces import Architecture, Cell, Space
-
-Block = Sequence[tuple[Parts, Sequence[Cut]]]
 
 
 class UnitNet:
@@ -72,7 +70,7 @@ class UnitNet:
 
     def costs(self, **options: Any) -> Costs:
         """Return the costs of all candidates (`pynas.compress.costs.count_costs`)."""
-        return count_costs(self, **options)
+        return count_costs(self.model, self.call, self.blocks, self.space, **options)
 
     def _calls(self, block: int) -> list[list[Call]]:
         """Calls of each unit of a block on the calibration batches, `[unit][batch]`; none without calibration."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -108,11 +109,8 @@ def captured(
     ]
     handles.append(model.get_submodule(last.name).register_forward_hook(end))
     output = None
-    with hooked(handles):
-        try:
-            output = call(model)
-        except _Enough:
-            pass
+    with hooked(handles), contextlib.suppress(_Enough):
+        output = call(model)
     return [calls[unit.name] for unit in units], features[0], output
 
 
@@ -162,8 +160,8 @@ class Tail(nn.Module):
             if other.residual:
                 self.module.get_submodule(other.name).forward = _skipped(other)  # type: ignore[method-assign]
         if not self._goes_on(feature, expected):
-            raise InputError(f"[compress] expected all information to pass through {unit.name}, got an output that needs more; use a "
-                             "loss of features, through_tail=False")  # fmt: skip
+            raise InputError(f"[compress] expected all information to pass through {unit.name}, got an output that needs more; use "
+                             "a loss of features, through_tail=False")  # fmt: skip
 
     def forward(self, feature: Tensor, side: Any = None) -> Tensor:
         """feature: `[B, ...]` after the unit -> the model's output for it."""

@@ -12,7 +12,8 @@ from pynas.calls import Call
 from pynas.compress.net import UnitNet
 from pynas.compress.pieces import Tail, captured, side_of
 from pynas.errors import InputError
-from pynas.rating import Progress, Scores, Settings, rate as rate_paths
+from pynas.rating import Progress, Scores
+from pynas.rating import rate as rate_paths
 
 Pick = Callable[[Any, Call], Tensor]
 
@@ -116,4 +117,4 @@ class _Batches:
 def _is_logits(net: UnitNet, output: Tensor) -> bool:
     """Whether an output has one value per class or token: the model has a last layer of so many outputs."""
     result = net.call(net.model)
-    return isinstance(result, Mapping) and "logits" in result or output.ndim == 2
+    return (isinstance(result, Mapping) and "logits" in result) or output.ndim == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,26 +49,26 @@ class Refitter:
     def refit(self, narrow: nn.Module, layers: Sequence[Refit], calls: Sequence[Call] | None = None) -> None:
         """Solve layers by ridge regression to the outputs of the original's, one after the other, in place.
 
-        Minimises sum ||W x + b - y||^2 + ridge * mean(x^2) ||W||^2 over all positions, x being the input of the layer in the
-        narrow unit and y the output in the original. A layer without a bias whose output is batch-normalised is fitted to
-        centred outputs, and the norm's mean moves with it.
+        Minimises mean ||W x + b - y||^2 + ridge * v ||W||^2 over all positions, x being the input of the layer in the narrow
+        unit, y the output in the original, and v the mean variance of the inputs (their mean square where there is no b). A
+        layer without a bias whose output is batch-normalised is fitted to centred outputs, and the norm's mean moves with it.
 
         layers: in the order in which they run. calls: arguments of the narrow unit, where they are others than the original's.
         """
         for layer in layers:
-            part = narrow.get_submodule(layer.name)
+            part = _layer(narrow, layer.name)
             norm = _norm_after(narrow, part, self._calls[0])
             moments = None if calls is not None else self._sliced(narrow, layer)
             if moments is None:
                 moments = Moments(part)
                 for own, call in zip(calls or self._calls, self._calls):
-                    y = _during(self._original, self._original.get_submodule(layer.name), call, inputs=False)
+                    y = _during(self._original, _layer(self._original, layer.name), call, inputs=False)
                     moments.add(_during(narrow, part, own, inputs=True), _chosen(y, layer.outputs, part))
             moments.solve(part, self._ridge, norm)
 
     def _sliced(self, narrow: nn.Module, layer: Refit) -> Moments | None:
         """Moments from those of the original layer, where the narrow one's inputs are some of its inputs; else None."""
-        source, part = self._original.get_submodule(layer.name), narrow.get_submodule(layer.name)
+        source, part = _layer(self._original, layer.name), _layer(narrow, layer.name)
         if layer.columns is None or layer.outputs is not None or not _plain(source):
             return None
         few = self._calls[0].head(2)
@@ -83,6 +84,12 @@ class Refitter:
         return self._known[layer.name].of_columns(layer.columns)
 
 
+def _layer(unit: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
+    layer = unit.get_submodule(name)
+    assert isinstance(layer, (nn.Linear, nn.Conv2d))
+    return layer
+
+
 def _chosen(y: Tensor, outputs: Sequence[int] | None, layer: nn.Module) -> Tensor:
     if outputs is None:
         return y
@@ -91,8 +98,8 @@ def _chosen(y: Tensor, outputs: Sequence[int] | None, layer: nn.Module) -> Tenso
 
 def _plain(layer: nn.Module) -> bool:
     """Whether each input of a layer is one channel: a linear layer, or a convolution of 1x1 in one group."""
-    return (
-        isinstance(layer, nn.Linear) or getattr(layer, "kernel_size", 0) == (1, 1) and getattr(layer, "groups", 0) == 1
+    return isinstance(layer, nn.Linear) or (
+        getattr(layer, "kernel_size", 0) == (1, 1) and getattr(layer, "groups", 0) == 1
     )
 
 
@@ -104,7 +111,7 @@ def can_refit(layer: nn.Module) -> bool:
 class Moments:
     """Sums of products of a layer's inputs and of the outputs that it should have, `[groups, columns, columns or outputs]`."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         self._layer, self._rows, self._sums = layer, 0, list[Tensor]()
 
     def add(self, x: Tensor, y: Tensor) -> None:
@@ -123,7 +130,7 @@ class Moments:
         some._rows, some._sums = self._rows, [xx[:, kept][:, :, kept], xy[:, kept], x[:, kept], y]
         return some
 
-    def solve(self, layer: nn.Module, ridge: float, norm: _BatchNorm | None) -> None:
+    def solve(self, layer: nn.Linear | nn.Conv2d, ridge: float, norm: _BatchNorm | None) -> None:
         """Write the solution to a layer; norm: batch norm that reads its outputs, whose mean follows them."""
         xx, xy, x, y = (part / self._rows for part in self._sums)
         if layer.bias is not None or norm is not None:
@@ -139,7 +146,7 @@ class Moments:
             norm.running_mean.sub_(rest.to(norm.running_mean))  # type: ignore[union-attr]
 
 
-def _rows(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(layer: nn.Linear | nn.Conv2d, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Inputs `[rows, groups, columns]` and outputs `[rows, groups, outputs of a group]` of each position."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, 1, x.shape[-1]), y.reshape(-1, 1, y.shape[-1])
@@ -147,6 +154,8 @@ def _rows(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     patches = x if layer.kernel_size == (1, 1) and x.shape[2:] == y.shape[2:] else _patches(layer, x)
     every = y.shape[2] * y.shape[3]
     step = max(1, every // _POSITIONS)
+    while math.gcd(step, y.shape[3]) > 1:  # else positions of some columns of the map alone
+        step += 1
     patches, y = patches.flatten(2)[..., ::step], y.flatten(2)[..., ::step]
     return (
         patches.unflatten(1, (groups, -1)).permute(0, 3, 1, 2).flatten(0, 1),
@@ -224,7 +233,7 @@ def importance(unit: nn.Module, readers: Iterable[tuple[str, Tensor]], calls: Se
                 x = _during(unit, layer, call, inputs=True)
                 x = x.reshape(-1, x.shape[-1]) if isinstance(layer, nn.Linear) else x.transpose(0, 1).flatten(1).mT
                 power, rows = power + x.double().square().sum(0).cpu(), rows + len(x)
-            weight = layer.weight.detach().double().cpu()
+            weight = layer.get_parameter("weight").detach().double().cpu()
             norms = weight.square().flatten(2).sum(2) if weight.ndim > 2 else weight.square()
             groups = getattr(layer, "groups", 1)
             norms = norms.unflatten(0, (groups, -1)).sum(1).flatten()  # [groups, inputs of one] -> every input

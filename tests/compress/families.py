@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ class Family:
     build: Callable[[], nn.Module]
     batch: Callable[[], Any]
     stages: tuple[int, ...]
-    changing: tuple[int, ...]
+    changing: Sequence[int]
     unit: str
     chained: bool = True
 
@@ -58,7 +58,7 @@ def prepared(model: nn.Module, call: Call | None = None) -> nn.Module:
     with torch.no_grad():
         for value in model.parameters():
             noise = torch.randn(value.shape, generator=generator)
-            value.add_(0.3 * noise * (value.std() if value.std(unbiased=False) > 0 else 1))
+            value.add_(0.3 * noise * (value.std() if value.std(unbiased=False) > 1e-5 else 1))
         norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
         for norm in norms:
             norm.momentum = 0.5
@@ -125,24 +125,25 @@ def small_swin() -> nn.Module:
 small = partial(images, 32)
 CLASSIFIER = "AutoModelForSequenceClassification"
 FAMILIES = {
-    "timm mobilenetv2": Family(of_timm("mobilenetv2_100"), images, (2, 3, 4, 3, 3, 1), (0, 1, 2, 3, 4, 5), "InvertedResidual"),
-    "timm mobilenetv3": Family(of_timm("mobilenetv3_small_100"), images, (2, 3, 2, 3), (0, 1, 2, 3), "InvertedResidual"),
-    "timm efficientnet": Family(of_timm("efficientnet_b0"), images, (2, 2, 3, 3, 4, 1), (0, 1, 2, 3, 4, 5), "InvertedResidual"),
+    "timm mobilenetv2": Family(of_timm("mobilenetv2_100"), images, (2, 3, 4, 3, 3, 1), range(6), "InvertedResidual"),
+    "timm mobilenetv3": Family(of_timm("mobilenetv3_small_100"), images, (2, 3, 2, 3), range(4), "InvertedResidual"),
+    "timm efficientnet": Family(of_timm("efficientnet_b0"), images, (2, 2, 3, 3, 4, 1), range(6), "InvertedResidual"),
     "timm resnet18": Family(of_timm("resnet18"), images, (2, 2, 2, 2), (1, 2, 3), "BasicBlock"),
-    "timm resnet50": Family(of_timm("resnet50"), images, (3, 4, 6, 3), (0, 1, 2, 3), "Bottleneck"),
-    "timm regnet": Family(of_timm("regnety_004"), images, (1, 3, 6, 6), (0, 1, 2, 3), "Bottleneck"),
+    "timm resnet50": Family(of_timm("resnet50"), images, (3, 4, 6, 3), range(4), "Bottleneck"),
+    "timm regnet": Family(of_timm("regnety_004"), images, (1, 3, 6, 6), range(4), "Bottleneck"),
     "timm convnext": Family(of_timm("convnext_atto", drop_path_rate=0.1), images, (2, 2, 6, 2), (), "ConvNeXtBlock", False),
     "timm convnextv2": Family(of_timm("convnextv2_atto"), images, (2, 2, 6, 2), (), "ConvNeXtBlock", False),
     "timm deit": Family(of_timm("deit_tiny_patch16_224", img_size=32, embed_dim=48), small, (12,), (), "Block"),
     "timm swin": Family(
-        of_timm("swin_tiny_patch4_window7_224", img_size=32, patch_size=2, window_size=4, embed_dim=24, depths=(2, 2), num_heads=(3, 6)),
+        of_timm("swin_tiny_patch4_window7_224", img_size=32, patch_size=2, window_size=4, embed_dim=24, depths=(2, 2),
+                num_heads=(3, 6)),
         small, (2, 2), (), "SwinTransformerBlock", False,
     ),
-    "mobilenet_v2": Family(of_torchvision("mobilenet_v2"), images, (1, 2, 3, 4, 3, 3, 1), (0, 1, 2, 3, 4, 5, 6), "InvertedResidual"),
-    "mobilenet_v3": Family(of_torchvision("mobilenet_v3_small"), images, (1, 2, 3, 2, 3), (0, 1, 2, 3, 4), "InvertedResidual"),
-    "efficientnet": Family(of_torchvision("efficientnet_b0"), images, (1, 2, 2, 3, 3, 4, 1), (0, 1, 2, 3, 4, 5, 6), "MBConv"),
+    "mobilenet_v2": Family(of_torchvision("mobilenet_v2"), images, (1, 2, 3, 4, 3, 3, 1), range(7), "InvertedResidual"),
+    "mobilenet_v3": Family(of_torchvision("mobilenet_v3_small"), images, (1, 2, 3, 2, 3), range(5), "InvertedResidual"),
+    "efficientnet": Family(of_torchvision("efficientnet_b0"), images, (1, 2, 2, 3, 3, 4, 1), range(7), "MBConv"),
     "resnet18": Family(of_torchvision("resnet18"), images, (2, 2, 2, 2), (1, 2, 3), "BasicBlock"),
-    "regnet": Family(of_torchvision("regnet_y_400mf"), images, (1, 3, 6, 6), (0, 1, 2, 3), "ResBottleneckBlock"),
+    "regnet": Family(of_torchvision("regnet_y_400mf"), images, (1, 3, 6, 6), range(4), "ResBottleneckBlock"),
     "convnext": Family(of_torchvision("convnext_tiny"), images, (3, 3, 9, 3), (), "CNBlock", False),
     "vit": Family(small_vit, small, (3,), (), "EncoderBlock"),
     "swin": Family(small_swin, small, (2, 2), (), "SwinTransformerBlock", False),

@@ -49,7 +49,10 @@ def test_cropped_kernel_equals_zeros_around_its_centre(name, kernels):
                 zeroed.conv_dw.weight.mul_(inner)
                 expected = unit.pick(unit.call(zeroed))
                 torch.testing.assert_close(unit.pick(unit.call(cropped)), expected, rtol=1e-9, atol=1e-9)
-                assert (unit.pick(unit.call(unit.module)) - expected).abs().max() > 1e-3
+                if (
+                    unit.feature(unit.call).shape[-1] > 1 + smaller // 2
+                ):  # in smaller maps, zeros alone lie around the centre
+                    assert (unit.pick(unit.call(unit.module)) - expected).abs().max() > 1e-3
                 assert cropped.conv_dw.weight.shape[2:] == (smaller, smaller)
                 repr(cropped)
 
@@ -76,7 +79,9 @@ class Around(nn.Module):
 
     def __init__(self, *between, **options):
         super().__init__()
-        self.branch = nn.Sequential(*between, nn.Conv2d(4, 4, **{"groups": 4, "padding": 2, **options}), nn.Conv2d(4, 4, 1))
+        self.branch = nn.Sequential(
+            *between, nn.Conv2d(4, 4, **{"groups": 4, "padding": 2, **options}), nn.Conv2d(4, 4, 1)
+        )
 
     def forward(self, x):
         y = self.branch(x)
@@ -85,7 +90,8 @@ class Around(nn.Module):
 
 @pytest.mark.parametrize(
     "kernel_size, options, found",
-    [(5, {}, True), (3, {"padding": 1}, False), (4, {"padding": "same"}, False), (5, {"groups": 2}, False), ((5, 3), {"padding": (2, 1)}, False)],
+    [(5, {}, True), (3, {"padding": 1}, False), (4, {"padding": "same"}, False), (5, {"groups": 2}, False),
+     ((5, 3), {"padding": (2, 1)}, False)],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 def test_which_kernels_are_found(kernel_size, options, found):
