@@ -73,7 +73,7 @@ class Refitter:
             return None
         few = self._calls[0].head(2)
         x, whole = (_during(unit, own, few, inputs=True) for unit, own in ((narrow, part), (self._original, source)))
-        if not torch.allclose(x, _chosen(whole, layer.columns, part), rtol=1e-4, atol=1e-5):
+        if (x - _chosen(whole, layer.columns, part)).abs().max() > 1e-4 * whole.abs().max():
             return None
         if layer.name not in self._known:
             moments = Moments(source)
@@ -109,16 +109,21 @@ def can_refit(layer: nn.Module) -> bool:
 
 
 class Moments:
-    """Sums of products of a layer's inputs and of the outputs that it should have, `[groups, columns, columns or outputs]`."""
+    """Sums of products of a layer's inputs and of the outputs that it should have, `[groups, columns, columns or outputs]`.
+
+    Both count from near their means, which may be far larger than what they vary by.
+    """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
-        self._layer, self._rows, self._sums = layer, 0, list[Tensor]()
+        self._layer, self._rows, self._sums, self._origins = layer, 0, list[Tensor](), list[Tensor]()
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add inputs `[B, ..., inputs]` or `[B, C, H, W]`, and the outputs for them."""
         xs, ys = _rows(self._layer, x, y)
         # [rows, groups, n] -> [groups, rows, n], in float32 products that add up in float64.
         xs, ys = xs.float().transpose(0, 1), ys.float().transpose(0, 1)
+        self._origins = self._origins or [xs.mean(1), ys.mean(1)]
+        xs, ys = (values - origin.unsqueeze(1) for values, origin in zip((xs, ys), self._origins))
         new = [xs.mT @ xs, xs.mT @ ys, xs.sum(1), ys.sum(1)]
         self._sums = [a + b for a, b in zip(self._sums, new)] if self._sums else [part.double() for part in new]
         self._rows += xs.shape[1]
@@ -128,13 +133,16 @@ class Moments:
         some, (xx, xy, x, y) = Moments(self._layer), self._sums
         kept = torch.as_tensor(columns, device=xx.device)
         some._rows, some._sums = self._rows, [xx[:, kept][:, :, kept], xy[:, kept], x[:, kept], y]
+        some._origins = [self._origins[0][:, kept], self._origins[1]]
         return some
 
     def solve(self, layer: nn.Linear | nn.Conv2d, ridge: float, norm: _BatchNorm | None) -> None:
         """Write the solution to a layer; norm: batch norm that reads its outputs, whose mean follows them."""
         xx, xy, x, y = (part / self._rows for part in self._sums)
-        if layer.bias is not None or norm is not None:
-            xx, xy = xx - x.unsqueeze(2) * x.unsqueeze(1), xy - x.unsqueeze(2) * y.unsqueeze(1)
+        xx, xy = xx - x.unsqueeze(2) * x.unsqueeze(1), xy - x.unsqueeze(2) * y.unsqueeze(1)
+        x, y = (mean + origin for mean, origin in zip((x, y), self._origins))
+        if layer.bias is None and norm is None:
+            xx, xy = xx + x.unsqueeze(2) * x.unsqueeze(1), xy + x.unsqueeze(2) * y.unsqueeze(1)
         strength = ridge * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
         xx.diagonal(dim1=1, dim2=2).add_(strength.unsqueeze(1))
         solution = torch.linalg.solve(xx, xy)  # [groups, columns, outputs of a group]

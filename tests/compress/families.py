@@ -58,7 +58,10 @@ def prepared(model: nn.Module, call: Call | None = None) -> nn.Module:
     with torch.no_grad():
         for value in model.parameters():
             noise = torch.randn(value.shape, generator=generator)
-            value.add_(0.3 * noise * (value.std() if value.std(unbiased=False) > 1e-5 else 1))
+            if value.ndim == 2:
+                value.copy_(1.5 * noise / value.shape[1] ** 0.5)
+            else:
+                value.add_(0.3 * noise * (value.std() if value.std(unbiased=False) > 1e-5 else 1))
         norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
         for norm in norms:
             norm.momentum = 0.5
