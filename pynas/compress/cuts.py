@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas.calls import Call
-from pynas.compress.heads import Heads, find_heads, keep_heads
+from pynas.compress.heads import Heads, find_heads, keep_heads, with_layers
 from pynas.compress.kernels import crop_kernel, find_kernels
 from pynas.compress.products import attention_of
 from pynas.compress.refit import Refit, Refitter, can_refit, importance
@@ -43,8 +43,8 @@ class Cut:
 class Parts:
     """Parts of a unit that can be cut.
 
-    kernels: names of depthwise convolutions with sides of 5 and more. reasons: why others cannot. order: tick at which each
-    submodule runs.
+    kernels: names of depthwise convolutions with sides of 5 and more. reasons: why others cannot. original: the unit, with
+    attention that calls its layers as modules. order: tick at which each submodule of that runs.
     """
 
     unit: Unit
@@ -52,6 +52,7 @@ class Parts:
     heads: list[Heads]
     kernels: list[str]
     reasons: list[str]
+    original: nn.Module = field(repr=False)
     order: Mapping[str, int] = field(repr=False)
 
     @classmethod
@@ -63,12 +64,13 @@ class Parts:
             name for module in modules for name, _ in unit.module.get_submodule(module).named_modules(prefix=module)
         }
         hidden, more = find_hidden(unit, held | {layer for each in heads for layer in each.layers})
-        order = {visit.name: visit.begin for visit in trace(unit.module, unit.call)[0]}
+        original = with_layers(unit.module, heads)
+        order = {visit.name: visit.begin for visit in trace(original, unit.call.mapped(torch.clone))[0]}
         kernels = find_kernels(unit)
         reasons += more
         if not (hidden or heads or kernels):
             reasons.append("no channels inside that neither come from its input nor go to its output")
-        return cls(unit, hidden, heads, kernels, reasons, order)
+        return cls(unit, hidden, heads, kernels, reasons, original, order)
 
     def cuts(self, widths: Sequence[float], heads: Sequence[float], kernels: Sequence[int], drop: bool) -> list[Cut]:
         """Return the candidates of the unit, the unit as it is first; those of equal sizes count once."""
@@ -143,7 +145,7 @@ class Shrinker:
     def __init__(self, parts: Parts, calls: Sequence[Call], ranks: Ranks | None = None) -> None:
         self.ranks = ranks or (Ranks.of(parts, calls) if calls else Ranks.first(parts))
         self._parts, self._calls = parts, calls
-        self._refitter = Refitter(parts.unit.module, calls)
+        self._refitter = Refitter(parts.original, calls)
         self._solved: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
 
     def make(self, cut: Cut) -> nn.Module | None:
@@ -189,7 +191,7 @@ class Ranks:
     @classmethod
     def of(cls, parts: Parts, calls: Sequence[Call]) -> Ranks:
         """Rank by what channels and heads add to the layers that read them, on calls of the unit (`refit.importance`)."""
-        module, positions = parts.unit.module, dict[str, Sequence[int]]()
+        module, positions = parts.original, dict[str, Sequence[int]]()
         for hidden in parts.hidden:
             values = importance(module, [(reader.name, reader.columns) for reader in hidden.readers], calls)
             positions[hidden.root] = _descending(values.square().view(hidden.parts, -1).sum(0))

@@ -55,8 +55,8 @@ class Skip(nn.Module):
         """Return what takes the place of a unit: `nn.Identity` where it gets and returns the feature alone."""
         leaves, spec = tree_flatten(unit.output)
         if isinstance(unit.output, Tensor) and len(unit.call.args) == 1 and not unit.call.kwargs:
-            return nn.Identity()
-        return cls(unit.entry, unit.exit, tree_unflatten([None] * len(leaves), spec))
+            return nn.Identity().eval()
+        return cls(unit.entry, unit.exit, tree_unflatten([None] * len(leaves), spec)).eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the feature among the arguments."""
