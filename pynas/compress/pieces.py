@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -44,10 +45,14 @@ class Piece(nn.Module):
 
 
 class Skip(nn.Module):
-    """Takes the place of a unit that is left out: returns the feature that it gets, in the form of the unit's output."""
+    """Takes the place of a unit that is left out: returns the feature that it gets, in the form of the unit's output.
 
-    def __init__(self, entry: int, exit: int, output: Any) -> None:
+    settings: attributes for models that read those of their units, as Hugging Face's kinds of masks.
+    """
+
+    def __init__(self, entry: int, exit: int, output: Any, settings: Mapping[str, Any]) -> None:
         super().__init__()
+        vars(self).update(settings)
         self._entry, self._exit, self._output = entry, exit, output
 
     @classmethod
@@ -56,7 +61,8 @@ class Skip(nn.Module):
         leaves, spec = tree_flatten(unit.output)
         if isinstance(unit.output, Tensor) and len(unit.call.args) == 1 and not unit.call.kwargs:
             return nn.Identity().eval()
-        return cls(unit.entry, unit.exit, tree_unflatten([None] * len(leaves), spec)).eval()
+        blank = tree_unflatten([None] * len(leaves), spec)
+        return cls(unit.entry, unit.exit, blank, vars(_settings(unit.module))).eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the feature among the arguments."""
@@ -65,6 +71,16 @@ class Skip(nn.Module):
             return feature
         leaves, spec = tree_flatten(self._output)
         return tree_unflatten([feature if at == self._exit else leaf for at, leaf in enumerate(leaves)], spec)
+
+
+def _settings(module: nn.Module) -> SimpleNamespace:
+    """Return plain values among the attributes of a module and of those inside it."""
+    values = {
+        name: value
+        for name, value in vars(module).items()
+        if name[0] != "_" and name != "training" and isinstance(value, (bool, int, float, str))
+    }
+    return SimpleNamespace(**values, **{name: _settings(child) for name, child in module.named_children()})
 
 
 def wrapped(leaves: Sequence[Any], batched: Sequence[bool]) -> list[Any]:
