@@ -201,7 +201,7 @@ class Tail(nn.Module):
     def _goes_on(self, feature: Tensor, expected: Tensor) -> bool:
         try:
             side = {"model": self._call.leaves}
-            return torch.allclose(self(feature, side), expected, rtol=1e-3, atol=1e-4)
+            return bool((self(feature, side) - expected).abs().max() <= 1e-3 * expected.abs().max())
         except Exception:  # the model may fail in any way on blanks
             return False
 

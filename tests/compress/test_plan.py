@@ -160,7 +160,7 @@ def test_head_that_reads_two_units():
     net = plan(Chained(), X).supernet(widths=(1.0, 0.5))
     line = error_of(lambda: rate(net, [X]))
     assert "expected all information to pass through second, got an output that needs more" in line
-    assert rate(net, [X], through_tail=False).tables[0][0].scores[0, 0] == 0
+    assert rate(net, [X], through_tail=False).tables[0][0].scores[0, 0] < 1e-6
 
 
 def test_plan_says_what_can_be_cut():

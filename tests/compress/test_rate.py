@@ -56,14 +56,18 @@ def some_images() -> list[Tensor]:
     return [images(64, 4), images(64, 3) + 0.3]
 
 
+def images_of_two_sizes() -> list[Tensor]:
+    return [images(64, 4), images(48, 3)]
+
+
 def sentences() -> list[dict[str, Tensor]]:
     batch = tokens()
-    return [batch, {name: value.flip(0)[:3] for name, value in batch.items()}]
+    return [batch, {name: value.flip(0)[:3, :5] for name, value in batch.items()}]
 
 
 CASES = {
     "ResNet": Case(of_timm("test_resnet"), some_images, "kl"),
-    "MobileNet": Case(of_timm("mobilenetv3_small_100"), some_images, "kl"),
+    "MobileNet": Case(of_timm("mobilenetv3_small_100"), images_of_two_sizes, "kl"),
     "ViT": Case(of_timm("test_vit", img_size=64), some_images, "kl"),
     "BERT": Case(of_hugging_face("Bert"), sentences, "cosine", "last_hidden_state"),
     "BERT classifier": Case(of_hugging_face("Bert", CLASSIFIER), sentences, "kl", "logits"),
