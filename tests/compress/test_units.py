@@ -103,8 +103,10 @@ def residual(branch: nn.Module, combine: Callable[[Tensor, Tensor], Tensor] = to
         (lambda x, y: y, False),
         (lambda x, y: y + 1, False),
         (lambda x, y: x.cumsum(1).detach() + y, False),
+        (lambda x, y: (x + 1).relu(), False),
+        (lambda x, y: x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt(), False),
     ],
-    ids=["sum", "difference", "activation", "lerp", "product", "branch", "constant", "detached"],
+    ids=["sum", "difference", "activation", "lerp", "product", "branch", "constant", "detached", "number", "norm"],
 )
 def test_only_sums_with_the_input_are_residual(combine, expected):
     unit = residual(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)), combine)
