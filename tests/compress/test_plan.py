@@ -240,6 +240,17 @@ def test_batches_of_loaders(model):
         assert table.scores[(0,) * table.scores.ndim] == pytest.approx(sum(losses) / 2, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["vit", "BERT", "Llama"])
+def test_threads_and_stacks_do_not_change_scores(name):
+    model, call = built(FAMILIES[name])
+    net = plan(model, call).supernet(widths=(1.0, 0.5), heads=False, paths=12)
+    expected = rate(net, [call], workers=1, stack=1)
+    for settings in ({"workers": 2}, {"workers": 1, "stack": 3}, {"workers": 2, "stack": 2, "max_bytes": 1 << 22}):
+        found = rate(net, [call], **settings)
+        for (table,), (other,) in zip(found.tables, expected.tables):
+            torch.testing.assert_close(table.scores, other.scores, rtol=1e-3, atol=1e-6, equal_nan=True)
+
+
 def test_call_of_batches():
     class Two(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -139,6 +139,19 @@ def test_unit_that_writes_to_its_input():
     assert [unit.name for unit in units] == ["1", "2"] and units[1].follows
 
 
+def test_feature_that_is_written_to_between_units():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = (residual(nn.Linear(4, 4)) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.third(self.second(self.first(x).mul_(2)))
+
+    units = find_units(Scaled(), Call((torch.randn(2, 4),)))
+    assert [unit.follows for unit in units] == [False, False, True]
+
+
 def test_example_with_one_sample():
     model, call = built(FAMILIES["timm resnet18"])
     units = find_units(model, call.head(1))
