@@ -261,6 +261,10 @@ def test_heads_and_channels_together():
     both, heads, width = (shrinker.make(cut) for cut in (Cut(0.5, 0.5), Cut(heads=0.5), HALF))
     assert torch.equal(both.attention.output.dense.weight, heads.attention.output.dense.weight)
     assert torch.equal(both.output.dense.weight, width.output.dense.weight)
+    parts = Parts.of(unit)
+    for made, cut, layer in ((heads, Cut(heads=0.5), "attention.output.dense"), (width, HALF, "output.dense")):
+        slices = parts.cut(parts.sizes(cut), shrinker.ranks)
+        assert not torch.equal(made.get_parameter(f"{layer}.weight"), slices.get_parameter(f"{layer}.weight"))
     assert shrinker.make(Cut()) is unit.module and shrinker.make(Cut(left_out=True)) is None
 
 

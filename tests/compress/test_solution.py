@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pynas.calls import Call
-from pynas.compress.cuts import Parts, Ranks
+from pynas.compress.cuts import Cut, Parts, Ranks
 from pynas.compress.refit import Refit, Refitter, can_refit, estimate, importance
 
 from .families import prepared
@@ -91,9 +91,16 @@ def test_importance(name):
             expected.append(np.sqrt(np.square(x[..., channel]).mean() * np.square(some).sum()))
         found = importance(unit.module, [(reader.name, reader.columns)], calls)
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
-        order = Ranks.of(parts, calls).positions[hidden.root]
-        summed = np.square(expected).reshape(hidden.parts, -1).sum(0)
-        assert list(order) == sorted(range(len(summed)), key=lambda position: -summed[position])
+        ranks, summed = Ranks.of(parts, calls), np.square(expected).reshape(hidden.parts, -1).sum(0)
+        order = sorted(range(len(summed)), key=lambda position: -summed[position])
+        assert list(ranks.positions[hidden.root]) == order
+        best, size = sorted(order[:3]), len(summed)
+        kept = [part * size + position for part in range(hidden.parts) for position in best]
+        assert ranks.channels(hidden, 3 * hidden.parts) == kept
+        maker = unit.module.get_submodule(hidden.root)
+        sizes = {**parts.sizes(Cut()), f"hidden {hidden.root}": 3 * hidden.parts}
+        made = parts.cut(sizes, ranks).get_submodule(hidden.root)
+        assert torch.equal(made.weight.flatten(1)[:, 0], maker.weight[kept].flatten(1)[:, 0])
 
 
 def test_estimate_is_the_mean_over_batches():
