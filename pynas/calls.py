@@ -34,7 +34,7 @@ class Call:
         Sequence models that may keep keys and values run without (`use_cache=False`).
 
         Raises:
-            InputError: a batch of another type, or without a tensor.
+            InputError: a batch of another type, or without a sample.
         """
         if isinstance(batch, Call):
             return batch
@@ -47,8 +47,10 @@ class Call:
         else:
             raise InputError(f"[compress] expected a batch that is a tensor, a tuple or a mapping of the model's arguments, got "
                              f"{type(batch).__name__}")  # fmt: skip
-        if not call.tensors:
-            raise InputError("[compress] expected a batch with at least one tensor, got none")
+        if not call.tensors or not call.tensors[0].ndim or not call.samples:
+            raise InputError(
+                "[compress] expected a batch with at least one tensor with samples on its first axis, got none"
+            )
         if "use_cache" in inspect.signature(module.forward).parameters:
             call = cls(call.args, {"use_cache": False, **call.kwargs})
         return call

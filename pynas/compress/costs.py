@@ -17,8 +17,6 @@ from pynas.costs.operators import counting
 from pynas.spaces import Space
 
 Values = dict[str, float]
-
-
 Block = Sequence[tuple[Parts, Sequence[Cut]]]
 
 

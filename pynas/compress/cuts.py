@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pynas.calls import Call
-from pynas.compress.heads import Heads, find_heads, keep_heads
+from pynas.compress.heads import Heads, find_heads, keep_heads, with_layers
 from pynas.compress.kernels import crop_kernel, find_kernels
 from pynas.compress.products import attention_of
 from pynas.compress.refit import Refit, Refitter, can_refit, importance
@@ -43,8 +43,8 @@ class Cut:
 class Parts:
     """Parts of a unit that can be cut.
 
-    kernels: names of depthwise convolutions with sides of 5 and more. reasons: why others cannot. order: tick at which each
-    submodule runs.
+    kernels: names of depthwise convolutions with sides of 5 and more. reasons: why others cannot. original: the unit, with
+    attention that calls its layers as modules. order: tick at which each submodule of that runs.
     """
 
     unit: Unit
@@ -52,6 +52,7 @@ class Parts:
     heads: list[Heads]
     kernels: list[str]
     reasons: list[str]
+    original: nn.Module = field(repr=False)
     order: Mapping[str, int] = field(repr=False)
 
     @classmethod
@@ -63,22 +64,21 @@ class Parts:
             name for module in modules for name, _ in unit.module.get_submodule(module).named_modules(prefix=module)
         }
         hidden, more = find_hidden(unit, held | {layer for each in heads for layer in each.layers})
-        order = {visit.name: visit.begin for visit in trace(unit.module, unit.call)[0]}
+        original = with_layers(unit.module, heads)
+        order = {visit.name: visit.begin for visit in trace(original, unit.call.mapped(torch.clone))[0]}
         kernels = find_kernels(unit)
         reasons += more
         if not (hidden or heads or kernels):
             reasons.append("no channels inside that neither come from its input nor go to its output")
-        return cls(unit, hidden, heads, kernels, reasons, order)
+        return cls(unit, hidden, heads, kernels, reasons, original, order)
 
     def cuts(self, widths: Sequence[float], heads: Sequence[float], kernels: Sequence[int], drop: bool) -> list[Cut]:
         """Return the candidates of the unit, the unit as it is first; those of equal sizes count once."""
-        some = [
-            (1.0, *(width for width in widths if width < 1)) if self.hidden else (1.0,),
-            (1.0, *(share for share in heads if share < 1)) if self.heads else (1.0,),
-            (0, *kernels) if self.kernels else (0,),
-        ]
+        less_width = [width for width in widths if width < 1 and self.hidden]
+        less_heads = [share for share in heads if share < 1 and self.heads]
+        sides = [side for side in kernels if self.kernels]
         by_size: dict[Any, Cut] = {}
-        for width, share, kernel in itertools.product(*some):
+        for width, share, kernel in itertools.product([1.0, *less_width], [1.0, *less_heads], [0, *sides]):
             cut = Cut(width, share, kernel)
             by_size.setdefault(tuple(self.sizes(cut).items()), cut)
         return [*by_size.values(), *([Cut(left_out=True)] if drop and self.unit.residual else [])]
@@ -87,40 +87,48 @@ class Parts:
         """Return the number of channels of each root layer, of groups of heads of each attention, and kernel sides, that stay."""
         channels = {f"hidden {h.root}": _channels(h, cut.width) for h in self.hidden}
         heads = {f"heads {h.module}": max(1, round(h.groups * cut.heads)) for h in self.heads}
-        kernels = {}
+        kernels: dict[str, int] = {}
         for name in self.kernels:
-            side = self.unit.module.get_submodule(name).kernel_size[0]  # type: ignore[index,union-attr]
+            side = self.unit.module.get_parameter(f"{name}.weight").shape[-1]
             kernels[f"kernel {name}"] = min(side, cut.kernel or side)
         return {**channels, **heads, **kernels}
 
-    def cut(self, sizes: Mapping[str, int], ranks: Ranks | None = None) -> nn.Module:
-        """Return a copy of the unit of these sizes; ranks: which channels and heads stay, the first ones without."""
+    def cut(
+        self, sizes: Mapping[str, int], ranks: Ranks | None = None, kernels: Mapping[str, Tensor] | None = None
+    ) -> nn.Module:
+        """Return a copy of the unit of these sizes.
+
+        ranks: which channels and heads stay, the first ones without. kernels: tensors of a unit with all channels and heads, and
+        kernels of these sizes, that take the place of the unit's own.
+        """
         ranks = ranks or Ranks.first(self)
         module = copy_module(self.unit.module, where="compress").eval()
+        for name in self.kernels:
+            crop_kernel(module.get_submodule(name), sizes[f"kernel {name}"])
+        module.load_state_dict(kernels or {}, strict=False)
         keep_hidden(module, self.unit, [(h, ranks.channels(h, sizes[f"hidden {h.root}"])) for h in self.hidden])
         for h in self.heads:
             keep_heads(module, h, ranks.groups(h, sizes[f"heads {h.module}"]))
-        for name in self.kernels:
-            crop_kernel(module.get_submodule(name), sizes[f"kernel {name}"])
         return module
 
     def refits(self, sizes: Mapping[str, int], ranks: Ranks) -> list[Refit]:
         """Return the layers that read less in a copy of these sizes, in the order in which they run."""
         full, found = self.sizes(Cut()), dict[str, Refit]()
-        for h in self.hidden:
-            if sizes[f"hidden {h.root}"] < full[f"hidden {h.root}"]:
-                kept = ranks.channels(h, sizes[f"hidden {h.root}"])
+        for hidden in self.hidden:
+            if sizes[f"hidden {hidden.root}"] < full[f"hidden {hidden.root}"]:
+                kept = ranks.channels(hidden, sizes[f"hidden {hidden.root}"])
                 found |= {
-                    reader.name: Refit(reader.name, reader.columns[kept].flatten().tolist()) for reader in h.readers
+                    reader.name: Refit(reader.name, reader.columns[kept].flatten().tolist())
+                    for reader in hidden.readers
                 }
         for each in self.heads:
             if sizes[f"heads {each.module}"] < full[f"heads {each.module}"]:
                 kept = ranks.groups(each, sizes[f"heads {each.module}"])
                 found[each.reader] = Refit(each.reader, each.columns()[kept].flatten().tolist())
         found |= {name: Refit(name) for name in self.kernels if sizes[f"kernel {name}"] < full[f"kernel {name}"]}
-        for h in self.hidden:
-            for name in found.keys() & h.makers:
-                found[name] = replace(found[name], outputs=ranks.channels(h, sizes[f"hidden {h.root}"]))
+        for hidden in self.hidden:
+            for name in found.keys() & hidden.makers:
+                found[name] = replace(found[name], outputs=ranks.channels(hidden, sizes[f"hidden {hidden.root}"]))
         able = [refit for name, refit in found.items() if can_refit(self.unit.module.get_submodule(name))]
         return sorted(able, key=lambda refit: self.order[refit.name])
 
@@ -137,24 +145,26 @@ class Shrinker:
     def __init__(self, parts: Parts, calls: Sequence[Call], ranks: Ranks | None = None) -> None:
         self.ranks = ranks or (Ranks.of(parts, calls) if calls else Ranks.first(parts))
         self._parts, self._calls = parts, calls
-        self._refitter = Refitter(parts.unit.module, calls)
+        self._refitter = Refitter(parts.original, calls)
         self._solved: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
 
     def make(self, cut: Cut) -> nn.Module | None:
         """Return the unit of a cut; None where it is left out."""
         if cut.left_out or cut == Cut():
             return None if cut.left_out else self._parts.unit.module
-        sizes, full = self._parts.sizes(cut), self._parts.sizes(Cut())
-        module = self._parts.cut(sizes, self.ranks)
-        for kind in ("hidden", "heads", "kernel") if self._calls else ():
-            own = {name: size if name.startswith(f"{kind} ") else full[name] for name, size in sizes.items()}
-            if own != full:
-                # Only what was solved: other tensors of that copy have the sizes of the whole unit.
-                module.load_state_dict(self._solution(own), strict=False)
+        sizes = self._parts.sizes(cut)
+        # Kernels are solved for all channels, of which the cut takes some; readers for those that stay.
+        module = self._parts.cut(sizes, self.ranks, self._solution(sizes, "kernel"))
+        for kind in ("hidden", "heads"):
+            module.load_state_dict(self._solution(sizes, kind), strict=False)
         return module
 
-    def _solution(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-        """Solved tensors, by their names in the unit, of a copy of which one kind of parts is cut."""
+    def _solution(self, every: Mapping[str, int], kind: str) -> dict[str, Tensor]:
+        """Solved tensors, by their names in the unit, of a copy of which one kind of parts is cut to its sizes."""
+        full = self._parts.sizes(Cut())
+        sizes = {name: size if name.startswith(f"{kind} ") else full[name] for name, size in every.items()}
+        if not self._calls or sizes == full:
+            return {}
         key = tuple(sizes.items())
         if key not in self._solved:
             module = self._parts.cut(sizes, self.ranks)
@@ -181,10 +191,10 @@ class Ranks:
     @classmethod
     def of(cls, parts: Parts, calls: Sequence[Call]) -> Ranks:
         """Rank by what channels and heads add to the layers that read them, on calls of the unit (`refit.importance`)."""
-        module, positions = parts.unit.module, dict[str, Sequence[int]]()
-        for h in parts.hidden:
-            values = importance(module, [(reader.name, reader.columns) for reader in h.readers], calls)
-            positions[h.root] = _descending(values.square().view(h.parts, -1).sum(0))
+        module, positions = parts.original, dict[str, Sequence[int]]()
+        for hidden in parts.hidden:
+            values = importance(module, [(reader.name, reader.columns) for reader in hidden.readers], calls)
+            positions[hidden.root] = _descending(values.square().view(hidden.parts, -1).sum(0))
         for h in parts.heads:
             positions[h.module] = _descending(importance(module, [(h.reader, h.columns())], calls))
         return cls(positions)

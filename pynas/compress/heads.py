@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pynas.compress.attention import FewerHeads
 from pynas.compress.head_cuts import COUNTS, SIZES, Sizes, cut_layers, cut_packed, unfused_eva
 from pynas.compress.head_trial import misfit
+from pynas.copies import copy_module
 from pynas.errors import InputError
 
 # Names of the layers that compute the queries, keys and values: one layer for all, or three.
@@ -91,6 +92,17 @@ def keep_heads(unit: nn.Module, heads: Heads, kept: Sequence[int]) -> None:
         )
     if len(kept) < heads.groups:
         _cut(unit, heads, kept)
+
+
+def with_layers(unit: nn.Module, heads: Sequence[Heads]) -> nn.Module:
+    """Return a unit whose attention calls its reader as a module: a copy of one with `nn.MultiheadAttention`, which does not."""
+    packed = [each for each in heads if isinstance(unit.get_submodule(each.module), nn.MultiheadAttention)]
+    if not packed:
+        return unit
+    unit = copy_module(unit, where="compress")
+    for each in packed:
+        _cut(unit, each, range(each.groups))
+    return unit
 
 
 def _cut(unit: nn.Module, heads: Heads, kept: Sequence[int]) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -55,14 +56,18 @@ class Plan:
             paths: most paths of a block.
 
         Raises:
-            InputError: shares outside of 0 to 1.
+            InputError: shares outside of 0 to 1, kernels of an even side, no batch to refit on.
         """
         shares = HEADS if heads is True else tuple(heads or (1.0,))
         for share in (*widths, *shares):
-            if not 0 < share <= 1:
+            if not isinstance(share, Real) or not 0 < share <= 1:
                 raise InputError(f"[compress] expected widths and heads above 0 and at most 1, got {share!r}")
+        if any(side < 1 or side % 2 == 0 for side in kernels):
+            raise InputError(f"[compress] expected kernels of odd sides, got {tuple(kernels)}")
         cuts = [parts.cuts(widths, shares, kernels, drop) for parts in self.parts]
         calls = None if refit is None else [Call.of(batch, self.model) for batch in refit]
+        if calls == []:
+            raise InputError("[compress] expected at least one batch to refit on, got none; refit=None keeps slices")
         self._net = UnitNet(self.model, self.call, list(_blocks(self.parts, cuts, paths)), calls)
         return self._net
 
@@ -105,14 +110,11 @@ def plan(model: nn.Module, example: Any, recalibrate: Iterable[Any] | None = Non
             another size than those that it was trained on.
 
     Raises:
-        InputError: a model that does not run on the example, quantised weights, no unit found, outputs that are not finite.
+        InputError: a model that does not run on the example, quantised weights, no unit found, weights or outputs that are not
+            finite.
     """
     model = unwrapped(model)
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor) and tensor.is_quantized:
-            raise InputError(
-                f"[compress] expected weights with floating points, got quantised ones in {name}; compress first"
-            )
+    _check_weights(model)
     model = copy_module(model, where="compress").eval()
     call = example_of(Call.of(example, model))
     devices = {str(x.device) for x in (*model.parameters(), *call.tensors)}
@@ -128,6 +130,22 @@ def plan(model: nn.Module, example: Any, recalibrate: Iterable[Any] | None = Non
     if not all(x.isfinite().all() for x in outputs):
         raise InputError("[compress] expected finite outputs on the example, got infinite ones or NaN")
     return Plan(model, call, [Parts.of(unit) for unit in units])
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Raise InputError unless a model is one of Python code with finite weights in floating point."""
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise InputError(f"[compress] expected a torch.nn.Module of Python code, got {type(model).__name__}")
+    quantised = {name for name, value in model.named_parameters() if not value.is_floating_point()}
+    for name, value in model.state_dict().items():
+        quantised |= {name for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_quantized}
+    if quantised:
+        raise InputError(
+            f"[compress] expected weights with floating points, got quantised ones in {min(quantised)}; compress first"
+        )
+    for name, value in model.named_parameters():
+        if not value.is_meta and not value.isfinite().all():
+            raise InputError(f"[compress] expected finite weights, got infinite ones or NaN in {name}")
 
 
 def _blocks(parts: Sequence[Parts], cuts: Sequence[list[Cut]], paths: int) -> Iterator[list[tuple[Parts, list[Cut]]]]:

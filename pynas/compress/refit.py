@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,31 +49,31 @@ class Refitter:
     def refit(self, narrow: nn.Module, layers: Sequence[Refit], calls: Sequence[Call] | None = None) -> None:
         """Solve layers by ridge regression to the outputs of the original's, one after the other, in place.
 
-        Minimises sum ||W x + b - y||^2 + ridge * mean(x^2) ||W||^2 over all positions, x being the input of the layer in the
-        narrow unit and y the output in the original. A layer without a bias whose output is batch-normalised is fitted to
-        centred outputs, and the norm's mean moves with it.
+        Minimises mean ||W x + b - y||^2 + ridge * v ||W||^2 over all positions, x being the input of the layer in the narrow
+        unit, y the output in the original, and v the mean variance of the inputs (their mean square where there is no b). A
+        layer without a bias whose output is batch-normalised is fitted to centred outputs, and the norm's mean moves with it.
 
         layers: in the order in which they run. calls: arguments of the narrow unit, where they are others than the original's.
         """
         for layer in layers:
-            part = narrow.get_submodule(layer.name)
+            part = _layer(narrow, layer.name)
             norm = _norm_after(narrow, part, self._calls[0])
             moments = None if calls is not None else self._sliced(narrow, layer)
             if moments is None:
                 moments = Moments(part)
                 for own, call in zip(calls or self._calls, self._calls):
-                    y = _during(self._original, self._original.get_submodule(layer.name), call, inputs=False)
+                    y = _during(self._original, _layer(self._original, layer.name), call, inputs=False)
                     moments.add(_during(narrow, part, own, inputs=True), _chosen(y, layer.outputs, part))
             moments.solve(part, self._ridge, norm)
 
     def _sliced(self, narrow: nn.Module, layer: Refit) -> Moments | None:
         """Moments from those of the original layer, where the narrow one's inputs are some of its inputs; else None."""
-        source, part = self._original.get_submodule(layer.name), narrow.get_submodule(layer.name)
+        source, part = _layer(self._original, layer.name), _layer(narrow, layer.name)
         if layer.columns is None or layer.outputs is not None or not _plain(source):
             return None
         few = self._calls[0].head(2)
         x, whole = (_during(unit, own, few, inputs=True) for unit, own in ((narrow, part), (self._original, source)))
-        if not torch.allclose(x, _chosen(whole, layer.columns, part), rtol=1e-4, atol=1e-5):
+        if (x - _chosen(whole, layer.columns, part)).abs().max() > 1e-4 * whole.abs().max():
             return None
         if layer.name not in self._known:
             moments = Moments(source)
@@ -81,6 +82,12 @@ class Refitter:
                 moments.add(inputs, source(inputs))
             self._known[layer.name] = moments
         return self._known[layer.name].of_columns(layer.columns)
+
+
+def _layer(unit: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
+    layer = unit.get_submodule(name)
+    assert isinstance(layer, (nn.Linear, nn.Conv2d))
+    return layer
 
 
 def _chosen(y: Tensor, outputs: Sequence[int] | None, layer: nn.Module) -> Tensor:
@@ -102,16 +109,21 @@ def can_refit(layer: nn.Module) -> bool:
 
 
 class Moments:
-    """Sums of products of a layer's inputs and of the outputs that it should have, `[groups, columns, columns or outputs]`."""
+    """Sums of products of a layer's inputs and of the outputs that it should have, `[groups, columns, columns or outputs]`.
 
-    def __init__(self, layer: nn.Module) -> None:
-        self._layer, self._rows, self._sums = layer, 0, list[Tensor]()
+    Both count from near their means, which may be far larger than what they vary by.
+    """
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
+        self._layer, self._rows, self._sums, self._origins = layer, 0, list[Tensor](), list[Tensor]()
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add inputs `[B, ..., inputs]` or `[B, C, H, W]`, and the outputs for them."""
         xs, ys = _rows(self._layer, x, y)
         # [rows, groups, n] -> [groups, rows, n], in float32 products that add up in float64.
         xs, ys = xs.float().transpose(0, 1), ys.float().transpose(0, 1)
+        self._origins = self._origins or [xs.mean(1), ys.mean(1)]
+        xs, ys = (values - origin.unsqueeze(1) for values, origin in zip((xs, ys), self._origins))
         new = [xs.mT @ xs, xs.mT @ ys, xs.sum(1), ys.sum(1)]
         self._sums = [a + b for a, b in zip(self._sums, new)] if self._sums else [part.double() for part in new]
         self._rows += xs.shape[1]
@@ -121,13 +133,16 @@ class Moments:
         some, (xx, xy, x, y) = Moments(self._layer), self._sums
         kept = torch.as_tensor(columns, device=xx.device)
         some._rows, some._sums = self._rows, [xx[:, kept][:, :, kept], xy[:, kept], x[:, kept], y]
+        some._origins = [self._origins[0][:, kept], self._origins[1]]
         return some
 
-    def solve(self, layer: nn.Module, ridge: float, norm: _BatchNorm | None) -> None:
+    def solve(self, layer: nn.Linear | nn.Conv2d, ridge: float, norm: _BatchNorm | None) -> None:
         """Write the solution to a layer; norm: batch norm that reads its outputs, whose mean follows them."""
         xx, xy, x, y = (part / self._rows for part in self._sums)
-        if layer.bias is not None or norm is not None:
-            xx, xy = xx - x.unsqueeze(2) * x.unsqueeze(1), xy - x.unsqueeze(2) * y.unsqueeze(1)
+        xx, xy = xx - x.unsqueeze(2) * x.unsqueeze(1), xy - x.unsqueeze(2) * y.unsqueeze(1)
+        x, y = (mean + origin for mean, origin in zip((x, y), self._origins))
+        if layer.bias is None and norm is None:
+            xx, xy = xx + x.unsqueeze(2) * x.unsqueeze(1), xy + x.unsqueeze(2) * y.unsqueeze(1)
         strength = ridge * xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)
         xx.diagonal(dim1=1, dim2=2).add_(strength.unsqueeze(1))
         solution = torch.linalg.solve(xx, xy)  # [groups, columns, outputs of a group]
@@ -139,7 +154,7 @@ class Moments:
             norm.running_mean.sub_(rest.to(norm.running_mean))  # type: ignore[union-attr]
 
 
-def _rows(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(layer: nn.Linear | nn.Conv2d, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Inputs `[rows, groups, columns]` and outputs `[rows, groups, outputs of a group]` of each position."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, 1, x.shape[-1]), y.reshape(-1, 1, y.shape[-1])
@@ -147,6 +162,8 @@ def _rows(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     patches = x if layer.kernel_size == (1, 1) and x.shape[2:] == y.shape[2:] else _patches(layer, x)
     every = y.shape[2] * y.shape[3]
     step = max(1, every // _POSITIONS)
+    while math.gcd(step, y.shape[3]) > 1:  # else positions of some columns of the map alone
+        step += 1
     patches, y = patches.flatten(2)[..., ::step], y.flatten(2)[..., ::step]
     return (
         patches.unflatten(1, (groups, -1)).permute(0, 3, 1, 2).flatten(0, 1),
@@ -224,7 +241,7 @@ def importance(unit: nn.Module, readers: Iterable[tuple[str, Tensor]], calls: Se
                 x = _during(unit, layer, call, inputs=True)
                 x = x.reshape(-1, x.shape[-1]) if isinstance(layer, nn.Linear) else x.transpose(0, 1).flatten(1).mT
                 power, rows = power + x.double().square().sum(0).cpu(), rows + len(x)
-            weight = layer.weight.detach().double().cpu()
+            weight = layer.get_parameter("weight").detach().double().cpu()
             norms = weight.square().flatten(2).sum(2) if weight.ndim > 2 else weight.square()
             groups = getattr(layer, "groups", 1)
             norms = norms.unflatten(0, (groups, -1)).sum(1).flatten()  # [groups, inputs of one] -> every input

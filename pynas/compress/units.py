@@ -162,15 +162,17 @@ def _adds(node: Any, leaf: Tensor) -> bool:
     waiting, seen = [(node, False)], set()
     while waiting:
         node, added = waiting.pop()
-        if node is None or (node, added) in seen or any(name in node.name() for name in _MIXING):
+        if (node, added) in seen or any(name in node.name() for name in _MIXING):
             continue
         seen.add((node, added))
         if getattr(node, "variable", None) is leaf:
             if added:
                 return True
             continue
-        adding = any(name in node.name() for name in _ADDING) and len(node.next_functions) > 1
-        waiting += [(source, added or adding) for source, _ in node.next_functions]
+        sources = [source for source, _ in node.next_functions if source is not None]
+        # A sum with a number, as in a norm, has one source.
+        adding = any(name in node.name() for name in _ADDING) and len(sources) > 1
+        waiting += [(source, added or adding) for source in sources]
     return False
 
 

@@ -51,7 +51,8 @@ def find_hidden(unit: Unit, ignored: Collection[str] = ()) -> tuple[list[Hidden]
 
     ignored: names of layers that must keep their sizes, as those of attention must.
     """
-    copied, order = _copy(unit), _order(unit)
+    copied, order, output = _copy(unit), _order(unit), unit.pick(unit.output)
+    single = output.ndim == 4 and output[0, 0].numel() == 1
     with _quiet():
         graph = _graph(copied, unit)
         names = {part: name for name, part in copied.named_modules()}
@@ -59,7 +60,7 @@ def find_hidden(unit: Unit, ignored: Collection[str] = ()) -> tuple[list[Hidden]
         groups = [*graph.get_all_groups(held, (_ConvNd, nn.Linear))]
     found, reasons = [], []
     for group in groups:
-        hidden = _hidden(group, names, order)
+        hidden = _hidden(group, names, order, single)
         if hidden is None or ({*hidden.makers, *(reader.name for reader in hidden.readers)} & set(ignored)):
             continue
         problem = _problem(unit, hidden)
@@ -141,9 +142,12 @@ def _order(unit: Unit) -> dict[str, tuple[int, int]]:
 
 
 def _hidden(
-    group: torch_pruning.Group, names: dict[nn.Module, str], order: dict[str, tuple[int, int]]
+    group: torch_pruning.Group, names: dict[nn.Module, str], order: dict[str, tuple[int, int]], single: bool
 ) -> Hidden | None:
-    """Describe a group; None where a layer of it does not run, nothing reads it, or all of it is squeezed."""
+    """Describe a group; None where a layer of it does not run, nothing reads it, or all of it is squeezed.
+
+    single: the unit's output has one position per sample, so that squeezed channels cannot be told from others.
+    """
     root, channels = group[0].dep.target.module, len(group[0].idxs)
     readers, makers, parts = [], set(), 1
     for item in group:
@@ -171,7 +175,7 @@ def _hidden(
         or not {*makers, *(reader.name for reader in readers)} <= {*order}
     ):
         return None
-    if all(order[maker][1] == 1 for maker in makers):
+    if not single and all(order[maker][1] == 1 for maker in makers):
         return None  # one position per sample: the squeezed channels of squeeze-and-excitation
     # The squeeze of squeeze-and-excitation reads means, of which there are too few to refit it or to weigh channels by.
     readers = [reader for reader in readers if order[reader.name][1] != 1] or readers
