@@ -11,7 +11,7 @@ from pynas.calls import Call
 from pynas.compress.costs import Block, count_costs
 from pynas.compress.cuts import Cut, Ranks, Shrinker
 from pynas.compress.pieces import Piece, Skip, captured
-from pynas.compress.refit import estimate
+from pynas.compress.refit import Refitter, estimate
 from pynas.copies import copy_module
 from pynas.costs import Costs
 from pynas.spaces import Architecture, Cell, Space
@@ -49,10 +49,13 @@ class UnitNet:
             self._made = block, layers  # type: ignore[assignment]
         return self._made[1]  # type: ignore[index]
 
-    def extract(self, architecture: Architecture | str, recalibrate: Iterable[Any] | None = None) -> nn.Module:
+    def extract(
+        self, architecture: Architecture | str, recalibrate: Iterable[Any] | None = None, again: bool = False
+    ) -> nn.Module:
         """Return the model with the units of an architecture: the user's class, on a copy of the weights.
 
-        recalibrate: batches on which the statistics of batch norm are estimated anew.
+        recalibrate: batches on which the statistics of batch norm are estimated anew. again: refit unit after unit once more, on
+        the features that the smaller units before put out.
 
         Raises:
             InputError: an architecture outside the space.
@@ -64,9 +67,25 @@ class UnitNet:
                 if cuts[candidate] != Cut():
                     smaller = shrinker.make(cuts[candidate])
                     model.set_submodule(parts.unit.name, Skip.of(parts.unit) if smaller is None else smaller)
+        if again and self._calibration is not None:
+            self._refit_again(model, architecture)
         if recalibrate is not None:
             estimate(model, [Call.of(batch, model) for batch in recalibrate])
         return model
+
+    def _refit_again(self, model: nn.Module, architecture: Architecture) -> None:
+        """Solve the layers of the smaller units anew, in the order in which they run, in place."""
+        for block, choice in zip(self.blocks, architecture):
+            for (parts, cuts), candidate in zip(block, choice.path):
+                cut, unit = cuts[candidate], parts.unit
+                if cut == Cut() or cut.left_out:
+                    continue
+                own, source = (
+                    [captured(run, [unit], call)[0][0] for call in self._calibration or ()]
+                    for run in (model, self.model)
+                )
+                layers = parts.refits(parts.sizes(cut), self._ranks[unit.name])
+                Refitter(unit.module, source).refit(model.get_submodule(unit.name), layers, own)
 
     def costs(self, **options: Any) -> Costs:
         """Return the costs of all candidates (`pynas.compress.costs.count_costs`)."""

@@ -42,7 +42,8 @@ def rate(
         loss: as in `pynas.rate`. None for "kl" of logits, "cosine" of other outputs, "relative_l1" of features.
         labels: called with a batch, returns the target of a loss against labels ("cross_entropy", "error").
         pick: called with the model's output and the call, returns the tensor that is compared (`pick_output`).
-        norm: statistics of batch norm, as in `pynas.rate`. progress: called a few times per second, over all blocks. settings: fields of `pynas.rating.Settings`.
+        norm: statistics of batch norm, as in `pynas.rate`. progress: called a few times per second, over all blocks.
+        settings: fields of `pynas.rating.Settings`.
 
     Raises:
         InputError: no batch, a model whose output needs more than the feature after a block, scores that are not finite.

@@ -56,13 +56,16 @@ class Refitter:
         layers: in the order in which they run. calls: arguments of the narrow unit, where they are others than the original's.
         """
         for layer in layers:
-            part = _layer(narrow, layer.name)
-            norm = _norm_after(narrow, part, self._calls[0])
+            part, source = _layer(narrow, layer.name), _layer(self._original, layer.name)
+            norm, before = (_norm_after(*where, self._calls[0]) for where in ((narrow, part), (self._original, source)))
+            if norm is not None and before is not None:  # a refit before this one may have moved it
+                mean = before.running_mean
+                norm.running_mean.copy_(mean if layer.outputs is None else mean[list(layer.outputs)])  # type: ignore
             moments = None if calls is not None else self._sliced(narrow, layer)
             if moments is None:
                 moments = Moments(part)
                 for own, call in zip(calls or self._calls, self._calls):
-                    y = _during(self._original, _layer(self._original, layer.name), call, inputs=False)
+                    y = _during(self._original, source, call, inputs=False)
                     moments.add(_during(narrow, part, own, inputs=True), _chosen(y, layer.outputs, part))
             moments.solve(part, self._ridge, norm)
 

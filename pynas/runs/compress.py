@@ -72,10 +72,15 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
     out = request.out or Path("compressed") / re.sub(r"[^\w.-]+", "-", request.model).strip("-")
     count = progress.count()
 
-    timed = "latency" in request.limits or request.front == "latency"
     compression = Compression(
-        model, batches, loss=request.loss, latency=timed, heads=request.heads, drop=request.drop, progress=lambda step: count(step.done, step.total or step.done),
-    )  # fmt: skip
+        model,
+        batches,
+        loss=request.loss,
+        latency="latency" in request.limits or request.front == "latency",
+        heads=request.heads,
+        drop=request.drop,
+        progress=lambda step: count(step.done, step.total or step.done),
+    )
     if request.front is None:
         report = _write(compression, request, request.limits, out)
         return {

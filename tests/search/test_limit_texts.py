@@ -27,7 +27,8 @@ def found(scores, costs, limits, **options):
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("0.45k", 450), ("450", 450), ("60%", 450), ("60% of the largest network", 450), ("none", None)]
+    ("text", "number"),
+    [("0.45k", 450), ("450", 450), ("60%", 450), ("60% of the largest network", 450), ("none", None)],
 )
 def test_texts_are_the_numbers_that_they_say(scores, text, number):
     # The most expensive architecture has 50 + 300 + 400 = 750 multiply-adds.
@@ -40,7 +41,9 @@ def test_times_and_lower_limits(scores):
     costs = costs_of(scores)
     assert found(scores, costs, {"latency": "3ms"}) == found(scores, costs, {"latency": 3.0}) == "2|1"
     worst = {"madds": "350"}
-    assert found(scores, costs, worst, at_least={"madds": "40%"}) == found(scores, costs, worst, at_least={"madds": 300})
+    assert found(scores, costs, worst, at_least={"madds": "40%"}) == found(
+        scores, costs, worst, at_least={"madds": 300}
+    )
 
 
 def test_a_share_is_of_the_reference_where_the_costs_have_one(scores):
