@@ -25,20 +25,20 @@ class Piece(nn.Module):
     """A unit, or a smaller one in its place, from its hidden feature to its hidden feature.
 
     module: None leaves the unit out. number: of the unit in its block. Other arguments, such as masks, come from the side inputs,
-    `side["units"][number]`; where the unit has no other tensors, they are those of the example.
+    `side["units"][number]`; without, they are those of the example.
     """
 
     def __init__(self, module: nn.Module | None, unit: Unit, number: int) -> None:
         super().__init__()
         self.module, self._number, self._entry, self._exit = module, number, unit.entry, unit.exit
         self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in unit.call.leaves]
-        self._spec, self._batched = tree_flatten((unit.call.args, unit.call.kwargs))[1], unit.batched
+        self._spec = tree_flatten((unit.call.args, unit.call.kwargs))[1]
 
     def forward(self, x: Tensor, side: Any = None) -> Tensor:
         """x: `[B, ...]` -> the feature after the unit, `[B, ...]`."""
         if self.module is None:
             return x
-        leaves = list(self._leaves) if side is None else unwrapped(side["units"][self._number], self._batched)
+        leaves = list(self._leaves) if side is None else unwrapped(*side["units"][self._number])
         leaves[self._entry] = x
         args, kwargs = tree_unflatten(leaves, self._spec)
         return tree_leaves(self.module(*args, **kwargs))[self._exit]
@@ -131,14 +131,27 @@ def captured(
 
 
 def side_of(calls: Sequence[Call], units: Sequence[Unit], model: Call | None) -> Any:
-    """Return the side inputs of a block's units, and for the tail the model's own; None where no unit has other tensors."""
-    if model is None and not any(unit.has_side for unit in units):
-        return None
-    parts = []
+    """Return the side inputs of a block's units, and for the tail the model's own; None where the feature is all that counts.
+
+    The other arguments of a unit may be others than in the example: a mask, for one, is None in a batch without padding.
+    """
+    parts, needed = [], model is not None
     for call, unit in zip(calls, units):
-        leaves = call.leaves
+        leaves, example, count = call.leaves, unit.call.leaves, len(unit.feature(call))
         leaves[unit.entry] = None
-        parts.append(wrapped(leaves, unit.batched))
+        own = [
+            known
+            or (isinstance(leaf, Tensor) and not isinstance(before, Tensor) and leaf.ndim > 0 and len(leaf) == count)
+            for leaf, before, known in zip(leaves, example, unit.batched)
+        ]
+        parts.append((wrapped(leaves, own), own))
+        needed |= any(
+            isinstance(leaf, Tensor) or isinstance(before, Tensor) or leaf != before
+            for at, (leaf, before) in enumerate(zip(leaves, example))
+            if at != unit.entry
+        )
+    if not needed:
+        return None
     return {"units": parts, **({} if model is None else {"model": model.leaves})}
 
 

@@ -65,12 +65,20 @@ def sentences() -> list[dict[str, Tensor]]:
     return [batch, {name: value.flip(0)[:3, :5] for name, value in batch.items()}]
 
 
+def padded_later() -> list[dict[str, Tensor]]:
+    """Batches of which the example has no padding, so that its layers get no mask."""
+    first, later = sentences()
+    return [{**first, "attention_mask": torch.ones_like(first["attention_mask"])}, later]
+
+
 CASES = {
     "ResNet": Case(of_timm("test_resnet"), some_images, "kl"),
     "MobileNet": Case(of_timm("mobilenetv3_small_100"), images_of_two_sizes, "kl"),
     "ViT": Case(of_timm("test_vit", img_size=64), some_images, "kl"),
     "BERT": Case(of_hugging_face("Bert"), sentences, "cosine", "last_hidden_state"),
     "BERT classifier": Case(of_hugging_face("Bert", CLASSIFIER), sentences, "kl", "logits"),
+    "BERT, padded later": Case(of_hugging_face("Bert"), padded_later, "cosine", "last_hidden_state"),
+    "Llama, padded later": Case(of_decoder("Llama"), padded_later, "kl", "logits"),
     "DistilBERT": Case(of_hugging_face("DistilBert", CLASSIFIER), sentences, "kl", "logits"),
     "Llama": Case(of_decoder("Llama"), sentences, "kl", "logits"),
     "Llama, features": Case(of_decoder("Llama", "AutoModel"), sentences, "cosine", "last_hidden_state"),
