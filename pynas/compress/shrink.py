@@ -33,8 +33,7 @@ class Report:
 
     limits: as they were given. reference, costs: of the model as it was and as it is, for one sample. loss: name of the loss
     against the model as it was. predicted: by the sum of block scores. actual: measured on the same batches; distilled: after the
-    distillation, None without. units: by name, the cut of each. optimal: whether the search proved that no better one keeps the
-    limits. recalibrated: whether statistics of batch norm were estimated anew.
+    distillation, None without. units: by name, the cut of each. recalibrated: whether statistics of batch norm were estimated anew.
     """
 
     limits: Mapping[str, Any]
@@ -46,7 +45,6 @@ class Report:
     actual: float
     distilled: float | None
     units: Mapping[str, str]
-    optimal: bool
     recalibrated: bool
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -133,7 +131,7 @@ class Compression:
         }
         given = {name: limit for name, limit in limits.items() if limit is not None}
         return model, Report(given, self.costs.metadata["reference"], found.costs, str(found.architecture), self.loss,
-                             found.score, actual, distilled, cuts, True, again, seconds)  # fmt: skip
+                             found.score, actual, distilled, cuts, again, seconds)  # fmt: skip
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> float:
