@@ -63,6 +63,8 @@ class UnitNet:
         architecture = self.space.resolve(architecture)
         model = copy_module(self.model, where="compress")
         for number, choice in enumerate(architecture):
+            if not any(choice.path):  # the block as it is
+                continue
             for (parts, cuts), candidate, shrinker in zip(self.blocks[number], choice.path, self._shrinkers(number)):
                 if cuts[candidate] != Cut():
                     smaller = shrinker.make(cuts[candidate])

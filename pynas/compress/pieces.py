@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pynas.calls import Call
-from pynas.compress.trace import hooked, trace
+from pynas.compress.trace import Enough, hooked, trace
 from pynas.compress.units import Unit
 from pynas.errors import InputError
 from pynas.rating.copies import private_copy
@@ -93,10 +93,6 @@ def unwrapped(leaves: Sequence[Any], batched: Sequence[bool]) -> list[Any]:
     return [leaf if not isinstance(leaf, Tensor) or own else leaf[0] for leaf, own in zip(leaves, batched)]
 
 
-class _Enough(Exception):
-    """End of a run whose rest is not needed."""
-
-
 @torch.no_grad()
 def captured(
     model: nn.Module, units: Sequence[Unit], call: Call, whole: bool = False
@@ -118,14 +114,14 @@ def captured(
     def end(part: nn.Module, args: Any, output: Any) -> None:
         features.append(last.pick(output).clone())
         if not whole:
-            raise _Enough
+            raise Enough
 
     handles = [
         model.get_submodule(unit.name).register_forward_pre_hook(begin(unit.name), with_kwargs=True) for unit in units
     ]
     handles.append(model.get_submodule(last.name).register_forward_hook(end))
     output = None
-    with hooked(handles), contextlib.suppress(_Enough):
+    with hooked(handles), contextlib.suppress(Enough):
         output = call(model)
     return [calls[unit.name] for unit in units], features[0], output
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pynas.compress.trace import Visit, trace
+from pynas.compress.trace import Visit, hooked, trace
 from pynas.compress.units import Unit
 
 _PRODUCTS = {F.scaled_dot_product_attention, F.multi_head_attention_forward, torch.matmul, Tensor.matmul, Tensor.__matmul__,
@@ -39,12 +39,8 @@ def attention_of(unit: Unit) -> list[Visit]:
     for part in unit.module.modules():
         handles.append(part.register_forward_pre_hook(lambda part, args: mode.running.append(part)))
         handles.append(part.register_forward_hook(lambda part, args, output: mode.running.pop() and None))
-    try:
-        with torch.no_grad(), mode:
-            call.mapped(torch.clone)(unit.module)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(handles), torch.no_grad(), mode:
+        call.mapped(torch.clone)(unit.module)
     if not mode.found:
         return []
     visits = trace(unit.module, call)[0]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.calls import Call
-from pynas.compress.trace import hooked
+from pynas.compress.trace import Enough, hooked
 
 # Positions of each sample that a convolution is refitted on, and columns of the largest system that is solved.
 _POSITIONS = 256
@@ -194,22 +194,18 @@ def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
         layer.weight, layer.bias = weight, bias
 
 
-class _Enough(Exception):
-    """End of a run whose rest is not needed."""
-
-
 def _during(unit: nn.Module, layer: nn.Module, call: Call, inputs: bool) -> Tensor:
     """Return the input or output of a layer while a unit runs."""
     seen: list[Tensor] = []
 
     def note(part: nn.Module, args: Any, output: Tensor) -> None:
         seen.append((args[0] if inputs else output).clone())
-        raise _Enough
+        raise Enough
 
     with hooked([layer.register_forward_hook(note)]):
         try:
             call.mapped(torch.clone)(unit)
-        except _Enough:
+        except Enough:
             return seen[0]
     raise AssertionError("the layer ran when the unit was examined")
 

@@ -18,6 +18,8 @@ from pynas.compress.distil import distil as distil_model
 from pynas.compress.outputs import Pick, default_loss, pick_output
 from pynas.compress.plan import Plan, plan
 from pynas.compress.rate import rate
+from pynas.compress.refit import estimate
+from pynas.copies import copy_module
 from pynas.costs import Costs
 from pynas.errors import InputError
 from pynas.rating import Progress, Scores, losses
@@ -113,7 +115,8 @@ class Compression:
         model = self.net.extract(found.architecture)
         actual, again = self.measure(model), False
         if any(isinstance(part, _BatchNorm) for part in model.modules()):
-            other = self.net.extract(found.architecture, recalibrate=self.calibration)
+            other = copy_module(model, where="compress")
+            estimate(other, [Call.of(batch, other) for batch in self.calibration])
             if (loss := self.measure(other)) < actual:
                 model, actual, again = other, loss, True
         seconds, distilled = {**self.seconds, "assemble": time.perf_counter() - begin}, None

@@ -42,6 +42,10 @@ def hooked(handles: Iterable[Any]) -> Any:
             handle.remove()
 
 
+class Enough(Exception):
+    """End of a run whose rest is not needed."""
+
+
 class _Recorder:
     """Notes every call of some submodules."""
 

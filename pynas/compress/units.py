@@ -54,8 +54,13 @@ class Unit:
 
     def with_feature(self, feature: Tensor) -> Any:
         """Return an output like the example's, with another hidden feature and nothing else."""
-        leaves, spec = tree_flatten(self.output)
-        return tree_unflatten([feature if at == self.exit else None for at in range(len(leaves))], spec)
+        return with_leaf(self.output, self.exit, feature)
+
+
+def with_leaf(output: Any, at: int, leaf: Any) -> Any:
+    """Return the nest of an output with one leaf in place and None for the others."""
+    leaves, spec = tree_flatten(output)
+    return tree_unflatten([leaf if number == at else None for number in range(len(leaves))], spec)
 
 
 def find_units(model: nn.Module, call: Call) -> list[Unit]:

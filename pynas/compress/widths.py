@@ -13,12 +13,11 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pynas.calls import Call
 from pynas.compress.products import attention_of
 from pynas.compress.trace import Visit, trace
-from pynas.compress.units import Unit, hidden_ends
+from pynas.compress.units import Unit, hidden_ends, with_leaf
 from pynas.copies import copy_module
 
 
@@ -121,13 +120,7 @@ def _without(module: nn.Module, unit: Unit) -> Iterator[None]:
 
 
 def _returning(visit: Visit, entry: int, exit: int) -> Callable[..., Any]:
-    leaves, spec = tree_flatten(visit.output)
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        x = Call(args, kwargs).leaves[entry]
-        return tree_unflatten([x * 1 if at == exit else None for at in range(len(leaves))], spec)
-
-    return forward
+    return lambda *args, **kwargs: with_leaf(visit.output, exit, Call(args, kwargs).leaves[entry] * 1)
 
 
 def _order(unit: Unit) -> dict[str, tuple[int, int]]:
