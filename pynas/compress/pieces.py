@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pynas.calls import Call
 from pynas.compress.trace import Enough, hooked, trace
-from pynas.compress.units import Unit
+from pynas.compress.units import Unit, with_leaf
 from pynas.errors import InputError
 from pynas.rating.copies import private_copy
 
@@ -58,19 +58,13 @@ class Skip(nn.Module):
     @classmethod
     def of(cls, unit: Unit) -> nn.Module:
         """Return what takes the place of a unit: `nn.Identity` where it gets and returns the feature alone."""
-        leaves, spec = tree_flatten(unit.output)
         if isinstance(unit.output, Tensor) and len(unit.call.args) == 1 and not unit.call.kwargs:
             return nn.Identity().eval()
-        blank = tree_unflatten([None] * len(leaves), spec)
-        return cls(unit.entry, unit.exit, blank, vars(_settings(unit.module))).eval()
+        return cls(unit.entry, unit.exit, unit.with_feature(None), vars(_settings(unit.module))).eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the feature among the arguments."""
-        feature = Call(args, kwargs).leaves[self._entry]
-        if self._output is None:
-            return feature
-        leaves, spec = tree_flatten(self._output)
-        return tree_unflatten([feature if at == self._exit else leaf for at, leaf in enumerate(leaves)], spec)
+        return with_leaf(self._output, self._exit, Call(args, kwargs).leaves[self._entry])
 
 
 def _settings(module: nn.Module) -> SimpleNamespace:

@@ -52,7 +52,7 @@ class Unit:
         """Return the hidden feature in an output."""
         return tree_leaves(output)[self.exit]
 
-    def with_feature(self, feature: Tensor) -> Any:
+    def with_feature(self, feature: Tensor | None) -> Any:
         """Return an output like the example's, with another hidden feature and nothing else."""
         return with_leaf(self.output, self.exit, feature)
 
