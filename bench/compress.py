@@ -31,8 +31,7 @@ from torch import nn
 import pynas
 from bench.compress_tasks import TASKS, Task
 from pynas import compress
-from pynas.calls import Call
-from pynas.compress.outputs import pick_output
+from pynas.calls import Call, pick_output
 from pynas.compress.refit import estimate
 from pynas.copies import copy_module
 from pynas.costs.operators import counting

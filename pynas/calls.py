@@ -13,6 +13,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_u
 
 from pynas.errors import InputError
 
+# The tensor of a module's output that counts, from (output, call).
+Pick = Callable[[Any, "Call"], Tensor]
+
 
 @dataclass(frozen=True)
 class Call:
@@ -45,11 +48,11 @@ class Call:
         elif isinstance(batch, (tuple, list)):
             call = cls.of(batch[0], module) if len(batch) == 2 and not _takes(module, 2) else cls(tuple(batch))
         else:
-            raise InputError(f"[compress] expected a batch that is a tensor, a tuple or a mapping of the model's arguments, got "
+            raise InputError(f"[batch] expected a batch that is a tensor, a tuple or a mapping of the model's arguments, got "
                              f"{type(batch).__name__}")  # fmt: skip
         if not call.tensors or not call.tensors[0].ndim or not call.samples:
             raise InputError(
-                "[compress] expected a batch with at least one tensor with samples on its first axis, got none"
+                "[batch] expected a batch with at least one tensor with samples on its first axis, got none"
             )
         if "use_cache" in inspect.signature(module.forward).parameters:
             call = cls(call.args, {"use_cache": False, **call.kwargs})
@@ -92,6 +95,41 @@ class Call:
         """Return the call with a function applied to each tensor."""
         args, kwargs = tree_map_only(Tensor, function, (self.args, self.kwargs))
         return Call(args, kwargs)
+
+
+def hidden_leaf(values: Any) -> tuple[int, Tensor] | None:
+    """Return the first tensor of floating-point features among the leaves of arguments or outputs, with its number; or None."""
+    for number, leaf in enumerate(tree_leaves(values)):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 1:
+            return number, leaf
+    return None
+
+
+def with_leaf(values: Any, number: int, leaf: Any) -> Any:
+    """Return the nest of an output with one leaf in place and None for the others."""
+    leaves, spec = tree_flatten(values)
+    return tree_unflatten([leaf if at == number else None for at in range(len(leaves))], spec)
+
+
+def pick_output(output: Any, call: Call) -> Tensor:
+    """Return the tensor of a model's output that losses compare: logits, else the last hidden state, else the first tensor.
+
+    Positions that the call's attention mask leaves out are 0.
+
+    Raises:
+        InputError: an output without one.
+    """
+    if isinstance(output, Mapping):
+        names = [name for name in ("logits", "last_hidden_state") if isinstance(output.get(name), Tensor)]
+        output = output[names[0]] if names else tuple(output.values())
+    while isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise InputError(f"[batch] expected an output with a tensor, got {type(output).__name__}; pass pick=")
+    mask = call.kwargs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2 and output.ndim > 2 and mask.shape == output.shape[:2]:
+        output = output * mask.view(*mask.shape, *[1] * (output.ndim - 2)).to(output.dtype)
+    return output
 
 
 def _takes(module: nn.Module, count: int) -> bool:

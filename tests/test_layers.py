@@ -13,7 +13,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ["_C", "ops", "nn", "spaces", "supernets", "costs", "rating", "search", "zero_cost", "data", "teachers"]
 ORDER += ["tabular", "train", "methods", "evaluation", "export", "compress", "report", "runs", "cli"]
-BELOW_ALL = {"calls", "quantities", "checked", "copies", "csv_files", "errors", "files", "tensor_files", "_version"}
+BELOW_ALL = {
+    "calls",
+    "quantities",
+    "checked",
+    "copies",
+    "csv_files",
+    "errors",
+    "files",
+    "tensor_files",
+    "visits",
+    "_version",
+}
 MOST_LINES = 300
 
 

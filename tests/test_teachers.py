@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 import pynas
 from pynas import data, teachers
+from pynas.calls import Call
 from pynas.errors import InputError
 from pynas.teachers import Teacher
 
@@ -159,11 +161,61 @@ def test_taps_that_fail_when_run() -> None:
     unused[0].extra = nn.Conv2d(3, 4, 1)
     with pytest.raises(InputError, match=r"nothing at '0\.extra'"):
         Teacher(unused, ["0", "0.extra"])(images)
-    recurrent = nn.Sequential(nn.Flatten(2), nn.LSTM(1024, 4))
-    teacher = Teacher(recurrent, ["1"])
+
+    class Sizes(nn.Module):
+        def forward(self, x: Tensor) -> tuple[int, ...]:
+            return tuple(x.shape)
+
+    sizes = nn.Sequential(nn.Flatten(2), Sizes())
     with pytest.raises(InputError, match="tensor at the tap '1', got tuple"):
-        teacher(images)
-    assert not recurrent[1]._forward_hooks
+        Teacher(sizes, ["1"])(images)
+    assert not sizes[1]._forward_hooks
+
+
+def test_the_feature_is_the_first_tensor_of_a_taps_output() -> None:
+    recurrent = nn.Sequential(nn.Flatten(2), nn.LSTM(1024, 4))
+    images = torch.randn(2, *IMAGE)
+    torch.testing.assert_close(Teacher(recurrent, ["1"])(images)[0], recurrent[1](images.flatten(2))[0])
+
+
+@pytest.fixture(scope="module")
+def bert() -> Any:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    return transformers.BertForSequenceClassification(transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, num_labels=5,
+    )).eval()  # fmt: skip
+
+
+def sentences(lengths: Sequence[int]) -> dict[str, Tensor]:
+    """Token ids and the mask of sentences of these lengths, padded."""
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return {"input_ids": torch.randint(1, 30, mask.shape) * mask, "attention_mask": mask}
+
+
+def test_a_teacher_of_sentences(bert: Any) -> None:
+    teacher, batch = Teacher(bert, ["bert.encoder.layer.0", "bert.encoder.layer.2"]), sentences([4, 6, 2])
+    with torch.no_grad():
+        want = bert(**batch, output_hidden_states=True)
+    features, logits = teacher.features_and_logits(batch)
+    for feature, number in zip(features, (1, 3)):
+        torch.testing.assert_close(feature, want.hidden_states[number])
+    torch.testing.assert_close(logits, want.logits)
+    torch.testing.assert_close(teacher.logits(batch).logits, want.logits)
+    assert teacher.feature_shapes(batch) == [(6, 16), (6, 16)]
+
+
+def test_a_tail_of_sentences_takes_the_masks_of_each_batch(bert: Any) -> None:
+    tail = Teacher(bert, ["bert.encoder.layer.0"]).tail(0, sentences([3, 5]))
+    assert tail.needs_side
+    batch = sentences([4, 6, 2])
+    with torch.no_grad():
+        want = bert(**batch, output_hidden_states=True)
+    feature = want.hidden_states[1].clone().requires_grad_()
+    logits = tail(feature, {"model": Call.of(batch, bert).leaves})
+    torch.testing.assert_close(logits, want.logits)
+    (gradient,) = torch.autograd.grad(logits.square().sum(), feature)
+    assert gradient.abs().sum(2).gt(0).equal(batch["attention_mask"].bool() | (torch.arange(6) == 0))
 
 
 def test_logits_are_none_without_a_head() -> None:

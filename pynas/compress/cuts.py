@@ -15,10 +15,10 @@ from pynas.compress.heads import Heads, find_heads, keep_heads, with_layers
 from pynas.compress.kernels import crop_kernel, find_kernels
 from pynas.compress.products import attention_of
 from pynas.compress.refit import Refit, Refitter, can_refit, importance
-from pynas.compress.trace import trace
 from pynas.compress.units import Unit
 from pynas.compress.widths import Hidden, find_hidden, keep_hidden, spread
 from pynas.copies import copy_module
+from pynas.visits import trace
 
 # Hidden channels that stay are a multiple of this, where there are as many.
 _MULTIPLE = 8

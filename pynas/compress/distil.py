@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pynas.calls import Call
-from pynas.compress.outputs import Pick, pick_output
+from pynas.calls import Call, Pick, pick_output
 from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.ema import frozen_copy, update_ema

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pynas.compress.trace import trace
 from pynas.compress.units import Unit
 from pynas.copies import copy_module
+from pynas.visits import trace
 
 
 def find_kernels(unit: Unit) -> list[str]:

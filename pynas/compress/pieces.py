@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from pynas.calls import Call
-from pynas.compress.trace import Enough, hooked, trace
-from pynas.compress.units import Unit, with_leaf
-from pynas.errors import InputError
-from pynas.rating.copies import private_copy
-
-_turn = threading.local()
+from pynas.calls import Call, Pick, with_leaf
+from pynas.compress.units import Unit
+from pynas.teachers.tail import Tail
+from pynas.visits import Enough, hooked
 
 
 class Piece(nn.Module):
@@ -145,99 +141,15 @@ def side_of(calls: Sequence[Call], units: Sequence[Unit], model: Call | None) ->
     return {"units": parts, **({} if model is None else {"model": model.leaves})}
 
 
-class Tail(nn.Module):
-    """Model after one of its units: from the unit's output to the model's, as `pick` takes it.
-
-    A private copy of the model runs on the batch's own inputs (`side["model"]`) or on blank ones. In it the unit returns the
-    given feature, and what ran before it is left out where its output does not count.
-
-    needs_side: whether the model's inputs count beyond the feature.
+def tail_after(model: nn.Module, unit: Unit, units: Sequence[Unit], call: Call, pick: Pick) -> Tail:
+    """Return the model after one of its units; residual units before it do not run.
 
     Raises:
         InputError: an output that depends on the inputs not through the unit alone.
     """
-
-    def __init__(
-        self, model: nn.Module, unit: Unit, units: Sequence[Unit], call: Call, pick: Callable[[Any, Call], Tensor]
-    ):
-        super().__init__()
-        visits, output = trace(model, call)
-        expected, self._call, self._pick = pick(output, call), call, pick
-        visit = next(visit for visit in visits if visit.name == unit.name)
-        late = {v.name for v in visits if v.end >= visit.begin}
-        feature, early = unit.pick(visit.output), [v for v in visits if v.name not in late]
-        before = [other for other in units if other.name != unit.name and any(v.name == other.name for v in early)]
-        self.needs_side, self.module = False, private_copy(model).eval()
-        if len(call.tensors) == 1 and not unit.has_side:
-            self.module.get_submodule(unit.name).forward = _given(unit)  # type: ignore[method-assign]
-            _blank_out(self.module, {v.name: v.output for v in early if _has_samples(v.output, call.samples)})
-            if self._goes_on(feature, expected):
-                return
-        self.needs_side, self.module = True, private_copy(model).eval()
-        self.module.get_submodule(unit.name).forward = _given(unit)  # type: ignore[method-assign]
-        for other in before:
-            if other.residual:
-                self.module.get_submodule(other.name).forward = _skipped(other)  # type: ignore[method-assign]
-        if not self._goes_on(feature, expected):
-            raise InputError(f"[compress] expected all information to pass through {unit.name}, got an output that needs more; use "
-                             "a loss of features, through_tail=False")  # fmt: skip
-
-    def forward(self, feature: Tensor, side: Any = None) -> Tensor:
-        """feature: `[B, ...]` after the unit -> the model's output for it."""
-        call = self._call
-        if self.needs_side:
-            call = call.replaced(side["model"])
-        else:
-            call = call.mapped(lambda x: x.new_zeros(()).expand(len(feature), *x.shape[1:]))
-        _turn.feature = feature
-        try:
-            return self._pick(call(self.module), call)
-        finally:
-            del _turn.feature
-
-    def train(self, mode: bool = True) -> Tail:
-        """Stay in evaluation mode."""
-        self.training = mode
-        return self
-
-    @torch.no_grad()
-    def _goes_on(self, feature: Tensor, expected: Tensor) -> bool:
-        try:
-            side = {"model": self._call.leaves}
-            return bool((self(feature, side) - expected).abs().max() <= 1e-3 * expected.abs().max())
-        except Exception:  # the model may fail in any way on blanks
-            return False
-
-
-def _given(unit: Unit) -> Callable[..., Any]:
-    return lambda *args, **kwargs: unit.with_feature(_turn.feature)
+    skips = {other.name: _skipped(other) for other in units if other.residual}
+    return Tail(model, unit.name, call, pick, own_inputs=True, skips=skips)
 
 
 def _skipped(unit: Unit) -> Callable[..., Any]:
     return lambda *args, **kwargs: unit.with_feature(Call(args, kwargs).leaves[unit.entry])
-
-
-def _has_samples(output: Any, samples: int) -> bool:
-    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    return bool(tensors) and all(x.ndim and len(x) == samples for x in tensors)
-
-
-def _blank_out(module: nn.Module, outputs: dict[str, Any], prefix: str = "") -> None:
-    """Let submodules return blanks like these outputs, whatever the batch size; those inside them do not run any more."""
-    for name, child in module.named_children():
-        if prefix + name in outputs:
-            child.forward = _blank(outputs[prefix + name])  # type: ignore[method-assign]
-        else:
-            _blank_out(child, outputs, f"{prefix}{name}.")
-
-
-def _blank(output: Any) -> Callable[..., Any]:
-    leaves, spec = tree_flatten(output)
-    shapes = [leaf.shape[1:] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        feature = _turn.feature
-        blanks = [feature.new_zeros(()).expand(len(feature), *x) if isinstance(x, torch.Size) else x for x in shapes]
-        return tree_unflatten(blanks, spec)
-
-    return forward

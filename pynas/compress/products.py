@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pynas.compress.trace import Visit, hooked, trace
 from pynas.compress.units import Unit
+from pynas.visits import Visit, hooked, trace
 
 _PRODUCTS = {F.scaled_dot_product_attention, F.multi_head_attention_forward, torch.matmul, Tensor.matmul, Tensor.__matmul__,
              torch.bmm, Tensor.bmm, torch.baddbmm, Tensor.baddbmm, torch.einsum}  # fmt: skip

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pynas.calls import Call
+from pynas.calls import Call, Pick, pick_output
 from pynas.compress.net import UnitNet
-from pynas.compress.outputs import Pick, default_loss, pick_output
-from pynas.compress.pieces import Tail, captured, side_of
+from pynas.compress.pieces import captured, side_of, tail_after
 from pynas.errors import InputError
 from pynas.rating import Progress, Scores
 from pynas.rating import rate as rate_paths
+from pynas.teachers.tail import Tail
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def rate(
     tables, total = [], sum(net.space.path_counts) * len(batches)
     for number, block in enumerate(net.blocks):
         own = [parts.unit for parts, _ in block]
-        tail = Tail(net.model, own[-1], units, net.call, pick) if through_tail else None
+        tail = tail_after(net.model, own[-1], units, net.call, pick) if through_tail else None
         made = _Batches(net, own, batches, tail, pick, labels)
         report = _after(progress, sum(net.space.path_counts[:number]) * len(batches), total)
         with warnings.catch_warnings():
@@ -102,3 +102,11 @@ class _Batches:
                 side = side_of(calls, self._units, model)
                 x = self._units[0].feature(calls[0])
                 yield (x, target) if side is None else (x, target, side)
+
+
+def default_loss(model: nn.Module, call: Call, pick: Pick = pick_output) -> str:
+    """Return "kl" where a model's output is logits: named so, or one vector per sample; else "cosine"."""
+    with torch.no_grad():
+        output = call(model)
+    named = isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor)
+    return "kl" if (named and pick is pick_output) or (isinstance(output, Tensor) and output.ndim == 2) else "cosine"

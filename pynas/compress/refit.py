@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.calls import Call
-from pynas.compress.trace import Enough, hooked
+from pynas.visits import Enough, hooked
 
 # Positions of each sample that a convolution is refitted on, and columns of the largest system that is solved.
 _POSITIONS = 256

@@ -12,12 +12,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pynas.calls import Call
+from pynas.calls import Call, Pick, pick_output
 from pynas.compress.distil import LOSSES
 from pynas.compress.distil import distil as distil_model
-from pynas.compress.outputs import Pick, default_loss, pick_output
 from pynas.compress.plan import Plan, plan
-from pynas.compress.rate import rate
+from pynas.compress.rate import default_loss, rate
 from pynas.compress.refit import estimate
 from pynas.copies import copy_module
 from pynas.costs import Costs

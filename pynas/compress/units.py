@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
-from pynas.calls import Call
-from pynas.compress.trace import Visit, trace
+from pynas.calls import Call, hidden_leaf, with_leaf
 from pynas.errors import InputError
+from pynas.visits import Visit, trace
 
 # Operators of autograd's graph that mix channels: what comes out of them is no longer the input.
 _MIXING = ("Convolution", "Addmm", "MmBackward", "Bmm", "Baddbmm", "LinearBackward", "ScaledDotProduct", "MkldnnLinear")
@@ -55,12 +55,6 @@ class Unit:
     def with_feature(self, feature: Tensor | None) -> Any:
         """Return an output like the example's, with another hidden feature and nothing else."""
         return with_leaf(self.output, self.exit, feature)
-
-
-def with_leaf(output: Any, at: int, leaf: Any) -> Any:
-    """Return the nest of an output with one leaf in place and None for the others."""
-    leaves, spec = tree_flatten(output)
-    return tree_unflatten([leaf if number == at else None for number in range(len(leaves))], spec)
 
 
 def find_units(model: nn.Module, call: Call) -> list[Unit]:
@@ -133,18 +127,10 @@ def hidden_ends(visit: Visit, same_shape: bool = True) -> tuple[int, int] | None
 
     same_shape: only where both have one shape.
     """
-    first, result = _hidden(visit.call.leaves), _hidden(tree_leaves(visit.output))
+    first, result = hidden_leaf(visit.call.leaves), hidden_leaf(visit.output)
     if first is None or result is None or first[1].ndim != result[1].ndim:
         return None
     return (first[0], result[0]) if first[1].shape == result[1].shape or not same_shape else None
-
-
-def _hidden(leaves: Sequence[Any]) -> tuple[int, Tensor] | None:
-    """Return the first tensor of floating-point features, with its position."""
-    for at, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 1:
-            return at, leaf
-    return None
 
 
 def _residual(visit: Visit) -> tuple[int, int] | None:

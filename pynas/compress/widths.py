@@ -14,11 +14,11 @@ import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from pynas.calls import Call
+from pynas.calls import Call, with_leaf
 from pynas.compress.products import attention_of
-from pynas.compress.trace import Visit, trace
-from pynas.compress.units import Unit, hidden_ends, with_leaf
+from pynas.compress.units import Unit, hidden_ends
 from pynas.copies import copy_module
+from pynas.visits import Visit, trace
 
 
 @dataclass(frozen=True)

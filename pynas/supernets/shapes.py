@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from itertools import chain
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,11 @@ Shape = tuple[int, ...]
 T = TypeVar("T")
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a value is the shape of one sample, whole numbers, rather than a batch."""
+    return isinstance(value, Sequence) and all(isinstance(size, Integral) for size in value)
 
 
 def to_meta(module: nn.Module) -> nn.Module:

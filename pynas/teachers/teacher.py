@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pynas.calls import Call, hidden_leaf, pick_output
 from pynas.errors import InputError
-from pynas.supernets.shapes import trial
+from pynas.supernets.shapes import is_shape, trial
 from pynas.teachers.tail import Tail
 
 NORMS = ("running", "batch")
+# Random images that a tail is checked on.
+_PROBE = 4
 
 
 class Teacher(nn.Module):
@@ -53,8 +56,10 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Any) -> list[Tensor]:
         """Features at the taps; modules after the last tap do not run.
+
+        images: `[B, 3, H, W]`, or a batch as the module takes it: a tensor, a tuple or a mapping of arguments.
 
         Raises:
             InputError: a tap that does not run, gives no tensor, or whose output a later module changes in place.
@@ -62,47 +67,61 @@ class Teacher(nn.Module):
         return self._run(images, stop=True)[0]
 
     @torch.no_grad()
-    def features_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+    def features_and_logits(self, images: Any) -> tuple[list[Tensor], Tensor | None]:
         """Features at the taps and the module's logits, in one pass; None for an output that is not `[B, classes]`."""
         features, output = self._run(images, stop=False)
+        output = output.get("logits") if isinstance(output, Mapping) else output
         return features, output if isinstance(output, Tensor) and output.ndim == 2 else None
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Any) -> Any:
         """Output of the whole module."""
         with self._norm_mode():
-            return self.module(images)
+            return Call.of(images, self.module)(self.module)
 
-    def feature_shapes(self, image_shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shape of each feature without the batch, mostly (C, H, W), for images of `image_shape` (3, H, W).
+    def feature_shapes(self, example: Any) -> list[tuple[int, ...]]:
+        """Shape of each feature without the batch, mostly (C, H, W).
+
+        example: shape (3, H, W) of the images, or a batch as the module takes it.
 
         Raises:
             InputError: as `forward`, or a module that does not run on such images.
         """
-        return trial(self, tuple(image_shape), lambda teacher, x: [tuple(f.shape[1:]) for f in teacher(x)])
+        if not is_shape(example):
+            return [tuple(feature.shape[1:]) for feature in self(example)]
+        return trial(self, tuple(example), lambda teacher, x: [tuple(f.shape[1:]) for f in teacher(x)])
 
-    def tail(self, tap: int, image_shape: Sequence[int]) -> Tail:
-        """Return the part of the module after a tap, as a differentiable module from the tap's feature to the logits.
+    def tail(self, tap: int, example: Any) -> Tail:
+        """Return the part of the module after a tap, as a differentiable module from the tap's feature to the output.
+
+        example: shape (3, H, W) of the images, for logits `[B, classes]`; or a batch of two samples or more as the module takes
+            it, for the output that `pynas.calls.pick_output` takes. Then the tail may need the inputs of each batch.
 
         Raises:
-            InputError: as `Tail`.
+            InputError: an output that is not `[B, classes]`, where a shape is given; all that `Tail` refuses.
         """
-        return Tail(self.module, self.taps[tap], image_shape, self.norm == "batch")
+        if not is_shape(example):
+            return Tail(self.module, self.taps[tap], Call.of(example, self.module), pick_output,
+                        batch_statistics=self.norm == "batch", own_inputs=True)  # fmt: skip
+        like = next(self.module.parameters(), torch.empty(0))
+        images = torch.rand((_PROBE, *example), generator=torch.Generator().manual_seed(0)).to(like)
+        return Tail(self.module, self.taps[tap], Call((images,)), _logits, batch_statistics=self.norm == "batch")
 
-    def _run(self, images: Tensor, stop: bool) -> tuple[list[Tensor], Any]:
+    def _run(self, images: Any, stop: bool) -> tuple[list[Tensor], Any]:
         features: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
 
         def keep(tap: str, output: Any) -> None:
-            if not isinstance(output, Tensor):
+            found = hidden_leaf(output)
+            if found is None:
                 raise InputError(f"[teacher] expected a tensor at the tap {tap!r}, got {type(output).__name__}")
-            features[tap], versions[tap] = output, output._version
+            features[tap], versions[tap] = found[1], found[1]._version
             if stop and len(features) == len(self.taps):
                 raise _Done
 
         output = None
         with self._hooks(keep), self._norm_mode(), suppress(_Done):
-            output = self.module(images)
+            output = Call.of(images, self.module)(self.module)
         for tap in self.taps:
             if tap not in features:
                 raise InputError(f"[teacher] expected every tap to run, got nothing at {tap!r}; name other taps")
@@ -137,6 +156,13 @@ class Teacher(nn.Module):
         finally:
             for norm, track in tracked:
                 norm.training, norm.track_running_stats = False, track
+
+
+def _logits(output: Any, call: Call) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise InputError("[teacher] expected logits [B, classes] of the whole module, got another output; use a module "
+                         "with its classifier, or a loss of its features")  # fmt: skip
+    return output
 
 
 class _Done(Exception):

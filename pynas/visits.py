@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pynas.calls import Call
 
@@ -49,7 +49,8 @@ class Enough(Exception):
 class _Recorder:
     """Notes every call of some submodules."""
 
-    def __init__(self) -> None:
+    def __init__(self, shapes_only: bool) -> None:
+        self._kept = (lambda x: x.to("meta")) if shapes_only else (lambda x: x)
         self.visits: list[Visit] = []
         self._open: list[Visit] = []
         self._clock = 0
@@ -58,12 +59,13 @@ class _Recorder:
         def begin(part: nn.Module, args: Any, kwargs: Any) -> None:
             self._clock += 1
             call = Call(args, kwargs)
-            self._open.append(Visit(name, part, call, self._clock, [identity(leaf) for leaf in call.leaves]))
+            inputs = [identity(leaf) for leaf in call.leaves]
+            self._open.append(Visit(name, part, call.mapped(self._kept), self._clock, inputs))
 
         def end(part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             self._clock += 1
             visit = self._open.pop()
-            visit.output, visit.end = output, self._clock
+            visit.output, visit.end = tree_map_only(Tensor, self._kept, output), self._clock
             visit.outputs = [identity(leaf) for leaf in tree_leaves(output)]
             self.visits.append(visit)
 
@@ -74,9 +76,12 @@ class _Recorder:
 
 
 @torch.no_grad()
-def trace(model: nn.Module, call: Call) -> tuple[list[Visit], Any]:
-    """Run a model and return the calls of its submodules in the order in which they ended, and the model's output."""
-    recorder = _Recorder()
+def trace(model: nn.Module, call: Call, shapes_only: bool = False) -> tuple[list[Visit], Any]:
+    """Run a model and return the calls of its submodules in the order in which they ended, and the model's output.
+
+    shapes_only: keep what went in and came out on the meta device, without memory.
+    """
+    recorder = _Recorder(shapes_only)
     handles = [handle for name, part in model.named_modules() if name for handle in recorder.hooks(name, part)]
     with hooked(handles):
         return recorder.visits, call(model)
