@@ -46,7 +46,7 @@ class Call:
         elif isinstance(batch, Mapping):
             call = cls((), batch)
         elif isinstance(batch, (tuple, list)):
-            call = cls.of(batch[0], module) if len(batch) == 2 and not _takes(module, 2) else cls(tuple(batch))
+            call = cls.of(batch[0], module) if len(batch) == 2 and not takes(module, 2) else cls(tuple(batch))
         else:
             raise InputError(f"[batch] expected a batch that is a tensor, a tuple or a mapping of the model's arguments, got "
                              f"{type(batch).__name__}")  # fmt: skip
@@ -132,7 +132,7 @@ def pick_output(output: Any, call: Call) -> Tensor:
     return output
 
 
-def _takes(module: nn.Module, count: int) -> bool:
+def takes(module: nn.Module, count: int) -> bool:
     """Whether a module's forward takes so many arguments by position."""
     parameters = inspect.signature(module.forward).parameters.values()
     kinds = [parameter.kind for parameter in parameters]

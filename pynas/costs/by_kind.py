@@ -16,7 +16,8 @@ from pynas.errors import InputError
 from pynas.spaces import Space
 from pynas.supernets import Net, kind_of
 from pynas.supernets.net import Place, Visitor, Walk, located
-from pynas.supernets.shapes import Shape
+from pynas.supernets.on_example import OnExample
+from pynas.supernets.shapes import Shape, is_shape
 from pynas.supernets.sharing import Holders
 from pynas.supernets.walk import LayerWalk
 
@@ -25,10 +26,10 @@ T = TypeVar("T")
 _TABLES = 6
 
 
-def visit(net: Net, image_shape: Shape, visitor: Visitor[T], where: str) -> Walk[T]:
+def visit(net: Net, example: Any, visitor: Visitor[T], where: str) -> Walk[T]:
     """Visit every module of a net; an error names the module's place.
 
-    where: stage to name in errors.
+    example: shape of one input, as (3, H, W), or an example (`OnExample`). where: stage to name in errors.
 
     Raises:
         InputError: tables that do not fit in memory, or a module that does not run, or that reads a part of what it shares
@@ -37,18 +38,25 @@ def visit(net: Net, image_shape: Shape, visitor: Visitor[T], where: str) -> Walk
     if kind_of(net.space).dense_costs:
         check_tables(net.space)
     seen: list[tuple[nn.Module, Shape, Place]] = []
+    on_example = None if is_shape(example) else OnExample(example)
 
     def visit_one(module: nn.Module, shape: Shape, place: Place) -> tuple[T, Shape]:
+        module = module if on_example is None else on_example.wrapped(module, place)
         seen.append((module, shape, place))
         with located(place, where):
             return visitor(module, shape, place)
 
-    walk = net.visit(image_shape, visit_one)
+    walk = net.visit(shape_of(example), visit_one)
     holders = Holders(module for module, _, _ in seen)
     for module, shape, place in seen:
         with located(place, where):
             holders.check(module, shape)
     return walk
+
+
+def shape_of(example: Any) -> Shape:
+    """Return the shape of one input, from a shape or from an example."""
+    return tuple(example) if is_shape(example) else OnExample(example).shape
 
 
 def check_tables(space: Space) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pynas.copies import copy_module
-from pynas.costs.by_kind import collect, description, visit
+from pynas.costs.by_kind import collect, description, shape_of, visit
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.spaces import Architecture, Space
@@ -76,7 +76,7 @@ def device_name(device: torch.device) -> str:
 
 def latency(
     net: Net,
-    image_shape: Shape,
+    example: Any,
     device: str | torch.device = "cpu",
     *,
     batch_size: int = 1,
@@ -90,6 +90,8 @@ def latency(
     layers runs twice); the fixed part is the stem and the head. `metadata` names the device, the batch size and the median
     and largest spread. Copies of the modules run: the net and torch's random generators stay as they are.
 
+    example: as in `count`: the shape of one input, an input, or `(input, side)`.
+
     Raises:
         InputError: no repeats or no images, a module that does not run, and all that `count` refuses.
     """
@@ -97,7 +99,7 @@ def latency(
         raise InputError(f"[latency] expected at least 1 repeat and image, got {repeats} and {batch_size}")
     device = torch.device(device)
     distinct = _Distinct(net.space)
-    walk = visit(net, image_shape, distinct.visit, NAME)
+    walk = visit(net, example, distinct.visit, NAME)
     modules = [copy_module(module).to(device).eval() for module in distinct.modules]
     with kept_generators(device), torch.inference_mode():
         kinds = [(shape, input_dtypes(module)[0]) for module, shape in zip(modules, distinct.inputs)]
@@ -107,7 +109,7 @@ def latency(
     spreads = [timing.spread for timing in timings]
     metadata = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
                 "median_spread": float(np.median(spreads)), "largest_spread": max(spreads),
-                "image_shape": list(image_shape)}  # fmt: skip
+                "image_shape": list(shape_of(example))}  # fmt: skip
     return collect(net.space, walk, {NAME: [timing.median for timing in timings].__getitem__}, metadata)
 
 

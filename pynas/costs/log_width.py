@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pynas.costs.by_kind import collect, description, visit
+from pynas.costs.by_kind import collect, description, shape_of, visit
 from pynas.costs.operators import output_channels
 from pynas.supernets import Net
 from pynas.supernets.net import Place
@@ -18,7 +18,7 @@ from pynas.supernets.shapes import Shape, extracted, sample_shape, trial
 NAME = "log_width"
 
 
-def log_width(net: Net, image_shape: Shape) -> Any:
+def log_width(net: Net, example: Any) -> Any:
     """The cost `log_width`: the sum over a path's layers of the mean logarithm of the layer's widths.
 
     A layer's widths are the output channels of the convolutions and linear layers that its candidate runs, each as often as it
@@ -27,7 +27,7 @@ def log_width(net: Net, image_shape: Shape) -> Any:
     several places of a graph (NAS-Bench-201) counts in each.
 
     Returns `Costs`, or `LayerCosts` for a kind of space whose cells have too many paths for tables; join them to the counted
-    costs by `count(...) | log_width(...)`. Larger is more capacity. image_shape: (3, H, W).
+    costs by `count(...) | log_width(...)`. Larger is more capacity. example: as in `count`.
 
     Raises:
         InputError: as `count`.
@@ -41,8 +41,8 @@ def log_width(net: Net, image_shape: Shape) -> Any:
         value, output = known[key]
         return (0.0 if isinstance(place[0], str) else value), output
 
-    walk = visit(net, image_shape, visitor, NAME)
-    return collect(net.space, walk, {NAME: float}, {"image_shape": list(image_shape)})
+    walk = visit(net, example, visitor, NAME)
+    return collect(net.space, walk, {NAME: float}, {"image_shape": list(shape_of(example))})
 
 
 def _mean_log_width(module: nn.Module, shape: Shape) -> tuple[float, Shape]:
