@@ -34,9 +34,21 @@ def command(
     max_latency: Annotated[
         str | None, typer.Option(help="At most so long for one sample on --device: 12ms, or 60%.")
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE: at most so much of another cost: non_embedding_params, madds_per_token, or kv_bytes with "
+            "--kv-length. VALUE may be 60%. May be repeated."
+        ),
+    ] = None,
+    kv_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens whose keys and values kv_bytes counts.", show_default=False)
+    ] = None,
     front: Annotated[
         str | None,
-        typer.Option(help="madds, params or latency: networks at 90, 80, ... 30% of this cost.", show_default=False),
+        typer.Option(
+            help="madds, params, latency or another cost: networks at 90, 80, ... 30% of this cost.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the result. [default: compressed/NAME]", show_default=False)
@@ -71,9 +83,9 @@ def command(
     from pynas.cli import display
     from pynas.runs import compress
 
-    limits = options.limits(madds=max_madds, params=max_params, latency=max_latency)
+    limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, latency=max_latency)
     request = compress.Request(model, limits, data, example, front, out, distil, loss, heads, drop, samples, batch_size, image_size,
-                               length, pretrained, seed, device)  # fmt: skip
+                               length, pretrained, seed, device, kv_length)  # fmt: skip
     with display.bars() as bars:
         content = compress.run(request, display.progress(bars))
     if json:

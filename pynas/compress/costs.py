@@ -32,16 +32,21 @@ def count_costs(
 ) -> Costs:
     """Return the costs of every candidate of a supernet of units, and of the rest of the model.
 
-    `params`: parameters. `madds`: multiply-adds for one sample of the example, of its length or image size. `latency`: ms on the
-    model's device for a batch, each unit alone; the median of several runs. `kv_bytes`: bytes of the keys and values that a
-    decoder keeps. `metadata["reference"]` has the costs of the model as it is, which shares such as "60%" refer to.
+    `params`: parameters. `non_embedding_params`: those outside of `nn.Embedding`, where the model has some. `madds`: multiply-adds
+    for one sample of the example, of its length or image size. `madds_per_token`: these over the length, where the model takes
+    token ids `[B, T]`. `latency`: ms on the model's device for a batch, each unit alone; the median of several runs. `kv_bytes`:
+    bytes of the keys and values that a decoder keeps. `metadata["reference"]` has the costs of the model as it is, which shares
+    such as "60%" refer to.
 
     blocks: by block, the parts of each unit and its candidates, the unit as it is first. latency: measure it too. batch: samples
     of the timed batch. repeats: timed runs of each candidate. kv: length in tokens and batch size, for `kv_bytes`.
     """
     whole = _measure(model, call, latency, batch, repeats)
+    if whole["non_embedding_params"] == whole["params"]:
+        del whole["non_embedding_params"]
     if kv is not None:
         whole["kv_bytes"] = sum(_kept_bytes(parts, Cut(), *kv) for block in blocks for parts, _ in block)
+    tokens = next((x.shape[1] for x in call.tensors if x.ndim == 2 and not x.is_floating_point()), None)
     tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in whole}
     rest = dict(whole)
     for block in blocks:
@@ -49,6 +54,9 @@ def count_costs(
         for name in whole:
             tables[name].append([_outer_sum([np.array([each[name] for each in layer]) for layer in values])])
             rest[name] -= sum(layer[0][name] for layer in values)
+    if tokens is not None:
+        tables["madds_per_token"] = [[table / tokens for table in cells] for cells in tables["madds"]]
+        rest["madds_per_token"], whole["madds_per_token"] = rest["madds"] / tokens, whole["madds"] / tokens
     return Costs(tables, rest, {"device": device_name(call.tensors[0].device), "reference": whole}, space=space)
 
 
@@ -56,7 +64,7 @@ def _candidate(parts: Parts, cut: Cut, latency: bool, batch: int, repeats: int, 
     module = nn.Identity() if cut.left_out else parts.unit.module if cut == Cut() else parts.cut(parts.sizes(cut))
     call = parts.unit.call
     if cut.left_out:
-        values: Values = {"params": 0, "madds": 0, **({"latency": 0.0} if latency else {})}
+        values: Values = {"params": 0, "non_embedding_params": 0, "madds": 0, **({"latency": 0.0} if latency else {})}
     else:
         values = _measure(module, call, latency, batch, repeats)
     if kv is not None:
@@ -68,7 +76,10 @@ def _measure(module: nn.Module, call: Call, latency: bool, batch: int, repeats: 
     one = call.head(1)
     with torch.no_grad(), counting() as counter:
         one.mapped(torch.clone)(module)
-    values: Values = {"params": sum(p.numel() for p in module.parameters()), "madds": counter.madds}
+    params = sum(p.numel() for p in module.parameters())
+    embeddings = {p for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
+    values: Values = {"params": params, "non_embedding_params": params - sum(p.numel() for p in embeddings),
+                      "madds": counter.madds}  # fmt: skip
     if latency:
         every = call.mapped(lambda x: torch.cat([x[:1]] * batch) if x.ndim and len(x) == call.samples else x)
         device = call.tensors[0].device

@@ -17,7 +17,9 @@ from pynas.spaces import Architecture, Space
 _KIND = "pynas.costs"
 
 # Headings of the costs that pynas measures, with their units.
-UNITS = {"params": "parameters", "madds": "MAdds", "memory": "memory (bytes)", "latency": "latency (ms)"}
+UNITS = {"params": "parameters", "madds": "MAdds", "memory": "memory (bytes)", "latency": "latency (ms)",
+         "non_embedding_params": "parameters beside embeddings", "madds_per_token": "MAdds per token",
+         "kv_bytes": "keys and values (bytes)"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pynas.runs.progress import Progress
 
 SHARES = (90, 80, 70, 60, 50, 40, 30)
 FRONT = "front.json"
+COSTS = ("madds", "params", "latency", "non_embedding_params", "madds_per_token", "kv_bytes")
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,15 @@ class Request:
     pretrained: bool = True
     seed: int = 0
     device: str = "auto"
+    kv_length: int | None = None
 
     def __post_init__(self) -> None:
-        if self.front not in (None, "madds", "params", "latency"):
-            raise InputError(f"[compress] expected a front of madds, params or latency, got {self.front!r}")
+        names = [*self.limits, *([] if self.front is None else [self.front])]
+        unknown = [name for name in names if name not in COSTS]
+        if unknown:
+            raise InputError(f"[compress] expected limits and a front of {', '.join(COSTS)}, got {unknown[0]!r}")
+        if "kv_bytes" in names and self.kv_length is None:
+            raise InputError("[compress] expected --kv-length for kv_bytes, got none; give the tokens that are kept")
         if not self.limits and self.front is None:
             raise InputError(
                 "[compress] expected a limit, --max-madds, --max-params or --max-latency, or --front, got none"
@@ -76,7 +82,8 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
         model,
         batches,
         loss=request.loss,
-        latency="latency" in request.limits or request.front == "latency",
+        latency="latency" in {*request.limits, request.front},
+        kv=None if request.kv_length is None else (request.kv_length, 1),
         heads=request.heads,
         drop=request.drop,
         progress=lambda step: count(step.done, step.total or step.done),

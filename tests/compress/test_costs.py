@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from pynas.compress import plan
@@ -28,6 +29,26 @@ def test_bytes_of_keys_and_values():
     assert costs.metadata["reference"]["kv_bytes"] == 2 * 4 * 8 * 100 * 3 * 4
     half = planned.costs(plan(model.bfloat16(), call).supernet(widths=(1.0,)), kv=(100, 3))
     assert half.metadata["reference"]["kv_bytes"] == 2 * 4 * 8 * 100 * 3 * 2
+
+
+def test_parameters_beside_embeddings_and_multiply_adds_per_token():
+    """The head of a Llama is tied to its embeddings here, and counts with them."""
+    model, call = built(FAMILIES["Llama"])
+    planned = plan(model, call)
+    net = planned.supernet(widths=(1.0, 0.5))
+    costs, ids = planned.costs(net), call.kwargs["input_ids"]
+    embedded = sum(p.numel() for p in {*model.get_input_embeddings().parameters()})
+    assert embedded
+    for architecture in (net.original, net.space.sample(np.random.default_rng(0))):
+        small = net.extract(architecture)
+        of = costs.of(architecture)
+        assert of["params"] == sum(p.numel() for p in small.parameters())
+        assert of["non_embedding_params"] == of["params"] - embedded
+        assert of["madds_per_token"] == pytest.approx(of["madds"] / ids.shape[1])
+    assert costs.metadata["reference"]["non_embedding_params"] == costs.of(net.original)["non_embedding_params"]
+    image_model, image_call = built(FAMILIES["timm resnet18"])
+    image_plan = plan(image_model, image_call)
+    assert {*image_plan.costs(image_plan.supernet(widths=(1.0,))).names} == {"params", "madds"}
 
 
 def test_latency_of_each_unit_alone(monkeypatch):
