@@ -109,6 +109,7 @@ def torch_pruned(task: Task, share: float, importance: str, scope: str) -> nn.Mo
 
 METHODS: dict[str, Callable[[Task, float], nn.Module]] = {
     "pynas": by_pynas,
+    "pynas, units trained 1000 steps": partial(by_pynas, train=1000),
     "pynas, depth alone": partial(by_pynas, widths=(1,), heads=False, kernels=()),
     "uniform width, refitted": uniform,
     **{f"Torch-Pruning, {scope} {importance}": partial(torch_pruned, importance=importance, scope=scope)

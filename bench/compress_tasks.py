@@ -110,7 +110,7 @@ def pooled(output: Any, call: Call) -> Tensor:
     return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
 
 
-def llama(folder: Path, run: Path, seed: int, steps: int = 3000) -> Task:
+def llama(folder: Path, run: Path, seed: int, steps: int = 2000) -> Task:
     """A Llama of six layers, trained on docstrings in `run/llama` where it is not there yet; perplexity of held-out packages.
 
     Its heads have keys of their own, since Torch-Pruning fails on grouped queries.
@@ -151,7 +151,7 @@ def pretrain(tokens: Tensor, vocabulary: int, steps: int) -> Any:
     model = LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.05)
-    order = torch.randint(len(tokens), (steps, BATCH))
+    order = torch.randint(len(tokens), (steps, BATCH // 2))
     for step in range(steps):
         loss = next_token(model, tokens[order[step]])
         optimizer.zero_grad()

@@ -4,13 +4,14 @@ import sys
 import types
 from typing import Any
 
+from pynas.compress.blockwise import train_units
 from pynas.compress.distil import distil
 from pynas.compress.files import load, save
 from pynas.compress.plan import Plan, plan
 from pynas.compress.rate import rate
 from pynas.compress.shrink import Compression, Report, compress
 
-__all__ = ["Compression", "Plan", "Report", "compress", "distil", "load", "plan", "rate", "save"]
+__all__ = ["Compression", "Plan", "Report", "compress", "distil", "load", "plan", "rate", "save", "train_units"]
 
 
 class _Callable(types.ModuleType):

@@ -94,15 +94,20 @@ class Parts:
         return {**channels, **heads, **kernels}
 
     def cut(
-        self, sizes: Mapping[str, int], ranks: Ranks | None = None, kernels: Mapping[str, Tensor] | None = None
+        self,
+        sizes: Mapping[str, int],
+        ranks: Ranks | None = None,
+        kernels: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> nn.Module:
         """Return a copy of the unit of these sizes.
 
         ranks: which channels and heads stay, the first ones without. kernels: tensors of a unit with all channels and heads, and
-        kernels of these sizes, that take the place of the unit's own.
+        kernels of these sizes, that take the place of the unit's own. weights: of the whole unit, in place of its own.
         """
         ranks = ranks or Ranks.first(self)
         module = copy_module(self.unit.module, where="compress").eval()
+        module.load_state_dict(weights or {}, strict=False)
         for name in self.kernels:
             crop_kernel(module.get_submodule(name), sizes[f"kernel {name}"])
         module.load_state_dict(kernels or {}, strict=False)
@@ -139,11 +144,18 @@ class Shrinker:
     Hidden channels, heads and kernels are refitted each alone, on the unit's own inputs, and once for all candidates that have
     them in common.
 
-    calls: without any, the first channels and heads stay, and nothing is solved.
+    calls: without any, the first channels and heads stay, and nothing is solved. weights: of the unit, that the copies are cut
+    from in place of its own.
     """
 
-    def __init__(self, parts: Parts, calls: Sequence[Call], ranks: Ranks | None = None) -> None:
-        self.ranks = ranks or (Ranks.of(parts, calls) if calls else Ranks.first(parts))
+    def __init__(
+        self,
+        parts: Parts,
+        calls: Sequence[Call],
+        ranks: Ranks | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._weights, self.ranks = weights, ranks or (Ranks.of(parts, calls) if calls else Ranks.first(parts))
         self._parts, self._calls = parts, calls
         self._refitter = Refitter(parts.original, calls)
         self._solved: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
@@ -154,7 +166,7 @@ class Shrinker:
             return None if cut.left_out else self._parts.unit.module
         sizes = self._parts.sizes(cut)
         # Kernels are solved for all channels, of which the cut takes some; readers for those that stay.
-        module = self._parts.cut(sizes, self.ranks, self._solution(sizes, "kernel"))
+        module = self._parts.cut(sizes, self.ranks, self._solution(sizes, "kernel"), self._weights)
         for kind in ("hidden", "heads"):
             module.load_state_dict(self._solution(sizes, kind), strict=False)
         return module
@@ -167,7 +179,7 @@ class Shrinker:
             return {}
         key = tuple(sizes.items())
         if key not in self._solved:
-            module = self._parts.cut(sizes, self.ranks)
+            module = self._parts.cut(sizes, self.ranks, weights=self._weights)
             before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
             self._refitter.refit(module, self._parts.refits(sizes, self.ranks))
             self._solved[key] = {

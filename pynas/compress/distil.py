@@ -124,7 +124,7 @@ class Distillation(nn.Module, Method):
         return averaged.requires_grad_()
 
 
-class _Steps:
+class Steps:
     """Loader of one epoch of so many batches, which are gone through in another order each time."""
 
     def __init__(self, batches: Sequence[Any], steps: int, seed: int) -> None:
@@ -172,5 +172,5 @@ def distil(
     if not batches:
         raise InputError("[compress] expected at least one batch to distil on, got none")
     method = Distillation(copy_module(student, where="compress"), teacher, loss, **options)
-    fit(method, _Steps(batches, steps, seed), 1, run, seed=seed, on_step=on_step)
+    fit(method, Steps(batches, steps, seed), 1, run, seed=seed, on_step=on_step)
     return method.result().eval()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pynas.calls import Call
 from pynas.compress.costs import Block, count_costs
@@ -32,6 +32,7 @@ class UnitNet:
         self.space = Space("compress", tuple(cells), describe=_describe)
         self._made: tuple[int, list[list[nn.Module]]] | None = None
         self._ranks: dict[str, Ranks] = {}
+        self._weights: Mapping[str, Mapping[str, Tensor]] = {}
 
     @property
     def original(self) -> Architecture:
@@ -89,6 +90,14 @@ class UnitNet:
                 layers = parts.refits(parts.sizes(cut), self._ranks[unit.name])
                 Refitter(unit.module, source).refit(model.get_submodule(unit.name), layers, own)
 
+    def ranks(self, block: int) -> list[Ranks]:
+        """Return which channels and heads of each unit of a block stay."""
+        return [shrinker.ranks for shrinker in self._shrinkers(block)]
+
+    def use_weights(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Cut candidates from these weights of the units, by the unit's name, from now on; units as they are keep their own."""
+        self._weights, self._made = weights, None
+
     def costs(self, **options: Any) -> Costs:
         """Return the costs of all candidates (`pynas.compress.costs.count_costs`)."""
         return count_costs(self.model, self.call, self.blocks, self.space, **options)
@@ -105,8 +114,9 @@ class UnitNet:
         """Makers of the candidates of each unit of a block."""
         made = []
         for (parts, _), calls in zip(self.blocks[block], self._calls(block)):
-            made.append(Shrinker(parts, calls, self._ranks.get(parts.unit.name)))
-            self._ranks[parts.unit.name] = made[-1].ranks
+            name = parts.unit.name
+            made.append(Shrinker(parts, calls, self._ranks.get(name), self._weights.get(name)))
+            self._ranks[name] = made[-1].ranks
         return made
 
 

@@ -85,15 +85,16 @@ def unwrapped(leaves: Sequence[Any], batched: Sequence[bool]) -> list[Any]:
 
 @torch.no_grad()
 def captured(
-    model: nn.Module, units: Sequence[Unit], call: Call, whole: bool = False
-) -> tuple[list[Call], Tensor, Any]:
-    """Run a model and return the calls of consecutive units, the last one's output feature, and the model's output.
+    model: nn.Module, units: Sequence[Unit], call: Call, whole: bool = False, ends: Sequence[Unit] | None = None
+) -> tuple[list[Call], list[Tensor], Any]:
+    """Run a model and return the calls of units, the output features of some, and the model's output.
 
-    whole: run the model to its end; else the output is None.
+    units: in the order in which they run. whole: run the model to its end; else the output is None. ends: units whose output
+    features are returned, with the last of all; None for the last alone.
     """
     calls: dict[str, Call] = {}
     features: list[Tensor] = []
-    last = units[-1]
+    ends = units[-1:] if ends is None else ends
 
     def begin(name: str) -> Callable[..., None]:
         def note(part: nn.Module, args: Any, kwargs: Any) -> None:
@@ -101,19 +102,22 @@ def captured(
 
         return note
 
-    def end(part: nn.Module, args: Any, output: Any) -> None:
-        features.append(last.pick(output).clone())
-        if not whole:
-            raise Enough
+    def end(unit: Unit) -> Callable[..., None]:
+        def note(part: nn.Module, args: Any, output: Any) -> None:
+            features.append(unit.pick(output).clone())
+            if unit is units[-1] and not whole:
+                raise Enough
+
+        return note
 
     handles = [
         model.get_submodule(unit.name).register_forward_pre_hook(begin(unit.name), with_kwargs=True) for unit in units
     ]
-    handles.append(model.get_submodule(last.name).register_forward_hook(end))
+    handles += [model.get_submodule(unit.name).register_forward_hook(end(unit)) for unit in ends]
     output = None
     with hooked(handles), contextlib.suppress(Enough):
         output = call(model)
-    return [calls[unit.name] for unit in units], features[0], output
+    return [calls[unit.name] for unit in units], features, output
 
 
 def side_of(calls: Sequence[Call], units: Sequence[Unit], model: Call | None) -> Any:

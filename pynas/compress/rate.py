@@ -94,7 +94,7 @@ class _Batches:
         with torch.no_grad():
             for batch in self._batches:
                 call = Call.of(batch, self._net.model)
-                calls, feature, output = captured(self._net.model, self._units, call, self._tail is not None)
+                calls, (feature,), output = captured(self._net.model, self._units, call, self._tail is not None)
                 target = feature if self._tail is None else self._pick(output, call)
                 if self._labels is not None:
                     target = self._labels(batch)

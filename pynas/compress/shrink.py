@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.calls import Call, Pick, pick_output
+from pynas.compress.blockwise import train_units
 from pynas.compress.distil import LOSSES
 from pynas.compress.distil import distil as distil_model
 from pynas.compress.plan import Plan, plan
@@ -58,6 +59,7 @@ class Compression:
             ranked and layers refitted on the first 512 samples, paths are rated on the next 256, or on the first where there
             are no more.
         latency: also measure the latency of each candidate. kv: length and batch size for the cost `kv_bytes`.
+        train: steps of block-wise training of the candidates on all batches before they are rated (`train_units`).
         loss, labels, pick: as in `pynas.compress.rate`. candidates: arguments of `Plan.supernet`.
 
     Raises:
@@ -74,6 +76,7 @@ class Compression:
         pick: Pick = pick_output,
         latency: bool = False,
         kv: tuple[int, int] | None = None,
+        train: int = 0,
         progress: Callable[[Progress], None] | None = None,
         **candidates: Any,
     ) -> None:
@@ -88,6 +91,10 @@ class Compression:
         self.rating = rest or _first(batches, RATING, self.plan.model)
         self.net = self.plan.supernet(refit=self.calibration, **candidates)
         self.costs: Costs = self.net.costs(latency=latency, kv=kv)
+        if train:
+            begin = time.perf_counter()
+            train_units(self.net, batches, train)
+            self.seconds["train"] = time.perf_counter() - begin
         self.loss = loss or default_loss(self.plan.model, self.plan.call, pick)
         begin = time.perf_counter()
         self.scores: Scores = rate(self.net, self.rating, self.loss, labels=labels, pick=pick, progress=progress)
