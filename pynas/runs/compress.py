@@ -46,8 +46,11 @@ class Request:
     pretrained: bool = True
     seed: int = 0
     device: str = "auto"
+    patience: int | None = None
 
     def __post_init__(self) -> None:
+        if self.patience is not None and not self.distil:
+            raise InputError("[compress] expected --distil with --patience, got no steps")
         if self.front not in (None, "madds", "params", "latency"):
             raise InputError(f"[compress] expected a front of madds, params or latency, got {self.front!r}")
         if not self.limits and self.front is None:
@@ -95,7 +98,9 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
 
 
 def _write(compression: Compression, request: Request, limits: Mapping[str, Any], folder: Path) -> Report:
-    small, report = compression.at(limits, request.distil, folder / "distil" if request.distil else None)
+    small, report = compression.at(
+        limits, request.distil, folder / "distil" if request.distil else None, patience=request.patience
+    )
     save(folder, small, compression.net, report.architecture, report)
     return report
 
