@@ -13,7 +13,7 @@ from torch import distributed, nn
 from torch.nn import functional as F
 
 import pynas
-from pynas.compress.stopping import held_out
+from pynas.compress.stopping import EarlyStop, held_out
 from pynas.errors import InputError
 from tests.killing import Killed, killer
 from tests.processes import join, spawn
@@ -201,6 +201,14 @@ def test_what_an_early_stop_needs(options, says):
     net = nn.Linear(6, 4)
     with pytest.raises(InputError, match=says):
         pynas.compress.distil(net, net, [torch.zeros(2, 6)], 2, **options)
+
+
+def test_every_held_out_sample_counts_alike():
+    net = nn.Linear(1, 1)
+    stop = EarlyStop(net, [torch.full((3, 1), 2.0), torch.full((1, 1), 6.0)], 10, None, 5)
+    stop.check(net, lambda _, call: call.tensors[0].mean())
+    assert stop.least == 3
+    assert [step for step in range(1, 11) if stop.due(step)] == [5, 10]
 
 
 def test_an_eighth_is_held_out():
