@@ -105,7 +105,7 @@ def _draw_row(axes: Axes, number: int, row: Row) -> None:
 
 
 def _number(value: float, place: object) -> str:
-    return f"{value:.3g}"
+    return f"{value:.3g}".replace("e-0", "e-")
 
 
 def _percent(value: float, place: object) -> str:
