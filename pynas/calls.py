@@ -84,8 +84,15 @@ class Call:
 
     def head(self, count: int) -> Call:
         """Return the call with the first samples only."""
-        every = self.samples
-        return self.mapped(lambda x: x[:count] if x.ndim and len(x) == every else x)
+        return self._sliced(slice(count))
+
+    def every(self, start: int, step: int) -> Call:
+        """Return the call with every `step`-th sample from one on."""
+        return self._sliced(slice(start, None, step))
+
+    def _sliced(self, part: slice) -> Call:
+        samples = self.samples
+        return self.mapped(lambda x: x[part] if x.ndim and len(x) == samples else x)
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Call:
         """Return the call with its tensors on a device; dtype: of those with floating points."""

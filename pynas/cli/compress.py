@@ -54,6 +54,14 @@ def command(
         Path | None, typer.Option(help="Folder of the result. [default: compressed/NAME]", show_default=False)
     ] = None,
     distil: Annotated[int, typer.Option(min=0, help="Steps of distillation on the data afterwards.")] = 0,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="End the distillation after so many checks, one in 50 steps, without a lower loss on held-out data.",
+            show_default=False,
+        ),
+    ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +93,7 @@ def command(
 
     limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, latency=max_latency)
     request = compress.Request(model, limits, data, example, front, out, distil, loss, heads, drop, samples, batch_size, image_size,
-                               length, pretrained, seed, device, kv_length)  # fmt: skip
+                               length, pretrained, seed, device, kv_length, patience)  # fmt: skip
     with display.bars() as bars:
         content = compress.run(request, display.progress(bars))
     if json:

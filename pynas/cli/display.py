@@ -211,7 +211,10 @@ def print_compressed(content: Mapping[str, Any]) -> None:
         out.print(cuts)
     for line in content.get("infeasible", ()):
         say(line)
-    say(f"Written to {content['folder']}; pynas.compress.load(model, folder) puts it into the model's own class.")
+    say(
+        f"Written to {content['folder']}, with the page report.html; "
+        "pynas.compress.load(model, folder) puts it into the model's own class."
+    )
 
 
 def print_exported(content: Mapping[str, Any]) -> None:

@@ -113,10 +113,10 @@ class BlockTraining(nn.Module, Method):
         """Return the factor of a linear warm-up and a cosine to 0."""
         return warm_cosine(progress, epochs, self._warmup * epochs)
 
-    def training_step(self, images: Any, labels: Tensor, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        """Add the gradients of one path of each block; images: a batch as the model takes it; labels are not used."""
+    def training_step(self, images: Call, labels: Tensor, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        """Add the gradients of one path of each block; images: a call of the model; labels are not used."""
         model, blocks = self._units.model, [[parts.unit for parts, _ in block] for block in self._units.blocks]
-        call = Call.of(images, model).to(self._units.call.tensors[0].device)
+        call = images.to(self._units.call.tensors[0].device)
         every = [unit for units in blocks for unit in units]
         calls, targets, _ = captured(model, every, call, ends=[units[-1] for units in blocks])
         waiting, losses = iter(calls), []
@@ -158,5 +158,6 @@ def train_units(
     if not batches:
         raise InputError("[compress] expected at least one batch to train units on, got none")
     method = BlockTraining(net, learning_rate)
-    fit(method, Steps(batches, steps, seed), 1, run, seed=seed, on_step=on_step)
+    calls = [Call.of(batch, net.model) for batch in batches]
+    fit(method, Steps(calls, steps, seed), 1, run, seed=seed, on_step=on_step)
     net.use_weights(method.trained())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.calls import Call, Pick, pick_output
+from pynas.compress.stopping import EarlyStop
 from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.ema import frozen_copy, update_ema
 from pynas.methods.schedule import warm_cosine
 from pynas.train import Step, fit
 from pynas.train.method import Method, backward, unshared_state
+from pynas.train.team import check_divides
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,7 +47,8 @@ class Distillation(nn.Module, Method):
     net: the student, which is trained. teacher: any module that takes the same calls. loss: "kl", "cosine", "mse", or a function
     of (student's output, teacher's output). pick: see `pynas.compress.rate`. warmup: share of the steps. ema: momentum of the
     moving average of the weights, `average`; None for no average. norm: statistics of batch norm while the student trains:
-    "running", the stored ones, which stay, or "batch", which the stored ones follow.
+    "running", the stored ones, which stay, or "batch", which the stored ones follow. stop: keeps the best weights, and ends the
+    training early; None keeps the last ones.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Distillation(nn.Module, Method):
         warmup: float = 0.05,
         ema: float | None = 0.99,
         norm: str = "running",
+        stop: EarlyStop | None = None,
     ) -> None:
         super().__init__()
         if norm not in ("running", "batch"):
@@ -72,7 +76,7 @@ class Distillation(nn.Module, Method):
         self.average = None if ema is None else frozen_copy(net)
         self._loss, self._pick = LOSSES[loss] if isinstance(loss, str) else loss, pick
         self._learning_rate, self._weight_decay, self._warmup, self._ema = learning_rate, weight_decay, warmup, ema
-        self._norm = norm
+        self._norm, self.stop = norm, stop
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return AdamW; vectors, as biases and norms, have no weight decay."""
@@ -87,20 +91,27 @@ class Distillation(nn.Module, Method):
         """Return the factor of a linear warm-up and a cosine to 0."""
         return warm_cosine(progress, epochs, self._warmup * epochs)
 
+    def prepare(self, batches: Iterable[Any]) -> None:
+        """Check the student as it is, so that weights which are worse are not kept."""
+        self._check()
+
     def training_step(self, images: Any, labels: Tensor, rng: np.random.Generator) -> Mapping[str, Tensor]:
         """Add the gradients of one batch; images: a batch as the model takes it; labels are not used."""
         device = next(self.net.parameters()).device
-        call = Call.of(images, self.net).to(device)
-        with torch.no_grad():
-            target = self._pick(call(self.teacher), call)
-        loss = self._loss(self._pick(call(self.net), call), target)
+        loss = self._compared(self.net, Call.of(images, self.net).to(device))
         backward(loss)
         return {"distillation": loss.detach()}
 
     def after_step(self, progress: float, epochs: int) -> None:
-        """Move the average."""
+        """Move the average, and check it where that is due."""
         if self._ema is not None:
             update_ema(self.average, self.net, self._ema)
+        if self.stop is not None and self.stop.due(round(progress / epochs * self.stop.steps)):
+            self._check()
+
+    def finished(self) -> bool:
+        """Whether the training ends early."""
+        return self.stop is not None and self.stop.finished()
 
     def train(self, mode: bool = True) -> Distillation:
         """Let the student's batch norms follow the batches, where they should, and nothing else."""
@@ -115,19 +126,34 @@ class Distillation(nn.Module, Method):
         return unshared_state(self, "teacher.")
 
     def result(self) -> nn.Module:
-        """Return the average of the student's weights, with the student's statistics; the student without an average."""
+        """Return the best weights that were found, or the last ones: of the average where there is one."""
+        return (self._latest() if self.stop is None else self.stop.best).requires_grad_()
+
+    def _latest(self) -> nn.Module:
+        """Average of the student's weights, with the student's statistics; the student without an average."""
         if self.average is None:
             return self.net
-        averaged = self.average
-        for own, other in zip(averaged.buffers(), self.net.buffers()):
+        for own, other in zip(self.average.buffers(), self.net.buffers()):
             own.copy_(other)
-        return averaged.requires_grad_()
+        return self.average
+
+    def _check(self) -> None:
+        if self.stop is not None:
+            self.eval()
+            self.stop.check(self._latest(), self._compared)
+            self.train()
+
+    def _compared(self, net: nn.Module, call: Call) -> Tensor:
+        """Loss of a network's output against the teacher's."""
+        with torch.no_grad():
+            target = self._pick(call(self.teacher), call)
+        return self._loss(self._pick(call(net), call), target)
 
 
 class Steps:
     """Loader of one epoch of so many batches, which are gone through in another order each time."""
 
-    def __init__(self, batches: Sequence[Any], steps: int, seed: int) -> None:
+    def __init__(self, batches: Sequence[Call], steps: int, seed: int) -> None:
         self._batches, self._steps, self._seed, self._start = batches, steps, seed, 0
 
     def __len__(self) -> int:
@@ -136,6 +162,12 @@ class Steps:
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Begin at a batch."""
         self._start = start
+
+    def share(self, own: int, size: int) -> Steps:
+        """Return the loader of every `size`-th sample of each batch."""
+        for batch in self._batches:
+            check_divides(batch.samples, size)
+        return Steps([batch.every(own, size) for batch in self._batches], self._steps, self._seed)
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         none = torch.zeros(0)
@@ -155,22 +187,38 @@ def distil(
     run: str | Path | None = None,
     seed: int = 0,
     on_step: Callable[[Step], None] | None = None,
+    validation: Sequence[Any] | None = None,
+    patience: int | None = None,
+    check_every: int = 50,
     **options: Any,
 ) -> nn.Module:
     """Train a smaller network on the outputs of the original for some steps, and return it; both arguments stay as they are.
 
+    In each process of torchrun, once it has called `torch.distributed.init_process_group`, give the same arguments: process r of
+    n trains on samples r, r + n, ... of every batch, the gradients are averaged, and all return what one process alone does
+    (with norm="batch" each normalises its own samples).
+
     Args:
         student, teacher: modules that take the same calls. batches: as the models take them; labels are not used.
-        loss: "kl" of logits, "cosine" or "mse" of other outputs, or a function of both outputs that returns one number.
+        loss: "kl" of logits, "cosine" or "mse" of other outputs, or a function of both outputs that returns one number, the
+            mean over the samples.
         run: folder of checkpoints, from which a training that was stopped goes on (`pynas.fit`).
+        validation: held-out batches. The weights (of the average) with the least loss on them are returned, the student's own
+            among them. patience: checks in a row without a lower loss after which the training ends. check_every: steps between
+            checks.
         options: of `Distillation`: pick, learning_rate, weight_decay, warmup, ema, norm.
 
     Raises:
-        InputError: no batch, an unknown loss.
+        InputError: no batch, an unknown loss, patience without held-out batches, batches that the processes cannot share equally.
         FloatingPointError: a loss is not finite.
     """
     if not batches:
         raise InputError("[compress] expected at least one batch to distil on, got none")
-    method = Distillation(copy_module(student, where="compress"), teacher, loss, **options)
-    fit(method, Steps(batches, steps, seed), 1, run, seed=seed, on_step=on_step)
+    student = copy_module(student, where="compress")
+    stop = None
+    if validation is not None or patience is not None:
+        stop = EarlyStop(student, validation or [], steps, patience, check_every)
+    method = Distillation(student, teacher, loss, stop=stop, **options)
+    calls = [Call.of(batch, student) for batch in batches]
+    fit(method, Steps(calls, steps, seed), 1, run, seed=seed, on_step=on_step)
     return method.result().eval()

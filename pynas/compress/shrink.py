@@ -19,6 +19,7 @@ from pynas.compress.distil import distil as distil_model
 from pynas.compress.plan import Plan, plan
 from pynas.compress.rate import default_loss, rate
 from pynas.compress.refit import estimate
+from pynas.compress.stopping import held_out
 from pynas.copies import copy_module
 from pynas.costs import Costs
 from pynas.errors import InputError
@@ -114,7 +115,7 @@ class Compression:
         """Return the smaller network under limits, and its report.
 
         distil: steps of distillation on all batches. folder: of the distillation's checkpoints. options: of
-        `pynas.compress.distil`.
+        `pynas.compress.distil`; with patience and without validation the last eighth of the batches is held out.
         """
         found = self.find(limits)[0]
         begin = time.perf_counter()
@@ -127,11 +128,11 @@ class Compression:
                 model, actual, again = other, loss, True
         seconds, distilled = {**self.seconds, "assemble": time.perf_counter() - begin}, None
         if distil:
-            begin = time.perf_counter()
+            begin, batches = time.perf_counter(), self.batches
+            if options.get("patience") is not None and "validation" not in options:
+                batches, options["validation"] = held_out(batches)
             kind = options.pop("loss", self.loss if self.loss in LOSSES else "kl")
-            model = distil_model(
-                model, self.plan.model, self.batches, distil, kind, run=folder, pick=self._pick, **options
-            )
+            model = distil_model(model, self.plan.model, batches, distil, kind, run=folder, pick=self._pick, **options)
             distilled, seconds["distil"] = self.measure(model), time.perf_counter() - begin
         cuts = {
             parts.unit.name: str(cuts[candidate])

@@ -30,10 +30,12 @@ def front_figure(
     chosen: Sequence[tuple[float, float]] = (),
     limit: float | None = None,
     size: tuple[float, float] = (7, 4.5),
+    mark: str = "best",
 ) -> Figure:
     """Draw a Pareto front, mark the chosen architectures on it, the best one first, and the limit of the cost as a line.
 
     name: the cost on the x axis. front, chosen: (cost, score) of each architecture. size: in inches.
+    mark: text at the first of the chosen.
     """
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
@@ -41,7 +43,7 @@ def front_figure(
     costs, scores = zip(*front)
     axes.scatter(costs, scores, s=9, color="tab:blue", label=f"front ({len(front):,} architectures)", zorder=2)
     if chosen:
-        _mark_chosen(axes, chosen)
+        _mark_chosen(axes, chosen, mark)
     if limit is not None:
         axes.axvline(limit, color="0.4", linestyle="--", linewidth=1, label="limit")
     axes.set_xlabel(UNITS.get(name, name))
@@ -53,7 +55,7 @@ def front_figure(
     return figure
 
 
-def _mark_chosen(axes: Axes, chosen: Sequence[tuple[float, float]]) -> None:
+def _mark_chosen(axes: Axes, chosen: Sequence[tuple[float, float]], mark: str) -> None:
     costs, scores = zip(*chosen)
     axes.scatter(costs, scores, s=42, facecolors="none", edgecolors="tab:red", label="chosen", zorder=3)
-    axes.annotate("best", chosen[0], textcoords="offset points", xytext=(7, 7), color="tab:red")
+    axes.annotate(mark, chosen[0], textcoords="offset points", xytext=(7, 7), color="tab:red")

@@ -10,15 +10,16 @@ from typing import Any
 
 from pynas.calls import Call
 from pynas.compress.files import save
-from pynas.compress.shrink import Compression
+from pynas.compress.shrink import Compression, Report
 from pynas.compress.sources import load_batches, load_source
 from pynas.errors import InfeasibleError, InputError
-from pynas.files import header, write_json
+from pynas.files import header, write_json, write_text
+from pynas.report.compress import compression_page
 from pynas.runs.processes import choose_device
 from pynas.runs.progress import Progress
 
 SHARES = (90, 80, 70, 60, 50, 40, 30)
-FRONT = "front.json"
+FRONT, PAGE = "front.json", "report.html"
 COSTS = ("madds", "params", "latency", "non_embedding_params", "madds_per_token", "kv_bytes")
 
 
@@ -47,6 +48,7 @@ class Request:
     seed: int = 0
     device: str = "auto"
     kv_length: int | None = None
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         names = [*self.limits, *([] if self.front is None else [self.front])]
@@ -55,6 +57,8 @@ class Request:
             raise InputError(f"[compress] expected limits and a front of {', '.join(COSTS)}, got {unknown[0]!r}")
         if "kv_bytes" in names and self.kv_length is None:
             raise InputError("[compress] expected --kv-length for kv_bytes, got none; give the tokens that are kept")
+        if self.patience is not None and not self.distil:
+            raise InputError("[compress] expected --distil with --patience, got no steps")
         if not self.limits and self.front is None:
             raise InputError(
                 "[compress] expected a limit, --max-madds, --max-params or --max-latency, or --front, got none"
@@ -90,23 +94,26 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
     )
     if request.front is None:
         report = _write(compression, request, request.limits, out)
+        write_text(out / PAGE, compression_page(request.model, compression, {"smaller": report}))
         return {
             "model": request.model,
             "folder": str(out),
             "samples": sum(batch.samples for batch in batches),
-            **report,
+            **asdict(report),
         }
     return _front(compression, request, out)
 
 
-def _write(compression: Compression, request: Request, limits: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    small, report = compression.at(limits, request.distil, folder / "distil" if request.distil else None)
+def _write(compression: Compression, request: Request, limits: Mapping[str, Any], folder: Path) -> Report:
+    small, report = compression.at(
+        limits, request.distil, folder / "distil" if request.distil else None, patience=request.patience
+    )
     save(folder, small, compression.net, report.architecture, report)
-    return asdict(report)
+    return report
 
 
 def _front(compression: Compression, request: Request, out: Path) -> dict[str, Any]:
-    reports, beyond = dict[str, Any](), list[str]()
+    reports, beyond = dict[str, Report](), list[str]()
     for share in SHARES:
         limits = {**request.limits, str(request.front): f"{share}%"}
         name = f"{request.front}-{share}"
@@ -114,12 +121,15 @@ def _front(compression: Compression, request: Request, out: Path) -> dict[str, A
             reports[name] = _write(compression, request, limits, out / name)
         except InfeasibleError as error:
             beyond.append(f"{share}%: {error}")
+    if not reports:
+        raise InfeasibleError(f"[compress] expected a network at {SHARES[0]}% or less, got none: {beyond[0]}")
     content = {
         "model": request.model,
         "folder": str(out),
         "front": request.front,
-        "networks": reports,
+        "networks": {name: asdict(report) for name, report in reports.items()},
         "infeasible": beyond,
     }
     write_json(out / FRONT, header("pynas.compress.front") | content)
+    write_text(out / PAGE, compression_page(request.model, compression, reports, beyond))
     return content

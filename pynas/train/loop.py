@@ -86,18 +86,18 @@ def fit(
         train_loader = trainer.team.share(train_loader)
         trainer.method.train()
         saved = time.monotonic()
-        while trainer.step < trainer.steps:
+        while trainer.step < trainer.steps and not method.finished():
             epoch, step = divmod(trainer.step, trainer.epoch_steps)
             trainer.draw_alike(np.random.default_rng([seed, epoch, 1]))  # loaders may shuffle by the global generators
             batches = epoch_batches(train_loader, epoch, step * accumulate)
-            while group := list(itertools.islice(batches, accumulate)):
+            while not method.finished() and (group := list(itertools.islice(batches, accumulate))):
                 report = trainer.train_on(group)
                 if on_step is not None:
                     on_step(report)
                 if trainer.team.first_says(time.monotonic() - saved > checkpoint_seconds, trainer.device):
                     trainer.save()
                     saved = time.monotonic()
-            if trainer.step != (epoch + 1) * trainer.epoch_steps:
+            if trainer.step != (epoch + 1) * trainer.epoch_steps and not method.finished():
                 got = (trainer.step - epoch * trainer.epoch_steps) * accumulate
                 raise InputError(f"[fit] expected {length} batches in epoch {epoch + 1}, got {got}")
             trainer.save()

@@ -60,6 +60,10 @@ class Method(Protocol):
         """Update moving averages of weights; called after every step of the optimizer."""
         return None
 
+    def finished(self) -> bool:
+        """Whether the training ends before its last step; asked before every step, and alike in all processes."""
+        return False
+
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that training changes, by their names in the state dict; a checkpoint keeps these.
 

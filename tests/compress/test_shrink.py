@@ -113,6 +113,18 @@ def test_a_distillation_goes_on_where_it_stopped(tmp_path, model, batches, monke
     assert all(torch.equal(a, b) for a, b in zip(straight.state_dict().values(), again.state_dict().values()))
 
 
+def test_an_early_stop_holds_the_last_batches_out(model, batches, compression):
+    options = {"patience": 6, "check_every": 1, "learning_rate": 1e-3, "ema": 0.1}
+    small, _ = compression.at({"madds": "40%"})
+    trained, report = compression.at({"madds": "40%"}, 6, **options)
+    want = pynas.compress.distil(small, model, batches[:2], 6, "kl", validation=batches[2:], **options)
+    assert all(map(torch.equal, trained.state_dict().values(), want.state_dict().values()))
+    assert report.distilled == pytest.approx(compression.measure(want))
+    again, _ = compression.at({"madds": "40%"}, 6, validation=batches[:1], **options)
+    for other in (small, again):  # the training did something, and batches that are given are not replaced
+        assert not all(map(torch.equal, trained.state_dict().values(), other.state_dict().values()))
+
+
 def test_unknown_losses_and_no_batches(model, batches):
     with pytest.raises(InputError, match="kl, cosine, mse"):
         pynas.compress.distil(model, model, batches, 1, "l3")
@@ -182,6 +194,32 @@ def test_the_command_writes_a_folder_that_loads(folder, batches):
 
 
 @pytest.mark.integration
+def test_the_command_distils_with_an_early_stop(folder, monkeypatch):
+    seen, distil = [], pynas.compress.shrink.distil_model
+    monkeypatch.setattr(
+        "pynas.compress.shrink.distil_model",
+        lambda *args, **options: seen.append((args, options)) or distil(*args, **options),
+    )
+    words = [
+        "--data",
+        folder / "batches.pt",
+        "--max-madds",
+        "60%",
+        "--distil",
+        3,
+        "--patience",
+        2,
+        "--out",
+        folder / "small",
+    ]
+    done = run(f"{folder}/mine.py:build", *words, "--json")
+    assert done.exit_code == 0, done.output
+    [(args, options)] = seen
+    assert args[3] == 3 and options["patience"] == 2 and (len(args[2]), len(options["validation"])) == (2, 1)
+    assert json.loads(done.stdout)["distilled"] > 0
+
+
+@pytest.mark.integration
 def test_the_command_makes_a_front(folder):
     out = folder / "front"
     done = run(
@@ -202,6 +240,14 @@ def test_the_command_makes_a_front(folder):
     [
         (["mine.py:build", "--example", "example.pt"], "expected a limit"),
         (["mine.py:build", "--max-madds", "60%"], "expected --data"),
+        (
+            ["mine.py:build", "--example", "example.pt", "--max-madds", "60%", "--patience", "2"],
+            "--distil with --patience",
+        ),
+        (
+            ["mine.py:build", "--example", "example.pt", "--max-madds", "90%", "--distil", "2", "--patience", "2"],
+            "two batches",
+        ),
         (["mine.py:none", "--example", "example.pt", "--max-madds", "60%"], "a function none"),
         (["mine.py:number", "--example", "example.pt", "--max-madds", "60%"], "an nn.Module"),
         (["other.py:build", "--example", "example.pt", "--max-madds", "60%"], "check the path"),
