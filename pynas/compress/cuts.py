@@ -158,10 +158,14 @@ class Shrinker:
         self._weights, self.ranks = weights, ranks or (Ranks.of(parts, calls) if calls else Ranks.first(parts))
         self._parts, self._calls = parts, calls
         self._refitter = Refitter(parts.original, calls)
+        self._made = {name: [parameter.data] for name, parameter in parts.unit.module.named_parameters()}
         self._solved: dict[tuple[tuple[str, int], ...], dict[str, Tensor]] = {}
 
-    def make(self, cut: Cut) -> nn.Module | None:
-        """Return the unit of a cut; None where it is left out."""
+    def make(self, cut: Cut, share: bool = False) -> nn.Module | None:
+        """Return the unit of a cut; None where it is left out.
+
+        share: weights that are equal to the unit's own, or to those of a copy made before, are the same memory.
+        """
         if cut.left_out or cut == Cut():
             return None if cut.left_out else self._parts.unit.module
         sizes = self._parts.sizes(cut)
@@ -169,6 +173,13 @@ class Shrinker:
         module = self._parts.cut(sizes, self.ranks, self._solution(sizes, "kernel"), self._weights)
         for kind in ("hidden", "heads"):
             module.load_state_dict(self._solution(sizes, kind), strict=False)
+        for name, parameter in module.named_parameters() if share else ():
+            known = self._made.setdefault(name, [])
+            equal = next((x for x in known if x.shape == parameter.shape and torch.equal(x, parameter)), None)
+            if equal is None:
+                known.append(parameter.data)
+            else:
+                parameter.data = equal
         return module
 
     def _solution(self, every: Mapping[str, int], kind: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from pynas.compress.pieces import Piece, Skip, captured
 from pynas.compress.refit import Refitter, estimate
 from pynas.copies import copy_module
 from pynas.costs import Costs
+from pynas.errors import InputError
 from pynas.spaces import Architecture, Cell, Space
 
 
@@ -33,6 +34,7 @@ class UnitNet:
         self._made: tuple[int, list[list[nn.Module]]] | None = None
         self._ranks: dict[str, Ranks] = {}
         self._weights: Mapping[str, Mapping[str, Tensor]] = {}
+        self._versions = [p._version for p in model.parameters()]
 
     @property
     def original(self) -> Architecture:
@@ -44,7 +46,7 @@ class UnitNet:
         if self._made is None or self._made[0] != block:
             self._made = None
             layers = [
-                [Piece(shrinker.make(cut), parts.unit, number) for cut in cuts]
+                [Piece(shrinker.make(cut, share=True), parts.unit, number) for cut in cuts]
                 for number, ((parts, cuts), shrinker) in enumerate(zip(self.blocks[block], self._shrinkers(block)))
             ]
             self._made = block, layers  # type: ignore[assignment]
@@ -102,6 +104,11 @@ class UnitNet:
         """Return the costs of all candidates (`pynas.compress.costs.count_costs`)."""
         return count_costs(self.model, self.call, self.blocks, self.space, **options)
 
+    def _check_unchanged(self) -> None:
+        if [p._version for p in self.model.parameters()] != self._versions:
+            raise InputError("[compress] expected the weights that the plan was made of, got others: the model was trained since; "
+                             "make the plan anew")  # fmt: skip
+
     def _calls(self, block: int) -> list[list[Call]]:
         """Calls of each unit of a block on the calibration batches, `[unit][batch]`; none without calibration."""
         units = [parts.unit for parts, _ in self.blocks[block]]
@@ -112,6 +119,7 @@ class UnitNet:
 
     def _shrinkers(self, block: int) -> list[Shrinker]:
         """Makers of the candidates of each unit of a block."""
+        self._check_unchanged()
         made = []
         for (parts, _), calls in zip(self.blocks[block], self._calls(block)):
             name = parts.unit.name

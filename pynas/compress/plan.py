@@ -29,7 +29,7 @@ _PATHS = 150
 class Plan:
     """Units of a model that can be made smaller.
 
-    model: a private copy in evaluation mode. call: the example, two samples. parts: of each unit, in the order in which they run.
+    model: a private copy in evaluation mode, on the weights of the user's model. call: the example, two samples. parts: of each unit, in the order in which they run.
     """
 
     def __init__(self, model: nn.Module, call: Call, parts: Sequence[Parts]) -> None:
@@ -103,6 +103,9 @@ class Plan:
 def plan(model: nn.Module, example: Any, recalibrate: Iterable[Any] | None = None) -> Plan:
     """Find the units of a trained model that can be made smaller or be left out; the model itself is not changed.
 
+    The plan shares the memory of the model's weights, so the model must not be trained while the plan and its supernets are in
+    use; networks that they return have weights of their own.
+
     Args:
         model: any module whose residual units run once each: CNNs of residual blocks, transformers.
         example: a batch as the model takes it: a tensor, a tuple of arguments, or a mapping of arguments by name.
@@ -115,7 +118,8 @@ def plan(model: nn.Module, example: Any, recalibrate: Iterable[Any] | None = Non
     """
     model = unwrapped(model)
     _check_weights(model)
-    model = copy_module(model, where="compress").eval()
+    weights = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
+    model = copy_module(model, weights, where="compress").eval()
     call = example_of(Call.of(example, model))
     devices = {str(x.device) for x in (*model.parameters(), *call.tensors)}
     if len(devices) > 1:

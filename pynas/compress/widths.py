@@ -52,8 +52,7 @@ def find_hidden(unit: Unit, ignored: Collection[str] = ()) -> tuple[list[Hidden]
     """
     copied, order, output = _copy(unit), _order(unit), unit.pick(unit.output)
     single = output.ndim == 4 and output[0, 0].numel() == 1
-    with _quiet():
-        graph = _graph(copied, unit)
+    with _quiet(), _graph(copied, unit) as graph:
         names = {part: name for name, part in copied.named_modules()}
         held = [part for part, name in names.items() if name in ignored]
         groups = [*graph.get_all_groups(held, (_ConvNd, nn.Linear))]
@@ -79,8 +78,7 @@ def keep_hidden(module: nn.Module, unit: Unit, cuts: Sequence[tuple[Hidden, Sequ
         away = sorted(set(range(hidden.channels)) - set(kept))
         if away:
             flags = {name: p.requires_grad for name, p in module.named_parameters()}
-            with _quiet():
-                graph = _graph(module, unit)
+            with _quiet(), _graph(module, unit) as graph:
                 root = module.get_submodule(hidden.root)
                 prune = graph.get_pruner_of_module(root).prune_out_channels
                 graph.get_pruning_group(root, prune, away).prune()
@@ -92,15 +90,19 @@ def _copy(unit: Unit) -> nn.Module:
     return copy_module(unit.module, where="compress").eval()
 
 
-def _graph(module: nn.Module, unit: Unit) -> torch_pruning.DependencyGraph:
-    """Return the dependency graph of a unit's copy on the example's first samples."""
+@contextlib.contextmanager
+def _graph(module: nn.Module, unit: Unit) -> Iterator[torch_pruning.DependencyGraph]:
+    """Give the dependency graph of a unit's copy on the example's first sample; its cycles of references end with the block."""
     for parameter in module.parameters():
         parameter.requires_grad_()  # frozen layers would be left out in silence
     call = unit.call.head(1).mapped(torch.clone)
     with torch.enable_grad(), _without(module, unit):
-        return torch_pruning.DependencyGraph().build_dependency(
+        graph = torch_pruning.DependencyGraph().build_dependency(
             module, call, forward_fn=lambda part, call: unit.pick(call(part)), verbose=False
         )
+    yield graph
+    for node in graph.module2node.values():
+        node.inputs, node.outputs, node.dependencies = [], [], []
 
 
 @contextlib.contextmanager
