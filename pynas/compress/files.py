@@ -12,6 +12,7 @@ from torch import nn
 
 from pynas.calls import Call
 from pynas.compress.cuts import Cut, Parts
+from pynas.compress.layers import remove_layers
 from pynas.compress.net import UnitNet
 from pynas.compress.pieces import Skip
 from pynas.compress.shrink import Report
@@ -61,14 +62,15 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
         example = torch.load(folder / EXAMPLE, weights_only=True)
     except Exception as error:
         raise InputError(f"[compress] expected an example in {folder / EXAMPLE}, got {error}") from error
-    smaller = copy_module(unwrapped(model), where="compress").eval()
-    units = {unit.name: unit for unit in find_units(smaller, Call(example["args"], example["kwargs"]))}
+    smaller, call = copy_module(unwrapped(model), where="compress").eval(), Call(example["args"], example["kwargs"])
+    units = {unit.name: unit for unit in find_units(smaller, call)}
     if set(units) != set(content["units"]):
         raise InputError(f"[compress] expected the units {', '.join(content['units'])} of a {content['model']}, got "
                          f"{', '.join(units)} of a {type(model).__name__}")  # fmt: skip
     for name, sizes in content["units"].items():
         unit = units[name]
         smaller.set_submodule(name, Skip.of(unit) if sizes == "left out" else _resized(Parts.of(unit), sizes))
+    smaller = remove_layers(smaller, [name for name, sizes in content["units"].items() if sizes == "left out"], call)
     try:
         missing, unexpected = smaller.load_state_dict(dict(weights.tensors), strict=False)
         tied = set(smaller.state_dict()) - set(unshared_state(smaller))
