@@ -6,11 +6,12 @@ from typing import Any
 
 from pynas.compress.distil import distil
 from pynas.compress.files import load, save
+from pynas.compress.hugging_face import save_pretrained
 from pynas.compress.plan import Plan, plan
 from pynas.compress.rate import rate
 from pynas.compress.shrink import Compression, Report, compress
 
-__all__ = ["Compression", "Plan", "Report", "compress", "distil", "load", "plan", "rate", "save"]
+__all__ = ["Compression", "Plan", "Report", "compress", "distil", "load", "plan", "rate", "save", "save_pretrained"]
 
 
 class _Callable(types.ModuleType):
