@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from pynas import export
 from pynas.calls import Call
 from pynas.compress.files import save
+from pynas.compress.hugging_face import save_pretrained
 from pynas.compress.shrink import Compression
-from pynas.compress.sources import load_batches, load_source
+from pynas.compress.sources import Source, load_batches, load_source
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json
 from pynas.runs.processes import choose_device
@@ -19,13 +23,15 @@ from pynas.runs.progress import Progress
 
 SHARES = (90, 80, 70, 60, 50, 40, 30)
 FRONT = "front.json"
+FORMATS = {"torch-export": (export.write_torch_export, "model.pt2"), "onnx": (export.write_onnx, "model.onnx")}
 
 
 @dataclass(frozen=True)
 class Request:
     """A compression as the command line describes it; limits as `pynas.search.best` takes them.
 
-    front: cost of which networks at 90 to 30 % are made; None for one network under the limits.
+    front: cost of which networks at 90 to 30 % are made; None for one network under the limits. formats: files that are written
+    beside the weights, "torch-export" and "onnx".
     """
 
     model: str
@@ -45,10 +51,14 @@ class Request:
     pretrained: bool = True
     seed: int = 0
     device: str = "auto"
+    formats: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.front not in (None, "madds", "params", "latency"):
             raise InputError(f"[compress] expected a front of madds, params or latency, got {self.front!r}")
+        for name in self.formats:
+            if name not in FORMATS:
+                raise InputError(f"[compress] expected the format {' or '.join(FORMATS)}, got {name!r}")
         if not self.limits and self.front is None:
             raise InputError(
                 "[compress] expected a limit, --max-madds, --max-params or --max-latency, or --front, got none"
@@ -82,29 +92,58 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
         progress=lambda step: count(step.done, step.total or step.done),
     )
     if request.front is None:
-        report = _write(compression, request, request.limits, out)
+        report = _write(compression, request, source, request.limits, out)
         return {
             "model": request.model,
             "folder": str(out),
             "samples": sum(batch.samples for batch in batches),
             **report,
         }
-    return _front(compression, request, out)
+    return _front(compression, request, source, out)
 
 
-def _write(compression: Compression, request: Request, limits: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _write(
+    compression: Compression, request: Request, source: Source, limits: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
     small, report = compression.at(limits, request.distil, folder / "distil" if request.distil else None)
     save(folder, small, compression.net, report.architecture, report)
-    return asdict(report)
+    content, example = asdict(report), compression.plan.call
+    if source.kind == "hf":
+        try:
+            content["hugging_face"] = save_pretrained(folder, small, example, source.tokenizer)
+        except InputError as error:  # the folder holds the network all the same
+            content["hugging_face"] = {"refused": str(error)}
+    return content | write_formats(folder, small, example, request.formats)
 
 
-def _front(compression: Compression, request: Request, out: Path) -> dict[str, Any]:
+def write_formats(folder: Path, model: nn.Module, example: Call, formats: Sequence[str]) -> dict[str, Any]:
+    """Write a smaller network as torch.export or ONNX.
+
+    The files take any number of samples where torch.export can, else that of the example.
+
+    Returns `torch_export` and `onnx`, the paths; `..._difference`, of the outputs; `..._batch`, "any" or the number of samples.
+
+    Raises:
+        InputError: a network that has no such file.
+    """
+    content: dict[str, Any] = {}
+    for name in formats:
+        write, file = FORMATS[name]
+        batch = f"{name.replace('-', '_')}_batch"
+        try:
+            content |= write(folder / file, model, example) | {batch: "any"}
+        except InputError:
+            content |= write(folder / file, model, example, any_batch=False) | {batch: example.samples}
+    return content
+
+
+def _front(compression: Compression, request: Request, source: Source, out: Path) -> dict[str, Any]:
     reports, beyond = dict[str, Any](), list[str]()
     for share in SHARES:
         limits = {**request.limits, str(request.front): f"{share}%"}
         name = f"{request.front}-{share}"
         try:
-            reports[name] = _write(compression, request, limits, out / name)
+            reports[name] = _write(compression, request, source, limits, out / name)
         except InfeasibleError as error:
             beyond.append(f"{share}%: {error}")
     content = {
