@@ -20,25 +20,25 @@ def remove_layers(model: nn.Module, left_out: Collection[str], call: Call) -> nn
 
     Keys and values of a generation are kept by the number of the layer, and their length is read from the first one's, so a
     layer that hands on its input must not keep its number. The configuration gets the new number of layers, so that the
-    model's class builds as many.
+    model's class builds as many. Where nothing of it counts them, or parts of layers are left out, these stay, and the attention
+    modules are counted anew alone.
 
     model: with a module that hands on its input in the place of each unit that is left out; it is not changed. left_out: names
-    of these. call: an example, on which the outputs must stay as they are. The model itself is returned where they do not, where
-    nothing of the configuration counts the layers, and where it is none of transformers.
+    of these. call: an example; the model itself is returned where its outputs would not stay as they are, and where it is none
+    of transformers.
     """
+    if not of_transformers(model) or not left_out:
+        return model
     lists: dict[str, set[int]] = {}
     for name in left_out:
         path, _, number = name.rpartition(".")
         if isinstance(model.get_submodule(path), nn.ModuleList):
             lists.setdefault(path, set()).add(int(number))
-    if not of_transformers(model) or not left_out:
-        return model
     shared = {id(value): value for value in (*model.parameters(), *model.buffers())}
     shorter: Any = copy_module(model, shared, where="compress")
     try:
-        for path, numbers in lists.items():
-            _shorten(shorter, path, numbers)
-        _number(shorter, left_out)
+        gone = tuple(f"{path}." for path, numbers in lists.items() if _shorten(shorter, path, numbers))
+        _count_anew(shorter, [name for name in left_out if not name.startswith(gone)])
         with torch.no_grad():
             before, after = (pick_output(call(each), call) for each in (model, shorter))
     except Exception:  # code of others, of any model
@@ -77,39 +77,48 @@ def configs_of(config: Any) -> Iterator[Any]:
             yield from configs_of(value)
 
 
-def _shorten(model: Any, path: str, numbers: Collection[int]) -> None:
-    """Take layers out of a list, in place, and find the setting that counts them: the one by which as many are built."""
+def _shorten(model: Any, path: str, numbers: Collection[int]) -> bool:
+    """Take layers out of a list, in place, where a setting counts them: one by which as many fewer are built."""
     layers: Any = model.get_submodule(path)
     before, after = len(layers), len(layers) - len(numbers)
+    if not any(_set_count(model, config, path, before, after, numbers) for config in configs_of(model.config)):
+        return False
+    for number, layer in enumerate(layers):
+        for part in layer.modules():
+            if type(vars(part).get("layer_idx")) is int:
+                part.layer_idx -= sum(other < number for other in numbers)
     for number in sorted(numbers, reverse=True):
         del layers[number]
-    for config in configs_of(model.config):
-        kept = copy.copy(vars(config))
-        for name, value in kept.items():
-            if "layer" in name and isinstance(value, list) and len(value) == before:
-                setattr(config, name, [each for number, each in enumerate(value) if number not in numbers])
-        for name, value in kept.items():
-            if "layer" in name and type(value) is int and value == before:
-                setattr(config, name, after)
-                if len(built(type(model), model.config).get_submodule(path)) == after:  # type: ignore[arg-type]
-                    return
-                setattr(config, name, value)
-        vars(config).update(kept)
-    raise ValueError(f"no setting counts the layers of {path}")
+    return True
 
 
-def _number(model: nn.Module, left_out: Collection[str]) -> None:
-    """Give attention modules the number of their layer among those that are there, by which they keep keys and values.
+def _set_count(model: Any, config: Any, path: str, before: int, after: int, numbers: Collection[int]) -> bool:
+    """Write the number of layers to the setting of a configuration that counts them, and take them out of its lists."""
+    kept = copy.copy(vars(config))
+    for name, value in kept.items():
+        if "layer" in name and isinstance(value, list) and len(value) == before:
+            setattr(config, name, [each for number, each in enumerate(value) if number not in numbers])
+    for name, value in kept.items():
+        if "layer" in name and type(value) is int and value == before:
+            setattr(config, name, after)
+            if len(built(type(model), model.config).get_submodule(path)) == after:  # type: ignore[arg-type]
+                return True
+            setattr(config, name, value)
+    vars(config).update(kept)
+    return False
 
-    Where a part of a layer is left out, modules of one name are counted instead, so that the first one has the number 0.
-    """
-    whole = all(isinstance(model.get_submodule(name.rpartition(".")[0]), nn.ModuleList) for name in left_out)
-    for layers in model.modules():
-        if not isinstance(layers, nn.ModuleList):
+
+def _count_anew(model: nn.Module, parts: Collection[str]) -> None:
+    """Count attention modules of one name in a list, from 0, where parts of its layers are left out."""
+    paths: list[str] = []
+    for path, layers in model.named_modules():
+        inside = any(path.startswith(f"{other}.") for other in paths)
+        if inside or not isinstance(layers, nn.ModuleList) or not any(name.startswith(f"{path}.") for name in parts):
             continue
+        paths.append(path)
         counts: dict[str, int] = {}
-        for number, layer in enumerate(layers):
+        for layer in layers:
             for name, part in layer.named_modules():
                 if type(vars(part).get("layer_idx")) is int:
-                    part.layer_idx = number if whole else counts.get(name, 0)  # type: ignore[assignment]
-                    counts[name] = counts.get(name, 0) + 1
+                    part.layer_idx = counts.get(name, 0)  # type: ignore[assignment]
+                    counts[name] = part.layer_idx + 1  # type: ignore[operator, assignment]

@@ -178,6 +178,7 @@ def test_half_precision_and_the_mode_stay(tmp_path):
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**SIZES)
     model = prepared(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)).train()
+    model.config.dtype = torch.float32  # as it was before `model.to`
     made = save_pretrained(tmp_path, model, tokens())
     assert model.training and again(tmp_path, made).dtype == torch.bfloat16
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]

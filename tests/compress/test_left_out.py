@@ -80,3 +80,19 @@ def test_settings_of_each_layer_stay_with_it():
     small, *_ = shrunk(model, tokens(), (1,))
     assert small.config.layer_types == ["full_attention"] * 2 and len(model.config.layer_types) == 3
     assert [part.layer_idx for part in small.modules() if hasattr(part, "layer_idx")] == [0, 1]
+
+
+def test_parts_of_layers_that_are_left_out_do_not_keep_their_number_either():
+    config = transformers.T5Config(vocab_size=31, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, pad_token_id=0,
+                                   eos_token_id=2, decoder_start_token_id=0)  # fmt: skip
+    torch.manual_seed(0)
+    batch = {**tokens(), "decoder_input_ids": torch.randint(3, 30, (4, 5))}
+    small, *_ = shrunk(prepared(transformers.T5ForConditionalGeneration(config)), batch, (4,))
+    assert isinstance(small.decoder.block[0].layer[0], Skip)
+    assert small.decoder.block[1].layer[0].SelfAttention.layer_idx == 0
+    assert [block.layer[1].EncDecAttention.layer_idx for block in small.decoder.block] == [0, 1]
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "output_logits": True}
+    kept, whole = (
+        small.generate(**tokens(), use_cache=cache, return_dict_in_generate=True, **options) for cache in (True, False)
+    )
+    torch.testing.assert_close(torch.stack(kept.logits), torch.stack(whole.logits), rtol=1e-4, atol=1e-5)
