@@ -10,6 +10,7 @@ import sys
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 
 from pynas.calls import Call
 from pynas.compress import load, plan, save, save_pretrained
@@ -148,6 +149,8 @@ def test_one_file_of_weights_serves_both(tmp_path):
     small, net, architecture = shrunk(model, call, (AS_IT_IS, HALF))
     save(tmp_path, small, net, architecture)
     weights = (tmp_path / "model.safetensors").stat()
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert file.metadata()["format"] == "pt"  # transformers 4 asks for it
     made = save_pretrained(tmp_path, small, call)
     assert (tmp_path / "model.safetensors").stat().st_ino == weights.st_ino
     with torch.no_grad():
