@@ -37,7 +37,7 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, torch.Tenso
     content["check"] = _check(content)
     with atomic(path) as temporary:
         try:
-            save_file(tensors, temporary, {"pynas": json.dumps(content)})
+            save_file(tensors, temporary, {"pynas": json.dumps(content), "format": "pt"})
         except SafetensorError as error:  # so safetensors reports a full disk
             raise OSError(f"{path} cannot be written: {error}") from None
 

@@ -79,12 +79,19 @@ def command(
     pretrained: Annotated[bool, typer.Option(help="Load trained weights of a timm model.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the data.")] = 0,
     device: options.Device = "auto",
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="torch-export or onnx: also write model.pt2 or model.onnx; may be given twice.", show_default=False
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Make a trained network smaller under limits: units narrower, with fewer heads, or left out; the best choice is proved.
 
     Every candidate of every residual unit is rated by what it changes in the model's output, and the search is exact. The folder
-    holds the weights, the sizes, and a report; `pynas.compress.load(model, FOLDER)` puts them back into the model's own class.
+    holds the weights, the sizes, and a report; `pynas.compress.load(model, FOLDER)` puts them back into the model's own class, and
+    `from_pretrained` of transformers loads that of an hf: model.
 
     Example: `pynas compress timm:efficientnet_b0 --data imagenet/ --max-madds 60%`
     """
@@ -93,7 +100,7 @@ def command(
 
     limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, latency=max_latency)
     request = compress.Request(model, limits, data, example, front, out, distil, loss, heads, drop, samples, batch_size, image_size,
-                               length, pretrained, seed, device, kv_length, patience)  # fmt: skip
+                               length, pretrained, seed, device, kv_length, patience, format or ())  # fmt: skip
     with display.bars() as bars:
         content = compress.run(request, display.progress(bars))
     if json:

@@ -10,6 +10,7 @@ from typing import Any
 
 import rich.progress
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -215,6 +216,14 @@ def print_compressed(content: Mapping[str, Any]) -> None:
         f"Written to {content['folder']}, with the page report.html; "
         "pynas.compress.load(model, folder) puts it into the model's own class."
     )
+    for report in networks.values():
+        folder = report.get("hugging_face", {})
+        if folder:
+            say(escape(folder.get("load") or folder["refused"]))
+        for name in ("torch_export", "onnx"):
+            if name in report:
+                samples = "any number of" if report[f"{name}_batch"] == "any" else report[f"{name}_batch"]
+                say(f"Written and checked for {samples} samples: {report[name]}")
 
 
 def print_exported(content: Mapping[str, Any]) -> None:

@@ -7,11 +7,24 @@ from typing import Any
 from pynas.compress.blockwise import train_units
 from pynas.compress.distil import distil
 from pynas.compress.files import load, save
+from pynas.compress.hugging_face import save_pretrained
 from pynas.compress.plan import Plan, plan
 from pynas.compress.rate import rate
 from pynas.compress.shrink import Compression, Report, compress
 
-__all__ = ["Compression", "Plan", "Report", "compress", "distil", "load", "plan", "rate", "save", "train_units"]
+__all__ = [
+    "Compression",
+    "Plan",
+    "Report",
+    "compress",
+    "distil",
+    "load",
+    "plan",
+    "rate",
+    "save",
+    "save_pretrained",
+    "train_units",
+]
 
 
 class _Callable(types.ModuleType):

@@ -12,6 +12,8 @@ from torch import nn
 
 from pynas.calls import Call
 from pynas.compress.cuts import Cut, Parts
+from pynas.compress.hugging_face import KIND, WEIGHTS, write_weights
+from pynas.compress.layers import remove_layers
 from pynas.compress.net import UnitNet
 from pynas.compress.pieces import Skip
 from pynas.compress.shrink import Report
@@ -20,11 +22,10 @@ from pynas.copies import copy_module, unwrapped
 from pynas.errors import InputError
 from pynas.files import atomic, header, read_json, write_json
 from pynas.spaces import Architecture
-from pynas.tensor_files import read_tensors, write_tensors
+from pynas.tensor_files import read_tensors
 from pynas.train.method import unshared_state
 
-_KIND = "pynas.compressed"
-SIZES, WEIGHTS, EXAMPLE = "compress.json", "model.safetensors", "example.pt"
+SIZES, EXAMPLE = "compress.json", "example.pt"
 
 
 def save(
@@ -42,9 +43,9 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / EXAMPLE) as path:
         torch.save({"args": net.call.args, "kwargs": dict(net.call.kwargs)}, path)
-    write_tensors(folder / WEIGHTS, _KIND, unshared_state(model))
+    write_weights(folder, model)
     content = {"model": type(net.model).__name__, "units": units, "report": None if report is None else asdict(report)}
-    write_json(folder / SIZES, header(_KIND) | content)
+    write_json(folder / SIZES, header(KIND) | content)
 
 
 def load(model: nn.Module, folder: str | Path) -> nn.Module:
@@ -56,19 +57,20 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
         InputError: a folder without the files, or a model whose units or tensors are others.
     """
     folder = Path(folder)
-    content, weights = read_json(folder / SIZES, _KIND), read_tensors(folder / WEIGHTS, _KIND)
+    content, weights = read_json(folder / SIZES, KIND), read_tensors(folder / WEIGHTS, KIND)
     try:
         example = torch.load(folder / EXAMPLE, weights_only=True)
     except Exception as error:
         raise InputError(f"[compress] expected an example in {folder / EXAMPLE}, got {error}") from error
-    smaller = copy_module(unwrapped(model), where="compress").eval()
-    units = {unit.name: unit for unit in find_units(smaller, Call(example["args"], example["kwargs"]))}
+    smaller, call = copy_module(unwrapped(model), where="compress").eval(), Call(example["args"], example["kwargs"])
+    units = {unit.name: unit for unit in find_units(smaller, call)}
     if set(units) != set(content["units"]):
         raise InputError(f"[compress] expected the units {', '.join(content['units'])} of a {content['model']}, got "
                          f"{', '.join(units)} of a {type(model).__name__}")  # fmt: skip
     for name, sizes in content["units"].items():
         unit = units[name]
         smaller.set_submodule(name, Skip.of(unit) if sizes == "left out" else _resized(Parts.of(unit), sizes))
+    smaller = remove_layers(smaller, [name for name, sizes in content["units"].items() if sizes == "left out"], call)
     try:
         missing, unexpected = smaller.load_state_dict(dict(weights.tensors), strict=False)
         tied = set(smaller.state_dict()) - set(unshared_state(smaller))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pynas.calls import Call
 from pynas.compress.costs import Block, count_costs
 from pynas.compress.cuts import Cut, Ranks, Shrinker
+from pynas.compress.layers import remove_layers
 from pynas.compress.pieces import Piece, Skip, captured
 from pynas.compress.refit import Refitter, estimate
 from pynas.copies import copy_module
@@ -57,6 +58,8 @@ class UnitNet:
     ) -> nn.Module:
         """Return the model with the units of an architecture: the user's class, on a copy of the weights.
 
+        Layers of transformers' models that are left out leave their list (`layers.remove_layers`).
+
         recalibrate: batches on which the statistics of batch norm are estimated anew. again: refit unit after unit once more, on
         the features that the smaller units before put out.
 
@@ -64,16 +67,19 @@ class UnitNet:
             InputError: an architecture outside the space.
         """
         architecture = self.space.resolve(architecture)
-        model = copy_module(self.model, where="compress")
+        others, left_out = dict[int, Any](), list[str]()  # what stands in the place of units
         for number, choice in enumerate(architecture):
             if not any(choice.path):  # the block as it is
                 continue
             for (parts, cuts), candidate, shrinker in zip(self.blocks[number], choice.path, self._shrinkers(number)):
                 if cuts[candidate] != Cut():
                     smaller = shrinker.make(cuts[candidate])
-                    model.set_submodule(parts.unit.name, Skip.of(parts.unit) if smaller is None else smaller)
+                    left_out += [parts.unit.name] * (smaller is None)
+                    others[id(parts.unit.module)] = Skip.of(parts.unit) if smaller is None else smaller
+        model = copy_module(self.model, others, where="compress")
         if again and self._calibration is not None:
             self._refit_again(model, architecture)
+        model = remove_layers(model, left_out, self.call)
         if recalibrate is not None:
             estimate(model, [Call.of(batch, model) for batch in recalibrate])
         return model

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pynas.calls import Call, Pick, with_leaf
 from pynas.compress.units import Unit
+from pynas.errors import InputError
 from pynas.teachers.tail import Tail
 from pynas.visits import Enough, hooked
 
@@ -49,7 +50,7 @@ class Skip(nn.Module):
     def __init__(self, entry: int, exit: int, output: Any, settings: Mapping[str, Any]) -> None:
         super().__init__()
         vars(self).update(settings)
-        self._entry, self._exit, self._output = entry, exit, output
+        self._entry, self._exit, self._output, self._settings = entry, exit, output, settings
 
     @classmethod
     def of(cls, unit: Unit) -> nn.Module:
@@ -57,6 +58,20 @@ class Skip(nn.Module):
         if isinstance(unit.output, Tensor) and len(unit.call.args) == 1 and not unit.call.kwargs:
             return nn.Identity().eval()
         return cls(unit.entry, unit.exit, unit.with_feature(None), vars(_settings(unit.module))).eval()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Return the arguments as JSON values; outputs: length of a tuple that is returned, None for the feature alone.
+
+        Raises:
+            InputError: an output of another kind.
+        """
+        if self._output is not None and type(self._output) is not tuple:
+            raise InputError(
+                f"[compress] expected parts that return a tensor or a tuple, got {type(self._output).__name__}"
+            )
+        outputs = None if self._output is None else len(self._output)
+        return {"entry": self._entry, "exit": self._exit, "outputs": outputs, "settings": _as_dict(self._settings)}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the feature among the arguments."""
@@ -71,6 +86,10 @@ def _settings(module: nn.Module) -> SimpleNamespace:
         if name[0] != "_" and name != "training" and isinstance(value, (bool, int, float, str))
     }
     return SimpleNamespace(**values, **{name: _settings(child) for name, child in module.named_children()})
+
+
+def _as_dict(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _as_dict(vars(v)) if isinstance(v, SimpleNamespace) else v for name, v in values.items()}
 
 
 def wrapped(leaves: Sequence[Any], batched: Sequence[bool]) -> list[Any]:

@@ -29,7 +29,8 @@ _PATHS = 150
 class Plan:
     """Units of a model that can be made smaller.
 
-    model: a private copy in evaluation mode, on the weights of the user's model. call: the example, two samples. parts: of each unit, in the order in which they run.
+    model: a private copy in evaluation mode, on the weights of the user's model. call: the example, two samples. parts: of each
+    unit, in the order in which they run.
     """
 
     def __init__(self, model: nn.Module, call: Call, parts: Sequence[Parts]) -> None:

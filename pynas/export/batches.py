@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pynas.calls import Call
 from pynas.copies import copy_module
 from pynas.errors import InputError
 
@@ -19,37 +20,79 @@ TRACED, OTHERS = 2, (1, 3)
 _ADVICE = ' For more information, run with TORCH_LOGS="+dynamic".'
 
 
-def prepared(model: nn.Module, image_shape: Sequence[int]) -> tuple[nn.Module, Tensor]:
-    """Return a copy of the model on the CPU in evaluation mode, and images for the largest batch.
+def prepared(
+    model: nn.Module, example: Sequence[int] | Call, any_batch: bool = True
+) -> tuple[nn.Module, Tensor | Call]:
+    """Return a copy of the model on the CPU in evaluation mode, and inputs for the largest batch.
 
-    image_shape: (3, H, W).
+    example: the shape of images, (3, H, W), or a call of the model, of which the samples are taken, over again where they are
+        few; the model that is returned takes its tensors alone, and returns tensors, or lists and dictionaries of them.
+    any_batch: see that the model takes any number of samples.
 
     Raises:
-        InputError: a network that does not run on these images, or whose outputs are not tensors with a row per image, at
+        InputError: a network that does not run on these inputs, or whose outputs are not tensors with a row per sample, at
             every batch size.
     """
     model = copy_module(model, plain=True).cpu().eval()
-    images = torch.randn(max(OTHERS), *image_shape, generator=torch.Generator().manual_seed(0))
-    for size in (TRACED, *OTHERS):
-        shapes = [list(output.shape) for output in _outputs(model, images[:size], "the network")]
+    inputs: Tensor | Call
+    if isinstance(example, Call):
+        model, inputs = _Tensors(model, example), _tensors_of(example, any_batch)
+    else:
+        inputs = torch.randn(max(OTHERS), *example, generator=torch.Generator().manual_seed(0))
+    for size in sizes(model, inputs, any_batch):
+        shapes = [list(output.shape) for output in _outputs(model, Call.of(inputs, model).head(size), "the network")]
         if any(shape[:1] != [size] for shape in shapes):
             raise InputError(f"[export] expected outputs with a row for each of {size} images, got the shapes {shapes}: "
                              "a file takes any batch size; see that the network does")  # fmt: skip
-    return model, images
+    return model, inputs
 
 
-def traced_program(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    """Trace a model with torch.export for any batch size.
+def sizes(model: nn.Module, inputs: Tensor | Call, any_batch: bool = True) -> Sequence[int]:
+    """Return the numbers of samples that a file is compared at."""
+    return (TRACED, *OTHERS) if any_batch else (Call.of(inputs, model).samples,)
+
+
+class _Tensors(nn.Module):
+    """A model that takes the tensors of a call alone, and returns dictionaries of torch's own kinds."""
+
+    def __init__(self, model: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.model = model
+        self._constants = {name: value for name, value in call.kwargs.items() if not isinstance(value, Tensor)}
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the model's output; classes of dictionaries, which a reader would need, become dictionaries."""
+        output = self.model(*args, **kwargs, **self._constants)
+        return dict(output.items()) if isinstance(output, Mapping) else output
+
+
+def _tensors_of(call: Call, any_batch: bool) -> Call:
+    """Return the tensors of a call on the CPU; where any number of samples may come, as many as the largest batch has."""
+    count = call.samples
+    rows = torch.arange(max(OTHERS) if any_batch else count) % count
+    call = call.to(torch.device("cpu")).mapped(lambda x: x[rows] if x.ndim and len(x) == count else x)
+    return Call(call.args, {name: value for name, value in call.kwargs.items() if isinstance(value, Tensor)})
+
+
+def traced_program(model: nn.Module, inputs: Tensor | Call, any_batch: bool = True) -> torch.export.ExportedProgram:
+    """Trace a model with torch.export for any batch size, or for that of the inputs.
 
     Raises:
         InputError: a model that torch.export refuses, or whose code fixes the batch size.
     """
-    reasons, shapes = [], ({0: torch.export.Dim("batch")},)
-    # Python's `len(images)` is a plain number to the first tracer, and a symbol to the second, slower one.
-    for strict in (False, True):
+    reasons, call = [], Call.of(inputs, model)
+    traced, shapes = call.head(TRACED) if any_batch else call, torch.export.ShapesCollection()
+    for tensor, whole in zip(traced.tensors, call.tensors):
+        if any_batch and len(tensor) != len(whole):
+            shapes[tensor] = {0: torch.export.Dim("batch")}
+    # Python's `len(images)` is a plain number to the first tracer, and a symbol to the second, slower one. The first writes checks
+    # of arguments by name that do not run.
+    for strict in (True, False) if traced.kwargs else (False, True):
         try:
             with quiet(), torch.no_grad():
-                return torch.export.export(model, (images[:TRACED],), dynamic_shapes=shapes, strict=strict)
+                arguments: Any = traced.args, dict(traced.kwargs)
+                dynamic = shapes.dynamic_shapes(model, *arguments) if any_batch else None
+                return torch.export.export(model, *arguments, dynamic_shapes=dynamic, strict=strict)
         except Exception as error:  # tracing runs the model's code, which may raise any error
             reasons.append(reason_of(error))
     raise InputError(f"[export] expected a network that torch.export takes with any batch size, got {reasons[0]}: "
@@ -57,17 +100,19 @@ def traced_program(model: nn.Module, images: Tensor) -> torch.export.ExportedPro
 
 
 @torch.no_grad()
-def difference(model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, source: str) -> float:
+def difference(
+    model: nn.Module, run: Callable[..., Any], inputs: Tensor | Call, source: str, any_batch: bool = True
+) -> float:
     """Largest absolute difference of a file's outputs from the model's, over all batch sizes.
 
-    run: the file as a function of images. source: name of the file in messages.
+    run: the file as a function of images, or of the call's arguments. source: name of the file in messages.
 
     Raises:
         InputError: a file that refuses a batch size, or gives other outputs.
     """
-    largest = 0.0
-    for size in (TRACED, *OTHERS):
-        got, expected = (_outputs(f, images[:size], name) for f, name in ((run, source), (model, "the network")))
+    largest, call = 0.0, Call.of(inputs, model)
+    for size in sizes(model, inputs, any_batch):
+        got, expected = (_outputs(f, call.head(size), name) for f, name in ((run, source), (model, "the network")))
         largest = max(largest, compare(got, expected, f"{source} for {size} images"))
     return largest
 
@@ -92,15 +137,15 @@ def compare(got: Sequence[Tensor], expected: Sequence[Tensor], source: str) -> f
     return largest
 
 
-def _outputs(run: Callable[[Tensor], Any], images: Tensor, source: str) -> list[Tensor]:
-    """Output tensors of a function of images, one after the other."""
+def _outputs(run: Callable[..., Any], call: Call, source: str) -> list[Tensor]:
+    """Output tensors of a function, one after the other."""
     try:
         with torch.no_grad():
-            return leaves(run(images))
+            return leaves(call(run))
     except InputError:
         raise
     except Exception as error:  # a network's own code may raise any error
-        raise InputError(f"[export] expected {source} to run on images {list(images.shape)}, got {reason_of(error)}: a "
+        raise InputError(f"[export] expected {source} to run on images {list(call.tensors[0].shape)}, got {reason_of(error)}: a "
                          "file takes any batch size; see that no size is fixed in the network") from None  # fmt: skip
 
 

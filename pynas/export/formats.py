@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pynas.calls import Call
+from pynas.copies import unwrapped
 from pynas.errors import InputError
 from pynas.export.batches import difference, leaves, prepared, quiet, reason_of, traced_program
 from pynas.files import atomic
 
 
-def write_torch_export(path: str | Path, model: nn.Module, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Write a `.pt2` file for `torch.export.load`, for any batch size and images of `image_shape` (3, H, W).
+def write_torch_export(
+    path: str | Path, model: nn.Module, example: Sequence[int] | Call, any_batch: bool = True
+) -> dict[str, Any]:
+    """Write a `.pt2` file for `torch.export.load`.
+
+    example: the shape of images, (3, H, W), or a call of the model, by the tensors of which the file is called.
+    any_batch: for any number of samples; else for that of the example call.
 
     Returns `torch_export`, the path, and `torch_export_difference`, the largest difference of the outputs.
 
     Raises:
         InputError: a network that torch.export refuses, that fixes the batch size, or whose file gives other outputs.
     """
-    model, images = prepared(model, image_shape)
-    program = traced_program(model, images)
+    model, inputs = prepared(model, example, any_batch)
+    program = traced_program(model, inputs, any_batch)
     with atomic(path) as temporary:
         try:
             with quiet():
@@ -34,15 +42,18 @@ def write_torch_export(path: str | Path, model: nn.Module, image_shape: Sequence
             raise
         except Exception as error:
             raise InputError(f"[export] expected a network that torch.export saves, got {reason_of(error)}") from None
-        apart = difference(model, loaded, images, "the .pt2 file")
+        apart = difference(model, loaded, inputs, "the .pt2 file", any_batch)
     return {"torch_export": str(path), "torch_export_difference": apart}
 
 
-def write_onnx(path: str | Path, model: nn.Module, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Write an ONNX file with its weights, for any batch size and images of `image_shape` (3, H, W).
+def write_onnx(
+    path: str | Path, model: nn.Module, example: Sequence[int] | Call, any_batch: bool = True
+) -> dict[str, Any]:
+    """Write an ONNX file with its weights; the arguments are those of `write_torch_export`.
 
-    The input is `images`. The output is `logits`; several outputs have the keys of the network's dictionary, or are
-    `output_1`, `output_2`, ... The file runs in onnxruntime, or else in onnx's reference evaluator.
+    The input is `images`; those of a call have the names of the model's arguments. The output is `logits`; several outputs have
+    the keys of the network's dictionary, or are `output_1`, `output_2`, ... The file runs in onnxruntime, or else in onnx's
+    reference evaluator.
 
     Returns `onnx`, the path, and `onnx_difference`, the largest difference of the outputs.
 
@@ -54,29 +65,40 @@ def write_onnx(path: str | Path, model: nn.Module, image_shape: Sequence[int]) -
         raise InputError(
             '[export] expected onnx and onnxscript for ONNX files, got no such packages; pip install ".[onnx]"'
         )
-    model, images = prepared(model, image_shape)
-    program, names = traced_program(model, images), _output_names(model, images)
+    entries = _input_names(model, example)
+    model, inputs = prepared(model, example, any_batch)
+    program = traced_program(model, inputs, any_batch)
+    names = [f"output_{name}" if name in entries else name for name in _output_names(model, inputs)]
     try:
         with quiet():
-            written = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=names, verbose=False)
+            written = torch.onnx.export(program, dynamo=True, input_names=entries, output_names=names, verbose=False)
     except Exception as error:
         raise InputError(f"[export] expected a network that the ONNX exporter takes, got {reason_of(error)}") from None
     assert written is not None
     with atomic(path) as temporary:
         written.save(temporary, external_data=False)
-        _check_any_batch(temporary)
+        if any_batch:
+            _check_any_batch(temporary)
         try:
-            run = _onnx_runner(temporary)
+            run = _onnx_runner(temporary, entries)
         except Exception as error:
             raise InputError(f"[export] expected an ONNX file that its runtime takes, got {reason_of(error)}: leave out what "
                              "it lacks, as autocast to bfloat16, or write the network by write_torch_export") from None  # fmt: skip
-        apart = difference(model, run, images, "the ONNX file")
+        apart = difference(model, run, inputs, "the ONNX file", any_batch)
     return {"onnx": str(path), "onnx_difference": apart}
 
 
-def _output_names(model: nn.Module, images: Tensor) -> list[str]:
+def _input_names(model: nn.Module, example: Sequence[int] | Call) -> list[str]:
+    """Names of the tensors of a call: those of the arguments."""
+    if not isinstance(example, Call):
+        return ["images"]
+    names = list(inspect.signature(unwrapped(model).forward).parameters)
+    return [*names[: len(example.args)], *(name for name, x in example.kwargs.items() if isinstance(x, Tensor))]
+
+
+def _output_names(model: nn.Module, inputs: Tensor | Call) -> list[str]:
     with torch.no_grad():
-        output = model(images)
+        output = Call.of(inputs, model)(model)
     count = len(leaves(output))
     if isinstance(output, Mapping) and count == len(output):
         return [str(name) for name in output]
@@ -95,8 +117,8 @@ def _check_any_batch(path: Path) -> None:
                              "see that no size is fixed in the network")  # fmt: skip
 
 
-def _onnx_runner(path: Path) -> Any:
-    """Return an ONNX file as a function of images that gives a list of tensors."""
+def _onnx_runner(path: Path, names: Sequence[str]) -> Any:
+    """Return an ONNX file as a function of its inputs, which have these names, that gives a list of tensors."""
     if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime
 
@@ -105,4 +127,9 @@ def _onnx_runner(path: Path) -> Any:
         import onnx.reference
 
         session = onnx.reference.ReferenceEvaluator(str(path))
-    return lambda images: [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
+
+    def run(*args: Tensor, **kwargs: Tensor) -> list[Tensor]:
+        feeds = {name: x.numpy() for name, x in zip(names, (*args, *kwargs.values()))}
+        return [torch.from_numpy(output) for output in session.run(None, feeds)]
+
+    return run

@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.fx.graph import CodeGen
 
+from pynas.calls import Call
 from pynas.errors import InputError
 from pynas.export.batches import difference, prepared, quiet, reason_of, traced_program
 from pynas.files import write_text
@@ -59,7 +60,7 @@ def write_python(
     return path
 
 
-def traced(model: nn.Module, images: torch.Tensor) -> fx.GraphModule:
+def traced(model: nn.Module, images: torch.Tensor | Call) -> fx.GraphModule:
     """Trace a model to a graph of torch.nn layers, or of torch's operators where its Python code depends on values.
 
     Raises:
@@ -186,7 +187,9 @@ def _forward(graph: fx.GraphModule) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _checked_weights(source: str, model: nn.Module, graph: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def _checked_weights(
+    source: str, model: nn.Module, graph: nn.Module, images: torch.Tensor | Call
+) -> dict[str, torch.Tensor]:
     """Run the source, compare its outputs with the model's, and return the tensors that it needs."""
     names: dict[str, Any] = {"__file__": "model.py", "__name__": "model"}
     try:

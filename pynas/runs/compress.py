@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from pynas import export
 from pynas.calls import Call
 from pynas.compress.files import save
+from pynas.compress.hugging_face import save_pretrained
 from pynas.compress.shrink import Compression, Report
-from pynas.compress.sources import load_batches, load_source
+from pynas.compress.sources import Source, load_batches, load_source
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json, write_text
 from pynas.report.compress import compression_page
@@ -21,13 +25,15 @@ from pynas.runs.progress import Progress
 SHARES = (90, 80, 70, 60, 50, 40, 30)
 FRONT, PAGE = "front.json", "report.html"
 COSTS = ("madds", "params", "latency", "non_embedding_params", "madds_per_token", "kv_bytes")
+FORMATS = {"torch-export": (export.write_torch_export, "model.pt2"), "onnx": (export.write_onnx, "model.onnx")}
 
 
 @dataclass(frozen=True)
 class Request:
     """A compression as the command line describes it; limits as `pynas.search.best` takes them.
 
-    front: cost of which networks at 90 to 30 % are made; None for one network under the limits.
+    front: cost of which networks at 90 to 30 % are made; None for one network under the limits. formats: files that are written
+    beside the weights, "torch-export" and "onnx".
     """
 
     model: str
@@ -49,6 +55,7 @@ class Request:
     device: str = "auto"
     kv_length: int | None = None
     patience: int | None = None
+    formats: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         names = [*self.limits, *([] if self.front is None else [self.front])]
@@ -59,6 +66,9 @@ class Request:
             raise InputError("[compress] expected --kv-length for kv_bytes, got none; give the tokens that are kept")
         if self.patience is not None and not self.distil:
             raise InputError("[compress] expected --distil with --patience, got no steps")
+        for name in self.formats:
+            if name not in FORMATS:
+                raise InputError(f"[compress] expected the format {' or '.join(FORMATS)}, got {name!r}")
         if not self.limits and self.front is None:
             raise InputError(
                 "[compress] expected a limit, --max-madds, --max-params or --max-latency, or --front, got none"
@@ -92,33 +102,58 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
         drop=request.drop,
         progress=lambda step: count(step.done, step.total or step.done),
     )
-    if request.front is None:
-        report = _write(compression, request, request.limits, out)
-        write_text(out / PAGE, compression_page(request.model, compression, {"smaller": report}))
-        return {
-            "model": request.model,
-            "folder": str(out),
-            "samples": sum(batch.samples for batch in batches),
-            **asdict(report),
-        }
-    return _front(compression, request, out)
+    if request.front is not None:
+        return _front(compression, request, source, out)
+    report, content = _write(compression, request, source, request.limits, out)
+    write_text(out / PAGE, compression_page(request.model, compression, {"smaller": report}))
+    return {"model": request.model, "folder": str(out), "samples": sum(batch.samples for batch in batches), **content}
 
 
-def _write(compression: Compression, request: Request, limits: Mapping[str, Any], folder: Path) -> Report:
+def _write(
+    compression: Compression, request: Request, source: Source, limits: Mapping[str, Any], folder: Path
+) -> tuple[Report, dict[str, Any]]:
+    """Write a smaller network, and return its report, also as plain values with what was written."""
     small, report = compression.at(
         limits, request.distil, folder / "distil" if request.distil else None, patience=request.patience
     )
     save(folder, small, compression.net, report.architecture, report)
-    return report
+    content, example = asdict(report), compression.plan.call
+    if source.kind == "hf":
+        try:
+            content["hugging_face"] = save_pretrained(folder, small, example, source.tokenizer)
+        except InputError as error:  # the folder holds the network all the same
+            content["hugging_face"] = {"refused": str(error)}
+    return report, content | write_formats(folder, small, example, request.formats)
 
 
-def _front(compression: Compression, request: Request, out: Path) -> dict[str, Any]:
-    reports, beyond = dict[str, Report](), list[str]()
+def write_formats(folder: Path, model: nn.Module, example: Call, formats: Sequence[str]) -> dict[str, Any]:
+    """Write a smaller network as torch.export or ONNX.
+
+    The files take any number of samples where torch.export can, else that of the example.
+
+    Returns `torch_export` and `onnx`, the paths; `..._difference`, of the outputs; `..._batch`, "any" or the number of samples.
+
+    Raises:
+        InputError: a network that has no such file.
+    """
+    content: dict[str, Any] = {}
+    for name in formats:
+        write, file = FORMATS[name]
+        batch = f"{name.replace('-', '_')}_batch"
+        try:
+            content |= write(folder / file, model, example) | {batch: "any"}
+        except InputError:
+            content |= write(folder / file, model, example, any_batch=False) | {batch: example.samples}
+    return content
+
+
+def _front(compression: Compression, request: Request, source: Source, out: Path) -> dict[str, Any]:
+    reports, contents, beyond = dict[str, Report](), dict[str, Any](), list[str]()
     for share in SHARES:
         limits = {**request.limits, str(request.front): f"{share}%"}
         name = f"{request.front}-{share}"
         try:
-            reports[name] = _write(compression, request, limits, out / name)
+            reports[name], contents[name] = _write(compression, request, source, limits, out / name)
         except InfeasibleError as error:
             beyond.append(f"{share}%: {error}")
     if not reports:
@@ -127,7 +162,7 @@ def _front(compression: Compression, request: Request, out: Path) -> dict[str, A
         "model": request.model,
         "folder": str(out),
         "front": request.front,
-        "networks": {name: asdict(report) for name, report in reports.items()},
+        "networks": contents,
         "infeasible": beyond,
     }
     write_json(out / FRONT, header("pynas.compress.front") | content)
