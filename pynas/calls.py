@@ -19,10 +19,14 @@ Pick = Callable[[Any, "Call"], Tensor]
 
 @dataclass(frozen=True)
 class Call:
-    """Arguments of one call of a module, by position and by name; tensors with samples have them on their first axis."""
+    """Arguments of one call of a module, by position and by name; tensors with samples have them on their first axis.
+
+    kept: positions `[B, T]` of sequences that count, where some are padding.
+    """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = None  # type: ignore[assignment]
+    kept: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kwargs", dict(self.kwargs or {}))
@@ -77,10 +81,16 @@ class Call:
         """Samples of the batch: the first axis of the first tensor."""
         return len(self.tensors[0])
 
+    @property
+    def attended(self) -> Tensor | None:
+        """Positions `[B, T]` that the argument `attention_mask` keeps; None without such a mask, or without padding."""
+        mask = self.kwargs.get("attention_mask")
+        return mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 and not mask.all() else None
+
     def replaced(self, leaves: Sequence[Any]) -> Call:
         """Return the call with other leaves in the same nesting."""
         args, kwargs = tree_unflatten(list(leaves), tree_flatten((self.args, self.kwargs))[1])
-        return Call(args, kwargs)
+        return Call(args, kwargs, self.kept)
 
     def head(self, count: int) -> Call:
         """Return the call with the first samples only."""
@@ -100,8 +110,7 @@ class Call:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Call:
         """Return the call with a function applied to each tensor."""
-        args, kwargs = tree_map_only(Tensor, function, (self.args, self.kwargs))
-        return Call(args, kwargs)
+        return Call(*tree_map_only(Tensor, function, (self.args, self.kwargs, self.kept)))
 
 
 def hidden_leaf(values: Any) -> tuple[int, Tensor] | None:

@@ -125,6 +125,9 @@ class BlockTraining(nn.Module, Method):
             x, side = units[0].feature(own[0]), side_of(own, units, None)
             for unit in shared:  # type: ignore[attr-defined]
                 x = unit(x, side, int(rng.integers(unit.count)))
+            kept = call.attended
+            if kept is not None and x.shape[:2] == kept.shape:
+                x, target = x[kept], target[kept]
             loss = (x - target).abs().mean() / target.std().clamp_min(1e-12)
             backward(loss)
             losses.append(loss.detach())

@@ -113,11 +113,11 @@ def captured(
     """
     calls: dict[str, Call] = {}
     features: list[Tensor] = []
-    ends = units[-1:] if ends is None else ends
+    ends, kept = units[-1:] if ends is None else ends, call.attended
 
     def begin(name: str) -> Callable[..., None]:
         def note(part: nn.Module, args: Any, kwargs: Any) -> None:
-            calls[name] = Call(args, kwargs).mapped(torch.clone)
+            calls[name] = Call(args, kwargs, kept).mapped(torch.clone)
 
         return note
 

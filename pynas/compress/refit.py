@@ -195,7 +195,7 @@ def _patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _during(unit: nn.Module, layer: nn.Module, call: Call, inputs: bool) -> Tensor:
-    """Return the input or output of a layer while a unit runs."""
+    """Return the input or output of a layer while a unit runs; `[N, D]` of the N positions that count, where some do not."""
     seen: list[Tensor] = []
 
     def note(part: nn.Module, args: Any, output: Tensor) -> None:
@@ -206,7 +206,8 @@ def _during(unit: nn.Module, layer: nn.Module, call: Call, inputs: bool) -> Tens
         try:
             call.mapped(torch.clone)(unit)
         except Enough:
-            return seen[0]
+            x, kept = seen[0], call.kept
+            return x if kept is None or x.ndim != 3 or x.shape[:2] != kept.shape else x[kept]
     raise AssertionError("the layer ran when the unit was examined")
 
 
