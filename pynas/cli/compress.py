@@ -53,6 +53,12 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the result. [default: compressed/NAME]", show_default=False)
     ] = None,
+    train_units: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Steps of block-wise training of the smaller units on the data before they are rated."
+        ),
+    ] = 0,
     distil: Annotated[int, typer.Option(min=0, help="Steps of distillation on the data afterwards.")] = 0,
     patience: Annotated[
         int | None,
@@ -100,7 +106,7 @@ def command(
 
     limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, latency=max_latency)
     request = compress.Request(model, limits, data, example, front, out, distil, loss, heads, drop, samples, batch_size, image_size,
-                               length, pretrained, seed, device, kv_length, patience, format or ())  # fmt: skip
+                               length, pretrained, seed, device, kv_length, patience, format or (), train_units)  # fmt: skip
     with display.bars() as bars:
         content = compress.run(request, display.progress(bars))
     if json:

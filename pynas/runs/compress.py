@@ -56,6 +56,7 @@ class Request:
     kv_length: int | None = None
     patience: int | None = None
     formats: Sequence[str] = ()
+    train_units: int = 0
 
     def __post_init__(self) -> None:
         names = [*self.limits, *([] if self.front is None else [self.front])]
@@ -100,6 +101,7 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
         kv=None if request.kv_length is None else (request.kv_length, 1),
         heads=request.heads,
         drop=request.drop,
+        train=request.train_units,
         progress=lambda step: count(step.done, step.total or step.done),
     )
     if request.front is not None:
