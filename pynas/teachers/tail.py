@@ -75,7 +75,7 @@ class Tail(nn.Module):
             if self._goes_on(feature, expected, {"model": example.leaves}):
                 return
         raise InputError(f"[tail] expected all information to pass through {tap!r}, got an output that needs more; choose another "
-                         "tap, or a loss of features")  # fmt: skip
+                         "tap, or a loss of features (through_tail=False in pynas.compress)")  # fmt: skip
 
     def forward(self, feature: Tensor, side: Any = None) -> Tensor:
         """feature: `[B, ...]` as the tap gives it -> the module's output, as `pick` takes it.

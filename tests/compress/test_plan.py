@@ -47,7 +47,7 @@ def error_of(action):
     ids=["channels", "device", "empty", "number", "no tensor", "text", "infinite"],
 )
 def test_bad_examples(model, example, message):
-    assert f"[compress] expected {message}" in error_of(lambda: plan(model, example))
+    assert f"] expected {message}" in error_of(lambda: plan(model, example))
 
 
 def test_bad_models(model):
@@ -159,7 +159,7 @@ def test_head_that_reads_two_units():
     torch.manual_seed(0)
     net = plan(Chained(), X).supernet(widths=(1.0, 0.5))
     line = error_of(lambda: rate(net, [X]))
-    assert "expected all information to pass through second, got an output that needs more" in line
+    assert "expected all information to pass through 'second', got an output that needs more" in line
     assert rate(net, [X], through_tail=False).tables[0][0].scores[0, 0] < 1e-6
 
 
