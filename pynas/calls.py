@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
+from pynas.copies import unwrapped
 from pynas.errors import InputError
 
 # The tensor of a module's output that counts, from (output, call).
@@ -29,7 +30,7 @@ class Call:
     kept: Tensor | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kwargs", dict(self.kwargs or {}))
+        object.__setattr__(self, "kwargs", dict(sorted((self.kwargs or {}).items())))
 
     @classmethod
     def of(cls, batch: Any, module: nn.Module) -> Call:
@@ -58,7 +59,7 @@ class Call:
             raise InputError(
                 "[batch] expected a batch with at least one tensor with samples on its first axis, got none"
             )
-        if "use_cache" in inspect.signature(module.forward).parameters:
+        if any(parameter.name == "use_cache" for parameter in _parameters(module)):
             call = cls(call.args, {"use_cache": False, **call.kwargs})
         return call
 
@@ -83,13 +84,22 @@ class Call:
 
     @property
     def attended(self) -> Tensor | None:
-        """Positions `[B, T]` that the argument `attention_mask` keeps; None without such a mask, or without padding."""
-        mask = self.kwargs.get("attention_mask")
+        """Positions `[B, T]` that the argument `attention_mask` keeps; None without such a mask, without padding, and of models
+        with a decoder of its own, whose sequences are others."""
+        mask = None if self._has_decoder else self.kwargs.get("attention_mask")
         return mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 and not mask.all() else None
 
+    @property
+    def _has_decoder(self) -> bool:
+        return any(name.startswith("decoder_") for name in self.kwargs)
+
     def replaced(self, leaves: Sequence[Any]) -> Call:
-        """Return the call with other leaves in the same nesting."""
-        args, kwargs = tree_unflatten(list(leaves), tree_flatten((self.args, self.kwargs))[1])
+        """Return the call with other leaves in the same nesting; raises InputError where there are more or fewer."""
+        own, structure = tree_flatten((self.args, self.kwargs))
+        if len(own) != len(leaves):
+            raise InputError(f"[batch] expected {len(own)} arguments in every batch, as in the example, got {len(leaves)}; give "
+                             "those of all batches in the example too")  # fmt: skip
+        args, kwargs = tree_unflatten(list(leaves), structure)
         return Call(args, kwargs, self.kept)
 
     def head(self, count: int) -> Call:
@@ -142,7 +152,7 @@ def pick_output(output: Any, call: Call) -> Tensor:
         output = output[0]
     if not isinstance(output, Tensor):
         raise InputError(f"[batch] expected an output with a tensor, got {type(output).__name__}; pass pick=")
-    mask = call.kwargs.get("attention_mask")
+    mask = call.kwargs.get("decoder_attention_mask" if call._has_decoder else "attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2 and output.ndim > 2 and mask.shape == output.shape[:2]:
         output = output * mask.view(*mask.shape, *[1] * (output.ndim - 2)).to(output.dtype)
     return output
@@ -150,7 +160,14 @@ def pick_output(output: Any, call: Call) -> Tensor:
 
 def takes(module: nn.Module, count: int) -> bool:
     """Whether a module's forward takes so many arguments by position."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    kinds = [parameter.kind for parameter in parameters]
+    kinds = [parameter.kind for parameter in _parameters(module)]
     named = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
     return inspect.Parameter.VAR_POSITIONAL in kinds or named >= count
+
+
+def _parameters(module: nn.Module) -> list[inspect.Parameter]:
+    """Parameters of a module's forward, inside of wrappers; any number of a traced module, which tells none."""
+    try:
+        return list(inspect.signature(unwrapped(module).forward).parameters.values())
+    except ValueError:
+        return [inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)]

@@ -427,3 +427,32 @@ def test_default_teacher_knows_the_digits() -> None:
     blocks, stem = teachers.small_like([(24, 16, 16), (40, 8, 8), (64, 8, 8), (96, 4, 4)], images.image_shape)
     for seed in range(3):
         assert teachers.fit_small(images, blocks, stem, seed=seed).metadata["test_accuracy"] > 0.97
+
+
+def test_ids_that_are_read_again_behind_the_tap() -> None:
+    """Blank ids would say that nothing is padding; the tail takes those of each batch."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.tapped, self.last = nn.Embedding(30, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            kept = (ids != 0).float()[..., None]
+            return self.last((self.tapped(self.words(ids)) * kept).sum(1) / kept.sum(1))
+
+    module = Pooled()
+    tail = Teacher(module, ["tapped"]).tail(0, torch.randint(1, 30, (3, 5)))
+    ids = torch.randint(1, 30, (2, 5)) * torch.tensor([1, 1, 1, 0, 0])
+    feature = module.tapped(module.words(ids))
+    torch.testing.assert_close(tail(feature, {"model": Call.of(ids, module).leaves}), module(ids))
+
+
+def test_arguments_by_name_in_any_order(bert: Any) -> None:
+    tail = Teacher(bert, ["bert.encoder.layer.0"]).tail(0, sentences([3, 5]))
+    batch = sentences([4, 2])
+    turned = {name: batch[name] for name in reversed(batch)}
+    feature = Teacher(bert, ["bert.encoder.layer.0"])(turned)[0]
+    torch.testing.assert_close(tail(feature, {"model": Call.of(turned, bert).leaves}), bert(**batch).logits)
+    with pytest.raises(InputError, match=r"\[batch\] expected \d arguments in every batch, as in the example, got 1"):
+        tail(feature, {"model": [batch["input_ids"]]})

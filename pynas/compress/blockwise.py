@@ -5,6 +5,7 @@ DNA's training (eq. 1 of the paper: a block gets the teacher's feature and learn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ class SharedUnit(nn.Module):
     def __init__(self, parts: Parts, cuts: Sequence[Cut], ranks: Ranks, number: int) -> None:
         super().__init__()
         self.name = parts.unit.name
-        self._pieces: list[tuple[nn.Module, dict[str, tuple[int, Tensor]]]] = [
+        self._pieces: list[tuple[nn.Module, dict[str, tuple[int, _Slices]]]] = [
             (Piece(parts.unit.module, parts.unit, number), {})  # in a list, so that its weights are not trained
         ]
         own = dict(parts.unit.module.named_parameters())
@@ -44,8 +45,11 @@ class SharedUnit(nn.Module):
         for cut in cuts:
             if cut != Cut() and not cut.left_out:
                 sizes = parts.sizes(cut)
-                piece = Piece(parts.cut(sizes, ranks), parts.unit, number)
-                self._pieces.append((piece, _elements(parts, sizes, ranks)))
+                piece, slices = Piece(parts.cut(sizes, ranks), parts.unit, number), _slices(parts, sizes, ranks)
+                for name, parameter in piece.named_parameters():
+                    if name.removeprefix("module.") in slices:  # taken from the unit's weights in every run
+                        parameter.data = parameter.new_zeros(()).expand(parameter.shape)
+                self._pieces.append((piece, slices))
 
     @property
     def count(self) -> int:
@@ -54,11 +58,9 @@ class SharedUnit(nn.Module):
 
     def forward(self, x: Tensor, side: Any, candidate: int) -> Tensor:
         """x: hidden feature `[B, ...]` -> that after a candidate; 0 is the unit as it is, which is not trained."""
-        piece, elements = self._pieces[candidate]
+        piece, slices = self._pieces[candidate]
         weights = {name: parameter.detach() for name, parameter in piece.named_parameters()}
-        for name, (number, index) in elements.items():
-            chosen = self.weights[number].flatten().index_select(0, index)
-            weights[f"module.{name}"] = chosen.view(weights[f"module.{name}"].shape)
+        weights |= {f"module.{name}": part.of(self.weights[number]) for name, (number, part) in slices.items()}
         return functional_call(piece, weights, (x, side))
 
     def trained(self) -> dict[str, Tensor]:
@@ -66,27 +68,52 @@ class SharedUnit(nn.Module):
         return {name: weight.detach().clone() for name, weight in zip(self.names, self.weights)}
 
 
+class _Slices:
+    """Elements of a weight that a smaller one has: one tensor of positions for each axis, or of all elements, flat."""
+
+    def __init__(self, shape: torch.Size, whole: torch.Size, elements: Tensor) -> None:
+        self._shape, self._axes, self._flat = shape, list[tuple[int, Tensor]](), None
+        if len(shape) == len(whole):
+            places = torch.unravel_index(elements.view(shape), whole)
+            axes = [place.movedim(axis, 0).reshape(place.shape[axis], -1)[:, 0] for axis, place in enumerate(places)]
+            if all(place.equal(x.view(-1, *[1] * (len(shape) - 1 - axis)).expand(shape))
+                   for axis, (place, x) in enumerate(zip(places, axes))):  # fmt: skip
+                self._axes = [(axis, x) for axis, x in enumerate(axes) if len(x) < whole[axis]]
+                return
+        self._flat = elements.int()
+
+    def of(self, weight: Tensor) -> Tensor:
+        """Return the elements of a weight."""
+        if self._flat is not None:
+            return weight.flatten().index_select(0, self._flat).view(self._shape)
+        for axis, positions in self._axes:
+            weight = weight.index_select(axis, positions)
+        return weight
+
+
 @torch.no_grad()
-def _elements(parts: Parts, sizes: Mapping[str, int], ranks: Ranks) -> dict[str, tuple[int, Tensor]]:
+def _slices(parts: Parts, sizes: Mapping[str, int], ranks: Ranks) -> dict[str, tuple[int, _Slices]]:
     """Find which elements of the unit's weights each weight of a smaller copy has: cut a copy whose weights are their numbers.
 
-    Returns, by the name of the weight, the number of the unit's weight and the positions in it, flat.
+    Returns, by the name of the weight, the number of the unit's weight and its slices.
     """
-    numbered, starts, total = copy_module(parts.unit.module, where="compress").double(), [], 1
-    for parameter in numbered.parameters():
-        starts.append(total)
-        total += parameter.numel()
-        parameter.copy_(torch.arange(starts[-1], total).view(parameter.shape))
-    call = parts.unit.call.to(next(numbered.parameters()).device, torch.float64)
-    cut = replace(parts, unit=replace(parts.unit, module=numbered, call=call)).cut(sizes, ranks)
-    found = {}
-    for name, parameter in cut.named_parameters():
-        elements = parameter.flatten().long()
+    own = list(parts.unit.module.parameters())
+    starts = np.cumsum([1, *(p.numel() for p in own)])
+    base = min(int(2 / torch.finfo(p.dtype).eps) for p in own)  # all whole numbers below are exact
+    numbers: dict[str, Tensor] = {}
+    for digit in range(math.ceil(math.log(int(starts[-1]), base))):
+        numbered = copy_module(parts.unit.module, where="compress")
+        for parameter, start in zip(numbered.parameters(), starts):
+            every = torch.arange(int(start), int(start) + parameter.numel(), device=parameter.device)
+            parameter.copy_((every // base**digit % base).view(parameter.shape))
+        cut = replace(parts, unit=replace(parts.unit, module=numbered)).cut(sizes, ranks)
+        for name, parameter in cut.named_parameters():
+            numbers[name] = numbers.get(name, 0) + parameter.flatten().long() * base**digit
+    shapes, found = {name: parameter.shape for name, parameter in cut.named_parameters()}, {}
+    for name, elements in numbers.items():
         number = int(np.searchsorted(starts, int(elements[0]), side="right")) - 1
-        if (
-            number >= 0 and int(elements.max()) < [*starts, total][number + 1]
-        ):  # else it is not of the unit, as a new bias of 0
-            found[name] = number, elements - starts[number]
+        if number >= 0:  # else it is not of the unit, as a new bias of 0
+            found[name] = number, _Slices(shapes[name], own[number].shape, elements - int(starts[number]))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,17 +48,40 @@ def count_costs(
     if kv is not None:
         whole["kv_bytes"] = sum(_kept_bytes(parts, Cut(), *kv) for block in blocks for parts, _ in block)
     tokens = next((x.shape[1] for x in call.tensors if x.ndim == 2 and not x.is_floating_point()), None)
+    values = [
+        [[_candidate(parts, cut, latency, batch, repeats, kv) for cut in cuts] for parts, cuts in block]
+        for block in blocks
+    ]
+    _share_out(values, blocks, whole)
     tables: dict[str, list[list[np.ndarray]]] = {name: [] for name in whole}
     rest = dict(whole)
-    for block in blocks:
-        values = [[_candidate(parts, cut, latency, batch, repeats, kv) for cut in cuts] for parts, cuts in block]
+    for layers in values:
         for name in whole:
-            tables[name].append([_outer_sum([np.array([each[name] for each in layer]) for layer in values])])
-            rest[name] -= sum(layer[0][name] for layer in values)
+            tables[name].append([_outer_sum([np.array([each[name] for each in layer]) for layer in layers])])
+            rest[name] -= sum(layer[0][name] for layer in layers)
     if tokens is not None:
         tables["madds_per_token"] = [[table / tokens for table in cells] for cells in tables["madds"]]
         rest["madds_per_token"], whole["madds_per_token"] = rest["madds"] / tokens, whole["madds"] / tokens
     return Costs(tables, rest, {"device": device_name(call.tensors[0].device), "reference": whole}, space=space)
+
+
+def _share_out(values: Sequence[Sequence[Sequence[Values]]], blocks: Sequence[Block], whole: Values) -> None:
+    """Let the units as they are cost no more than the whole model, in place.
+
+    Parameters that several units share count to the rest of the model. Times of units alone that add up to more than the
+    model's are scaled to it.
+    """
+    units = [parts.unit.module for block in blocks for parts, _ in block]
+    holders = Counter(id(p) for unit in units for p in unit.parameters())
+    layers = [layer for block in values for layer in block]
+    for unit, layer in zip(units, layers):
+        shared = sum(p.numel() for p in unit.parameters() if holders[id(p)] > 1)
+        for name in ("params", "non_embedding_params"):
+            layer[0][name] -= shared
+    if "latency" in whole:
+        factor = min(1.0, whole["latency"] / sum(layer[0]["latency"] for layer in layers))
+        for each in (each for layer in layers for each in layer):
+            each["latency"] *= factor
 
 
 def _candidate(parts: Parts, cut: Cut, latency: bool, batch: int, repeats: int, kv: tuple[int, int] | None) -> Values:

@@ -32,8 +32,8 @@ def _kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over all positions of one minus the cosine of the angle between outputs `[..., D]`."""
-    return 1 - F.cosine_similarity(student, teacher, -1).mean()
+    """Mean over all positions of one minus the cosine of the angle between outputs `[..., D]`; 0 where the teacher's is 0."""
+    return ((1 - F.cosine_similarity(student, teacher, -1)) * teacher.any(-1)).mean()
 
 
 LOSSES: dict[str, Loss] = {"kl": _kl, "cosine": _cosine, "mse": F.mse_loss}

@@ -24,6 +24,7 @@ from pynas.costs.tied import count_tied_once
 from pynas.errors import InputError
 from pynas.spaces import Space
 from pynas.supernets import Net, kind_of
+from pynas.supernets.modes import device_of
 from pynas.supernets.net import Place
 from pynas.supernets.shapes import (
     Shape,
@@ -68,7 +69,7 @@ def count_module(module: nn.Module, example: Any) -> tuple[dict[str, int], Shape
     Other operators count 0 and are named in a warning (`uncounted` lists them). Memory is that of the parameters and of
     every layer's output, in bytes of their types: training keeps these for one image. A parameter counts once, however
     often it is used. A copy of the module runs in evaluation mode: for a shape on the meta device, where nothing is computed,
-    or on the module's own device where it does not run there; for a batch on the batch's device.
+    or on the module's own device where it does not run there; for a batch on the module's own device.
 
     Returns the costs by name, and the output's shape without the batch axis; of the first tensor where there are several.
 
@@ -136,7 +137,7 @@ def _count(module: nn.Module, example: Any) -> Counted:
 
 def _on_batch(module: nn.Module, batch: Any, run: Callable[[nn.Module, Call], T]) -> T:
     """Return `run(copy, call)` for the first sample of a batch; the module and all random generators stay as they are."""
-    call = Call.of(batch, module).head(1)
+    call = Call.of(batch, module).head(1).to(device_of(module))
     try:
         with kept_generators(call.tensors[0].device), torch.no_grad():
             return run(copy_module(module, plain=True).eval(), call.mapped(torch.clone))

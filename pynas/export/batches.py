@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ def prepared(
     model = copy_module(model, plain=True).cpu().eval()
     inputs: Tensor | Call
     if isinstance(example, Call):
+        example = named(model, example)
         model, inputs = _Tensors(model, example), _tensors_of(example, any_batch)
     else:
         inputs = torch.randn(max(OTHERS), *example, generator=torch.Generator().manual_seed(0))
@@ -50,6 +52,21 @@ def prepared(
 def sizes(model: nn.Module, inputs: Tensor | Call, any_batch: bool = True) -> Sequence[int]:
     """Return the numbers of samples that a file is compared at."""
     return (TRACED, *OTHERS) if any_batch else (Call.of(inputs, model).samples,)
+
+
+def named(model: nn.Module, call: Call) -> Call:
+    """Return a call with arguments by name where those by position are not all tensors.
+
+    Raises:
+        InputError: tensors inside of lists and dictionaries.
+    """
+    if not all(isinstance(value, Tensor) for value in call.args):
+        bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
+        call = Call((), bound.arguments)
+    values = [*call.args, *call.kwargs.values()]
+    if len(call.tensors) > sum(isinstance(value, Tensor) for value in values):
+        raise InputError("[export] expected tensors as arguments of the network, got lists or dictionaries of them")
+    return call
 
 
 class _Tensors(nn.Module):
@@ -83,7 +100,7 @@ def traced_program(model: nn.Module, inputs: Tensor | Call, any_batch: bool = Tr
     reasons, call = [], Call.of(inputs, model)
     traced, shapes = call.head(TRACED) if any_batch else call, torch.export.ShapesCollection()
     for tensor, whole in zip(traced.tensors, call.tensors):
-        if any_batch and len(tensor) != len(whole):
+        if any_batch and tensor.shape[:1] != whole.shape[:1]:
             shapes[tensor] = {0: torch.export.Dim("batch")}
     # Python's `len(images)` is a plain number to the first tracer, and a symbol to the second, slower one. The first writes checks
     # of arguments by name that do not run.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pynas.calls import Call
 from pynas.copies import unwrapped
 from pynas.errors import InputError
-from pynas.export.batches import difference, leaves, prepared, quiet, reason_of, traced_program
+from pynas.export.batches import difference, leaves, named, prepared, quiet, reason_of, traced_program
 from pynas.files import atomic
 
 
@@ -92,7 +92,8 @@ def _input_names(model: nn.Module, example: Sequence[int] | Call) -> list[str]:
     """Names of the tensors of a call: those of the arguments."""
     if not isinstance(example, Call):
         return ["images"]
-    names = list(inspect.signature(unwrapped(model).forward).parameters)
+    model = unwrapped(model)
+    example, names = named(model, example), list(inspect.signature(model.forward).parameters)
     return [*names[: len(example.args)], *(name for name, x in example.kwargs.items() if isinstance(x, Tensor))]
 
 

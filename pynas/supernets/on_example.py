@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from pynas.calls import takes
+from pynas.errors import InputError
 from pynas.supernets.net import Place
 from pynas.supernets.shapes import Shape, extracted, is_view
 
@@ -22,7 +23,10 @@ class OnExample:
     """
 
     def __init__(self, example: Any) -> None:
-        self._input, self._side = example if isinstance(example, (tuple, list)) else (example, None)
+        given, side = example if isinstance(example, (tuple, list)) else (example, None)
+        if any(x.ndim == 0 or len(x) not in (1, len(given)) for x in tree_leaves(side) if isinstance(x, Tensor)):
+            raise InputError(f"[costs] expected side inputs whose first axis is B={len(given)} or 1, got another")
+        self._input, self._side = tree_map_only(Tensor, lambda x: x[:1].clone(), (given, side))
         self._known: dict[tuple[int, bool], nn.Module] = {}
 
     @property
@@ -42,7 +46,7 @@ class OnExample:
 
 
 class _Sided(nn.Module):
-    """A module with side inputs of one sample, and where it is a stem, its input."""
+    """A module with side inputs of one sample, and where it is a stem, its input, also of one."""
 
     def __init__(self, module: nn.Module, side: Any, given: Tensor | None) -> None:
         super().__init__()
@@ -51,9 +55,9 @@ class _Sided(nn.Module):
         self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         for number, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor):
-                self.register_buffer(f"side_{number}", leaf[:1], persistent=False)
+                self.register_buffer(f"side_{number}", leaf, persistent=False)
         if given is not None:
-            self.register_buffer("given", given[:1], persistent=False)
+            self.register_buffer("given", given, persistent=False)
 
     def forward(self, x: Tensor) -> Any:
         """x: `[B, ...]`; a stem runs on as many copies of the example's sample."""

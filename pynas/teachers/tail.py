@@ -63,8 +63,8 @@ class Tail(nn.Module):
         late = {visit.name for visit in visits if visit.end >= cut.begin}
         early = {visit.name: visit for visit in visits if visit.name not in late}
         given = {tap: lambda *args, **kwargs: with_leaf(cut.output, number, _turn.feature)}
-        # Tensors beside the feature may follow from the inputs' values, as masks from ids: blank ones would give others.
-        if len(example.tensors) == 1 and (example.tensors[0].is_floating_point() or len(cut.call.tensors) == 1):
+        # What follows from the values of ids or masks, as positions of padding, would follow from blank ones wrongly.
+        if len(example.tensors) == 1 and example.tensors[0].is_floating_point():
             blanks = {name: _blank(v.output) for name, v in early.items() if _has_samples(v.output, example.samples)}
             _replace(self.module, blanks | given)
             if self._goes_on(feature, expected, None):

@@ -107,3 +107,26 @@ def test_no_batches() -> None:
     net, _ = supernet("timm resnet18")
     with pytest.raises(InputError, match=r"\[compress\] expected at least one batch to train units on"):
         compress.train_units(net, [], 3)
+
+
+class Tabled(torch.nn.Module):
+    """Residual unit with a table that is neither a parameter nor a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.table = torch.nn.Linear(8, 32), torch.nn.Linear(32, 8), torch.eye(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.last(self.first(x @ self.table.to(x.dtype)).relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_units_in_their_own_type(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(Tabled(), Tabled()).to(dtype), torch.randn(4, 8, dtype=dtype)
+    net = plan(model, x).supernet(widths=(1.0, 0.5), refit=[x])
+    (block,), (shared,) = net.blocks, BlockTraining(net).net
+    for at, ((parts, cuts), unit) in enumerate(zip(block, shared)):
+        want = parts.cut(parts.sizes(cuts[1]), net.ranks(0)[at])(x)
+        torch.testing.assert_close(unit(x, None, 1), want)
+        assert sum(p.untyped_storage().nbytes() for p in unit._pieces[1][0].parameters()) <= 8 * x.element_size()

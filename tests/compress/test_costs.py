@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from pynas.compress import plan
 from pynas.compress.cuts import Cut
@@ -72,5 +74,38 @@ def test_latency_of_each_unit_alone(monkeypatch):
     assert costs.metadata["reference"]["latency"] == pytest.approx(2.0)
     removed = [[len(cuts) - 1 if cuts[-1].left_out else 0 for _, cuts in block] for block in net.blocks]
     smallest = costs.of(Architecture.of((0, path) for path in removed))["latency"]
-    assert smallest == pytest.approx(2.0 - 2.0 * sum(parts.unit.residual for parts in planned.parts))
+    share = sum(parts.unit.residual for parts in planned.parts) / len(planned.parts)
+    assert smallest == pytest.approx(2.0 - 2.0 * share)  # times of the units are scaled to the model's
     assert "latency" not in planned.costs(net).names
+
+
+def test_units_that_share_weights_or_take_longer_alone(monkeypatch):
+    """The rest of the model costs nothing less than 0: shared weights count there, and times are scaled to the model's."""
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 8)
+            self.first.weight = block[0].weight
+
+        def forward(self, x):
+            return x + self.last(self.first(x).relu())
+
+    class Timed:
+        def __init__(self, median):
+            self.median = median
+
+    model = nn.Sequential(*(Residual() for _ in range(3)))
+    times = iter([2.0] + [1.0] * 100)
+    monkeypatch.setattr("pynas.compress.costs.time_calls", lambda *_: [Timed(next(times))])
+    planned = plan(model, torch.randn(4, 8))
+    net = planned.supernet(widths=(1.0, 0.5))
+    costs = planned.costs(net, latency=True)
+    whole = costs.of(net.original)
+    assert whole["params"] == sum(p.numel() for p in model.parameters()) and whole["latency"] == pytest.approx(2.0)
+    assert costs.fixed["params"] == block[0].weight.numel() and costs.fixed["latency"] == pytest.approx(0, abs=1e-9)
+    for architecture in net.space.architectures():
+        counted, small = costs.of(architecture)["params"], net.extract(architecture)
+        assert sum(p.numel() for p in small.parameters()) <= counted

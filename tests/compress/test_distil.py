@@ -13,6 +13,7 @@ from torch import distributed, nn
 from torch.nn import functional as F
 
 import pynas
+from pynas.compress.distil import LOSSES
 from pynas.compress.stopping import EarlyStop, held_out
 from pynas.errors import InputError
 from tests.killing import Killed, killer
@@ -216,3 +217,9 @@ def test_an_eighth_is_held_out():
     assert held_out([0, 1]) == ([0], [1])
     with pytest.raises(InputError, match="two batches"):
         held_out([0])
+
+
+def test_padding_has_no_distance() -> None:
+    x = torch.randn(2, 5, 4) * torch.tensor([1.0, 1, 1, 0, 0]).view(1, 5, 1)
+    assert float(LOSSES["cosine"](x, x)) == pytest.approx(0, abs=1e-6)
+    assert float(LOSSES["cosine"](-x, x)) == pytest.approx(2 * 3 / 5)
