@@ -90,6 +90,7 @@ def torch_pruned(task: Task, share: float, importance: str, scope: str) -> nn.Mo
             ignored_layers=ignored,
             num_heads=dict(heads),
             prune_num_heads=bool(heads),
+            prune_head_dims=False,
             head_pruning_ratio=0.9 if heads else 0.0,
         )
     while madds(model, call) > limit:
