@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pynas.costs import UNITS
+from pynas.costs.count import NAMES
+from pynas.costs.latency import NAME as LATENCY
 from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InputError
 from pynas.search.limits import Share, read_limits
@@ -66,7 +67,7 @@ def check_prior(prior: str, costs: Iterable[str] = ()) -> None:
     Raises:
         InputError: an unknown name.
     """
-    known = [*dict.fromkeys([*costs, *UNITS, LOG_WIDTH, *PROXIES, *AGGREGATES])]
+    known = [*dict.fromkeys([*costs, *NAMES, LATENCY, LOG_WIDTH, *PROXIES, *AGGREGATES])]
     if prior not in known:
         raise InputError(f"[search] expected --prior {', '.join(known)}, got {prior!r}")
 
