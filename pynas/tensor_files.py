@@ -30,14 +30,20 @@ class TensorFile:
         return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
 
 
-def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, torch.Tensor], **metadata: Any) -> None:
-    """Write tensors and metadata (plain JSON values) atomically."""
+def write_tensors(
+    path: str | Path,
+    kind: str,
+    tensors: Mapping[str, torch.Tensor],
+    others: Mapping[str, str] | None = None,
+    **metadata: Any,
+) -> None:
+    """Write tensors and metadata (plain JSON values) atomically; others: more texts of the header, in an order that varies."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = header(kind, **metadata) | {"digest": digest(tensors)}
     content["check"] = _check(content)
     with atomic(path) as temporary:
         try:
-            save_file(tensors, temporary, {"pynas": json.dumps(content), "format": "pt"})
+            save_file(tensors, temporary, {"pynas": json.dumps(content), **(others or {})})
         except SafetensorError as error:  # so safetensors reports a full disk
             raise OSError(f"{path} cannot be written: {error}") from None
 
