@@ -35,6 +35,7 @@ def write_tensors(
     kind: str,
     tensors: Mapping[str, torch.Tensor],
     others: Mapping[str, str] | None = None,
+    /,
     **metadata: Any,
 ) -> None:
     """Write tensors and metadata (plain JSON values) atomically; others: more texts of the header, in an order that varies."""

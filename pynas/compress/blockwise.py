@@ -146,13 +146,12 @@ class BlockTraining(nn.Module, Method):
         call = images.to(self._units.call.tensors[0].device)
         every = [unit for units in blocks for unit in units]
         calls, targets, _ = captured(model, every, call, ends=[units[-1] for units in blocks])
-        waiting, losses = iter(calls), []
+        waiting, losses, kept = iter(calls), [], call.attended
         for units, shared, target in zip(blocks, self.net, targets):
             own = [next(waiting) for _ in units]
             x, side = units[0].feature(own[0]), side_of(own, units, None)
             for unit in shared:  # type: ignore[attr-defined]
                 x = unit(x, side, int(rng.integers(unit.count)))
-            kept = call.attended
             if kept is not None and x.shape[:2] == kept.shape:
                 x, target = x[kept], target[kept]
             loss = (x - target).abs().mean() / target.std().clamp_min(1e-12)

@@ -76,7 +76,7 @@ def write_weights(folder: Path, model: nn.Module) -> None:
     """Write the weights of a smaller model, tied ones once, unless the folder has them."""
     path, state = folder / WEIGHTS, unshared_state(model)
     if not path.is_file() or read_tensors(path, KIND).digest != digest(state):
-        write_tensors(path, KIND, state, others={"format": "pt"})
+        write_tensors(path, KIND, state, {"format": "pt"})
 
 
 def _write_config(folder: Path, model: Any, tokenizer: Any) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import psutil
-from torch import nn
+from torch import Tensor, nn
 
 from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.table import Costs
@@ -46,7 +46,7 @@ def visit(net: Net, example: Any, visitor: Visitor[T], where: str) -> Walk[T]:
         with located(place, where):
             return visitor(module, shape, place)
 
-    walk = net.visit(shape_of(example), visit_one)
+    walk = net.visit(tuple(example) if on_example is None else on_example.shape, visit_one)
     holders = Holders(module for module, _, _ in seen)
     for module, shape, place in seen:
         with located(place, where):
@@ -56,7 +56,9 @@ def visit(net: Net, example: Any, visitor: Visitor[T], where: str) -> Walk[T]:
 
 def shape_of(example: Any) -> Shape:
     """Return the shape of one input, from a shape or from an example."""
-    return tuple(example) if is_shape(example) else OnExample(example).shape
+    if is_shape(example):
+        return tuple(example)
+    return tuple((example if isinstance(example, Tensor) else example[0]).shape[1:])
 
 
 def check_tables(space: Space) -> None:

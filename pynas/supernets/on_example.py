@@ -41,8 +41,10 @@ class OnExample:
         given = self._input if place == ("stem",) else None
         if side is None and given is None:
             return module
-        kind = _View if is_view(module) else _Sided
-        return self._known.setdefault((id(module), given is None), kind(module, side, given))
+        key = id(module), given is None
+        if key not in self._known:
+            self._known[key] = (_View if is_view(module) else _Sided)(module, side, given)
+        return self._known[key]
 
 
 class _Sided(nn.Module):
