@@ -46,10 +46,14 @@ class Task:
 def lite0(folder: Path, run: Path, seed: int) -> Task:
     """EfficientNet-Lite0 with ImageNet weights; top-1 among the folder's classes at 128 px, in percent."""
     images = replace(data.load(folder, SIDE, val_fraction=0.02, seed=seed), mean=MEAN, std=STD)
-    train, held = ([x for x, _ in images.loader(part, BATCH, seed=seed)] for part in ("train", "val"))
-    test = with_imagenet_labels(folder, images.loader("test", 100))
+
+    def loader(part: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((x.to(memory_format=torch.channels_last), y) for x, y in images.loader(part, size, seed=seed))
+
+    train, held = ([x for x, _ in loader(part, BATCH)] for part in ("train", "val"))
+    test = with_imagenet_labels(folder, loader("test", 100))
     classes = torch.cat([y for _, y in test]).unique()
-    model = teacher()
+    model = teacher().to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def top_1(smaller: nn.Module) -> float:

@@ -170,9 +170,5 @@ def tail_after(model: nn.Module, unit: Unit, units: Sequence[Unit], call: Call, 
     Raises:
         InputError: an output that depends on the inputs not through the unit alone.
     """
-    skips = {other.name: _skipped(other) for other in units if other.residual}
+    skips = {other.name: Skip.of(other).forward for other in units if other.residual}
     return Tail(model, unit.name, call, pick, own_inputs=True, skips=skips)
-
-
-def _skipped(unit: Unit) -> Callable[..., Any]:
-    return lambda *args, **kwargs: unit.with_feature(Call(args, kwargs).leaves[unit.entry])
