@@ -104,16 +104,17 @@ def _front(compression: Compression, reports: Mapping[str, Report], name: str) -
 def _units(compression: Compression, reports: Mapping[str, Report]) -> Section:
     """Section of the table of all units: their channels and heads, before and after, and the cut of each network."""
     chosen = [itertools.chain.from_iterable(_chosen(compression, report)) for report in reports.values()]
-    blocks = [number for number, block in enumerate(compression.net.blocks, 1) for _ in block]
+    blocks = [(number, parts) for number, block in enumerate(compression.net.blocks, 1) for parts, _ in block]
+    counts = [_count(parts, Cut()) for _, parts in blocks]
+    kinds = [kind for kind in counts[0] if any(count[kind] for count in counts)]
     rows = []
-    for block, *each in zip(blocks, *chosen):
-        parts = each[0][0]
-        sizes = []
-        for kind, whole in _count(parts, Cut()).items():
-            kept = ", ".join(str(_count(parts, cut)[kind]) for _, cut in each)
-            sizes.append(f"{whole} → {kept}" if whole else "")
+    for (block, parts), whole, *each in zip(blocks, counts, *chosen):
+        kept = [_count(parts, cut) for _, cut in each]
+        sizes = (
+            f"{whole[kind]} → {', '.join(str(count[kind]) for count in kept)}" if whole[kind] else "" for kind in kinds
+        )
         rows.append((parts.unit.name, block, *sizes, *(report.units[parts.unit.name] for report in reports.values())))
-    return Section("What stays of each unit", page.table(("unit", "block", "channels", "heads", *reports), rows))
+    return Section("What stays of each unit", page.table(("unit", "block", *kinds, *reports), rows))
 
 
 def _blocks(compression: Compression, report: Report, title: str, cost: str, place: int) -> Section:
