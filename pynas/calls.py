@@ -36,8 +36,9 @@ class Call:
     def of(cls, batch: Any, module: nn.Module) -> Call:
         """Return the call that a batch of a data loader stands for.
 
-        batch: a tensor, a mapping of arguments by name (as tokenizers give it), or a tuple of arguments by position. Of a pair
-            whose second part is more than the module's forward takes, that part is taken for labels and left out.
+        batch: a tensor, a mapping of arguments by name (as tokenizers give it), or a tuple of arguments by position. Of a pair,
+            the second part is taken for labels and left out where the module's forward takes one argument, or where it can do
+            without a second one and the part is whole numbers `[B]`.
 
         Sequence models that may keep keys and values run without (`use_cache=False`).
 
@@ -51,7 +52,7 @@ class Call:
         elif isinstance(batch, Mapping):
             call = cls((), batch)
         elif isinstance(batch, (tuple, list)):
-            call = cls.of(batch[0], module) if len(batch) == 2 and not takes(module, 2) else cls(tuple(batch))
+            call = cls.of(batch[0], module) if _has_labels(batch, module) else cls(tuple(batch))
         else:
             raise InputError(f"[batch] expected a batch that is a tensor, a tuple or a mapping of the model's arguments, got "
                              f"{type(batch).__name__}")  # fmt: skip
@@ -158,11 +159,25 @@ def pick_output(output: Any, call: Call) -> Tensor:
     return output
 
 
+def _has_labels(batch: Sequence[Any], module: nn.Module) -> bool:
+    """Whether a batch is a pair of one argument and labels."""
+    if len(batch) != 2 or not takes(module, 2):
+        return len(batch) == 2
+    second, own = batch[1], _by_position(module)
+    whole = isinstance(second, Tensor) and second.ndim == 1 and not second.is_floating_point()
+    return whole and len(own) > 1 and own[1].default is not inspect.Parameter.empty
+
+
 def takes(module: nn.Module, count: int) -> bool:
     """Whether a module's forward takes so many arguments by position."""
-    kinds = [parameter.kind for parameter in _parameters(module)]
-    named = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
-    return inspect.Parameter.VAR_POSITIONAL in kinds or named >= count
+    several = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in _parameters(module))
+    return several or len(_by_position(module)) >= count
+
+
+def _by_position(module: nn.Module) -> list[inspect.Parameter]:
+    """Parameters of a module's forward that have a name and may be given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [parameter for parameter in _parameters(module) if parameter.kind in kinds]
 
 
 def _parameters(module: nn.Module) -> list[inspect.Parameter]:

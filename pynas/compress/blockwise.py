@@ -29,7 +29,7 @@ from pynas.train.method import Method, backward
 
 
 class SharedUnit(nn.Module):
-    """Candidates of one unit on one set of weights, of which each takes slices.
+    """Candidates of one unit on one set of weights, of which each takes slices; half precision is trained in float32.
 
     number: of the unit in its block. cuts: the candidates; those that are left out are not trained.
     """
@@ -41,7 +41,9 @@ class SharedUnit(nn.Module):
             (Piece(parts.unit.module, parts.unit, number), {})  # in a list, so that its weights are not trained
         ]
         own = dict(parts.unit.module.named_parameters())
-        self.names, self.weights = list(own), nn.ParameterList([p.detach().clone() for p in own.values()])
+        self._types = [p.dtype for p in own.values()]
+        precise = [p.detach().clone().to(torch.promote_types(p.dtype, torch.float32)) for p in own.values()]
+        self.names, self.weights = list(own), nn.ParameterList(precise)
         for cut in cuts:
             if cut != Cut() and not cut.left_out:
                 sizes = parts.sizes(cut)
@@ -60,12 +62,14 @@ class SharedUnit(nn.Module):
         """x: hidden feature `[B, ...]` -> that after a candidate; 0 is the unit as it is, which is not trained."""
         piece, slices = self._pieces[candidate]
         weights = {name: parameter.detach() for name, parameter in piece.named_parameters()}
-        weights |= {f"module.{name}": part.of(self.weights[number]) for name, (number, part) in slices.items()}
+        weights |= {f"module.{name}": part.of(self.weights[number]).to(self._types[number])
+                    for name, (number, part) in slices.items()}  # fmt: skip
         return functional_call(piece, weights, (x, side))
 
     def trained(self) -> dict[str, Tensor]:
         """Return the weights by their names in the unit."""
-        return {name: weight.detach().clone() for name, weight in zip(self.names, self.weights)}
+        named = zip(self.names, self.weights, self._types)
+        return {name: weight.detach().clone().to(kind) for name, weight, kind in named}
 
 
 class _Slices:

@@ -18,6 +18,8 @@ from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.ema import frozen_copy, update_ema
 from pynas.methods.schedule import warm_cosine
+from pynas.rating.losses import check_logits
+from pynas.rating.partial import digest
 from pynas.train import Step, fit
 from pynas.train.method import Method, backward, unshared_state
 from pynas.train.team import check_divides
@@ -26,7 +28,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def _kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over all positions of KL(teacher || student) between logits `[..., K]`."""
+    """Mean over all positions of KL(teacher || student) between logits `[..., K]`, K > 1."""
+    check_logits(teacher)
     target = teacher.log_softmax(-1)
     return (target.exp() * (target - student.log_softmax(-1))).sum(-1).mean()
 
@@ -198,11 +201,14 @@ def distil(
     n trains on samples r, r + n, ... of every batch, the gradients are averaged, and all return what one process alone does
     (with norm="batch" each normalises its own samples).
 
+    Models in half precision train in float32, and return to their own types.
+
     Args:
         student, teacher: modules that take the same calls. batches: as the models take them; labels are not used.
         loss: "kl" of logits, "cosine" or "mse" of other outputs, or a function of both outputs that returns one number, the
             mean over the samples.
-        run: folder of checkpoints, from which a training that was stopped goes on (`pynas.fit`).
+        run: folder of checkpoints, from which a training that was stopped goes on (`pynas.fit`): in a folder of its own, named
+            by a hash of the teacher, the student's sizes, the batches and the settings.
         validation: held-out batches. The weights (of the average) with the least loss on them are returned, the student's own
             among them. patience: checks in a row without a lower loss after which the training ends. check_every: steps between
             checks.
@@ -214,11 +220,38 @@ def distil(
     """
     if not batches:
         raise InputError("[compress] expected at least one batch to distil on, got none")
+    calls, held = ([Call.of(batch, student) for batch in some] for some in (batches, validation or ()))
+    if run is not None:
+        settings = [loss, seed, steps, patience, check_every, *sorted(options.items())]
+        run = Path(run) / _fingerprint(student, teacher, [*calls, *held], settings)
+    types = {name: tensor.dtype for name, tensor in _tensors(student)}
     student = copy_module(student, where="compress")
+    if half := not {torch.bfloat16, torch.float16}.isdisjoint(types.values()):
+        student, teacher = student.float(), copy_module(teacher, where="compress").float()
+        calls, held = ([call.mapped(_in_float32) for call in some] for some in (calls, held))
     stop = None
     if validation is not None or patience is not None:
-        stop = EarlyStop(student, validation or [], steps, patience, check_every)
+        stop = EarlyStop(student, held, steps, patience, check_every)
     method = Distillation(student, teacher, loss, stop=stop, **options)
-    calls = [Call.of(batch, student) for batch in batches]
     fit(method, Steps(calls, steps, seed), 1, run, seed=seed, on_step=on_step)
-    return method.result().eval()
+    result = method.result().eval()
+    for name, tensor in _tensors(result) if half else ():
+        tensor.data = tensor.data.to(types[name])
+    return result
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _in_float32(x: Tensor) -> Tensor:
+    return x.float() if x.is_floating_point() else x
+
+
+def _fingerprint(student: nn.Module, teacher: nn.Module, calls: Sequence[Call], settings: Sequence[Any]) -> str:
+    """Hash of what a distillation depends on, but for the student's weights, which may differ a little when they are made again."""
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in _tensors(student)]
+    words = [getattr(value, "__qualname__", value) for setting in settings
+             for value in (setting if isinstance(setting, tuple) else [setting])]  # fmt: skip
+    return digest(teacher, shapes, [call.leaves for call in calls], words)[:16]

@@ -42,7 +42,8 @@ def save(
             units[parts.unit.name] = "left out" if cut.left_out else parts.sizes(cut)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / EXAMPLE) as path:
-        torch.save({"args": net.call.args, "kwargs": dict(net.call.kwargs)}, path)
+        call = net.call.to(torch.device("cpu"))
+        torch.save({"args": call.args, "kwargs": dict(call.kwargs)}, path)
     write_weights(folder, model)
     content = {"model": type(net.model).__name__, "units": units, "report": None if report is None else asdict(report)}
     write_json(folder / SIZES, header(KIND) | content)
@@ -59,10 +60,11 @@ def load(model: nn.Module, folder: str | Path) -> nn.Module:
     folder = Path(folder)
     content, weights = read_json(folder / SIZES, KIND), read_tensors(folder / WEIGHTS, KIND)
     try:
-        example = torch.load(folder / EXAMPLE, weights_only=True)
+        example = torch.load(folder / EXAMPLE, weights_only=True, map_location="cpu")
     except Exception as error:
         raise InputError(f"[compress] expected an example in {folder / EXAMPLE}, got {error}") from error
-    smaller, call = copy_module(unwrapped(model), where="compress").eval(), Call(example["args"], example["kwargs"])
+    smaller = copy_module(unwrapped(model), where="compress").eval()
+    call = Call(example["args"], example["kwargs"]).to(next(smaller.parameters()).device)
     units = {unit.name: unit for unit in find_units(smaller, call)}
     if set(units) != set(content["units"]):
         raise InputError(f"[compress] expected the units {', '.join(content['units'])} of a {content['model']}, got "

@@ -115,10 +115,12 @@ def plan(model: nn.Module, example: Any, recalibrate: Iterable[Any] | None = Non
 
     Raises:
         InputError: a model that does not run on the example, quantised weights, no unit found, weights or outputs that are not
-            finite.
+            finite, tensors of `torch.inference_mode`, which have no gradients.
     """
     model = unwrapped(model)
     _check_weights(model)
+    if torch.is_inference_mode_enabled() or any(x.is_inference() for x in Call.of(example, model).tensors):
+        raise _inside_inference_mode()
     weights = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
     model = copy_module(model, weights, where="compress").eval()
     call = example_of(Call.of(example, model))
@@ -141,6 +143,8 @@ def _check_weights(model: nn.Module) -> None:
     """Raise InputError unless a model is one of Python code with finite weights in floating point."""
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise InputError(f"[compress] expected a torch.nn.Module of Python code, got {type(model).__name__}")
+    if any(x.is_inference() for x in (*model.parameters(), *model.buffers())):
+        raise _inside_inference_mode()
     quantised = {name for name, value in model.named_parameters() if not value.is_floating_point()}
     for name, value in model.state_dict().items():
         quantised |= {name for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_quantized}
@@ -151,6 +155,12 @@ def _check_weights(model: nn.Module) -> None:
     for name, value in model.named_parameters():
         if not value.is_meta and not value.isfinite().all():
             raise InputError(f"[compress] expected finite weights, got infinite ones or NaN in {name}")
+
+
+def _inside_inference_mode() -> InputError:
+    return InputError(
+        "[compress] expected a model, batches and a call outside of torch.inference_mode, got one inside; take torch.no_grad"
+    )
 
 
 def _blocks(parts: Sequence[Parts], cuts: Sequence[list[Cut]], paths: int) -> Iterator[list[tuple[Parts, list[Cut]]]]:

@@ -14,7 +14,7 @@ from pynas.calls import Call, Pick, pick_output
 from pynas.compress.net import UnitNet
 from pynas.compress.pieces import captured, side_of, tail_after
 from pynas.errors import InputError
-from pynas.rating import Progress, Scores
+from pynas.rating import Progress, Scores, losses
 from pynas.rating import rate as rate_paths
 from pynas.teachers.tail import Tail
 
@@ -39,18 +39,20 @@ def rate(
 
     Args:
         net: supernet of a plan. batches: as the model takes them; a list, or anything that can be gone through for each block.
-        loss: as in `pynas.rate`. None for "kl" of logits, "cosine" of other outputs, "relative_l1" of features.
+        loss: as in `pynas.rate`. None for that of `default_loss`, or "relative_l1" of features.
         labels: called with a batch, returns the target of a loss against labels ("cross_entropy", "error").
         pick: called with the model's output and the call, returns the tensor that is compared (`pick_output`).
         norm: statistics of batch norm, as in `pynas.rate`. progress: called a few times per second, over all blocks.
         settings: fields of `pynas.rating.Settings`.
 
     Raises:
-        InputError: no batch, a model whose output needs more than the feature after a block, scores that are not finite.
+        InputError: no batch, a loss against labels without them, a model whose output needs more than the feature after a
+            block, scores that are not finite.
     """
     batches = batches if isinstance(batches, Sequence) else list(batches)
     if not batches:
         raise InputError("[compress] expected at least one batch to rate on, got none")
+    check_loss(loss, labels)
     if loss is None:
         loss = default_loss(net.model, net.call, pick) if through_tail else "relative_l1"
     units = [parts.unit for block in net.blocks for parts, _ in block]
@@ -91,22 +93,40 @@ class _Batches:
         )
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        with torch.no_grad():
-            for batch in self._batches:
-                call = Call.of(batch, self._net.model)
-                calls, (feature,), output = captured(self._net.model, self._units, call, self._tail is not None)
-                target = feature if self._tail is None else self._pick(output, call)
-                if self._labels is not None:
-                    target = self._labels(batch)
-                model = call if self._tail is not None and self._tail.needs_side else None
-                side = side_of(calls, self._units, model)
-                x = self._units[0].feature(calls[0])
-                yield (x, target) if side is None else (x, target, side)
+        return map(self._of, self._batches)
+
+    @torch.no_grad()  # not around a `yield`, which would leave the caller without gradients where it stops half-way
+    def _of(self, batch: Any) -> tuple[Any, ...]:
+        call = Call.of(batch, self._net.model)
+        calls, (feature,), output = captured(self._net.model, self._units, call, self._tail is not None)
+        target = feature if self._tail is None else self._pick(output, call)
+        if self._labels is not None:
+            target = self._labels(batch)
+        model = call if self._tail is not None and self._tail.needs_side else None
+        side = side_of(calls, self._units, model)
+        x = self._units[0].feature(calls[0])
+        return (x, target) if side is None else (x, target, side)
 
 
 def default_loss(model: nn.Module, call: Call, pick: Pick = pick_output) -> str:
-    """Return "kl" where a model's output is logits: named so, or one vector per sample; else "cosine"."""
+    """Return "kl" where a model's output is logits `[B, K]` or `[B, T, K]`: named so, or one vector per sample; else "cosine".
+
+    "mse" for logits of another form: one number per sample, or a map for each class.
+    """
     with torch.no_grad():
         output = call(model)
-    named = isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor)
-    return "kl" if (named and pick is pick_output) or (isinstance(output, Tensor) and output.ndim == 2) else "cosine"
+    named = isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor) and pick is pick_output
+    if not named and not (isinstance(output, Tensor) and output.ndim == 2):
+        return "cosine"
+    picked = pick(output, call)
+    return "kl" if picked.ndim in (2, 3) and picked.shape[-1] > 1 else "mse"
+
+
+def check_loss(loss: str | Callable[[Tensor, Any], Tensor] | None, labels: Callable[[Any], Any] | None) -> None:
+    """Raise InputError for an unknown loss, and for a loss against labels without them."""
+    if loss is not None:
+        losses.resolve(loss)
+    if isinstance(loss, str) and loss in losses.LABELS and labels is None:
+        raise InputError(
+            f"[compress] expected a loss against the model's output, or labels= with {loss}, got no labels"
+        )

@@ -253,8 +253,14 @@ def importance(unit: nn.Module, readers: Iterable[tuple[str, Tensor]], calls: Se
 
 @torch.no_grad()
 def estimate(model: nn.Module, calls: Sequence[Call]) -> None:
-    """Estimate the statistics of a model's batch norms as the mean over batches, in place."""
-    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
+    """Estimate the statistics of a model's batch norms as the mean over batches of two samples or more, in place.
+
+    Without such a batch they stay as they are.
+    """
+    calls = [call for call in calls if call.samples > 1]
+    norms = [
+        part for part in model.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None and calls
+    ]
     before = [(norm.momentum, norm.training) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

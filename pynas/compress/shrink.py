@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.calls import Call, Pick, pick_output
@@ -17,7 +17,7 @@ from pynas.compress.blockwise import train_units
 from pynas.compress.distil import LOSSES
 from pynas.compress.distil import distil as distil_model
 from pynas.compress.plan import Plan, plan
-from pynas.compress.rate import default_loss, rate
+from pynas.compress.rate import check_loss, default_loss, rate
 from pynas.compress.refit import estimate
 from pynas.compress.stopping import held_out
 from pynas.copies import copy_module
@@ -72,7 +72,7 @@ class Compression:
         model: nn.Module,
         batches: Sequence[Any],
         *,
-        loss: str | None = None,
+        loss: str | Callable[[Tensor, Any], Tensor] | None = None,
         labels: Callable[[Any], Any] | None = None,
         pick: Pick = pick_output,
         latency: bool = False,
@@ -83,6 +83,7 @@ class Compression:
     ) -> None:
         if not isinstance(batches, Sequence) or not batches:
             raise InputError(f"[compress] expected a list of batches, got {type(batches).__name__} of length 0 or none")
+        check_loss(loss, labels)
         self.batches, self._labels, self._pick, self.seconds = batches, labels, pick, dict[str, float]()
         begin = time.perf_counter()
         self.plan: Plan = plan(model, batches[0])
@@ -131,7 +132,9 @@ class Compression:
             begin, batches = time.perf_counter(), self.batches
             if options.get("patience") is not None and "validation" not in options:
                 batches, options["validation"] = held_out(batches)
-            kind = options.pop("loss", self.loss if self.loss in LOSSES else "kl")
+            known = "mse" if self.loss == "relative_l1" else self.loss
+            kind = known if known in LOSSES else default_loss(self.plan.model, self.plan.call, self._pick)
+            kind = options.pop("loss", kind)
             model = distil_model(model, self.plan.model, batches, distil, kind, run=folder, pick=self._pick, **options)
             distilled, seconds["distil"] = self.measure(model), time.perf_counter() - begin
         cuts = {
@@ -140,7 +143,8 @@ class Compression:
             for (parts, cuts), candidate in zip(block, choice.path)
         }
         given = {name: limit for name, limit in limits.items() if limit is not None}
-        return model, Report(given, self.costs.metadata["reference"], found.costs, str(found.architecture), self.loss,
+        loss_name = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__name__", "own")
+        return model, Report(given, self.costs.metadata["reference"], found.costs, str(found.architecture), loss_name,
                              found.score, actual, distilled, cuts, again, seconds)  # fmt: skip
 
     @torch.no_grad()

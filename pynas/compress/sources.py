@@ -98,10 +98,11 @@ def _hugging_face(name: str) -> Source:
 def _from_file(path: Path, function: str) -> nn.Module:
     if not path.is_file():
         raise InputError(f"[compress] expected the file {path}, got none; check the path")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"compress_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
+    sys.modules[spec.name] = module  # dataclasses look there for the names of types
     try:
         spec.loader.exec_module(module)
         build: Callable[[], Any] | None = getattr(module, function, None)

@@ -22,9 +22,16 @@ def distance(kind: str) -> PathLoss:
 
 
 def kl(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
-    """Mean over the samples of KL(teacher || path) between logits `[B, K]`."""
+    """Mean over the samples of KL(teacher || path) between logits `[B, K]`, K > 1."""
+    check_logits(target)
     teacher, path = target.log_softmax(-1), outputs.log_softmax(-1).unflatten(0, (paths, -1))
     return (teacher.exp() * (teacher - path)).flatten(2).sum(2).mean(1)
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raise InputError for logits `[..., K]` of one class, whose probability is always 1."""
+    if logits.shape[-1] < 2:
+        raise InputError("[rate] expected logits of two classes or more for kl, got one output per sample; take mse")
 
 
 def cross_entropy(outputs: Tensor, target: Tensor, paths: int) -> Tensor:
@@ -57,8 +64,8 @@ def per_path(loss: Callable[[Tensor, Any], Tensor]) -> PathLoss:
 # Losses that compare elementwise: the target must have the output's shape.
 _LIKE_OUTPUT: dict[str, PathLoss] = {**{kind: distance(kind) for kind in KINDS}, "kl": kl}
 # Losses against labels.
-_LABELS: dict[str, PathLoss] = {"cross_entropy": cross_entropy, "error": error}
-NAMES = (*_LIKE_OUTPUT, *_LABELS)
+LABELS: dict[str, PathLoss] = {"cross_entropy": cross_entropy, "error": error}
+NAMES = (*_LIKE_OUTPUT, *LABELS)
 
 
 def resolve(loss: str | Callable[[Tensor, Any], Tensor]) -> PathLoss:
@@ -73,8 +80,8 @@ def resolve(loss: str | Callable[[Tensor, Any], Tensor]) -> PathLoss:
         return per_path(loss)
     if loss in _LIKE_OUTPUT:
         return _checked(_LIKE_OUTPUT[loss], labels=False)
-    if loss in _LABELS:
-        return _checked(_LABELS[loss], labels=True)
+    if loss in LABELS:
+        return _checked(LABELS[loss], labels=True)
     raise InputError(f"[rate] expected loss to be a callable or one of {', '.join(NAMES)}, got {loss!r}")
 
 

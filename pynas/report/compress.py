@@ -33,15 +33,16 @@ def compression_page(
     model: its name. reports: of at least one network of the compression, by its name. beyond: sentences on limits that no network
     keeps.
     """
-    names = list(dict.fromkeys(name for report in reports.values() for name in report.limits))
+    names = list(dict.fromkeys(name for report in reports.values() for name in report.limits)) or ["madds"]
     sections = [
         _results(compression, reports),
         *(_front(compression, reports, name) for name in names),
         _units(compression, reports),
         *(_blocks(compression, report, name, names[0], n) for n, (name, report) in enumerate(reports.items())),
     ]
+    loss = next(iter(reports.values())).loss
     lead = page.paragraph(
-        f"A block's score is the loss ({compression.loss}) of the model with that block alone replaced, against the model's own "
+        f"A block's score is the loss ({loss}) of the model with that block alone replaced, against the model's own "
         "output. Of all choices under its limits each network has the least sum of scores: the search is exact."
     )
     lead += "".join(page.paragraph(f"Out of reach: {line}") for line in beyond)

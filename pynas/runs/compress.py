@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from torch import nn
 
 from pynas import export
 from pynas.calls import Call
-from pynas.compress.files import save
-from pynas.compress.hugging_face import save_pretrained
+from pynas.compress.files import SIZES, save
+from pynas.compress.hugging_face import CODE, save_pretrained
 from pynas.compress.shrink import Compression, Report
 from pynas.compress.sources import Source, load_batches, load_source
+from pynas.compress.stopping import held_out
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json, write_text
 from pynas.report.compress import compression_page
@@ -67,6 +69,9 @@ class Request:
             raise InputError("[compress] expected --kv-length for kv_bytes, got none; give the tokens that are kept")
         if self.patience is not None and not self.distil:
             raise InputError("[compress] expected --distil with --patience, got no steps")
+        if self.front in self.limits:
+            raise InputError(f"[compress] expected no limit on {self.front} beside --front {self.front}, which makes networks at "
+                             f"{SHARES[0]} to {SHARES[-1]}% of it, got one")  # fmt: skip
         for name in self.formats:
             if name not in FORMATS:
                 raise InputError(f"[compress] expected the format {' or '.join(FORMATS)}, got {name!r}")
@@ -91,6 +96,10 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
     model = source.model.to(device)
     batches = [Call.of(batch, model).to(device) for batch in batches]
     out = request.out or Path("compressed") / re.sub(r"[^\w.-]+", "-", request.model).strip("-")
+    if out.is_file():
+        raise InputError(f"[compress] expected a folder for the result, got the file {out}")
+    if request.patience is not None:
+        held_out(batches)  # refuses a single batch before the rating
     count = progress.count()
 
     compression = Compression(
@@ -115,10 +124,13 @@ def _write(
     compression: Compression, request: Request, source: Source, limits: Mapping[str, Any], folder: Path
 ) -> tuple[Report, dict[str, Any]]:
     """Write a smaller network, and return its report, also as plain values with what was written."""
-    small, report = compression.at(
-        limits, request.distil, folder / "distil" if request.distil else None, patience=request.patience
-    )
+    steps = folder / "distil"
+    small, report = compression.at(limits, request.distil, steps, patience=request.patience)
+    if (folder / SIZES).exists():  # files of a run before stand beside other weights from now on
+        for name in (*(file for _, file in FORMATS.values()), CODE, "config.json"):
+            (folder / name).unlink(missing_ok=True)
     save(folder, small, compression.net, report.architecture, report)
+    shutil.rmtree(steps, ignore_errors=True)
     content, example = asdict(report), compression.plan.call
     if source.kind == "hf":
         try:
