@@ -115,8 +115,8 @@ class Call:
         samples = self.samples
         return self.mapped(lambda x: x[part] if x.ndim and len(x) == samples else x)
 
-    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Call:
-        """Return the call with its tensors on a device; dtype: of those with floating points."""
+    def to(self, device: torch.device | None, dtype: torch.dtype | None = None) -> Call:
+        """Return the call with its tensors on a device, None for where they are; dtype: of those with floating points."""
         return self.mapped(lambda x: x.to(device, dtype if x.is_floating_point() else None))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Call:

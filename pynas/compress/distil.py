@@ -228,7 +228,7 @@ def distil(
     student = copy_module(student, where="compress")
     if half := not {torch.bfloat16, torch.float16}.isdisjoint(types.values()):
         student, teacher = student.float(), copy_module(teacher, where="compress").float()
-        calls, held = ([call.mapped(_in_float32) for call in some] for some in (calls, held))
+        calls, held = ([call.to(None, torch.float32) for call in some] for some in (calls, held))
     stop = None
     if validation is not None or patience is not None:
         stop = EarlyStop(student, held, steps, patience, check_every)
@@ -243,10 +243,6 @@ def distil(
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
-
-
-def _in_float32(x: Tensor) -> Tensor:
-    return x.float() if x.is_floating_point() else x
 
 
 def _fingerprint(student: nn.Module, teacher: nn.Module, calls: Sequence[Call], settings: Sequence[Any]) -> str:

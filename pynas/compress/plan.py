@@ -118,9 +118,7 @@ def plan(model: nn.Module, example: Any, recalibrate: Iterable[Any] | None = Non
             finite, tensors of `torch.inference_mode`, which have no gradients.
     """
     model = unwrapped(model)
-    _check_weights(model)
-    if torch.is_inference_mode_enabled() or any(x.is_inference() for x in Call.of(example, model).tensors):
-        raise _inside_inference_mode()
+    _check(model, example)
     weights = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
     model = copy_module(model, weights, where="compress").eval()
     call = example_of(Call.of(example, model))
@@ -139,12 +137,14 @@ def plan(model: nn.Module, example: Any, recalibrate: Iterable[Any] | None = Non
     return Plan(model, call, [Parts.of(unit) for unit in units])
 
 
-def _check_weights(model: nn.Module) -> None:
-    """Raise InputError unless a model is one of Python code with finite weights in floating point."""
+def _check(model: nn.Module, example: Any) -> None:
+    """Raise InputError unless a model is one of Python code with finite weights in floating point, outside of inference mode."""
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise InputError(f"[compress] expected a torch.nn.Module of Python code, got {type(model).__name__}")
-    if any(x.is_inference() for x in (*model.parameters(), *model.buffers())):
-        raise _inside_inference_mode()
+    tensors = (*model.parameters(), *model.buffers(), *Call.of(example, model).tensors)
+    if torch.is_inference_mode_enabled() or any(x.is_inference() for x in tensors):
+        raise InputError("[compress] expected a model, batches and a call outside of torch.inference_mode, got one inside; take "
+                         "torch.no_grad")  # fmt: skip
     quantised = {name for name, value in model.named_parameters() if not value.is_floating_point()}
     for name, value in model.state_dict().items():
         quantised |= {name for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_quantized}
@@ -155,12 +155,6 @@ def _check_weights(model: nn.Module) -> None:
     for name, value in model.named_parameters():
         if not value.is_meta and not value.isfinite().all():
             raise InputError(f"[compress] expected finite weights, got infinite ones or NaN in {name}")
-
-
-def _inside_inference_mode() -> InputError:
-    return InputError(
-        "[compress] expected a model, batches and a call outside of torch.inference_mode, got one inside; take torch.no_grad"
-    )
 
 
 def _blocks(parts: Sequence[Parts], cuts: Sequence[list[Cut]], paths: int) -> Iterator[list[tuple[Parts, list[Cut]]]]:

@@ -258,15 +258,15 @@ def estimate(model: nn.Module, calls: Sequence[Call]) -> None:
     Without such a batch they stay as they are.
     """
     calls = [call for call in calls if call.samples > 1]
-    norms = [
-        part for part in model.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None and calls
-    ]
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
+    if not calls or not norms:
+        return
     before = [(norm.momentum, norm.training) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for call in calls if norms else ():
+    for call in calls:
         call(model)
     for norm, (momentum, training) in zip(norms, before):
         norm.momentum = momentum
