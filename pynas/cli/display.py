@@ -176,6 +176,17 @@ def print_estimate(content: Mapping[str, Any]) -> None:
     out.print(table)
 
 
+def print_recipe(content: Mapping[str, Any]) -> None:
+    """Print the name of a run's recipe, and the values in which it differs from the paper's."""
+    differs = ", ".join(f"{name} {value} ({paper})" for name, (value, paper) in content["differs"].items())
+    others = (
+        f"; in brackets the values of {content['paper']}: {differs}"
+        if differs
+        else f": the values of {content['paper']}"
+    )
+    say(f"Recipe {content['recipe']}{others}")
+
+
 def duration(seconds: float) -> str:
     """Write seconds in the unit that suits them."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):

@@ -34,6 +34,14 @@ MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="NAME=VALUE: an option of the method. May be repeated.", show_default=False),
 ]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="Values of options, epochs and batch size by name: small, paper, for some methods code; see `pynas methods`. "
+        "[default: paper for images of 224 pixels and more, else small]",
+        show_default=False,
+    ),
+]
 Space = Annotated[
     str | None, typer.Option(help="Search space, see `pynas spaces`. [default: the method's]", show_default=False)
 ]
@@ -56,10 +64,11 @@ Pretrained = Annotated[
     bool | None,
     typer.Option("--pretrained/--no-pretrained", help="Whether a timm teacher comes with weights. [default: it does]"),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Training epochs. [default: 20]", show_default=False)]
-BatchSize = Annotated[int | None, typer.Option(help="Images per batch. [default: 64]", show_default=False)]
+Epochs = Annotated[int | None, typer.Option(help="Training epochs. [default: the recipe's]", show_default=False)]
+BatchSize = Annotated[int | None, typer.Option(help="Images per batch. [default: the recipe's]", show_default=False)]
 Accumulate = Annotated[
-    int | None, typer.Option(help="Batches whose mean gradient makes one step. [default: 1]", show_default=False)
+    int | None,
+    typer.Option(help="Batches whose mean gradient makes one step. [default: the recipe's]", show_default=False),
 ]
 ImageSize = Annotated[
     int | None, typer.Option(help="Side of the images in pixels. [default: the space's]", show_default=False)

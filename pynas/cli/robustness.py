@@ -12,6 +12,7 @@ from pynas.cli import options
 
 def command(
     run: options.NewRunFolder = None,
+    recipe: options.Recipe = None,
     space: options.Space = None,
     data: options.Data = None,
     teacher: options.Teacher = None,

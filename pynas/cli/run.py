@@ -10,6 +10,7 @@ from pynas.cli import options
 def command(
     run: options.NewRunFolder = None,
     method: options.Method = None,
+    recipe: options.Recipe = None,
     space: options.Space = None,
     data: options.Data = None,
     teacher: options.Teacher = None,
@@ -46,7 +47,7 @@ def command(
     named = dict(locals())
     from pynas.cli import display
     from pynas.runs import create, processes
-    from pynas.runs.folders import wanted_settings
+    from pynas.runs.folders import describe_recipe, wanted_settings
     from pynas.runs.recipes import recipe_of
     from pynas.runs.request import Request
 
@@ -63,6 +64,8 @@ def command(
         return
     processes.check_alone("run")
     opened = create(run, device=device, **settings)
+    if not json:
+        display.print_recipe(describe_recipe(opened.settings))
     with display.bars() as bars:
         opened.progress = display.progress(bars, opened.folder if tensorboard else None)
         opened.train()

@@ -8,6 +8,7 @@ from pynas.cli import options
 def command(
     run: options.NewRunFolder = None,
     method: options.Method = None,
+    recipe: options.Recipe = None,
     space: options.Space = None,
     data: options.Data = None,
     teacher: options.Teacher = None,
@@ -35,12 +36,15 @@ def command(
     named = dict(locals())
     from pynas.cli import display
     from pynas.runs import create
+    from pynas.runs.folders import describe_recipe
     from pynas.runs.processes import choose_device, first_process_first, process_group
     from pynas.train.team import is_first_process
 
     with process_group(choose_device(device), run), display.bars(is_first_process()) as bars:
         with first_process_first():
             opened = create(run, device=device, spread=spread, **options.settings(named))
+        if is_first_process() and not json:
+            display.print_recipe(describe_recipe(opened.settings))
         opened.progress = display.progress(bars, opened.folder if tensorboard and is_first_process() else None)
         opened.train()
         if not is_first_process():

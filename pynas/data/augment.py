@@ -18,11 +18,14 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pynas.data.strong import Strong
+from pynas.data.strong import BYOL, MOCO, Changes, Jitter, Strong
 from pynas.errors import InputError
 
 Transform = Callable[[Any], Any]
-AUGMENTATIONS = ("none", "standard", "strong")
+AUGMENTATIONS = ("none", "standard", "strong", "moco")
+# Colour jitter by so much after crop and flip: jitter-0.4.
+_JITTER = "jitter-"
+_VIEWS = {"strong": BYOL, "moco": MOCO}
 # First words of the names of timm's policies: RandAugment, AugMix, and the versions of AutoAugment.
 _POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r")
 
@@ -79,24 +82,36 @@ class OfPIL:
 
 
 def check(augmentation: str) -> None:
-    """Raise InputError unless an augmentation is one of `AUGMENTATIONS` or begins like the name of a policy of timm."""
-    if augmentation not in AUGMENTATIONS and str(augmentation).split("-")[0] not in _POLICIES:
-        raise InputError(f"[data] expected an augmentation of {', '.join(AUGMENTATIONS)}, or a policy of timm as "
+    """Raise InputError unless an augmentation is one of `AUGMENTATIONS`, a jitter, or begins like the name of a policy of timm."""
+    known = augmentation in AUGMENTATIONS or _jitter(augmentation) is not None
+    if not known and str(augmentation).split("-")[0] not in _POLICIES:
+        raise InputError(f"[data] expected an augmentation of {', '.join(AUGMENTATIONS)}, {_JITTER}0.4, or a policy of timm as "
                          f"rand-m9-mstd0.5-inc1 or v0r-mstd0.5, got {augmentation!r}")  # fmt: skip
 
 
-def in_memory(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float]) -> Transform:
-    """Return the transform of batches in memory: "none", "standard" (crop and flip), "strong" (BYOL's), or a policy of timm.
+def _jitter(augmentation: str) -> float | None:
+    """Amount of a colour jitter in (0, 1], None for another augmentation."""
+    prefix, _, amount = str(augmentation).partition(_JITTER)
+    if prefix or not amount.replace(".", "", 1).isdecimal() or not 0 < float(amount) <= 1:
+        return None
+    return float(amount)
 
-    A policy follows crop and flip.
+
+def in_memory(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float]) -> Transform:
+    """Return the transform of batches in memory.
+
+    "none", "standard" (crop and flip), "strong" (BYOL's), "moco" (MoCo v2's), or what follows crop and flip: "jitter-0.4"
+    (colours), a policy of timm.
     """
     if kind == "none":
         return v2.Identity()
-    if kind == "strong":
+    if kind in _VIEWS:
         # An eighth of a small image, BYOL's smallest crop, may miss the object; a fifth rarely does.
-        return Strong((0.2, 1.0), flip)
-    crop = CropFlip(max(1, size[0] // 8), flip)
-    return crop if kind == "standard" else v2.Compose([crop, OfPIL(_timm(kind, size, flip, mean)[1])])
+        return Strong(_VIEWS[kind], (0.2, 1.0), flip)
+    crop, amount = CropFlip(max(1, size[0] // 8), flip), _jitter(kind)
+    if kind == "standard":
+        return crop
+    return v2.Compose([crop, OfPIL(_timm(kind, size, flip, mean)[1]) if amount is None else Jitter(amount)])
 
 
 def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float]) -> Transform:
@@ -106,11 +121,13 @@ def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[floa
     """
     if kind == "none":
         return v2.Compose([v2.Resize(round(min(size) / 0.875)), v2.CenterCrop(size), v2.PILToTensor()])
-    if kind not in AUGMENTATIONS:
+    amount = _jitter(kind)
+    if amount is None and kind not in AUGMENTATIONS:
         return v2.Compose([*_timm(kind, size, flip, mean), v2.PILToTensor()])
-    crop = v2.RandomResizedCrop(size, scale=(0.08, 1.0))
-    rest = _byol(size, flip) if kind == "strong" else _mirror(flip)
-    return v2.Compose([crop, *rest, v2.PILToTensor()])
+    crop = v2.RandomResizedCrop(size, scale=(0.2 if kind == "moco" else 0.08, 1.0))
+    rest = [] if amount is None else [v2.ColorJitter(amount, amount, amount)]
+    rest += _changes(_VIEWS[kind], size) if kind in _VIEWS else []
+    return v2.Compose([crop, *_mirror(flip), *rest, v2.PILToTensor()])
 
 
 def normalised(mean: Sequence[float], std: Sequence[float]) -> v2.Transform:
@@ -157,12 +174,11 @@ def _mirror(flip: bool) -> list[v2.Transform]:
     return [v2.RandomHorizontalFlip()] if flip else []
 
 
-def _byol(size: tuple[int, int], flip: bool) -> list[v2.Transform]:
-    """BYOL's transforms after its crop (arXiv:2006.07733, table 6), with the mean probabilities of its two views."""
+def _changes(changes: Changes, size: tuple[int, int]) -> list[v2.Transform]:
+    """Changes of BYOL or MoCo after crop and mirror, for PIL images."""
     return [
-        *_mirror(flip),
-        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-        v2.RandomGrayscale(p=0.2),
-        v2.RandomApply([v2.GaussianBlur(max(3, size[0] // 10 | 1), sigma=(0.1, 2.0))], p=0.55),
-        v2.RandomSolarize(threshold=128, p=0.1),
+        v2.RandomApply([v2.ColorJitter(*changes.jitter)], p=changes.jittered),
+        v2.RandomGrayscale(p=changes.grey),
+        v2.RandomApply([v2.GaussianBlur(max(3, size[0] // 10 | 1), sigma=(0.1, 2.0))], p=changes.blurred),
+        v2.RandomSolarize(threshold=128, p=changes.solarized),
     ]

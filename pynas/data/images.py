@@ -43,9 +43,9 @@ class ImageData:
     def transform(self, augmentation: str = "none") -> augment.Transform:
         """Return the transform of an augmentation, for training images as this dataset holds them.
 
-        augmentation: "none", "standard" (crop and flip; random resized crop for files), "strong" (the views of
-            self-supervised methods), or timm's name of a policy of RandAugment, AutoAugment or AugMix, which is applied
-            after crop and flip: "rand-m9-mstd0.5-inc1".
+        augmentation: "none", "standard" (crop and flip; random resized crop for files), "strong" (BYOL's views) or "moco"
+            (MoCo v2's); after crop and flip, "jitter-0.4" changes brightness, contrast and saturation by factors in 0.6..1.4,
+            and timm's name of a policy of RandAugment, AutoAugment or AugMix, as "rand-m9-mstd0.5-inc1", applies the policy.
 
         Raises:
             InputError: another augmentation.

@@ -1,4 +1,4 @@
-"""BYOL's augmentation of a whole batch in memory: parameters are drawn per image, arithmetic is done for all at once.
+"""BYOL's and MoCo's augmentation of a whole batch in memory: drawn per image, the arithmetic is done for all at once.
 
 This is an order of magnitude faster than torchvision's transforms image by image, and runs on GPUs. The order of the
 colour changes is drawn once per batch.
@@ -7,14 +7,28 @@ colour changes is drawn once per batch.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-# ColorJitter's ranges of brightness, contrast, saturation and hue; then the share of images that each change is applied to.
-JITTER, JITTERED, GREY, BLURRED, SOLARIZED = (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 0.55, 0.1
+
+@dataclass(frozen=True)
+class Changes:
+    """ColorJitter's ranges of brightness, contrast, saturation and hue; the share of images that each change is applied to."""
+
+    jitter: tuple[float, float, float, float]
+    jittered: float = 0.8
+    grey: float = 0.2
+    blurred: float = 0.5
+    solarized: float = 0.0
+
+
+# BYOL's, with the mean probabilities of its two views (arXiv:2006.07733, table 6); MoCo v2's (arXiv:2003.04297), as Pi-NAS.
+BYOL = Changes((0.4, 0.4, 0.2, 0.1), blurred=0.55, solarized=0.1)
+MOCO = Changes((0.4, 0.4, 0.4, 0.1))
 
 
 class Strong:
@@ -24,19 +38,35 @@ class Strong:
     torch's CPU generator, whatever the device.
     """
 
-    def __init__(self, scale: tuple[float, float], flip: bool = True) -> None:
-        self.scale, self.flip = scale, flip
+    def __init__(self, changes: Changes, scale: tuple[float, float], flip: bool = True) -> None:
+        self.changes, self.scale, self.flip = changes, scale, flip
 
     def __call__(self, images: Tensor) -> Tensor:
         batch, _, height, width = images.shape
         x = resized_crops(images.float() / 255, *draw_crops(batch, height, width, self.scale))
         if self.flip:
             x = torch.where(_draw_share(0.5, x), x.flip(-1), x)
-        x = torch.where(_draw_share(JITTERED, x), jitter(x), x)
-        x = torch.where(_draw_share(GREY, x), grey(x).expand_as(x), x)
-        x = torch.where(_draw_share(BLURRED, x), blur(x, 0.1 + 1.9 * torch.rand(batch), max(3, height // 10 | 1)), x)
-        x = torch.where(_draw_share(SOLARIZED, x) & (x >= 128 / 255), 1 - x, x)
-        return (x * 255).round().to(torch.uint8)
+        changes, size = self.changes, max(3, height // 10 | 1)
+        x = torch.where(_draw_share(changes.jittered, x), jitter(x, changes.jitter), x)
+        x = torch.where(_draw_share(changes.grey, x), grey(x).expand_as(x), x)
+        x = torch.where(_draw_share(changes.blurred, x), blur(x, 0.1 + 1.9 * torch.rand(batch), size), x)
+        x = torch.where(_draw_share(changes.solarized, x) & (x >= 128 / 255), 1 - x, x)
+        return to_bytes(x)
+
+
+class Jitter:
+    """Change brightness, contrast and saturation by factors in 1 - amount..1 + amount: uint8 `[B, 3, H, W]` in and out."""
+
+    def __init__(self, amount: float) -> None:
+        self.ranges = (amount, amount, amount, 0.0)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return to_bytes(jitter(images.float() / 255, self.ranges))
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """Round images in [0, 1] to uint8."""
+    return (x * 255).round().to(torch.uint8)
 
 
 def _draw_share(share: float, like: Tensor) -> Tensor:
@@ -80,9 +110,9 @@ def _positions(start: Tensor, length: Tensor, size: int, like: Tensor) -> Tensor
     return (2 * position + 1) / size - 1
 
 
-def jitter(x: Tensor) -> Tensor:
+def jitter(x: Tensor, ranges: tuple[float, float, float, float]) -> Tensor:
     """Change brightness, contrast, saturation and hue by factors drawn per image, in an order drawn per batch."""
-    factors = [((2 * torch.rand(len(x)) - 1) * most).to(x)[:, None, None, None] for most in JITTER]
+    factors = [((2 * torch.rand(len(x)) - 1) * most).to(x)[:, None, None, None] for most in ranges]
     for change in torch.randperm(4).tolist():
         factor = 1 + factors[change]
         if change == 0:

@@ -8,10 +8,12 @@ from typing import Any
 
 from pynas.errors import InputError
 from pynas.runs.lock import hold
+from pynas.runs.options import PAPER, SETTINGS, Options
 from pynas.runs.progress import Progress
 from pynas.runs.recipes import METHODS, recipe_of
 from pynas.runs.run import Run
 from pynas.runs.settings import CONFIG, Settings, open_folder, read_settings
+from pynas.spaces import get
 
 
 def create(
@@ -26,11 +28,12 @@ def create(
 
     folder: None for a new one under runs/. device: auto, cpu, cuda or cuda:N. spread: what processes of torchrun share,
     "data" or "blocks" (see `pynas.train.Team`). progress: where the stages report.
-    settings: fields of `pynas.runs.Settings`; None stands for the default, which depends on the method for `space` and
-        `epochs`. `options` holds those of the method.
+    settings: fields of `pynas.runs.Settings`; None stands for the default, which depends on the method for `space`, and on the
+        recipe for `epochs`, `batch_size` and `accumulate`. `options` holds those of the method. recipe: None for the method's
+        "paper" where images have 224 pixels and more, else "small".
 
     Raises:
-        InputError: an unknown method, space or option, a value of a wrong type or out of its range, a folder that holds
+        InputError: an unknown method, recipe, space or option, a value of a wrong type or out of its range, a folder that holds
             something else or a run of other settings, or one that another process works in.
     """
     folder = None if folder is None else Path(folder)
@@ -41,26 +44,49 @@ def create(
 
 
 def wanted_settings(folder: Path | None, given: Mapping[str, Any]) -> Settings:
-    """Return the settings that the user named, completed by the folder's run or, for a new run, by the method's defaults.
+    """Return the settings that the user named, completed by the folder's run or, for a new run, by the method's recipe.
 
     Raises:
-        InputError: an unknown method, space, setting or option, a value of a wrong type or out of its range, or several seeds
-            of a method whose scores are not averaged.
+        InputError: an unknown method, recipe, space, setting or option, a value of a wrong type or out of its range, or several
+            seeds of a method whose scores are not averaged.
     """
     named = {name: value for name, value in given.items() if value is not None}
     options = named.pop("options", None)
     if folder is not None and (folder / CONFIG).exists():
         wanted = read_settings(folder).replace(**named)
+        if "recipe" in named:
+            wanted = wanted.replace(recipe=options_of(wanted).recipe(wanted.recipe, get(wanted.space)))
     else:
         wanted = Settings.of(named)
-        defaults = recipe_of(wanted.method, named.get("space")).defaults
-        wanted = wanted.replace(**{"space": defaults.space, "epochs": defaults.epochs, **named})
+        wanted = wanted.replace(space=named.get("space") or recipe_of(wanted.method).defaults.space)
+        offered = options_of(wanted)
+        chosen = offered.recipe(named.get("recipe"), get(wanted.space), wanted.image_size)
+        wanted = wanted.replace(**{**offered.settings(chosen), **named, "recipe": chosen})
     recipe = recipe_of(wanted.method, wanted.space)
     if wanted.seeds > 1 and not recipe.defaults.averages:
         takers = ", ".join(name for name, each in METHODS.items() if each.defaults.averages)
         raise InputError(f"[run] expected seeds = 1 for {wanted.method}, as path scores of several seeds are averaged for {takers} "
                          f"only, got {wanted.seeds}; start a run for each seed")  # fmt: skip
     return wanted if options is None else wanted.replace(options=recipe.options().check(options))
+
+
+def options_of(settings: Settings) -> Options:
+    """Return the options of the method of these settings in their space."""
+    return recipe_of(settings.method, settings.space).options()
+
+
+def describe_recipe(settings: Settings) -> dict[str, Any]:
+    """Return the name of the recipe that settings were made from, and the values in which they differ from the paper's.
+
+    `differs`: the value and the paper's by the name of the option or setting.
+    """
+    options, space = options_of(settings), get(settings.space)
+    paper = options.recipe(PAPER, space)
+    own = options.filled(settings.recipe, settings.options) | {name: getattr(settings, name) for name in SETTINGS}
+    defaults = {name: Settings.model_fields[name].default for name in SETTINGS}
+    theirs = options.filled(paper, {}) | defaults | options.settings(paper)
+    differs = {name: [value, theirs[name]] for name, value in own.items() if value != theirs[name]}
+    return {"recipe": settings.recipe, "paper": paper, "differs": differs}
 
 
 def load(folder: str | Path, device: str = "auto", progress: Progress | None = None) -> Run:

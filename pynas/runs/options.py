@@ -1,4 +1,4 @@
-"""The options of a method that `--option NAME=VALUE` and `runs.create(options=...)` take: types, ranges, defaults."""
+"""Options of a method, which `--option NAME=VALUE` and `runs.create(options=...)` take, and their values by recipe."""
 
 from __future__ import annotations
 
@@ -10,55 +10,75 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from pynas.checked import AtLeastOne, Fraction, validate
 from pynas.errors import InputError
+from pynas.spaces import Space
 
 # Annotation and default by name, as `pydantic.create_model` takes them.
 Fields = Mapping[str, tuple[Any, Any]]
+SMALL, PAPER = "small", "paper"
+# Settings that a recipe names beside options; a recipe without one takes that of `Settings`.
+SETTINGS = ("epochs", "batch_size", "accumulate")
+# Side in pixels of images from which on the paper's recipe is the default.
+_LARGE = 224
 
-# Options of the training images' loader (`ImageData.loader`), for methods that leave them to the user.
-LOADER: Fields = {"augmentation": (str, "standard"), "erasing": (Fraction, 0.0), "erasing_count": (AtLeastOne, 1),
-                  "repeats": (AtLeastOne, 1)}  # fmt: skip
+
+def loader_options(augmentation: str = "standard") -> Fields:
+    """Return the options of the training images' loader (`ImageData.loader`); augmentation: the default."""
+    return {"augmentation": (str, augmentation), "erasing": (Fraction, 0.0), "erasing_count": (AtLeastOne, 1),
+            "repeats": (AtLeastOne, 1)}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of a method and of the stages of its runs.
 
-    method: those of the method's constructor. stages: those that the stages read. defaults: values that runs take instead
-    of the constructor's. recipes: values of several options by one name, which the option `recipe` chooses.
+    method: those of the method's constructor. stages: those that the stages read.
+    recipes: values of options and of `SETTINGS` by the recipe's name: "small" for images of 32x32 pixels and two cores, "paper",
+        and where the authors' released code differs from the paper "code". A name with a further word, as "paper-vit", is the
+        recipe for spaces of that kind, or for those whose name ends so.
     """
 
     method: Fields
     stages: Fields = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {SMALL: {}})
 
     @property
     def model(self) -> type[BaseModel]:
         """Pydantic model of all options."""
-        fields = {**self.method, **self.stages, **({"recipe": (str, "none")} if self.recipes else {})}
-        fields = {name: (kind, self.defaults.get(name, default)) for name, (kind, default) in fields.items()}
         config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-        return create_model("Options", __config__=config, **fields)  # type: ignore[call-overload]
+        return create_model("Options", __config__=config, **{**self.method, **self.stages})  # type: ignore[call-overload]
 
-    @property
-    def names(self) -> dict[str, Any]:
-        """Defaults by name."""
-        return self.model().__dict__
+    def recipe(self, name: str | None, space: Space, image_size: int | None = None) -> str:
+        """Return the full name of a recipe in a space, as "paper-vit" of "paper".
+
+        name: None for the default: the paper's for images of 224 pixels and more, else the small one.
+        image_size: side of the images, None for the space's.
+
+        Raises:
+            InputError: a recipe that the method lacks.
+        """
+        wanted = name or (PAPER if (image_size or space.image_size) >= _LARGE else SMALL)
+        for word in (space.name.rpartition("-")[2], space.kind):
+            if f"{wanted}-{word}" in self.recipes:
+                return f"{wanted}-{word}"
+        if wanted not in self.recipes:
+            if name is None:
+                return SMALL
+            raise InputError(f"[run] expected a recipe of {', '.join(self.recipes)} for this method, got {name!r}")
+        return wanted
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the given options with their types, as plain YAML values.
 
         Raises:
-            InputError: an unknown option or recipe, a value of a wrong type or out of its range.
+            InputError: an unknown option, a value of a wrong type or out of its range.
         """
-        checked = validate("run", self.model, given)
-        recipe = getattr(checked, "recipe", "none")
-        if recipe not in ("none", *self.recipes):
-            raise InputError(f"[run] expected a recipe of none, {', '.join(self.recipes)}, got {recipe!r}")
-        return checked.model_dump(mode="json", include=set(given))
+        return validate("run", self.model, given).model_dump(mode="json", include=set(given))
 
-    def filled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def filled(self, recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return all options with their types: as given, else of the recipe, else the default."""
-        recipe = given.get("recipe", "none")
-        values = {**(self.recipes[recipe] if recipe != "none" else {}), **given}
-        return dict(validate("run", self.model, values).__dict__)
+        chosen = {name: value for name, value in self.recipes[recipe].items() if name not in SETTINGS}
+        return dict(validate("run", self.model, {**chosen, **given}).__dict__)
+
+    def settings(self, recipe: str) -> dict[str, Any]:
+        """Return the settings that a recipe names."""
+        return {name: value for name, value in self.recipes[recipe].items() if name in SETTINGS}

@@ -19,7 +19,7 @@ from pynas.ops.path_distance import KINDS as DISTANCES
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.runs.images import check_images
-from pynas.runs.options import LOADER, Options
+from pynas.runs.options import Options, loader_options
 from pynas.runs.processes import choose_device, first_process_first
 from pynas.runs.progress import Progress
 from pynas.runs.request import Request
@@ -33,7 +33,7 @@ from pynas.train.loop import LAST
 
 @dataclass(frozen=True)
 class Defaults:
-    """Settings of a method's runs that the user leaves open, and what its rating and its training images are.
+    """The space that a method's runs take by default, and what its rating and its training images are.
 
     views: views of each image in a training batch. loss: of the rating; None for the method's `default_loss()`.
     losses: others that users may choose. norms: of the rating, the default first. averages: whether paths are rated, so that
@@ -41,8 +41,6 @@ class Defaults:
     """
 
     space: str = "mbconv-mini"
-    epochs: int = 20
-    augmentation: str = "standard"
     views: int = 1
     loss: str | None = None
     losses: tuple[str, ...] = (*FUNCTIONAL, *DISTANCES)
@@ -114,7 +112,7 @@ class Run:
         self.rehearsal, self.base = rehearsal, base
         self.home: Path = folder if base is None else base.home  # the folder that the user knows
         self.device, self.progress = choose_device(device), progress or Progress()
-        self.options: dict[str, Any] = recipe.options().filled(settings.options)
+        self.options: dict[str, Any] = recipe.options().filled(settings.recipe, settings.options)
         self.space = spaces.get(settings.space)
 
     def train(self) -> None:
@@ -276,17 +274,21 @@ class Run:
         load_weights(checkpoint, method)
         return method.eval(), checkpoint.digest
 
-    def loader(self, part: str, augmentation: str = "none", views: int = 1, **options: Any) -> Loader:
-        """Return batches of a part of the data; options: those of `ImageData.loader`."""
-        size = min(self.settings.batch_size, len(getattr(self.data, part)))
+    def loader(
+        self, part: str, augmentation: str = "none", views: int = 1, batch_size: int | None = None, **options: Any
+    ) -> Loader:
+        """Return batches of a part of the data; batch_size: None for the run's. options: those of `ImageData.loader`."""
+        size = min(batch_size or self.settings.batch_size, len(getattr(self.data, part)))
         return self.data.loader(part, size, augmentation, views=views, seed=self.settings.seed, device=self.device,
                                 **options)  # fmt: skip
 
-    def training_loader(self) -> Loader:
-        """Return the training images, augmented by the options where the method leaves this to the user."""
-        chosen = {name: self.options[name] for name in LOADER if name in self.options}
-        return self.loader("train", views=self.recipe.defaults.views,
-                           **{"augmentation": self.recipe.defaults.augmentation, **chosen})  # fmt: skip
+    def training_loader(self, views: int | None = None) -> Loader:
+        """Return the training images, augmented as the options say.
+
+        views: of each image, None for the method's.
+        """
+        chosen = {name: self.options[name] for name in loader_options()}
+        return self.loader("train", views=views or self.recipe.defaults.views, **chosen)
 
     def seeded(self, build: Any, offset: int = 0) -> Any:
         """Return what `build()` returns, with torch's generator at the run's seed (plus an offset) meanwhile."""

@@ -22,8 +22,8 @@ _KIND = "pynas.run"
 class Settings(BaseModel):
     """Everything that a run's results depend on, apart from the search, which is repeated at will.
 
-    method: a name of `pynas.runs.METHODS`; options: of the method, see `pynas methods`. space: a name of
-    `pynas.spaces.SPACES`. data: digits, cifar10, cifar100, an .npz file or an image folder. teacher: a timm name, or small
+    method: a name of `pynas.runs.METHODS`; options: of the method, beside those of the `recipe`, see `pynas methods`. space: a
+    name of `pynas.spaces.SPACES`. data: digits, cifar10, cifar100, an .npz file or an image folder. teacher: a timm name, or small
     (trained in the run); taps: the teacher's submodules after each block; pretrained: whether a timm teacher has weights.
     accumulate: batches whose mean gradient makes one step. image_size: side in pixels, None for the space's.
     limit_images: use so many training images. val_fraction: share of the training images that paths are rated on.
@@ -33,6 +33,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str = "dna"
+    recipe: str = "small"
     space: str = "mbconv-mini"
     data: str = "digits"
     teacher: str = "small"
@@ -151,7 +152,8 @@ def read_settings(folder: Path) -> Settings:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"[run] expected YAML in {path}, got {str(error).splitlines()[0]}") from None
     check_header(content, _KIND, path)
-    content.setdefault("seeds", 1)  # of runs made before there could be several
+    for name, before in (("seeds", 1), ("recipe", "small")):  # of runs made before there were others
+        content.setdefault(name, before)
     known = {"format", "version", *Settings.model_fields}
     if set(content) != known:
         raise InputError(f"[run] expected the settings {', '.join(Settings.model_fields)}, got {', '.join(map(str, content))} "

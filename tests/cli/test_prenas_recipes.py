@@ -13,7 +13,8 @@ from pynas.files import read_json
 from pynas.runs import METHODS, load
 from pynas.runs.recipes import recipe_of
 
-TINY = ("--epochs", 1, "--batch-size", 16, "--limit-images", 40, "--option", "images=2", "--option", "interval=150k")
+TINY = ("--epochs", 1, "--batch-size", 16, "--accumulate", 1, "--limit-images", 40, "--option", "images=2",
+        "--option", "interval=150k")  # fmt: skip
 # Table 9 as printed: weight decay, label smoothing, mixup, CutMix, policy, erasing probability and count.
 PRINTED = {
     "tiny": (0.02, 0.1, 0, 0, "rand-m9-n2-mstd0.5-inc1", 0.25, 1),
@@ -26,24 +27,22 @@ COLUMNS = ("weight_decay", "label_smoothing", "mixup", "cutmix", "augmentation",
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_recipes_are_table_9_and_single_options_go_first(name):
-    filled = OPTIONS.filled({"recipe": name})
+    filled = OPTIONS.filled(f"paper-{name}", {})
     assert tuple(filled[column] for column in COLUMNS) == PRINTED[name]
     assert filled["repeats"] > 1 and filled["drop_path"] > 0
     assert (filled["learning_rate"], filled["min_rate"]) == (1e-3, 2e-5)
-    assert set(filled) == set(OPTIONS.names)
-    again = OPTIONS.filled({"mixup": 0.3, "recipe": name, "repeats": 1})
+    assert OPTIONS.settings(f"paper-{name}") == {"epochs": 500, "batch_size": 128, "accumulate": 8}
+    again = OPTIONS.filled(f"paper-{name}", {"mixup": 0.3, "repeats": 1})
     assert again == {**filled, "mixup": 0.3, "repeats": 1}
-    assert OPTIONS.filled({}) == OPTIONS.filled({"recipe": "none"}) == OPTIONS.names
-    with pytest.raises(InputError, match="a recipe of none, tiny, small, base, got 'huge'"):
-        OPTIONS.check({"recipe": "huge"})
+    assert OPTIONS.filled(f"code-{name}", {}) == {**filled, "normaliser": "balance"}
 
 
 @pytest.mark.integration
 def test_a_recipe_trains_and_is_remembered(pynas, half_images, tmp_path: Path):
     folder = tmp_path / "run"
-    pynas("train", "--method", "prenas", "--data", half_images, *TINY, "--run", folder, "--option", "recipe=base",
+    pynas("train", "--method", "prenas", "--data", half_images, *TINY, "--run", folder, "--recipe", "paper-base",
           "--option", "repeats=2")  # fmt: skip
-    assert yaml.safe_load((folder / "config.yaml").read_text())["options"]["recipe"] == "base"
+    assert yaml.safe_load((folder / "config.yaml").read_text())["recipe"] == "paper-base"
     run = load(folder)
     loader, method = run.training_loader(), run.trained_method()[0]
     assert method.mixup.mixup_alpha == 0.8 and method.weight_decay == 0.05 and method.label_smoothing == 0.1
@@ -68,7 +67,7 @@ def test_baselines_train_entangled_supernets(pynas, half_images, tmp_path: Path,
 def test_baselines_elsewhere_are_as_they_were():
     assert recipe_of("spos", "nasbench201-mini") is recipe_of("spos") is not recipe_of("spos", "autoformer-tiny")
     assert recipe_of("prenas", "autoformer-mini") is METHODS["prenas"]
-    assert "sampling" not in recipe_of("spos", "autoformer-mini").options().names
+    assert "sampling" not in recipe_of("spos", "autoformer-mini").options().method
     with pytest.raises(InputError, match="autoformer-huge"):
         recipe_of("spos", "autoformer-huge")
     with pytest.raises(InputError, match=r"use pynas.methods.PreNAS\(net, sampling='spos'\)"):

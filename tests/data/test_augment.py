@@ -20,11 +20,11 @@ from pynas import data
 from pynas.data import Arrays, CropFlip
 from pynas.data.loaders import seeded
 from pynas.errors import InputError
-from pynas.methods.whole.prenas import LOADERS
 
 # From Python 3.12 on, forking workers beside torch's threads is warned about; the workers here only index and crop.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-POLICIES = sorted({options["augmentation"] for options in LOADERS.values()})
+# Of PreNAS's table 9, and AugMix (Pi-NAS, table 2).
+POLICIES = ["rand-m10-n3-mstd0.5-inc1", "rand-m9-n2-mstd0.5-inc1", "v0r-mstd0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +142,27 @@ def test_every_repeat_has_a_draw_of_its_own_and_resumes(request: pytest.FixtureR
         assert torch.equal(x, u) and torch.equal(y, v)
 
 
+def test_a_jitter_follows_crop_and_flip(colours: data.ImageData, folder: data.ImageData) -> None:
+    """Images of one grey value: brightness changes them by a factor in 0.6..1.4, and contrast, in memory, by the dark border."""
+    grey = torch.full((300, 3, 16, 16), 100, dtype=torch.uint8)
+    inner = colours.transform("jitter-0.4")(grey)[:, :, 4:12, 4:12]
+    files = [folder.transform("jitter-0.4")(Image.new("RGB", (40, 40), (100, 100, 100))) for _ in range(100)]
+    for images in (inner, torch.stack(files)):
+        values = images.flatten(1).double()
+        assert (values.amax(1) - values.amin(1)).max() <= 1
+        means = values.mean(1)
+        assert 45 <= means.min() < 70 and 130 < means.max() <= 155
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"augmentation": "mixup"}, r"augmentation of none, standard, strong, or a policy of timm.*got 'mixup'"),
+        (
+            {"augmentation": "mixup"},
+            r"augmentation of none, standard, strong, moco, jitter-0.4, or a policy of timm.*got 'mixup'",
+        ),
+        ({"augmentation": "jitter-1.5"}, "expected an augmentation of .*, got 'jitter-1.5'"),
+        ({"augmentation": "jitter-"}, "got 'jitter-'"),
         ({"augmentation": "rand-z3"}, r"expected a policy that timm knows, got 'rand-z3': Unknown"),
         ({"augmentation": "rand-m9x"}, r"expected a policy that timm knows, got 'rand-m9x'"),
         ({"augmentation": 3}, "got 3"),

@@ -51,11 +51,12 @@ def test_blur_is_torchvisions(images):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_jitter_is_torchvisions(images, seed):
+@pytest.mark.parametrize("ranges", [strong.BYOL.jitter, strong.MOCO.jitter, (0.3, 0.3, 0.3, 0.0)])
+def test_jitter_is_torchvisions(images, seed, ranges):
     torch.manual_seed(seed)
-    found = strong.jitter(images)
+    found = strong.jitter(images, ranges)
     torch.manual_seed(seed)
-    factors = [((2 * torch.rand(len(images)) - 1) * most).tolist() for most in strong.JITTER]
+    factors = [((2 * torch.rand(len(images)) - 1) * most).tolist() for most in ranges]
     order = torch.randperm(4).tolist()
     for index, result in enumerate(found):
         expected = images[index]
@@ -69,17 +70,28 @@ def test_jitter_is_torchvisions(images, seed):
 def test_shares_and_types():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (2000, 3, 4, 4), dtype=torch.uint8)
-    found = strong.Strong((1.0, 1.0), flip=False)(images)
+    found = strong.Strong(strong.BYOL, (1.0, 1.0), flip=False)(images)
     assert found.dtype == torch.uint8 and found.shape == images.shape
     grey = (found.amax(1) - found.amin(1) <= 1).flatten(1).all(1).double().mean()
-    assert grey == pytest.approx(strong.GREY, abs=0.04)
+    assert grey == pytest.approx(strong.BYOL.grey, abs=0.04)
     torch.manual_seed(3)
-    first = strong.Strong((0.2, 1.0))(images)
+    first = strong.Strong(strong.BYOL, (0.2, 1.0))(images)
     torch.manual_seed(3)
-    assert torch.equal(first, strong.Strong((0.2, 1.0))(images))
+    assert torch.equal(first, strong.Strong(strong.BYOL, (0.2, 1.0))(images))
 
 
 def test_images_of_one_value_stay_finite():
     for value in (0, 255):
-        found = strong.Strong((0.2, 1.0))(torch.full((64, 3, 8, 8), value, dtype=torch.uint8))
+        found = strong.Strong(strong.BYOL, (0.2, 1.0))(torch.full((64, 3, 8, 8), value, dtype=torch.uint8))
         assert found.shape == (64, 3, 8, 8)
+
+
+def test_moco_does_not_solarise_and_crops_as_byol():
+    torch.manual_seed(0)
+    bright = torch.full((500, 3, 4, 4), 255, dtype=torch.uint8)
+    by = {
+        name: strong.Strong(changes, (0.2, 1.0))(bright)
+        for name, changes in (("byol", strong.BYOL), ("moco", strong.MOCO))
+    }
+    dark = {name: (images.flatten(1).amax(1) == 0).double().mean().item() for name, images in by.items()}
+    assert dark["byol"] == pytest.approx(strong.BYOL.solarized, abs=0.04) and dark["moco"] == 0

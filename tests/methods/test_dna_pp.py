@@ -202,7 +202,8 @@ def deviation_after(weights):
     digits = torch.from_numpy(load_digits().images[:240]).float()[:, None].repeat(1, 3, 1, 1) / 8 - 1
     torch.manual_seed(0)
     batches = [([x + 0.2 * torch.randn_like(x) for _ in range(2)], torch.zeros(48)) for x in digits.split(48)]
-    loss = SelfSupervisedLoss(*weights)
+    distance, covariance, deviation = weights
+    loss = SelfSupervisedLoss(distance=distance, covariance=covariance, deviation=deviation)
     method = DNAPlusPlus(small_net(), small_teacher(), image_shape=(3, 8, 8), channels=10, loss=loss, trust=0.1)
     pynas.fit(method, batches, 10)
     found = []

@@ -13,7 +13,7 @@ from pynas.errors import InputError
 from pynas.evaluation import ErrorRate
 from pynas.methods import PreNAS
 from pynas.methods.whole import subnets
-from pynas.methods.whole.prenas import LOADERS, RECIPES
+from pynas.runs import METHODS
 from pynas.spaces import Architecture, autoformer
 
 
@@ -151,11 +151,14 @@ def test_training_improves_the_preferred_architectures(net, tmp_path):
         assert (model(images).argmax(1) == labels).double().mean().item() == pytest.approx(accuracy)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["paper-tiny", "paper-small", "paper-base"])
 def test_a_recipe_in_python(name):
+    options = METHODS["prenas"].options()
+    values = options.filled(name, {})
+    images = {key: values[key] for key in ("augmentation", "erasing", "erasing_count", "repeats")}
     space = autoformer("own", (8, 12), (1, 2, 3), (1, 2), (1.5, 2), qkv_dim=8, patch=4, image_size=8, max_distance=2)
-    method = PreNAS(pynas.supernet(space, 10), MEMBERS, **RECIPES[name])
-    loader = pynas.data.load("digits", 8, limit=80).loader("train", 16, **LOADERS[name])
+    method = PreNAS(pynas.supernet(space, 10), MEMBERS, **{key: values[key] for key in options.method})
+    loader = pynas.data.load("digits", 8, limit=80).loader("train", 16, **images)
     before = [parameter.clone() for parameter in method.net.parameters()]
     pynas.fit(method, loader, epochs=1)
     assert all(parameter.isfinite().all() for parameter in method.net.parameters())

@@ -51,8 +51,9 @@ def test_every_weight_counts():
     torch.manual_seed(0)
     z, y = torch.randn(6, 4), 0.5 * torch.randn(6, 4)
     for weights in ((3.0, 0.0, 0.0), (0.0, 2.0, 0.0), (0.0, 0.0, 5.0)):
-        loss = SelfSupervisedLoss(*weights, gamma=0.8, eps=1e-2)(z, y)
-        assert loss.item() == pytest.approx(naive(z, y, weights, 0.8, 1e-2).item(), rel=1e-5)
+        distance, covariance, deviation = weights
+        loss = SelfSupervisedLoss(distance=distance, covariance=covariance, deviation=deviation, gamma=0.8, eps=1e-2)
+        assert loss(z, y).item() == pytest.approx(naive(z, y, weights, 0.8, 1e-2).item(), rel=1e-5)
 
 
 def test_constant_projections_pay_the_hinge_alone():

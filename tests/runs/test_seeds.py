@@ -222,7 +222,7 @@ def test_a_run_has_as_many_seeds_as_before_or_more(tmp_path, capsys, monkeypatch
 def test_the_papers_recipe_rates_by_the_papers_loss(grown):
     folder, _ = grown
     run = opened(folder)
-    paper = run.variant("paper", run.settings.replace(seeds=1, options={**run.settings.options, "recipe": "paper"}))
+    paper = run.variant("paper", run.settings.replace(seeds=1, recipe="paper"))
     paper.train()
     assert paper.rate().metadata["loss"] == "relative_l1" and run.rate().metadata["loss"] == "kl"
     assert paper.rate_alone("cosine", None).metadata["loss"] == "cosine"

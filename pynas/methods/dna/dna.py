@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Len
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pynas.checked import AtLeastOne, Fraction, Positive, checked
+from pynas.checked import AtLeastOne, Fraction, NonNegative, Positive, checked
 from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
 from pynas.methods.dna.block_weights import check_weights
 from pynas.methods.dna.feature_cache import FeatureCache
 from pynas.methods.dna.functional import Tail, functional_target, head_loss, is_functional, kl_divergence
+from pynas.methods.dna.optimizer import block_optimizer, block_rates
 from pynas.methods.dna.projection import build_projections, check_one_shape, fit_projections
 from pynas.methods.dna.widths import Widen, input_widths, narrow
 from pynas.methods.sampling import uniform_path
@@ -30,7 +32,6 @@ from pynas.teachers import Teacher, as_teacher
 from pynas.train.method import Method, backward, unshared_state, with_prefixes
 
 AMP = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 Loss = str | Callable[..., Tensor]
 
 
@@ -48,8 +49,9 @@ class DNA(nn.Module, Method):
     cell a step.
 
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`, one name per block.
-    learning_rates: starting rates of the first block and of the others (section 4.3). The rates are multiplied by `decay`
-        every `decay_every` epochs. optimizer: "adam", or "adamw", which the paper trains ViTs by, with decay_every=3.
+    learning_rates: starting rates of the first block and of the others (section 4.3), or of each block. They are multiplied by
+        `decay` every `decay_every` epochs. optimizer: "adam", or "adamw", which the paper trains ViTs by, with decay_every=3.
+        weight_decay: of the optimizer, None for torch's default.
     loss_weights: factors lambda_k of the blocks' training losses; 1 each by default.
     logits_after: share of the epochs after which blocks learn the teacher's logits, by the "kl" of ratings; 1: never (paper).
     teacher_norm: batch norm of the teacher: "running" (its stored statistics) or "batch" (each batch's, as in the released
@@ -73,10 +75,11 @@ class DNA(nn.Module, Method):
         *,
         taps: Sequence[str] | None = None,
         image_shape: tuple[int, int, int] | None = None,
-        learning_rates: tuple[Positive, Positive] = (0.002, 0.005),
+        learning_rates: Annotated[tuple[Positive, ...], Len(2)] = (0.002, 0.005),
         decay: Positive = 0.9,
         decay_every: AtLeastOne = 1,
         optimizer: Literal["adam", "adamw"] = "adam",
+        weight_decay: NonNegative | None = None,
         projection_batches: AtLeastOne = 4,
         loss_weights: Sequence[float] | None = None,
         logits_after: Fraction = 1.0,
@@ -93,10 +96,11 @@ class DNA(nn.Module, Method):
             self.teacher = Teacher(self.teacher.module, self.teacher.taps, teacher_norm, self.teacher.metadata)
         side = net.space.image_size
         self.image_shape = image_shape or (3, side, side)
-        self.learning_rates, self.decay, self.decay_every = learning_rates, decay, decay_every
+        self.learning_rates, self.weight_decay = block_rates(learning_rates, len(net.space)), weight_decay
+        self.decay, self.decay_every = decay, decay_every
         self.projection_batches = projection_batches
         self.loss_weights = check_weights(loss_weights, len(net.space))
-        self.amp, self.optimizer_type = AMP[amp], OPTIMIZERS[optimizer]
+        self.amp, self.optimizer_kind = AMP[amp], optimizer
         self.projections = build_projections(self.teacher, net, self.image_shape)
         self.widths = input_widths(net, self.image_shape)
         self.cache = None if cache is None else FeatureCache(cache, self.teacher, cache_bytes)
@@ -122,16 +126,10 @@ class DNA(nn.Module, Method):
         fit_projections(self.projections, batches, self.projection_batches, lambda x: self.teacher(self.place(x)))
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam with the paper's starting rates per block (section 4.3); the head has the rate of the last blocks."""
-        first, rest = self.learning_rates
-        outer = list(self.net.stem.parameters()) if self.net.stem is not None else []
-        groups: list[dict[str, Any]] = [{"params": outer + list(self.net.blocks[0].parameters()), "lr": first}]
-        groups += [{"params": list(block.parameters()), "lr": rest} for block in self.net.blocks[1:]]
-        if self.net.head is not None:
-            groups.append({"params": list(self.net.head.parameters()), "lr": rest})
+        """Return the optimizer with the starting rates of the blocks (section 4.3)."""
         if self.amp == torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type)
-        return self.optimizer_type(groups)
+        return block_optimizer(self.net, self.optimizer_kind, self.learning_rates, self.weight_decay)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return `decay` to the power of the number of `decay_every` epochs that have passed."""

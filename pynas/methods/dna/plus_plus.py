@@ -44,8 +44,9 @@ class DNAPlusPlus(nn.Module, Method):
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`; a copy of it is trained, from the
         weights it has (fresh ones, say of `timm_teacher(name, pretrained=False)`, make the search free of labels).
     channels: width of the MLPs' hidden layers and outputs. loss: other weights for eq. 10 and 11.
-    learning_rate: LARS's starting rate, for 256 images a batch. The paper prints 0.0025 with LARS and 0.33 with AdamW;
-        the two are taken to be swapped. Biases and norms get neither weight decay nor LARS's adaptation.
+    learning_rate: LARS's starting rate for 256 images a step, scaled by `batch_size` / 256. The paper prints 0.0025 with LARS
+        and 0.33 with AdamW; the two are taken to be swapped. Biases and norms get neither weight decay nor LARS's adaptation.
+    batch_size: images per step of the optimizer (over all batches that `fit` accumulates).
     trust: LARS's coefficient. 0.001 suits trainings of a hundred thousand steps; a few hundred need more, say 0.03.
     warmup: epochs of linear warm-up before the cosine.
 
@@ -63,6 +64,7 @@ class DNAPlusPlus(nn.Module, Method):
         image_shape: tuple[int, int, int] | None = None,
         channels: AtLeastOne = 256,
         loss: SelfSupervisedLoss | None = None,
+        batch_size: AtLeastOne = 256,
         learning_rate: Positive = 0.33,
         trust: Positive = 0.001,
         weight_decay: NonNegative = 1e-6,
@@ -81,7 +83,7 @@ class DNAPlusPlus(nn.Module, Method):
         self.teacher_projectors = nn.ModuleList(projector(theirs[0], channels) for theirs, _ in shapes)
         self.projectors = nn.ModuleList(projector(ours[0], channels) for _, ours in shapes)
         self.loss = loss or SelfSupervisedLoss()
-        self.learning_rate, self.trust = learning_rate, trust
+        self.learning_rate, self.trust = learning_rate * batch_size / 256, trust
         self.weight_decay, self.warmup = weight_decay, warmup
         self.projection_batches = projection_batches
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pynas.checked import NonNegative, Positive, checked
 from pynas.errors import InputError
 
 
-@dataclass(frozen=True)
+@checked("dna-pp")
+@dataclass(frozen=True, kw_only=True)
 class SelfSupervisedLoss:
     """Distance, off-diagonal covariance and standard-deviation hinge between projections `[M, C]` of one block.
 
@@ -22,11 +24,11 @@ class SelfSupervisedLoss:
     student with a constant output then has no gradient away from it but the distance, and stays constant for long.
     """
 
-    distance: float = 25.0
-    covariance: float = 1.0
-    deviation: float = 25.0
-    gamma: float = 1.0
-    eps: float = 1e-4
+    distance: NonNegative = 25.0
+    covariance: NonNegative = 1.0
+    deviation: NonNegative = 25.0
+    gamma: NonNegative = 1.0
+    eps: Positive = 1e-4
     both: bool = True
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -20,10 +20,11 @@ from pynas.train.method import Method, backward
 
 
 class OneShot(nn.Module, Method):
-    """Supervised training of random paths of a supernet: mean cross-entropy, SGD, a cosine learning rate.
+    """Supervised training of random paths of a supernet: mean cross-entropy, SGD, a learning rate that falls to 0.
 
     sampling: "uniform" draws one path (Guo et al., ECCV 2020); "fair" draws as many as a layer has candidates, each
     candidate in one of them, and updates once by the sum of their gradients (Chu et al., ICCV 2021).
+    schedule: of the learning rate, "cosine" or "linear".
 
     Raises:
         InputError: an option out of its range, a net without a classifier, or an AutoFormer supernet, which `PreNAS` trains.
@@ -38,6 +39,7 @@ class OneShot(nn.Module, Method):
         learning_rate: Positive = 0.05,
         weight_decay: NonNegative = 4e-5,
         label_smoothing: Fraction = 0.0,
+        schedule: Literal["cosine", "linear"] = "cosine",
     ):
         super().__init__()
         if net.space.kind == "autoformer":
@@ -47,14 +49,15 @@ class OneShot(nn.Module, Method):
         _ = net.classifier  # a net without one raises an InputError
         self.net, self.sampling = net, sampling
         self.learning_rate, self.weight_decay, self.label_smoothing = learning_rate, weight_decay, label_smoothing
+        self.schedule = schedule
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return SGD with momentum 0.9 over the whole supernet."""
         return torch.optim.SGD(self.net.parameters(), self.learning_rate, momentum=0.9, weight_decay=self.weight_decay)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
-        """Return the factor of a cosine from 1 to 0."""
-        return warm_cosine(progress, epochs)
+        """Return the factor of a cosine or a line from 1 to 0."""
+        return warm_cosine(progress, epochs) if self.schedule == "cosine" else 1 - progress / epochs
 
     def architectures(self, rng: np.random.Generator) -> list[Architecture]:
         """Draw the architectures of a step."""
@@ -76,17 +79,27 @@ class OneShot(nn.Module, Method):
 
 @checked("spos")
 def spos(
-    net: Any, *, learning_rate: Positive = 0.05, weight_decay: NonNegative = 4e-5, label_smoothing: Fraction = 0.0
+    net: Any,
+    *,
+    learning_rate: Positive = 0.05,
+    weight_decay: NonNegative = 4e-5,
+    label_smoothing: Fraction = 0.0,
+    schedule: Literal["cosine", "linear"] = "cosine",
 ) -> OneShot:
     """Return single path one-shot: each step trains one uniformly drawn path with the labels."""
     return OneShot(net, sampling="uniform", learning_rate=learning_rate, weight_decay=weight_decay,
-                   label_smoothing=label_smoothing)  # fmt: skip
+                   label_smoothing=label_smoothing, schedule=schedule)  # fmt: skip
 
 
 @checked("fairnas")
 def fairnas(
-    net: Any, *, learning_rate: Positive = 0.05, weight_decay: NonNegative = 4e-5, label_smoothing: Fraction = 0.0
+    net: Any,
+    *,
+    learning_rate: Positive = 0.05,
+    weight_decay: NonNegative = 4e-5,
+    label_smoothing: Fraction = 0.0,
+    schedule: Literal["cosine", "linear"] = "cosine",
 ) -> OneShot:
     """Return FairNAS: each step trains every candidate of every layer once, with the labels."""
     return OneShot(net, sampling="fair", learning_rate=learning_rate, weight_decay=weight_decay,
-                   label_smoothing=label_smoothing)  # fmt: skip
+                   label_smoothing=label_smoothing, schedule=schedule)  # fmt: skip

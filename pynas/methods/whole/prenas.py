@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -21,20 +21,6 @@ from pynas.methods.whole import subnets
 from pynas.spaces import Architecture
 from pynas.supernets import AutoFormer, BigNAS, device_of
 from pynas.train.method import Method, backward
-
-# Table 9 and section 4.1, for 500 epochs in batches of 1,024: options of `PreNAS`, and of `ImageData.loader`. The paper
-# omits the rate of stochastic depth, the length of the warm-up and the number of repeats: these are AutoFormer's.
-_ALL = {"learning_rate": 1e-3, "min_rate": 2e-5, "warmup_epochs": 20, "label_smoothing": 0.1, "drop_path": 0.1}
-RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {**_ALL, "weight_decay": 0.02, "mixup": 0.0, "cutmix": 0.0},
-    "small": {**_ALL, "weight_decay": 0.05, "mixup": 0.8, "cutmix": 1.0},
-    "base": {**_ALL, "weight_decay": 0.05, "mixup": 0.8, "cutmix": 1.0},
-}
-LOADERS: dict[str, dict[str, Any]] = {
-    "tiny": {"augmentation": "rand-m9-n2-mstd0.5-inc1", "erasing": 0.25, "erasing_count": 1, "repeats": 3},
-    "small": {"augmentation": "v0r-mstd0.5", "erasing": 0.25, "erasing_count": 1, "repeats": 3},
-    "base": {"augmentation": "rand-m10-n3-mstd0.5-inc1", "erasing": 0.25, "erasing_count": 2, "repeats": 3},
-}
 
 
 class PreNAS(nn.Module, Method):

@@ -6,7 +6,7 @@ from pynas.runs.recipes.bossnas import BossNASRecipe
 from pynas.runs.recipes.dna import DNARecipe
 from pynas.runs.recipes.dna_plus import DNAPlusRecipe
 from pynas.runs.recipes.dna_plus_plus import DNA_PLUS_PLUS
-from pynas.runs.recipes.one_shot import OneShotRecipe
+from pynas.runs.recipes.one_shot import FAIRNAS, SPOS, OneShotRecipe
 from pynas.runs.recipes.paths import PathRecipe
 from pynas.runs.recipes.pinas import PiNASRecipe
 from pynas.runs.recipes.prenas import PreNASRecipe
@@ -20,8 +20,8 @@ METHODS: dict[str, Recipe] = {
     "dna-pp": DNA_PLUS_PLUS,
     "bossnas": BossNASRecipe(),
     "pinas": PiNASRecipe(),
-    "spos": OneShotRecipe(spos),
-    "fairnas": OneShotRecipe(fairnas),
+    "spos": OneShotRecipe(spos, SPOS),
+    "fairnas": OneShotRecipe(fairnas, FAIRNAS),
     "prenas": PreNASRecipe(),
 }
 # The baselines in spaces whose architectures are slices of one largest net, as AutoFormer's and BigNAS's.

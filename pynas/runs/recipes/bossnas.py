@@ -15,7 +15,7 @@ from pynas.methods import BlockStep, Bootstrap, BossNAS, Heads, Optimization, Pa
 from pynas.rating import Scores
 from pynas.runs.correlate import rank
 from pynas.runs.export import found_architecture, recalibrate, write_subnet
-from pynas.runs.options import Options
+from pynas.runs.options import Options, loader_options
 from pynas.runs.rate import own_scores
 from pynas.runs.run import Defaults, Request, Run
 from pynas.runs.search import find_exactly
@@ -33,23 +33,51 @@ _STAGES = {
     "rating": _RATING["kind"],
     **{name: _RATING[name] for name in _RATED_BY},
     "calibration_batches": (AtLeastOne, 1),
+    **loader_options("strong"),
     "rate_every": (Annotated[int, Ge(0)], 0),
     "head_epochs": (AtLeastOne, 3),
 }
-# Smaller heads than the paper's 4096 and 256, and a higher rate than its 4.8: the small default space would otherwise
-# spend its time in the heads, and hardly learn in the hundreds of steps that it gets.
-_DEFAULTS = {"hidden": 512, "dim": 128, "rate": 19.2}
+# Section 5 and appendix A.2; 4,096 images a step are the mean of 64 batches of 64, the released code's batch on each GPU.
+_PAPER = {
+    "hidden": 4096,
+    "dim": 256,
+    "rate": 4.8,
+    "warmup_epochs": 1.0,
+    "epochs": 20,
+    "batch_size": 64,
+    "accumulate": 64,
+}
+# Both views, the average's centre and a normalised mean of the targets; six epochs a block.
+_CODE = {"both_views": True, "renormalize": True, "centre_of": "average", "exchange_views": True, "epochs": 6}
+_NATS = {"batch_size": 256, "accumulate": 16}
+_RECIPES: dict[str, dict[str, Any]] = {
+    # Smaller heads and a higher rate: the small default space would otherwise spend its time in the heads, and hardly learn in
+    # the hundreds of steps that it gets.
+    "small": {"hidden": 512, "dim": 128, "rate": 19.2, "epochs": 6, "batch_size": 64},
+    "paper": _PAPER,
+    "paper-nats-size": {**_PAPER, **_NATS, "epochs": 30},
+    "code": {**_PAPER, **_CODE},
+    "code-nats-size": {
+        **_PAPER,
+        **_CODE,
+        **_NATS,
+        "rate": 0.48,
+        "warmup_epochs": 2.0,
+        "epochs": 50,
+        "augmentation": "standard",
+    },
+}
 
 
 class BossNASRecipe:
     """`pynas run --method bossnas`."""
 
     summary = (BossNAS.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(epochs=6, augmentation="strong", loss="centre", losses=(), norms=("recalibrate",))
+    defaults = Defaults(loss="centre", losses=(), norms=("recalibrate",))
 
     def options(self) -> Options:
         """Return the fields of Bootstrap, Heads and Optimization, and those of the rating and the other stages."""
-        return Options({**fields(Bootstrap), **fields(Heads), **fields(Optimization)}, _STAGES, _DEFAULTS)
+        return Options({**fields(Bootstrap), **fields(Heads), **fields(Optimization)}, _STAGES, _RECIPES)
 
     def teacher(self, run: Run) -> Teacher | None:
         """Return the run's teacher with target="distillation"; else None, since the supernet's own average teaches."""
@@ -104,8 +132,8 @@ class BossNASRecipe:
         rating = PathRating(kind=options["rating"], **{name: options[name] for name in _RATED_BY})
         scores = fit_blocks(
             method,
-            run.loader("train", "strong", method.views),
-            run.loader("val", "strong", 2),
+            run.training_loader(method.views),
+            run.loader("val", options["augmentation"], 2),
             settings.epochs,
             run.folder,
             seed=settings.seed,

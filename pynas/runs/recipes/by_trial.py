@@ -20,7 +20,7 @@ from pynas.rating import Scores, ScoreTable
 from pynas.rating.scores import block_file
 from pynas.report import draw_consistency, draw_progress
 from pynas.runs.limits import Limits
-from pynas.runs.options import LOADER
+from pynas.runs.options import loader_options
 from pynas.runs.rate import rated_block, scores_folder
 from pynas.runs.run import Request, Run
 from pynas.runs.search import entries, find_exactly, find_limits, gather_costs, latency_note, search_content
@@ -35,7 +35,7 @@ SEARCHES: dict[str, Callable[..., Any]] = {
 # search: one of SEARCHES, or all: rate every architecture, then search exactly. budget: architectures that a search rates.
 # calibration_batches: training batches to re-estimate batch norm on.
 STAGES = {
-    **LOADER,
+    **loader_options(),
     "search": (Literal["action-space", "evolution", "random", "all"], "action-space"),
     "budget": (AtLeastOne, 200),
     "calibration_batches": (AtLeastOne, 4),

@@ -13,9 +13,10 @@ from pynas.methods import DNAPlus
 from pynas.methods.dna.plus import Generation
 from pynas.methods.dna.scaling import save_scaled
 from pynas.rating import Scores
-from pynas.runs.options import Options
+from pynas.runs.options import SETTINGS, Options
 from pynas.runs.processes import first_process_first
 from pynas.runs.rate import load_scores
+from pynas.runs.recipes.dna import RECIPES as DNA_RECIPES
 from pynas.runs.recipes.dna import DNARecipe
 from pynas.runs.run import Defaults, Request, Run
 from pynas.runs.search import find_limits, gather_costs
@@ -23,6 +24,9 @@ from pynas.runs.settings import Settings, open_folder
 from pynas.spaces import Architecture
 
 GENERATIONS = "pynas.generations"
+# Each generation's DNA takes the recipe of the same name. Table 5 has three generations.
+RECIPES = {name: {**{name: value for name, value in DNA_RECIPES[name].items() if name in SETTINGS}, "generations": 3}
+           for name in ("small", "paper", "code")}  # fmt: skip
 
 
 class DNAPlusRecipe:
@@ -36,7 +40,7 @@ class DNAPlusRecipe:
 
     def options(self) -> Options:
         """Return the options of the generations; the option `dna` holds those of each generation's DNA."""
-        return Options(fields(DNAPlus))
+        return Options(fields(DNAPlus), recipes=RECIPES)
 
     def teacher(self, run: Run) -> teachers.Teacher:
         """Return the first generation's teacher."""

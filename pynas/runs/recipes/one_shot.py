@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pynas.checked import fields
@@ -16,22 +16,28 @@ from pynas.runs.run import Defaults, Request, Run
 from pynas.spaces import Architecture
 from pynas.train.team import is_first_process
 
+_SMALL = {"epochs": 20, "batch_size": 64}
+# Guo et al., arXiv:1904.00420, section 4, also as the baseline of DNA's table 7; Chu et al., arXiv:1907.01845, section 4.1.
+SPOS = {"learning_rate": 0.5, "weight_decay": 4e-5, "label_smoothing": 0.1, "schedule": "linear", "search": "evolution",
+        "budget": 1000, "epochs": 120, "batch_size": 1024}  # fmt: skip
+FAIRNAS = {"learning_rate": 0.045, "weight_decay": 4e-5, "epochs": 150, "batch_size": 256}
+
 
 class OneShotRecipe:
     """`pynas run --method spos` and `--method fairnas`, on supernets whose candidates have weights of their own.
 
-    method: `pynas.methods.spos` or `pynas.methods.fairnas`.
+    method: `pynas.methods.spos` or `pynas.methods.fairnas`. paper: the recipe of its paper.
     """
 
     defaults = Defaults(space="nasbench201-mini", loss=LOSS, losses=(), norms=NORMS, averages=False)
 
-    def __init__(self, method: Callable[..., Any]):
-        self._method = method
+    def __init__(self, method: Callable[..., Any], paper: Mapping[str, Any]):
+        self._method, self._recipes = method, {"small": _SMALL, "paper": paper}
         self.summary = (method.__doc__ or "").partition("\n")[0]
 
     def options(self) -> Options:
         """Return the method's options and those of the search."""
-        return Options(fields(self._method), STAGES)
+        return Options(fields(self._method), STAGES, self._recipes)
 
     def teacher(self, run: Run) -> None:
         """Return None: labels teach."""

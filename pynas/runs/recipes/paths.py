@@ -9,7 +9,7 @@ from typing import Any
 from pynas.checked import fields
 from pynas.rating import Scores
 from pynas.runs.export import export_trained
-from pynas.runs.options import Options
+from pynas.runs.options import SMALL, Fields, Options, loader_options
 from pynas.runs.rate import rate_paths
 from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Defaults, Request, Run
@@ -23,8 +23,8 @@ class PathRecipe:
     """Recipe of a method with `rate_block`; its keyword-only arguments are the options.
 
     method: its class. make, teach: called with the run, return the method and its teacher. skip: keyword-only arguments
-    that are no options. option_defaults: values of options that runs take instead of the constructor's. note: printed with
-    an exported network; `{folder}` stands for the run's folder.
+    that are no options. stages, recipes: see `Options`. note: printed with an exported network; `{folder}` stands for the
+    run's folder.
     """
 
     method: Callable[..., Any]
@@ -32,7 +32,8 @@ class PathRecipe:
     teach: Callable[[Run], Teacher | None] = lambda run: None
     defaults: Defaults = field(default_factory=Defaults)
     skip: tuple[str, ...] = ("taps", "image_shape")
-    option_defaults: Mapping[str, Any] = field(default_factory=dict)
+    stages: Fields = field(default_factory=loader_options)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {SMALL: {}})
     note: str = ""
 
     @property
@@ -41,8 +42,8 @@ class PathRecipe:
         return (self.method.__doc__ or "").partition("\n")[0]
 
     def options(self) -> Options:
-        """Return the options of the method's constructor."""
-        return Options(fields(self.method, self.skip), defaults=self.option_defaults)
+        """Return the options of the method's constructor, and those of the stages."""
+        return Options(fields(self.method, self.skip), self.stages, self.recipes)
 
     def teacher(self, run: Run) -> Teacher | None:
         """Return the method's teacher, None where it has none."""

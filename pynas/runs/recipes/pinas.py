@@ -20,9 +20,26 @@ from pynas.train.checkpoint import CHECKPOINT
 from pynas.train.loop import LAST
 from pynas.train.team import is_first_process
 
-# For images as few and small as the digits; Pi-NAS's own values are for ImageNet.
-_DEFAULTS = {"queue_size": 1024, "projector_norm": True, "momentum": 0.99, "learning_rate": 0.06}
-_LINEAR = {"linear_epochs": (AtLeastOne, 20), "linear_rate": (Positive, 0.3)}
+# Epochs, images per batch (None: the run's) and rate of the linear evaluation.
+_LINEAR = {
+    "linear_epochs": (AtLeastOne, 20),
+    "linear_batch_size": (AtLeastOne | None, None),
+    "linear_rate": (Positive, 0.3),
+}
+# For images as few and small as the digits.
+_SMALL = {
+    "queue_size": 1024,
+    "projector_norm": True,
+    "momentum": 0.99,
+    "learning_rate": 0.06,
+    "epochs": 20,
+    "batch_size": 64,
+}
+# Section 4.1; the queue and its temperature are the released code's. Batch norm is re-estimated on 50,000 images.
+_PAPER = {"queue_size": 49_152, "temperature": 0.2, "projector_norm": False, "momentum": 0.999, "learning_rate": 0.03,
+          "weight_decay": 1e-4, "augmentation": "moco", "epochs": 100, "batch_size": 192, "linear_epochs": 100,
+          "linear_batch_size": 256, "linear_rate": 30.0, "search": "action-space", "budget": 1000,
+          "calibration_batches": 261}  # fmt: skip
 
 
 class PiNASRecipe:
@@ -33,7 +50,7 @@ class PiNASRecipe:
 
     def options(self) -> Options:
         """Return the method's options, and those of the search and of the linear evaluation."""
-        return Options(fields(PiNAS), {**STAGES, **_LINEAR}, _DEFAULTS)
+        return Options(fields(PiNAS), {**STAGES, **_LINEAR}, {"small": _SMALL, "paper": _PAPER})
 
     def teacher(self, run: Run) -> None:
         """Return None: the average of the supernet's own weights teaches it."""
@@ -64,6 +81,7 @@ class PiNASRecipe:
         method, _ = run.trained_method()
         linear = LinearEvaluation(method.net, learning_rate=run.options["linear_rate"]).to(run.device)
         folder = run.folder / "linear"
-        fit(linear, run.loader("train", "standard"), run.options["linear_epochs"], folder, seed=run.settings.seed,
+        loader = run.loader("train", "standard", batch_size=run.options["linear_batch_size"])
+        fit(linear, loader, run.options["linear_epochs"], folder, seed=run.settings.seed,
             on_step=run.progress.steps("train classifier"))  # fmt: skip
         return linear.net, read_tensors(folder / LAST, CHECKPOINT).digest

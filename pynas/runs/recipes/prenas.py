@@ -12,11 +12,10 @@ from pynas.errors import InputError
 from pynas.evaluation import ErrorRate
 from pynas.files import header, read_json, write_json
 from pynas.methods import PreNAS
-from pynas.methods.whole.prenas import LOADERS, RECIPES
 from pynas.quantities import cost
 from pynas.runs.export import export_trained
 from pynas.runs.images import check_rated
-from pynas.runs.options import LOADER, Options
+from pynas.runs.options import Options, loader_options
 from pynas.runs.rate import scores_folder
 from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Defaults, Request, Run
@@ -38,6 +37,21 @@ _SELECTION = {
 }
 # Training batches to re-estimate batch norm on, where there is one.
 _CALIBRATION = {"calibration_batches": (AtLeastOne, 4)}
+# Table 9 and section 4.1. The paper omits the rate of stochastic depth, the length of the warm-up and the number of repeats:
+# these are AutoFormer's. 1,024 images a step are the mean of 8 batches.
+_PAPER = {"learning_rate": 1e-3, "min_rate": 2e-5, "warmup_epochs": 20, "weight_decay": 0.05, "label_smoothing": 0.1,
+          "drop_path": 0.1, "erasing": 0.25, "repeats": 3, "interval": "1M", "epochs": 500, "batch_size": 128,
+          "accumulate": 8}  # fmt: skip
+_MIXED = {"mixup": 0.8, "cutmix": 1.0}
+RECIPES: dict[str, dict[str, Any]] = {
+    "small": {"warmup_epochs": 2, "epochs": 40, "batch_size": 64},
+    "paper": _PAPER,
+    "paper-tiny": {**_PAPER, "weight_decay": 0.02, "augmentation": "rand-m9-n2-mstd0.5-inc1"},
+    "paper-small": {**_PAPER, **_MIXED, "augmentation": "v0r-mstd0.5"},
+    "paper-base": {**_PAPER, **_MIXED, "augmentation": "rand-m10-n3-mstd0.5-inc1", "erasing_count": 2},
+}
+# The released code's normaliser.
+RECIPES |= {name.replace("paper", "code"): {**RECIPES[name], "normaliser": "balance"} for name in list(RECIPES)[1:]}
 
 
 class PreNASRecipe:
@@ -48,18 +62,15 @@ class PreNASRecipe:
     """
 
     summary = (PreNAS.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(
-        space="autoformer-mini", epochs=40, loss="error", losses=(), norms=("recalibrate",), averages=False
-    )
+    defaults = Defaults(space="autoformer-mini", loss="error", losses=(), norms=("recalibrate",), averages=False)
 
     def __init__(self, sampling: str | None = None):
         self._fixed: dict[str, Any] = {} if sampling is None else {"sampling": sampling}
 
     def options(self) -> Options:
         """Return the method's options, and those of the selection, the images and the calibration."""
-        recipes = {name: {**recipe, **LOADERS[name]} for name, recipe in RECIPES.items()}
-        return Options(fields(PreNAS, tuple(self._fixed)), {**_SELECTION, **_CALIBRATION, **LOADER}, {"warmup_epochs": 2},
-                       recipes)  # fmt: skip
+        stages = {**_SELECTION, **_CALIBRATION, **loader_options()}
+        return Options(fields(PreNAS, tuple(self._fixed)), stages, RECIPES)
 
     def teacher(self, run: Run) -> None:
         """Return None: labels teach."""
