@@ -32,9 +32,7 @@ def command(
     ] = None,
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
-    recipe: Annotated[
-        str, typer.Option(help="Training: efficientnet (RMSprop, steps) or deit (AdamW, cosine).")
-    ] = "efficientnet",
+    recipe: Annotated[str, typer.Option(help="Training, see `pynas retrain`.")] = "efficientnet-ra",
     epochs: Annotated[int | None, typer.Option(help="[default: the recipe's]", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(help="[default: the recipe's]", show_default=False)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice and of the trainings.")] = 0,

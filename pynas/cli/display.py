@@ -176,6 +176,15 @@ def print_estimate(content: Mapping[str, Any]) -> None:
     out.print(table)
 
 
+def print_trained(content: Mapping[str, Any]) -> None:
+    """Print the accuracy of a retrained or fine-tuned network."""
+    at_size = ""
+    if "test_size" in content:
+        at_size = f" ({content['top1_at_test_size']:.2%} at {content['test_size']} pixels)"
+    say(f"{content['architecture']}: {content['top1']:.2%} top-1{at_size}, {content['top5']:.2%} top-5 on the test images after "
+        f"{content['epochs']} epochs from {content['from']} -> {content['file']}")  # fmt: skip
+
+
 def print_recipe(content: Mapping[str, Any]) -> None:
     """Print the name of a run's recipe, and the values in which it differs from the paper's."""
     differs = ", ".join(f"{name} {value} ({paper})" for name, (value, paper) in content["differs"].items())

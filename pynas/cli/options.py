@@ -136,6 +136,33 @@ PriorWeight = Annotated[
 TopK = Annotated[int, typer.Option(min=1, help="How many architectures to find.")]
 
 
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        help="Which one, in its string form. [default: the exported one, else the best found]", show_default=False
+    ),
+]
+TrainingEpochs = Annotated[int | None, typer.Option("--epochs", help="[default: the recipe's]", show_default=False)]
+TrainingBatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="The learning rate follows in proportion. [default: the recipe's]",
+                 show_default=False),
+]  # fmt: skip
+TrainingOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="NAME=VALUE: another number of the recipe, as mixup=0.2. May be repeated.",
+                 show_default=False),
+]  # fmt: skip
+Amp = Annotated[bool, typer.Option("--amp", help="bfloat16 autocast.")]
+TestSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Measure at images of this side too, without training on them. [default: no]", show_default=False
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Processes that read images.")]
+
+
 def settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's settings among a command's arguments, as `pynas.runs.create` takes them; None stands for open ones."""
     from pynas.runs.settings import Settings, method_options

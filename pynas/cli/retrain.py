@@ -11,32 +11,37 @@ from pynas.cli import options
 
 def command(
     run: options.RunFolder,
-    recipe: Annotated[str, typer.Option(help="deit (AdamW, cosine) or efficientnet (RMSprop, steps).")] = "deit",
-    architecture: Annotated[
-        str | None,
-        typer.Option(
-            help="Which one, in its string form. [default: the exported one, else the best found]", show_default=False
-        ),
-    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(help="deit (AdamW, cosine), efficientnet (RMSprop, steps; with -aa AutoAugment, -ra RandAugment), resnest "
+                     "(SGD, AugMix; with -aa AutoAugment) or small (ten epochs)."),
+    ] = "deit",
+    architecture: options.Architecture = None,
     start: Annotated[
         str, typer.Option("--from", help="scratch, or inherited: the supernet's weights, as `pynas export` wrote them.")
     ] = "scratch",
-    epochs: Annotated[int | None, typer.Option(help="[default: the recipe's]", show_default=False)] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="The learning rate follows in proportion. [default: the recipe's]", show_default=False),
+    phi: Annotated[
+        str | None, typer.Option(help="Train the network scaled, see `pynas scale`. [default: as it is]", show_default=False)
     ] = None,
+    epochs: options.TrainingEpochs = None,
+    batch_size: options.TrainingBatchSize = None,
+    option: options.TrainingOptions = None,
     distill: Annotated[float, typer.Option(help="Weight of the run's teacher in the loss, 0 to 1.")] = 0.0,
-    kind: Annotated[str, typer.Option("--distill-kind", help="soft (KL) or hard (the teacher's decision).")] = "soft",
+    kind: Annotated[
+        str,
+        typer.Option("--distill-kind", help="soft (KL), hard (the teacher's decision) or token (of a vision transformer: a second "
+                     "classifier learns it)."),
+    ] = "soft",
     temperature: Annotated[float, typer.Option(help="Of the soft distillation.")] = 1.0,
-    amp: Annotated[bool, typer.Option("--amp", help="bfloat16 autocast.")] = False,
+    amp: options.Amp = False,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the images in pixels. [default: the run's]", show_default=False)
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
+    test_size: options.TestSize = None,
+    workers: options.Workers = 0,
     device: options.Device = "auto",
     json: options.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Train a found network on all training images and measure it; goes on where it was stopped.
 
     Writes retraining/NAME/: checkpoints, metrics.jsonl, report.json (top-1, top-5) and subnet.safetensors. Under torchrun
@@ -48,11 +53,13 @@ def command(
     from pynas.runs import load
     from pynas.runs import retrain as retraining
     from pynas.runs.processes import process_group
+    from pynas.runs.settings import method_options
     from pynas.train.team import is_first_process
 
-    given: dict[str, Any] = {"recipe": recipe, "architecture": architecture, "start": start, "epochs": epochs,
-                             "batch_size": batch_size, "distill": distill, "distill_kind": kind, "temperature": temperature,
-                             "amp": amp, "image_size": image_size}  # fmt: skip
+    given: dict[str, Any] = {"recipe": recipe, "architecture": architecture, "start": start, "phi": phi, "epochs": epochs,
+                             "batch_size": batch_size, "options": method_options(option) or {}, "distill": distill,
+                             "distill_kind": kind, "temperature": temperature, "amp": amp, "image_size": image_size,
+                             "test_size": test_size}  # fmt: skip
     request = retraining.Request(**given)
     opened = load(run, device)
     with process_group(opened.device, run), display.bars(is_first_process()) as bars:
@@ -60,8 +67,4 @@ def command(
         content = retraining.retrain(opened, request, workers)
         if not is_first_process():
             return
-    if json:
-        display.print_json(content)
-    else:
-        display.say(f"{content['architecture']}: {content['top1']:.2%} top-1, {content['top5']:.2%} top-5 on the test "
-                    f"images after {content['epochs']} epochs from {content['from']} -> {content['file']}")  # fmt: skip
+    (display.print_json if json else display.print_trained)(content)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from pynas.copies import unwrapped
 from pynas.errors import InputError
+from pynas.export.distilled import add_distillation, is_distilled
 from pynas.export.features import features
 from pynas.export.image_size import follow_image_size, resize_positions
 from pynas.export.subnet import standalone
+from pynas.methods.dna.scaling import scaled_space
 from pynas.spaces import SPACES, Architecture, Space, get
 from pynas.supernets import KINDS
 from pynas.supernets.shapes import kept_generators
@@ -27,6 +29,7 @@ def save_subnet(
 ) -> None:
     """Write a network of `subnet`, with a digest of its weights and further metadata, atomically.
 
+    metadata: `phi` of a network that is the architecture scaled, see `pynas.methods.dna.scaling`; anything else is kept.
     space: of a kind that `pynas.supernets.KINDS` has, since `load_subnet` builds the network again; for one that is not among
         `pynas.spaces.SPACES`, `load_subnet` is to be given the space.
 
@@ -35,18 +38,49 @@ def save_subnet(
             or with other tensors than this architecture has. `write_torch_export` writes any network.
     """
     architecture, tensors = space.resolve(architecture), unwrapped(model).state_dict()
-    _check_readable(tensors, space, architecture, num_classes, _image_shape(metadata, space))
-    description = {"space": space.name, "architecture": str(architecture), "num_classes": num_classes}
-    write_tensors(path, SUBNET, tensors, **description, **metadata)
+    description = {"space": space.name, "architecture": str(architecture), "num_classes": num_classes, **metadata}
+    if is_distilled(unwrapped(model)):
+        description["distilled"] = True
+    _check_readable(tensors, space, description)
+    write_tensors(path, SUBNET, tensors, **description)
 
 
 def _image_shape(metadata: Mapping[str, Any], space: Space) -> tuple[int, int, int]:
     return tuple(metadata.get("image_shape") or (3, space.image_size, space.image_size))  # type: ignore[return-value]
 
 
-def _check_readable(
-    tensors: Mapping[str, Tensor], space: Space, architecture: Architecture, num_classes: int, shape: tuple[int, int, int]
-) -> None:  # fmt: skip
+def fresh_network(
+    space: Space,
+    architecture: Architecture | str,
+    num_classes: int,
+    image_shape: tuple[int, int, int] | None = None,
+    *,
+    phi: float | str | None = None,
+    distilled: bool = False,
+) -> nn.Module:
+    """Return a network with fresh weights (torch's generator), as `save_subnet` and `load_subnet` describe it.
+
+    phi: the architecture scaled, see `pynas.methods.dna.scaling.compound_scaling`; None: as it is.
+    distilled: with a second classifier, see `add_distillation`.
+
+    Raises:
+        InputError: see `standalone`, `scaled_space` and `add_distillation`.
+    """
+    architecture = space.resolve(architecture)
+    if phi is not None:
+        space = scaled_space(space, architecture, phi)
+        (architecture,) = space.architectures()
+    model = standalone(space, architecture, num_classes, image_shape)
+    return add_distillation(model) if distilled else model
+
+
+def _described(space: Space, metadata: Mapping[str, Any]) -> nn.Module:
+    """Return the network that a file's metadata describe, with fresh weights."""
+    return fresh_network(space, metadata["architecture"], metadata["num_classes"], _image_shape(metadata, space),
+                         phi=metadata.get("phi"), distilled=metadata.get("distilled", False))  # fmt: skip
+
+
+def _check_readable(tensors: Mapping[str, Tensor], space: Space, metadata: Mapping[str, Any]) -> None:
     """Raise InputError unless `load_subnet` builds a network with tensors of these names and shapes."""
     if space.kind not in KINDS:
         raise InputError(f"[export] expected a network of a space that load_subnet builds, of the kinds {', '.join(KINDS)}, got "
@@ -55,15 +89,15 @@ def _check_readable(
     with kept_generators(torch.device("cpu")):
         try:
             with torch.device("meta"):
-                built = standalone(space, architecture, num_classes, shape).state_dict()
+                built = _described(space, metadata).state_dict()
         except (NotImplementedError, RuntimeError):  # a builder of one's own that reads values
-            built = standalone(space, architecture, num_classes, shape).state_dict()
+            built = _described(space, metadata).state_dict()
     ours, theirs = ({name: list(value.shape) for name, value in state.items()} for state in (tensors, built))
     for name in sorted({*ours, *theirs}, key=lambda name: (name in ours and name in theirs, name)):
         if ours.get(name) != theirs.get(name):
-            raise InputError(f"[export] expected the tensors that load_subnet builds for {architecture} of {space.name} with "
-                             f"{num_classes} classes, {name!r} of the shape {theirs.get(name)}, got {ours.get(name)}: write the "
-                             "network by write_torch_export")  # fmt: skip
+            described = f"{metadata['architecture']} of {space.name} with {metadata['num_classes']} classes"
+            raise InputError(f"[export] expected the tensors that load_subnet builds for {described}, {name!r} of the shape "
+                             f"{theirs.get(name)}, got {ours.get(name)}: write the network by write_torch_export")  # fmt: skip
 
 
 def load_subnet(
@@ -86,7 +120,7 @@ def load_subnet(
                          "none: pass it as space=")  # fmt: skip
     space = space or get(metadata["space"])
     shape = _image_shape(metadata, space)
-    model = standalone(space, metadata["architecture"], metadata["num_classes"], shape)
+    model = _described(space, metadata)
     try:
         model.load_state_dict(dict(checkpoint.tensors))
     except RuntimeError as error:

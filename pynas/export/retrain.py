@@ -15,6 +15,7 @@ from pynas.copies import copy_module
 from pynas.data import ImageData
 from pynas.data.loaders import seeded
 from pynas.errors import InputError
+from pynas.export.distilled import class_logits, distilled_logits, is_distilled
 from pynas.export.recipes import Recipe, training_loader
 from pynas.export.regularise import regularise
 from pynas.supernets import device_of
@@ -22,23 +23,25 @@ from pynas.teachers import Teacher
 from pynas.train import Method, Step, fit
 from pynas.train.method import backward, unshared_state
 
-KINDS = ("soft", "hard")
+KINDS = ("soft", "hard", "token")
 
 
 class Retraining(nn.Module, Method):
     """The method of training one network by a recipe, for `pynas.fit`.
 
     Loss: (1 - distill) CE(targets, f(x)) + distill D. D is KL(teacher || student) at the temperature, times the
-    temperature's square ("soft"), or the cross-entropy with the teacher's class ("hard": DeiT, eq. 3). Mixup and CutMix
-    mix images and targets; targets are smoothed.
+    temperature's square ("soft"), or the cross-entropy with the teacher's class ("hard": DeiT, eq. 3); with "token" that of a
+    second classifier, which a vision transformer gets (`add_distillation`). Mixup and CutMix mix images and targets; targets
+    are smoothed.
 
     Stochastic depth and dropout are put into the network, see `regularise`; closing `regularised` takes them out.
 
-    batches: number of batches per epoch. kind: "soft" or "hard". amp: run the network in bfloat16 autocast.
+    batches: number of batches per epoch. kind: "soft", "hard" or "token". amp: run the network in bfloat16 autocast.
 
     Raises:
-        InputError: a network without weights, an unknown kind, a weight `distill` outside [0, 1], an odd batch size with
-            mixup; in training, a teacher of another number of classes.
+        InputError: a network without weights, an unknown kind, "token" without a teacher or for a network without a second
+            classifier, a weight `distill` outside [0, 1], an odd batch size with mixup; in training, a teacher of another
+            number of classes.
     """
 
     def __init__(
@@ -60,6 +63,9 @@ class Retraining(nn.Module, Method):
             raise InputError("[retrain] expected a network with weights to train, got none")
         if kind not in KINDS:
             raise InputError(f"[retrain] expected a distillation of {', '.join(KINDS)}, got {kind!r}")
+        if kind == "token" and (teacher is None or not is_distilled(model)):
+            raise InputError("[retrain] expected a teacher, and a network with a second classifier (add_distillation) for a "
+                             f"distillation token, got {'no teacher' if teacher is None else 'another network'}")  # fmt: skip
         if teacher is not None and not 0 <= distill <= 1:
             raise InputError(f"[retrain] expected a weight of the distillation in [0, 1], got {distill}")
         mixing = recipe.mixup > 0 or recipe.cutmix > 0
@@ -117,11 +123,11 @@ class Retraining(nn.Module, Method):
                 images, targets = self.mixing(images, targets)
             smoothing = 0.0
         with torch.autocast(device.type, torch.bfloat16, enabled=self.amp):
-            logits = self.model(images)
-        loss = functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+            output = self.model(images)
+        loss = functional.cross_entropy(class_logits(output).float(), targets, label_smoothing=smoothing)
         losses = {"classes": loss.detach()}
         if self.teacher is not None:
-            distillation = self._distillation(logits.float(), self.teacher.logits(images))
+            distillation = self._distillation(distilled_logits(output).float(), self.teacher.logits(images))
             losses["distillation"] = distillation.detach()
             loss = (1 - self.distill) * loss + self.distill * distillation
         backward(loss)
@@ -136,7 +142,7 @@ class Retraining(nn.Module, Method):
             raise InputError(
                 f"[retrain] expected a teacher of {logits.shape[1]} classes, got logits of {list(teacher_logits.shape)}"
             )
-        if self.kind == "hard":
+        if self.kind != "soft":
             return functional.cross_entropy(logits, teacher_logits.argmax(1))
         t = self.temperature
         student, teacher = functional.log_softmax(logits / t, 1), functional.log_softmax(teacher_logits / t, 1)

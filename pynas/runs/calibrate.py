@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 from pynas import export, search
 from pynas.checked import AtLeastOne, checked
 from pynas.errors import InputError
-from pynas.export.recipes import RECIPES
+from pynas.export.recipes import recipe_of
 from pynas.files import header, read_json, write_json
 from pynas.rating import Scores
 from pynas.runs.correlate import bench_of
@@ -50,14 +50,13 @@ class Calibrating:
     model: Literal["ridge", "gp"] = "ridge"
     limits: Mapping[str, Any] = field(default_factory=dict)
     truth: Path | None = None
-    recipe: str = "efficientnet"
+    recipe: str = "efficientnet-ra"
     epochs: AtLeastOne | None = None
     batch_size: AtLeastOne | None = None
     seed: Annotated[int, Ge(0)] = 0
 
     def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
-            raise InputError(f"[calibrate] expected a recipe of {', '.join(RECIPES)}, got {self.recipe!r}")
+        recipe_of(self.recipe)
         if self.train < LEAST:
             raise InputError(f"[calibrate] expected at least {LEAST} networks to fit to, got {self.train}")
 
@@ -163,7 +162,7 @@ class _Trainings:
     """
 
     def __init__(self, run: Run, request: Calibrating, workers: int) -> None:
-        recipe = RECIPES[request.recipe]
+        recipe = recipe_of(request.recipe)
         self.run, self.recipe, self.workers = run, recipe, workers
         self.settings: dict[str, Any] = {
             "recipe": recipe.name,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+from torch import nn
 
 from pynas import export
 from pynas.checked import AtLeastOne, Fraction, Positive, checked
+from pynas.copies import copy_module
 from pynas.data import ImageData, load
 from pynas.errors import InputError
-from pynas.export.recipes import RECIPES
+from pynas.export.image_size import resize_positions
+from pynas.export.recipes import Recipe, recipe_of
 from pynas.files import header, read_json, write_json
+from pynas.methods.dna.scaling import compound_scaling
 from pynas.runs.export import found_architecture
 from pynas.runs.processes import first_process_first
 from pynas.runs.run import Run
@@ -28,9 +32,12 @@ RETRAINING = "pynas.retraining"
 class Request:
     """A retraining's request; None stands for the recipe's own.
 
-    start: from scratch, or from the inherited weights of the exported network. distill: weight of the run's teacher in the
-    loss; distill_kind: soft (KL, at a temperature) or hard (the teacher's decision). amp: bfloat16 autocast. image_size: side
-    of the images in pixels, None for the run's; learned positions are resampled.
+    start: from scratch, or from the inherited weights of the exported network. options: other numbers of the recipe
+    (`pynas.export.Recipe`) by name. phi: train the architecture scaled (`pynas.methods.dna.scaling.compound_scaling`), from
+    scratch. distill: weight of the run's teacher in the loss; distill_kind: soft (KL, at a temperature), hard (the teacher's
+    decision) or token (hard, by a second classifier of a vision transformer). amp: bfloat16 autocast. image_size: side of the
+    images in pixels, None for the run's, times the scaling's resolution; learned positions are resampled. test_size: measure
+    at images of this side too, without training on them.
     """
 
     recipe: str = "deit"
@@ -38,15 +45,29 @@ class Request:
     start: Literal["scratch", "inherited"] = "scratch"
     epochs: AtLeastOne | None = None
     batch_size: AtLeastOne | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    phi: str | None = None
     distill: Fraction = 0.0
-    distill_kind: Literal["soft", "hard"] = "soft"
+    distill_kind: Literal["soft", "hard", "token"] = "soft"
     temperature: Positive = 1.0
     amp: bool = False
     image_size: AtLeastOne | None = None
+    test_size: AtLeastOne | None = None
 
     def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
-            raise InputError(f"[retrain] expected a recipe of {', '.join(RECIPES)}, got {self.recipe!r}")
+        recipe_of(self.recipe).changed(self.options)
+        if self.phi is not None:
+            compound_scaling(self.phi)
+            if self.start == "inherited":
+                raise InputError(f"[retrain] expected a scaled network to start from scratch, got phi = {self.phi} and "
+                                 "inherited weights")  # fmt: skip
+        if self.distill_kind == "token" and self.distill == 0:
+            raise InputError("[retrain] expected distill above 0 for a distillation token, got 0")
+
+    @property
+    def name(self) -> str:
+        """Name of the retraining's folder."""
+        return f"{self.recipe}-{self.start}" + ("" if self.phi is None else f"-phi_{self.phi}")
 
 
 def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
@@ -54,32 +75,72 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
 
     workers: processes that read images.
     """
-    data = whole_training_data(run)
-    architecture = _architecture(run, request.architecture)
-    recipe = RECIPES[request.recipe]
-    filled = replace(request, architecture=str(architecture), epochs=request.epochs or recipe.epochs,
-                     batch_size=request.batch_size or recipe.batch_size)  # fmt: skip
-    folder = run.folder / "retraining" / f"{request.recipe}-{request.start}"
+    architecture = chosen_architecture(run, request.architecture)
+    recipe = recipe_of(request.recipe)
+    request = filled(replace(request, architecture=str(architecture)), recipe)
+    folder = run.folder / "retraining" / request.name
+    side = request.image_size or _side(run, request.phi)
     with first_process_first():
-        _keep_request(folder, filled)
-        data = whole_training_data(run, request.image_size)
-        model = _model(run, architecture, request.start, data)
+        keep_request(folder, request, RETRAINING)
+        data = whole_training_data(run, side)
+        model = _model(run, architecture, request, data)
         teacher = run.teacher().to(run.device) if request.distill > 0 else None
+    distillation = {
+        "teacher": teacher,
+        "distill": request.distill,
+        "kind": request.distill_kind,
+        "temperature": request.temperature,
+    }
+    test_data = None if request.test_size is None else whole_training_data(run, request.test_size)
+    scaled = {} if request.phi is None else {"phi": request.phi}
+    content = train_network(run, folder, request, recipe, model, data, architecture, workers=workers, test_data=test_data,
+                            training=distillation, metadata=scaled)  # fmt: skip
+    return write_report(folder, content | {"from": request.start} | scaled, request, RETRAINING)
+
+
+def train_network(
+    run: Run,
+    folder: Path,
+    request: Any,
+    recipe: Recipe,
+    model: nn.Module,
+    data: ImageData,
+    architecture: Architecture,
+    *,
+    workers: int,
+    test_data: ImageData | None,
+    training: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Train a network in a folder, measure it and write it as subnet.safetensors; return its name and what was measured.
+
+    request: of a retraining or a fine-tuning, filled. test_data: images of another size to measure it on too.
+    training: further arguments of `pynas.export.Retraining`. metadata: kept in the file, as `save_subnet` takes them.
+    """
+    recipe = recipe.changed(request.options)
     model, measured = export.retrain(
-        model, data, recipe, epochs=filled.epochs, batch_size=filled.batch_size, run=folder, seed=run.settings.seed,
-        workers=workers, device=run.device, on_step=run.progress.steps("retrain"), teacher=teacher, distill=request.distill,
-        kind=request.distill_kind, temperature=request.temperature, amp=request.amp,
+        model, data, recipe, epochs=request.epochs, batch_size=request.batch_size, run=folder, seed=run.settings.seed,
+        workers=workers, device=run.device, on_step=run.progress.steps("retrain"), amp=request.amp, **training,
     )  # fmt: skip
-    if not is_first_process():
-        return {}
+    if test_data is not None:
+        resized = copy_module(model)
+        resize_positions(resized, data.image_shape[1], test_data.image_shape[1])
+        at_size = export.evaluate(resized, test_data, device=run.device)
+        measured |= {"test_size": test_data.image_shape[1], "top1_at_test_size": at_size["top1"],
+                     "top5_at_test_size": at_size["top5"]}  # fmt: skip
     path = folder / "subnet.safetensors"
-    metadata = {"recipe": asdict(recipe), **asdict(filled), "data": data.fingerprint, "seed": run.settings.seed}
-    shape = list(data.image_shape)
-    export.save_subnet(path, model, run.space, architecture, data.num_classes, image_shape=shape,
-                       test_accuracy=measured["top1"], retraining=metadata)  # fmt: skip
-    content = {"architecture": run.space.format(architecture), "recipe": recipe.name, "from": request.start,
-               "epochs": filled.epochs, **measured, "file": str(path)}  # fmt: skip
-    write_json(folder / "report.json", header(RETRAINING, **metadata) | content)
+    if is_first_process():
+        kept = {**asdict(request), "numbers": asdict(recipe), "data": data.fingerprint, "seed": run.settings.seed}
+        export.save_subnet(path, model, run.space, architecture, data.num_classes, image_shape=list(data.image_shape),
+                           test_accuracy=measured["top1"], retraining=kept, **metadata)  # fmt: skip
+    return {"architecture": run.space.format(architecture), "recipe": recipe.name, "epochs": request.epochs, **measured,
+            "data": data.fingerprint, "file": str(path)}  # fmt: skip
+
+
+def write_report(folder: Path, content: dict[str, Any], request: Any, kind: str) -> dict[str, Any]:
+    """Write what a training measured as report.json, once among several processes; return it."""
+    if is_first_process():
+        write_json(folder / "report.json", header(kind, **asdict(request)) | content)
     return content
 
 
@@ -94,7 +155,32 @@ def whole_training_data(run: Run, image_size: int | None = None) -> ImageData:
     return replace(data, mean=run.data.mean, std=run.data.std)
 
 
-def _architecture(run: Run, text: str | None) -> Architecture:
+def filled(request: Any, recipe: Recipe) -> Any:
+    """Return a request with the recipe's epochs and batch size where it names none."""
+    return replace(request, epochs=request.epochs or recipe.epochs, batch_size=request.batch_size or recipe.batch_size)
+
+
+def keep_request(folder: Path, request: Any, kind: str) -> None:
+    """Write a request down, or compare it with the one that the folder's training was begun with; but for `test_size`."""
+    path = folder / "config.json"
+    content = {name: value for name, value in asdict(request).items() if name != "test_size"}
+    if not path.exists():
+        write_json(path, header(kind) | content)
+        return
+    before = read_json(path, kind)
+    for name, value in content.items():
+        made_with = before.get(name)  # an option that came later is not in folders made before
+        if made_with != value and (made_with or value):
+            raise InputError(f"[retrain] expected {name} = {made_with!r}, as {folder} was begun with, got {value!r}; "
+                             "move that folder away to train anew")  # fmt: skip
+
+
+def _side(run: Run, phi: str | None) -> int | None:
+    """Side of the images of a scaled network in pixels; None for the run's."""
+    return None if phi is None else compound_scaling(phi).side(run.settings.image_size or run.space.image_size)
+
+
+def chosen_architecture(run: Run, text: str | None) -> Architecture:
     """Return the named architecture, else the exported one, else the best of search.json."""
     if text is not None:
         return run.space.parse(text)
@@ -104,27 +190,18 @@ def _architecture(run: Run, text: str | None) -> Architecture:
     return found_architecture(run)
 
 
-def _model(run: Run, architecture: Architecture, start: str, data: ImageData) -> torch.nn.Module:
+def _model(run: Run, architecture: Architecture, request: Request, data: ImageData) -> nn.Module:
     """Return the network with fresh or inherited weights, for images of the data's size."""
-    if start == "inherited":
+    if request.start == "inherited":
         path = run.folder / "subnet.safetensors"
         model, metadata = export.load_subnet(path, run.space, data.image_shape[1])
         if run.space.parse(metadata["architecture"]) != architecture:
             raise InputError(f"[retrain] expected the weights of {architecture}, got those of {metadata['architecture']} in "
                              f"{path}; run `pynas export --run {run.folder} --architecture '{architecture}'` first")  # fmt: skip
-        return model
-    return run.seeded(lambda: export.standalone(run.space, architecture, data.num_classes, data.image_shape))
-
-
-def _keep_request(folder: Path, request: Request) -> None:
-    """Write the request down, or compare it with the one that the folder's training was begun with."""
-    path = folder / "config.json"
-    content = asdict(request)
-    if not path.exists():
-        write_json(path, header(RETRAINING) | content)
-        return
-    before = read_json(path, RETRAINING)
-    for name, value in content.items():
-        if before.get(name) != value:
-            raise InputError(f"[retrain] expected {name} = {before.get(name)!r}, as {folder} was begun with, got {value!r}; "
-                             "move that folder away to train anew")  # fmt: skip
+        fresh = model
+    else:
+        shape = data.image_shape
+        fresh = run.seeded(
+            lambda: export.fresh_network(run.space, architecture, data.num_classes, shape, phi=request.phi)
+        )
+    return run.seeded(lambda: export.add_distillation(fresh)) if request.distill_kind == "token" else fresh

@@ -60,7 +60,7 @@ def test_every_search_and_the_methods_own_options(pynas, half_images, tmp_path):
     assert report["search"]["search"] == "evolution"
     assert yaml.safe_load((folder / "config.yaml").read_text())["options"]["label_smoothing"] == 0.1
     listed = pynas("methods", "--json")
-    assert {"pinas", "spos", "fairnas"} <= set(listed) and listed["pinas"]["options"]["cross_path"] == "True"
+    assert {"pinas", "spos", "fairnas"} <= set(listed) and listed["pinas"]["recipes"]["paper"]["cross_path"] == "true"
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pynas import export, spaces
 from pynas.data import Arrays, ImageData
 from pynas.errors import InputError
-from pynas.export import DEIT, EFFICIENTNET, Retraining, evaluate, retrain
-from pynas.export.recipes import training_loader
+from pynas.export import DEIT, EFFICIENTNET, RECIPES, Retraining, evaluate, retrain
+from pynas.export.recipes import TRANSFERS, recipe_of, training_loader
 from pynas.nn.mbconv import MBConv
 from pynas.teachers import Teacher
 
@@ -89,6 +90,70 @@ def test_distillation_against_the_formula(kind):
     assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_the_papers_numbers():
+    """BossNAS (appendix A.2), DNA (sections 4.3 and 4.4), Pi-NAS (section 4.2), and DNA's rows of table 2."""
+    numbers = {
+        name: (r.optimizer, r.schedule, r.learning_rate, r.batch_size, r.weight_decay, r.epochs)
+        for name, r in RECIPES.items()
+    }
+    assert numbers["deit"] == ("adamw", "cosine", 1e-3, 1024, 0.05, 300) and DEIT.ema == 0.99996
+    assert numbers["efficientnet"] == ("rmsproptf", "step", 0.256, 4096, 1e-5, 350)
+    assert (EFFICIENTNET.decay_rate, EFFICIENTNET.decay_epochs, EFFICIENTNET.momentum) == (0.97, 2.4, 0.9)
+    assert numbers["resnest"][:2] == ("momentum", "cosine") and numbers["resnest"][5] == 270
+    augmentations = {name: recipe.augmentation.split("-")[0] for name, recipe in RECIPES.items()}
+    assert augmentations == {"small": "standard", "deit": "rand", "efficientnet": "standard", "efficientnet-aa": "v0",
+                             "efficientnet-ra": "rand", "resnest": "augmix", "resnest-aa": "original"}  # fmt: skip
+    for recipe in (*RECIPES.values(), *TRANSFERS.values()):
+        next(iter(training_loader(tiny_data(), recipe, 8)))
+
+
+def test_numbers_of_a_recipe_can_be_changed():
+    assert DEIT.changed({"mixup": "0.2", "epochs": 3}) == replace(DEIT, mixup=0.2, epochs=3)
+    for values, message in (
+        ({"mixin": 1}, "expected numbers of a recipe of optimizer, learning_rate, .*, got 'mixin'"),
+        ({"name": "mine"}, "got 'name'"),
+        ({"drop": 2}, "expected drop to be less than or equal to 1, got 2"),
+        ({"epochs": 0}, "expected epochs to be greater than or equal to 1, got 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            DEIT.changed(values)
+
+
+@pytest.mark.parametrize("name", ["autoformer-mini", "vit-mini"])
+def test_a_distillation_token_against_the_formula(name, tmp_path):
+    """Labels train the first classifier, the teacher's decisions the second; later the mean of both classifies."""
+    space = spaces.get(name)
+    architecture = next(iter(space.architectures()))
+    torch.manual_seed(0)
+    model = export.fresh_network(space, architecture, 3, distilled=True)
+    teacher = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)), ["0"])
+    trained = Retraining(model, replace(DEIT, mixup=0.0, cutmix=0.0, drop_path=0.0), num_classes=3, batch_size=8, batches=10,
+                         teacher=teacher, distill=0.5, kind="token").train()  # fmt: skip
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 3
+    losses = trained.training_step(images, labels, np.random.default_rng(0))
+    features, head = nn.Sequential(*list(model.children())[:-1])(images), model.head
+    if name == "vit-mini":
+        pooled = head.norm(features.mean((2, 3)))
+        ours, theirs = head.classifier(pooled), head.distillation(pooled)
+    else:
+        tokens = head.norm(features)
+        ours, theirs = head.classifier(tokens[:, 1:].mean(1)), head.distillation(tokens[:, 0])
+    torch.testing.assert_close(losses["classes"], functional.cross_entropy(ours, labels, label_smoothing=0.1).detach())
+    torch.testing.assert_close(
+        losses["distillation"], functional.cross_entropy(theirs, teacher.module(images).argmax(1)).detach()
+    )
+    assert head.distillation.weight.grad.abs().sum() > 0
+    model.eval()
+    torch.testing.assert_close(model(images), (ours + theirs) / 2)
+    export.save_subnet(tmp_path / "file.safetensors", model, space, architecture, 3)
+    loaded, metadata = export.load_subnet(tmp_path / "file.safetensors")
+    assert metadata["distilled"] and torch.equal(loaded(images), model(images))
+    # Without the second classifier the network is the plain one.
+    plain = export.fresh_network(space, architecture, 3).eval()
+    plain.load_state_dict({key: value for key, value in model.state_dict().items() if "distillation" not in key})
+    torch.testing.assert_close(plain(images), ours)
+
+
 def test_mixing_repeats_with_the_steps_generator():
     trained, images, labels = method(DEIT).eval(), torch.randn(8, 3, 8, 8), torch.arange(8) % 3
     first, again, other = (
@@ -154,8 +219,16 @@ def test_augmentation_repeats_and_differs_by_epoch():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match="even batch size"):
         Retraining(tiny_model(), DEIT, num_classes=3, batch_size=7, batches=1)
-    with pytest.raises(InputError, match="soft, hard"):
+    with pytest.raises(InputError, match="soft, hard, token"):
         method(DEIT, kind="warm")
+    with pytest.raises(
+        InputError, match="expected a teacher, and a network with a second classifier .*, got no teacher"
+    ):
+        method(DEIT, kind="token")
+    with pytest.raises(InputError, match="expected a vision transformer for a distillation token"):
+        export.add_distillation(tiny_model())
+    with pytest.raises(InputError, match="expected a recipe of small, deit, .*, got 'sgd'"):
+        recipe_of("sgd")
     teacher = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), ["0"])
     with pytest.raises(InputError, match="teacher of 3 classes"):
         method(DEIT, teacher=teacher).training_step(

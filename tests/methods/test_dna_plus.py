@@ -73,7 +73,7 @@ def test_a_generation_is_a_dna_under_the_scaled_teacher():
 def test_numbers_out_of_range_are_named():
     with pytest.raises(InputError, match="generations to be greater than or equal to 1, got 0"):
         DNAPlus(SPACE, generations=0)
-    with pytest.raises(InputError, match="phi to be greater than or equal to 0, got -1"):
+    with pytest.raises(InputError, match="phi of at least 0, or b0 to b7, got -1"):
         DNAPlus(SPACE, phi=-1)
     with pytest.raises(InputError, match="a space of kind mbconv, got own"):
         DNAPlus(spaces.Space.from_counts("own", [[[2]]]))

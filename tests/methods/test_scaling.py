@@ -13,6 +13,7 @@ from pynas.export import standalone
 from pynas.methods import DNA
 from pynas.methods.dna.scaling import compound_scaling, load_scaled, save_scaled, scaled_space, scaled_teacher
 from pynas.spaces import Architecture
+from pynas.spaces.mbconv import DNA_OPS, StemSpec, mbconv
 
 
 def test_the_rule_is_efficientnets():
@@ -24,8 +25,10 @@ def test_the_rule_is_efficientnets():
         48, 24, 32, 56, 112, 160, 272, 448, 1792]  # fmt: skip
     assert [b4.layers(count) for count in (1, 2, 3, 4)] == [2, 4, 6, 8]
     assert b4.side(224) == 380
-    with pytest.raises(InputError, match="phi of at least 0, got -1"):
-        compound_scaling(-1)
+    for phi in (-1, "b8", "large", float("inf")):
+        with pytest.raises(InputError, match="phi of at least 0, or b0 to b7, got"):
+            compound_scaling(phi)
+    assert compound_scaling("2") == compound_scaling(2)
 
 
 @pytest.mark.parametrize("name", ["mbconv-mini", "mbconv-dna", "mbconv-boss"])
@@ -46,7 +49,7 @@ def test_every_layer_and_width(name, phi):
         chosen = [layer[c] for layer, c in zip(cells[choice.cell].layers, choice.path)]
         assert len(cell.layers) == math.ceil(round(len(chosen) * 1.2**phi, 9))
         specs = [layer[0] for layer in cell.layers]
-        repeated = chosen + [chosen[-1]] * (len(specs) - len(chosen))
+        repeated = repeat_as_efficientnet(chosen, len(specs))
         assert [(s.kernel, s.expand, s.out_channels) for s in specs] == [
             (s.kernel, s.expand, width(s.out_channels)) for s in repeated]  # fmt: skip
         assert [s.stride for s in specs] == [chosen[0].stride] + [1] * (len(specs) - 1)
@@ -55,6 +58,58 @@ def test_every_layer_and_width(name, phi):
         assert [s.exit_channels for s in specs] == [None] * (len(specs) - 1) + [exits and width(exits)]
         before = specs[-1].exit_channels or specs[-1].out_channels
     assert scaled.head.in_channels == before and scaled.head.channels == width(space.head.channels)
+
+
+def repeat_as_efficientnet(chosen, total):
+    """Runs of equal layers, last one first, get their share of the layers that are left."""
+    runs = []
+    for spec in chosen:
+        if runs and (runs[-1][0].kernel, runs[-1][0].expand) == (spec.kernel, spec.expand):
+            runs[-1].append(spec)
+        else:
+            runs.append([spec])
+    repeated, left = [], len(chosen)
+    for run in reversed(runs):
+        more = max(1, round(len(run) / left * (total - len(repeated))))
+        repeated, left = [run[0]] * more + repeated, left - len(run)
+    return repeated
+
+
+# DNA-c of the authors' public retraining code: expansion and kernel of each layer.
+DNA_C = [
+    ["65", "63"],
+    ["65", "65", "63", "65"],
+    ["65", "63", "65", "65"],
+    ["63", "65", "65", "35"],
+    ["65", "35", "65", "65"],
+    ["63"],
+]
+
+
+@pytest.mark.parametrize(
+    ("phi", "side", "printed"),
+    [
+        (0, 224, 5.3),
+        ("b1", 240, 7.5),
+        ("b2", 260, 8.8),
+        ("b3", 300, 12),
+        ("b4", 380, 19),
+        ("b5", 456, 30),
+        ("b7", 600, 64.9),
+    ],
+)
+def test_dna_c_scaled_has_the_parameters_of_tables_4_and_11(phi, side, printed):
+    sizes = [(2, 24), (4, 40), (4, 80), (4, 112), (4, 192), (1, 320)]
+    blocks = [(stride, (size,)) for stride, size in zip((2, 2, 2, 1, 2, 1), sizes)]
+    space = mbconv("single", blocks, DNA_OPS, StemSpec(32, 2, mb1_channels=16), 1280)
+    names = [f"{expand}{kernel}" for expand, kernel in DNA_OPS]
+    architecture = Architecture.of((0, [names.index(name) for name in block]) for block in DNA_C)
+    scaled = scaled_space(space, architecture, phi)
+    assert scaled.image_size == side
+    with torch.device("meta"):
+        network = standalone(scaled, next(scaled.architectures()), 1000)
+    parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert float(f"{parameters:.{2 if printed < 10 else 3 if printed != round(printed) else 2}g}") == printed
 
 
 def test_unscaled_it_is_the_network_itself():

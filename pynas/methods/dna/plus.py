@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pynas.checked import AtLeastOne, NonNegative, checked
+from pynas.checked import AtLeastOne, checked
 from pynas.methods.dna.dna import DNA
 from pynas.methods.dna.scaling import scaled_space, scaled_teacher
 from pynas.rating import Scores
@@ -36,8 +36,8 @@ class DNAPlus:
     before, or when two generations in a row rank architectures alike: Kendall's tau of at least `saturation` over 1,000
     architectures drawn uniformly.
 
-    generations: maximal number of generations. phi: coefficient of `pynas.methods.dna.scaling.compound_scaling`.
-    teacher_epochs: epochs of a scaled teacher's training. dna: options of each generation's `DNA`.
+    generations: maximal number of generations. phi: of `pynas.methods.dna.scaling.compound_scaling`. dna: options of each
+    generation's `DNA`.
 
     Raises:
         InputError: numbers out of range, a space that has no rule of scaling.
@@ -49,15 +49,14 @@ class DNAPlus:
         space: Space,
         *,
         generations: AtLeastOne = 3,
-        phi: NonNegative = 2.0,
+        phi: float | str = 2.0,
         saturation: float = 0.95,
-        teacher_epochs: AtLeastOne = 10,
         dna: Mapping[str, Any] | None = None,
     ):
         if generations > 1:  # fail before a generation is trained where the space has no rule of scaling
             scaled_space(space, space.sample(np.random.default_rng(0)), phi)
         self.space, self.generations, self.phi, self.saturation = space, generations, phi, saturation
-        self.teacher_epochs, self.options = teacher_epochs, dict(dna or {})
+        self.options = dict(dna or {})
         self.dna: DNA | None = None
 
     def begin(self, net: Supernet, teacher: Teacher, **given: Any) -> DNA:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,17 @@ class Scaling:
         """Scaled number of layers of a block, rounded up."""
         return math.ceil(self.depth * count - 1e-9)
 
+    def repeats(self, groups: Sequence[int]) -> list[int]:
+        """Scaled number of layers of each group of equal layers of a block, by the share that each has of the layers left.
+
+        The groups are gone through from the last one to the first, as in EfficientNet's public code.
+        """
+        left, more, repeats = sum(groups), self.layers(sum(groups)), []
+        for count in reversed(groups):
+            repeats.append(max(1, round(count / left * more)))
+            left, more = left - count, more - repeats[-1]
+        return repeats[::-1]
+
     def channels(self, count: int) -> int:
         """Scaled width, rounded to a multiple of 8 that is at least nine tenths of it; never less than `count`."""
         return max(count, make_divisible(count * self.width, 8, round_limit=0.9))
@@ -43,22 +55,38 @@ class Scaling:
         return round(self.resolution * pixels)
 
 
-def compound_scaling(phi: float) -> Scaling:
+# Factors of depth and width and the side of the images of EfficientNet-B0 to B7 (arXiv:1905.11946, public code).
+EFFICIENTNETS = {"b0": (1.0, 1.0, 224), "b1": (1.1, 1.0, 240), "b2": (1.2, 1.1, 260), "b3": (1.4, 1.2, 300),
+                 "b4": (1.8, 1.4, 380), "b5": (2.2, 1.6, 456), "b6": (2.6, 1.8, 528), "b7": (3.1, 2.0, 600)}  # fmt: skip
+
+
+def compound_scaling(phi: float | str) -> Scaling:
     """EfficientNet's compound rule: depth 1.2^phi, width 1.1^phi, resolution 1.15^phi (about 2^phi times the MAdds).
 
+    phi: a number, or "b0" to "b7": the rounded factors of that EfficientNet, which DNA's table 4 has.
+
     Raises:
-        InputError: a phi below 0.
+        InputError: a phi below 0, or another text.
     """
-    if not 0 <= phi < math.inf:
-        raise InputError(f"[scaling] expected phi of at least 0, got {phi}")
-    return Scaling(1.2**phi, 1.1**phi, 1.15**phi)
+    if phi in EFFICIENTNETS:
+        depth, width, side = EFFICIENTNETS[str(phi)]
+        return Scaling(depth, width, side / 224)
+    try:
+        exponent = float(phi)
+    except ValueError:
+        exponent = math.nan
+    if not 0 <= exponent < math.inf:
+        raise InputError(f"[scaling] expected phi of at least 0, or b0 to b7, got {phi!r}")
+    return Scaling(1.2**exponent, 1.1**exponent, 1.15**exponent)
 
 
-def scaled_space(space: Space, architecture: Architecture, phi: float) -> Space:
+def scaled_space(space: Space, architecture: Architecture, phi: float | str) -> Space:
     """Return a space of one architecture: the given one, scaled. phi 0 leaves it as it is.
 
-    A block gets `depth` times its layers, by repeating its last one. All widths, including those of the stem and the head,
-    are multiplied by `width`, and `image_size` by `resolution`.
+    A block gets `depth` times its layers, by repeating some (`Scaling.repeats`). All widths, including those of the stem and
+    the head, are multiplied by `width`, and `image_size` by `resolution`.
+
+    phi: see `compound_scaling`.
 
     Raises:
         InputError: an architecture outside the space, or a space without a rule.
@@ -78,10 +106,16 @@ def scaled_space(space: Space, architecture: Architecture, phi: float) -> Space:
 
 
 def _mbconv(layers: Sequence[MBConvSpec], scaling: Scaling) -> list[MBConvSpec]:
-    last = layers[-1]
-    body = [*layers[:-1], replace(last, exit_channels=None)]
-    more = scaling.layers(len(body)) - len(body)
-    body += [replace(body[-1], in_channels=last.out_channels, stride=1)] * more
+    first, last = layers[0], layers[-1]
+    # Layers of a block differ in kernel and expansion, and the first in input and stride, the last in its exit.
+    plain = [replace(layer, in_channels=layer.out_channels, stride=1, exit_channels=None) for layer in layers]
+    groups = [list(group) for _, group in itertools.groupby(plain)]
+    body = [
+        group[0]
+        for group, count in zip(groups, scaling.repeats([len(group) for group in groups]))
+        for _ in range(count)
+    ]
+    body[0] = replace(body[0], in_channels=first.in_channels, stride=first.stride)
     body[-1] = replace(body[-1], exit_channels=last.exit_channels)
     return [
         replace(
@@ -108,7 +142,7 @@ def _head(head: HeadSpec, scaling: Scaling) -> HeadSpec:
 SCALERS: dict[str, tuple[Callable[[Any, Scaling], Any], ...]] = {"mbconv": (_mbconv, _stem, _head)}
 
 
-def scaled_teacher(space: Space, architecture: Architecture, phi: float, num_classes: int) -> Teacher:
+def scaled_teacher(space: Space, architecture: Architecture, phi: float | str, num_classes: int) -> Teacher:
     """Return the scaled network with fresh weights (torch's generator) as a teacher, tapped after every block.
 
     Its modules are stem, block_1, ..., head. It gets images of the students' size, not of the scaled resolution: its

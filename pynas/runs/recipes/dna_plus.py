@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from pynas import teachers
-from pynas.checked import fields
+from pynas import export, teachers
+from pynas.checked import AtLeastOne, fields
+from pynas.data import load
 from pynas.errors import InputError
+from pynas.export import RECIPES as TRAININGS
 from pynas.files import header, read_json, write_json
 from pynas.methods import DNAPlus
 from pynas.methods.dna.plus import Generation
-from pynas.methods.dna.scaling import save_scaled
+from pynas.methods.dna.scaling import compound_scaling, save_scaled
 from pynas.rating import Scores
 from pynas.runs.options import SETTINGS, Options
 from pynas.runs.processes import first_process_first
@@ -22,11 +25,24 @@ from pynas.runs.run import Defaults, Request, Run
 from pynas.runs.search import find_limits, gather_costs
 from pynas.runs.settings import Settings, open_folder
 from pynas.spaces import Architecture
+from pynas.train.team import is_first_process
 
 GENERATIONS = "pynas.generations"
-# Each generation's DNA takes the recipe of the same name. Table 5 has three generations.
-RECIPES = {name: {**{name: value for name, value in DNA_RECIPES[name].items() if name in SETTINGS}, "generations": 3}
-           for name in ("small", "paper", "code")}  # fmt: skip
+# Training of a scaled teacher: a recipe of `pynas.export.RECIPES`, epochs and images per batch (None: the recipe's), and the side
+# of its images: the supernet's, or that times the scaling's resolution. It teaches at the supernet's size in any case, as its
+# features must have the size of the blocks (the paper tests its teachers so, table 11).
+_TEACHER = {
+    "teacher_recipe": (Literal[tuple(TRAININGS)], "small"),
+    "teacher_epochs": (AtLeastOne | None, None),
+    "teacher_batch_size": (AtLeastOne | None, None),
+    "teacher_size": (Literal["supernet", "scaled"], "supernet"),
+}
+# Each generation's DNA takes the recipe of the same name. Table 5: three generations, the first scaled teacher an EfficientNet-B7.
+_SCALED = {"phi": "b7", "teacher_recipe": "efficientnet", "teacher_size": "scaled"}
+RECIPES = {
+    name: {**{key: value for key, value in DNA_RECIPES[name].items() if key in SETTINGS}, "generations": 3, **teacher}
+    for name, teacher in (("small", {"phi": 2.0}), ("paper", _SCALED), ("code", _SCALED))
+}
 
 
 class DNAPlusRecipe:
@@ -39,8 +55,8 @@ class DNAPlusRecipe:
         self._dna = DNARecipe()
 
     def options(self) -> Options:
-        """Return the options of the generations; the option `dna` holds those of each generation's DNA."""
-        return Options(fields(DNAPlus), recipes=RECIPES)
+        """Return the options of the generations and their teachers; `dna` holds those of each generation's DNA."""
+        return Options(fields(DNAPlus), _TEACHER, RECIPES)
 
     def teacher(self, run: Run) -> teachers.Teacher:
         """Return the first generation's teacher."""
@@ -128,7 +144,27 @@ class DNAPlusRecipe:
                                  f"search {generation.folder} by itself, or use another folder")  # fmt: skip
             return
         teacher = run.seeded(lambda: plus.next_teacher(found, run.data.num_classes), number)
-        training = {"epochs": plus.teacher_epochs, "batch_size": run.settings.batch_size, "seed": run.settings.seed}
-        accuracy = teachers.train_classifier(teacher.module.requires_grad_(True), run.data, **training, device=run.device,
-                                             progress=run.progress.epochs(f"train teacher {number}"))  # fmt: skip
-        save_scaled(path, teacher, **training, data=run.data.fingerprint, test_accuracy=accuracy)
+        training, accuracy = self._train_teacher(run, plus, teacher, generation.folder / "teacher", number)
+        if is_first_process():
+            save_scaled(path, teacher, **training, data=run.data.fingerprint, test_accuracy=accuracy)
+
+    def _train_teacher(
+        self, run: Run, plus: DNAPlus, teacher: teachers.Teacher, folder: Path, number: int
+    ) -> tuple[dict[str, Any], float]:
+        """Train a scaled teacher in a folder, or go on there; return its settings, and its accuracy at the supernet's size."""
+        options, recipe = run.options, TRAININGS[run.options["teacher_recipe"]]
+        data, side = run.data, run.data.image_shape[1]
+        if options["teacher_size"] == "scaled":
+            side = compound_scaling(plus.phi).side(side)
+            settings = run.settings
+            data = replace(load(settings.data, side, val_fraction=settings.val_fraction, seed=settings.seed,
+                                limit=settings.limit_images), mean=data.mean, std=data.std)  # fmt: skip
+        training: dict[str, Any] = {"recipe": recipe.name, "epochs": options["teacher_epochs"] or recipe.epochs,
+                    "batch_size": options["teacher_batch_size"] or recipe.batch_size, "seed": run.settings.seed,
+                    "image_size": side}  # fmt: skip
+        model, _ = export.retrain(
+            teacher.module.requires_grad_(True), data, recipe, epochs=training["epochs"], batch_size=training["batch_size"],
+            run=folder, seed=run.settings.seed, device=run.device, on_step=run.progress.steps(f"train teacher {number}"),
+        )  # fmt: skip
+        teacher.module.load_state_dict(model.state_dict())  # the average of the weights, where the recipe has one
+        return training, export.evaluate(teacher.module.eval(), run.data, device=run.device)["top1"]

@@ -1,0 +1,61 @@
+"""`pynas finetune`: transfer a run's network to another data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pynas.cli import options
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run with a retrained or an exported network.")],
+    data: Annotated[str, typer.Option(help="digits, cifar10, cifar100, an .npz file or an image folder.", show_default=False)],
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="transfer-cnn (DNA, table 3) or transfer-vit (PreNAS, table 5). [default: by the network]",
+                     show_default=False),
+    ] = None,
+    subnet: Annotated[
+        Path | None,
+        typer.Option(help="File of the network. [default: the run's only retrained one, else the exported one]",
+                     show_default=False),
+    ] = None,
+    epochs: options.TrainingEpochs = None,
+    batch_size: options.TrainingBatchSize = None,
+    option: options.TrainingOptions = None,
+    amp: options.Amp = False,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels. [default: the network's]", show_default=False)
+    ] = None,
+    test_size: options.TestSize = None,
+    workers: options.Workers = 0,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:  # fmt: skip
+    """Train a network on another data set, from the weights that it has, with a new classifier; goes on where it was stopped.
+
+    Writes finetuning/DATA-RECIPE/: checkpoints, metrics.jsonl, report.json (top-1, top-5) and subnet.safetensors.
+
+    Example: `pynas finetune runs/digits --data cifar10.npz --epochs 10 --batch-size 128`
+    """
+    from pynas.cli import display
+    from pynas.runs import finetune as tuning
+    from pynas.runs import load
+    from pynas.runs.processes import process_group
+    from pynas.runs.settings import method_options
+    from pynas.train.team import is_first_process
+
+    given: dict[str, Any] = {"data": data, "recipe": recipe, "subnet": None if subnet is None else str(subnet), "epochs": epochs,
+                             "batch_size": batch_size, "options": method_options(option) or {}, "amp": amp,
+                             "image_size": image_size, "test_size": test_size}  # fmt: skip
+    request = tuning.Request(**given)
+    opened = load(run, device)
+    with process_group(opened.device, run), display.bars(is_first_process()) as bars:
+        opened.progress = display.progress(bars)
+        content = tuning.finetune(opened, request, workers)
+        if not is_first_process():
+            return
+    (display.print_json if json else display.print_trained)(content)
