@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,29 @@ def export_trained(run: Run, architecture: Architecture | None) -> dict[str, Any
     architecture: None for the best of search.json.
     """
     method, digest = run.trained_method()
-    return export_from(run, method.net, digest, architecture)
+    return export_from(run, method.net, digest, architecture, method.fold)
 
 
-def export_from(run: Run, net: Any, digest: str, architecture: Architecture | None) -> dict[str, Any]:
-    """Take a network out of `net`, whose weights have this digest, re-estimate its batch norm, measure it and write it."""
+def export_from(
+    run: Run,
+    net: Any,
+    digest: str,
+    architecture: Architecture | None,
+    fold: Callable[[torch.nn.Module], bool] = lambda model: True,
+) -> dict[str, Any]:
+    """Take a network out of `net`, whose weights have this digest, re-estimate its batch norm, measure it and write it.
+
+    fold: takes up in the network what the method trained around its blocks; returns whether it could.
+    """
     architecture = architecture or found_architecture(run)
     model = export.subnet(net, architecture)
+    folded = fold(model)
     recalibrate(run, model)
-    return write_subnet(run, model, architecture, digest)
+    content = write_subnet(run, model, architecture, digest)
+    if not folded:
+        content["note"] = ("the learned convolutions between the teacher's widths and the blocks' are not in this network: it has "
+                           f"to be trained, by `pynas retrain --run {run.folder}`.")  # fmt: skip
+    return content
 
 
 def found_architecture(run: Run) -> Architecture:

@@ -64,6 +64,13 @@ class Method(Protocol):
         """Whether the training ends before its last step; asked before every step, and alike in all processes."""
         return False
 
+    def fold(self, model: torch.nn.Module) -> bool:
+        """Take up in a network, taken out of the trained net, what was trained around its blocks, in place.
+
+        Returns False where the network cannot take it up.
+        """
+        return True
+
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that training changes, by their names in the state dict; a checkpoint keeps these.
 

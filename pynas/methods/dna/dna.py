@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pynas.checked import AtLeastOne, Fraction, NonNegative, Positive, checked
-from pynas.copies import copy_module
 from pynas.errors import InputError
-from pynas.methods.blocks import Batches, BlockBatches, Pair, rate_cells
+from pynas.methods.blocks import Batches, BlockBatches, rate_cells
 from pynas.methods.dna.block_weights import check_weights
 from pynas.methods.dna.feature_cache import FeatureCache
-from pynas.methods.dna.functional import Tail, functional_target, head_loss, is_functional, kl_divergence
+from pynas.methods.dna.functional import Tail, head_loss, is_functional, kl_divergence
+from pynas.methods.dna.inputs import block_inputs
 from pynas.methods.dna.optimizer import block_optimizer, block_rates
-from pynas.methods.dna.projection import build_projections, check_one_shape, fit_projections
+from pynas.methods.dna.projection import build_projections, fit_projections
 from pynas.methods.dna.widths import Widen, input_widths, narrow
 from pynas.methods.sampling import uniform_path
 from pynas.methods.views import place
 from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Choice
-from pynas.supernets import Supernet, device_of, evaluating
+from pynas.supernets import Supernet, device_of
 from pynas.teachers import Teacher, as_teacher
 from pynas.train.method import Method, backward, unshared_state, with_prefixes
 
@@ -43,10 +43,11 @@ class DNA(nn.Module, Method):
     cell of a block runs one path, drawn uniformly. The head is trained at the same time to classify the teacher's last
     features (`head_loss`), so that the exported network works without retraining.
 
-    Where the teacher's width differs from the block's, the teacher's features first go through a fixed 1x1 convolution
-    (`Projection`): their principal components, fitted on the first `projection_batches` training batches. In a space whose
-    blocks end in several widths (nats-size), a path of width w gets and learns the first w of them, and a block trains one
-    cell a step.
+    Where the teacher's width differs from the block's, width="projection" sends the teacher's features through a fixed 1x1
+    convolution (`Projection`): their principal components, fitted on the first `projection_batches` training batches. With
+    "teacher" the block learns the features themselves, through learned 1x1 convolutions after and before it (`FullWidth`),
+    which `fold` takes up in the exported network. In a space whose blocks end in several widths (nats-size), a path of width w
+    gets and learns the first w principal components, and a block trains one cell a step.
 
     net: the supernet. teacher: a `Teacher`, a timm name, or any nn.Module with `taps`, one name per block.
     learning_rates: starting rates of the first block and of the others (section 4.3), or of each block. They are multiplied by
@@ -62,7 +63,8 @@ class DNA(nn.Module, Method):
         cache_training: also cache the training images, which must then be the same in every epoch.
 
     Raises:
-        InputError: taps that do not match the blocks in number or size, an option out of its range.
+        InputError: taps that do not match the blocks in number or size, an option out of its range, width="teacher" in a
+            space whose blocks end in several widths.
     """
 
     trained_blocks: Collection[int]  # type: ignore[assignment]
@@ -80,6 +82,7 @@ class DNA(nn.Module, Method):
         decay_every: AtLeastOne = 1,
         optimizer: Literal["adam", "adamw"] = "adam",
         weight_decay: NonNegative | None = None,
+        width: Literal["projection", "teacher"] = "projection",
         projection_batches: AtLeastOne = 4,
         loss_weights: Sequence[float] | None = None,
         logits_after: Fraction = 1.0,
@@ -101,13 +104,13 @@ class DNA(nn.Module, Method):
         self.projection_batches = projection_batches
         self.loss_weights = check_weights(loss_weights, len(net.space))
         self.amp, self.optimizer_kind = AMP[amp], optimizer
-        self.projections = build_projections(self.teacher, net, self.image_shape)
+        self.projections, self.full_width = build_projections(self.teacher, net, self.image_shape, width)
         self.widths = input_widths(net, self.image_shape)
         self.cache = None if cache is None else FeatureCache(cache, self.teacher, cache_bytes)
         self.cache_training = cache_training
         self.trained_blocks = range(len(net.space))
         self.logits_after, self.learns_logits = logits_after, False
-        self._tails: dict[tuple[int, torch.device], Tail] = {}
+        self._tails: dict[tuple[int, torch.device], nn.Module] = {}
         for block in self.trained_blocks if logits_after < 1 else ():
             self.tail(block)  # a teacher without such logits is refused now
 
@@ -129,7 +132,7 @@ class DNA(nn.Module, Method):
         """Return the optimizer with the starting rates of the blocks (section 4.3)."""
         if self.amp == torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type)
-        return block_optimizer(self.net, self.optimizer_kind, self.learning_rates, self.weight_decay)
+        return block_optimizer(self.net, self.full_width, self.optimizer_kind, self.learning_rates, self.weight_decay)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return `decay` to the power of the number of `decay_every` epochs that have passed."""
@@ -164,13 +167,14 @@ class DNA(nn.Module, Method):
         if block not in self.trained_blocks:
             return loss
         with self.autocast():
-            x = self.net.enter(x) if block == 0 else x
+            x = self.net.enter(x) if block == 0 else self.full_width.entries[block](x)
             for choice in choices:
                 output = self.net.run_path(block, choice, narrow(x, self.widths[block][choice.cell]))
                 if self.learns_logits and logits is not None:
                     loss = loss + kl_divergence(self.tail(block)(output).float(), logits.float())
                 else:
-                    loss = loss + functional.mse_loss(output.float(), target[:, : output.shape[1]].float())
+                    output = self.full_width.exits[block](output).float()
+                    loss = loss + functional.mse_loss(output, target[:, : output.shape[1]].float())
         self.backward(loss * self.loss_weights[block])
         return loss.detach() / len(choices)
 
@@ -188,7 +192,11 @@ class DNA(nn.Module, Method):
         if len(self.net.space) - 1 not in self.trained_blocks:
             return {"head": torch.zeros(())}
         with self.autocast():
-            loss = head_loss(self.net.head(features).float(), None if logits is None else logits.float(), labels)
+            loss = head_loss(
+                self.net.head(self.full_width.entries[-1](features)).float(),
+                None if logits is None else logits.float(),
+                labels,
+            )
         self.backward(loss)
         return {"head": loss.detach()}
 
@@ -200,6 +208,7 @@ class DNA(nn.Module, Method):
         """Return the tensors trained with a block; the stem belongs to the first block, the head to the last."""
         parts = [f"net.blocks.{block}."]
         parts += ["net.stem."] * (block == 0) + ["net.head."] * (block == len(self.net.space) - 1)
+        parts += [f"full_width.{name}" for name in self.full_width.names(block)]
         return with_prefixes(self.trained_state(), *parts)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -222,12 +231,17 @@ class DNA(nn.Module, Method):
             return "kl"
         return "relative_l1"
 
-    def tail(self, block: int) -> Tail:
+    def tail(self, block: int) -> nn.Module:
         """Return the part of the teacher after a block, from the block's output to the logits; raises InputError as `Tail`."""
         key = block, self.device
         if key not in self._tails:
-            self._tails[key] = Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
+            rest = Tail(self.teacher, block, self.projections[block], self.image_shape)  # type: ignore[arg-type]
+            self._tails[key] = nn.Sequential(self.full_width.exits[block], rest)
         return self._tails[key]
+
+    def fold(self, model: nn.Module) -> bool:
+        """Take up the learned 1x1 convolutions in an exported network, in place; see `FullWidth.fold`."""
+        return self.full_width.fold(model, self.net.space.kind)
 
     def rate_block(
         self,
@@ -254,8 +268,9 @@ class DNA(nn.Module, Method):
         loss = self.default_loss() if loss is None else loss
         if is_functional(loss) and "tail" not in options:
             options["tail"] = self.tail(block)
-        elif not is_functional(loss) and self.net.space.has_states:
-            options["tail"] = Widen(len(self.projections[block].weight))  # type: ignore[arg-type]
+        elif not is_functional(loss):
+            widest = len(self.projections[block].weight)  # type: ignore[arg-type]
+            options["tail"] = Widen(widest) if self.net.space.has_states else self.full_width.exits[block]
         inputs = [self.block_batches(batches, block, loss, prefix, width) for width in self.widths[block]]
         return rate_cells(self.net, block, inputs, loss=loss, norm=norm, resume=resume, **options)
 
@@ -267,26 +282,13 @@ class DNA(nn.Module, Method):
         prefix: Sequence[Choice] = (),
         width: int | None = None,
     ) -> BlockBatches:
-        """Return a block's input and its target under `loss` for every batch.
+        """Return a block's input and its target under `loss` for every batch, see `block_inputs`."""
 
-        The input is the teacher's feature Y_{k-1}, or the output of a `prefix` of the student's blocks just before it (batch
-        statistics). The target is Y_k, or the logits or labels that a functional loss compares with. width: of the input.
-        """
-        first = block - len(prefix)
-        if prefix:
-            check_one_shape(self.net, "rate")
-        modules = [module for b, choice in enumerate(prefix, first) for module in self.net.path(b, choice)]
-        # A copy in training mode: its batch norm uses the batch's statistics, and the net's running ones do not change.
-        before = copy_module(nn.Sequential(*modules)).train()
-
-        def pair(images: Tensor, labels: Tensor) -> Pair:
+        def teach(images: Tensor) -> tuple[Tensor, list[Tensor], Tensor | None]:
             images = self.place(images)
-            features, logits = self.targets(images)
-            with evaluating(self.net.stem):
-                x = before(self.net.enter(images) if first == 0 else narrow(features[first - 1], width))
-            return x, functional_target(str(loss), logits, labels) if is_functional(loss) else features[block]
+            return images, *self.targets(images)
 
-        return BlockBatches(batches, pair)
+        return block_inputs(self.net, self.full_width, teach, batches, block, loss, prefix, width)
 
     @property
     def device(self) -> torch.device:

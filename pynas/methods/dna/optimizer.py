@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pynas.errors import InputError
+from pynas.methods.dna.full_width import FullWidth
 from pynas.supernets import Supernet
 
 OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -27,17 +28,17 @@ def block_rates(rates: Sequence[float], blocks: int) -> tuple[float, ...]:
 
 
 def block_optimizer(
-    net: Supernet, kind: str, rates: Sequence[float], weight_decay: float | None
+    net: Supernet, around: FullWidth, kind: str, rates: Sequence[float], weight_decay: float | None
 ) -> torch.optim.Optimizer:
     """Return an optimizer of `OPTIMIZERS` with a rate per block; the stem has that of the first, the head of the last.
 
-    weight_decay: None for torch's default.
+    around: the learned convolutions around the blocks. weight_decay: None for torch's default.
     """
-    groups = [[*block.parameters()] for block in net.blocks]
+    groups = [[*block.parameters(), *around.of_block(number)] for number, block in enumerate(net.blocks)]
     if net.stem is not None:
         groups[0] = [*net.stem.parameters(), *groups[0]]
     if net.head is not None:
-        groups.append([*net.head.parameters()])
+        groups.append([*net.head.parameters(), *around.entries[-1].parameters()])
     options = {} if weight_decay is None else {"weight_decay": weight_decay}
     return OPTIMIZERS[kind](
         [{"params": group, "lr": rate, **options} for group, rate in zip(groups, [*rates, rates[-1]])]

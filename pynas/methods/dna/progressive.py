@@ -59,6 +59,8 @@ class ProgressiveDNA(nn.Module, Method):
         check_one_shape(dna.net, "dna")
         if dna.logits_after < 1:
             raise InputError(f"[dna] expected logits_after=1 for progressive trainings, got {dna.logits_after}")
+        if list(dna.full_width.parameters()):
+            raise InputError("[dna] expected width='projection' for progressive trainings, got 'teacher'")
         space = dna.net.space
         self.dna, self.from_scratch, self.rating_batches = dna, strategy == "progressive-a", rating_batches
         self.blocks, self.keep = len(space), keep

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from pynas.errors import InputError
 from pynas.methods.blocks import Batches
+from pynas.methods.dna.full_width import FullWidth
 from pynas.supernets import Supernet
 from pynas.teachers import Teacher
 
@@ -124,10 +125,25 @@ def check_taps(teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int
     return list(zip(theirs, ours))
 
 
-def build_projections(teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int]) -> nn.ModuleList:
-    """Return a `Projection` per block, not yet fitted; raises InputError as `check_taps`."""
+def build_projections(
+    teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int], width: str
+) -> tuple[nn.ModuleList, FullWidth]:
+    """Return a `Projection` per block, not yet fitted, and the learned convolutions around the blocks.
+
+    width: "projection" to the blocks' widths, without learned ones; "teacher": features pass unchanged.
+
+    Raises:
+        InputError: as `check_taps`, or width="teacher" in a space whose blocks end in several widths.
+    """
     shapes = check_taps(teacher, net, image_shape)
-    return nn.ModuleList(Projection(theirs[0], ours[0], net.space.has_states) for theirs, ours in shapes)
+    theirs, ours = ([shape[0] for shape in side] for side in zip(*shapes))
+    if width == "teacher":
+        if net.space.has_states:
+            raise InputError(f"[dna] expected width='projection' for {net.space.name}, whose blocks end in several widths, got "
+                             "'teacher'")  # fmt: skip
+        return nn.ModuleList(Projection(channels, channels) for channels in theirs), FullWidth(theirs, ours)
+    fixed = (Projection(*channels, net.space.has_states) for channels in zip(theirs, ours))
+    return nn.ModuleList(fixed), FullWidth(ours, ours)
 
 
 def check_one_shape(net: Supernet, method: str) -> None:

@@ -83,5 +83,5 @@ class DNARecipe:
         return find_among(run, request, kept, gather_costs(run, request), run.options["strategy"])
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
-        """Take a network out of the supernet."""
+        """Take a network out of the supernet; learned convolutions between the blocks are folded into it."""
         return export_trained(run, architecture)
