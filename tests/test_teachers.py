@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -456,3 +457,46 @@ def test_arguments_by_name_in_any_order(bert: Any) -> None:
     torch.testing.assert_close(tail(feature, {"model": Call.of(turned, bert).leaves}), bert(**batch).logits)
     with pytest.raises(InputError, match=r"\[batch\] expected \d arguments in every batch, as in the example, got 1"):
         tail(feature, {"model": [batch["input_ids"]]})
+
+
+@pytest.mark.parametrize(
+    ("model", "space", "taps"),
+    [
+        # Sizes 56, 28, 14, 14, 7 of mbconv-boss's five blocks; of two stages of 7x7 the one of nearer width.
+        ("efficientnet_b0", "mbconv-boss", [1, 2, 3, 4, 5]),
+        ("efficientnet_b1", "mbconv-dna", [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_taps_that_fit_the_blocks_are_found(model, space, taps):
+    with pytest.warns(UserWarning, match="untrained"):
+        teacher = teachers.timm_teacher(model, pretrained=False)
+    net = pynas.supernet(space, 10)
+    fitted = teachers.with_fitting_taps(teacher, net.block_shapes((3, 224, 224)), (3, 224, 224))
+    assert fitted.taps == tuple(f"blocks.{tap}" for tap in taps) and fitted.module is teacher.module
+
+
+def test_fitting_taps_are_the_best_of_all_choices():
+    """Against every rising choice of stages, on drawn shapes; -1 where none fits."""
+    from pynas.teachers.taps import _assign
+
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        sides = [[side, side] for side in sorted(rng.integers(1, 4, 6).tolist(), reverse=True)]
+        stages = [(int(rng.integers(1, 30)), *side) for side in sides]
+        blocks = [(int(rng.integers(1, 30)), *side) for side in sorted(sides, reverse=True)[:: int(rng.integers(1, 4))]]
+        costs = {
+            choice: sum(abs(math.log(stages[s][0] / block[0])) for s, block in zip(choice, blocks))
+            for choice in itertools.combinations(range(6), len(blocks))
+            if all(stages[s][1:] == block[1:] for s, block in zip(choice, blocks))
+        }
+        found = _assign(stages, blocks)
+        if costs:
+            assert costs[tuple(found)] == pytest.approx(min(costs.values()))
+        else:
+            assert found is None
+
+
+def test_stages_that_do_not_fit_are_left_as_they_are():
+    with pytest.warns(UserWarning, match="untrained"):
+        teacher = teachers.timm_teacher("resnet10t", pretrained=False)
+    assert teachers.with_fitting_taps(teacher, [(24, 9, 9)], (3, 64, 64)) is teacher

@@ -57,7 +57,8 @@ Teacher = Annotated[
 Taps = Annotated[
     str | None,
     typer.Option(
-        help="The teacher's submodules after each block, separated by commas. [default: its stages]", show_default=False
+        help="The teacher's submodules after each block, separated by commas. [default: its stages of the blocks' sizes]",
+        show_default=False,
     ),
 ]
 Pretrained = Annotated[

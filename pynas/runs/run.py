@@ -218,12 +218,20 @@ class Run:
             return None
         return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, taps=self.settings.taps)
 
+    @cached_property
+    def tapped_teacher(self) -> teachers.Teacher | None:
+        """The timm teacher of the settings with its taps, those named or such as fit the supernet's blocks; None as above."""
+        if self.named_teacher is None or self.settings.taps is not None:
+            return self.named_teacher
+        shape = self.data.image_shape
+        return teachers.with_fitting_taps(self.named_teacher, self.net.block_shapes(shape), shape)
+
     def teacher(self) -> teachers.Teacher:
         """Return the named teacher, DNA+'s scaled one, or a small one, which is trained once and kept in the folder."""
         if self.base is not None:
             return self.base.teacher()
-        if self.named_teacher is not None:
-            return self.named_teacher
+        if self.tapped_teacher is not None:
+            return self.tapped_teacher
         path = self.folder / "teacher.safetensors"
         if self.settings.teacher == "scaled":
             return load_scaled(path)

@@ -2,6 +2,7 @@
 
 from pynas.teachers.pretrained import as_teacher, timm_teacher
 from pynas.teachers.small import accuracy, fit_small, load_small, save_small, small, small_like, train_classifier
+from pynas.teachers.taps import with_fitting_taps
 from pynas.teachers.teacher import Teacher
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "small_like",
     "timm_teacher",
     "train_classifier",
+    "with_fitting_taps",
 ]

@@ -102,7 +102,16 @@ def _default_taps(name: str, module: nn.Module) -> list[str]:
     staged = "efficientnet_b" in name
     if staged and isinstance(module, EfficientNet) and len(module.blocks) == 7:
         return [f"blocks.{stage}" for stage in range(1, 7)]
-    stages = [stage.get("module") for stage in getattr(module, "feature_info", [])]
-    if not stages or None in stages:
+    if not stages(module):
         raise InputError(f"[teacher] expected taps for {name!r}, whose stages timm does not name, got none; give taps")
-    return stages
+    return stages(module)
+
+
+def stages(module: nn.Module) -> list[str]:
+    """Names of the stages of a timm model: all of an EfficientNet's, else those that timm describes; none where it does not."""
+    from timm.models.efficientnet import EfficientNet
+
+    if isinstance(module, EfficientNet):
+        return [f"blocks.{stage}" for stage in range(len(module.blocks))]
+    described = [stage.get("module") for stage in getattr(module, "feature_info", [])]
+    return [] if None in described else described

@@ -14,7 +14,7 @@ from pynas.teachers import Teacher
 
 def _teacher(run: Run) -> Teacher:
     """Return a timm teacher (fresh with --no-pretrained) or a small fresh one."""
-    return run.named_teacher or run.fresh_teacher()
+    return run.tapped_teacher or run.fresh_teacher()
 
 
 def _build(run: Run) -> DNAPlusPlus:
