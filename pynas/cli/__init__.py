@@ -27,6 +27,7 @@ from pynas.cli import (
     search,
     select,
     spaces,
+    stability,
     train,
 )
 from pynas.errors import InputError
@@ -52,6 +53,7 @@ COMMANDS = (
     report,
     correlate,
     robustness,
+    stability,
     spaces,
     methods,
     doctor,

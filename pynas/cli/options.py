@@ -66,6 +66,13 @@ Pretrained = Annotated[
     typer.Option("--pretrained/--no-pretrained", help="Whether a timm teacher comes with weights. [default: it does]"),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Training epochs. [default: the recipe's]", show_default=False)]
+KeepEpochs = Annotated[
+    str | None,
+    typer.Option(
+        help="Epochs after which weights are kept for `pynas stability`, separated by commas. [default: none]",
+        show_default=False,
+    ),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Images per batch. [default: the recipe's]", show_default=False)]
 Accumulate = Annotated[
     int | None,

@@ -17,6 +17,7 @@ def command(
     taps: options.Taps = None,
     pretrained: options.Pretrained = None,
     epochs: options.Epochs = None,
+    keep_epochs: options.KeepEpochs = None,
     batch_size: options.BatchSize = None,
     accumulate: options.Accumulate = None,
     image_size: options.ImageSize = None,

@@ -19,7 +19,7 @@ def train_command(settings: Settings, folder: str) -> str:
     words = ["pynas", "train", "--run", folder]
     for name, value in settings.model_dump().items():
         option = f"--{name.replace('_', '-')}"
-        if value is None:
+        if value is None or value == []:
             continue
         if isinstance(value, bool):
             words.append(option if value else f"--no-{option[2:]}")

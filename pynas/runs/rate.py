@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pynas import spaces
 from pynas.errors import InputError
@@ -14,24 +17,26 @@ from pynas.runs.images import check_rated
 from pynas.runs.progress import PathCounter
 from pynas.runs.run import Run
 from pynas.runs.settings import Settings, member_folder
+from pynas.spaces import Architecture
 from pynas.train.team import is_first_process
 
 
-def rate_paths(run: Run, loss: str | None, norm: str) -> Scores:
+def rate_paths(run: Run, loss: str | None, norm: str, epoch: int | None = None) -> Scores:
     """Score every path of every block; blocks that are rated already, from the same weights, are read.
 
     A rating that was stopped goes on where it was. Under torchrun the processes share the paths, and the first one
-    writes. loss: None for the method's `default_loss()`.
+    writes. loss: None for the method's `default_loss()`. epoch: rate the weights that were kept after it, not the last ones.
     """
-    method, digest = run.trained_method()
+    method, digest = run.trained_method() if epoch is None else run.method_after(epoch)
+    part = "" if epoch is None else epoch_part(epoch)
     loss = loss or method.default_loss()
     batches = run.loader("val")
     metadata = {"checkpoint": digest, "data": run.data.fingerprint, "loss": loss, "norm": norm}
     tables = []
     counter = PathCounter(run.progress.count(), sum(run.space.path_counts) * len(batches))
     for b, paths in enumerate(run.space.path_counts):
-        file = block_file(scores_folder(run), b)
-        block = rated_block(run, b, metadata)
+        file = block_file(scores_folder(run) / part, b)
+        block = rated_block(run, b, metadata, part)
         if block is None:
             name = f".{digest[:8]}-{run.data.fingerprint[:8]}-{loss}-{norm}-block_{b + 1}"
             block = method.rate_block(batches, b, loss=loss, norm=norm, progress=counter.cell,
@@ -45,14 +50,34 @@ def rate_paths(run: Run, loss: str | None, norm: str) -> Scores:
     return Scores(run.space, tables, metadata)
 
 
+def score_networks(run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
+    """Rate the paths of some networks alone; return the networks' scores `[N]`.
+
+    A block of several cells is rated whole. loss: None for the method's `default_loss()`.
+    """
+    method, _ = run.trained_method()
+    batches, tables = run.loader("val"), []
+    count = run.progress.count()
+    for b, cells in enumerate(run.space.blocks):
+        paths = {"paths": sorted({network[b].path for network in networks})} if len(cells) == 1 else {}
+        tables.append(method.rate_block(batches, b, loss=loss or method.default_loss(), norm=norm, **paths))
+        count(b + 1, len(run.space))
+    return Scores(run.space, tables).total(networks)
+
+
 def scores_folder(run: Run) -> Path:
     """Return the folder of a run's score files."""
     return run.folder / "scores"
 
 
-def rated_block(run: Run, block: int, metadata: dict[str, Any]) -> list[Any] | None:
-    """Return a block's tables where the run has rated it from this `metadata`, else None."""
-    file = block_file(scores_folder(run), block)
+def epoch_part(epoch: int) -> str:
+    """Return the name of the subfolder of the scores after an epoch."""
+    return f"epoch_{epoch}"
+
+
+def rated_block(run: Run, block: int, metadata: dict[str, Any], part: str = "") -> list[Any] | None:
+    """Return a block's tables where the run has rated it from this `metadata`, else None; part: a subfolder of the scores."""
+    file = block_file(scores_folder(run) / part, block)
     if not file.exists():
         return None
     tables, before = load_block(file)

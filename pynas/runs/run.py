@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from pynas import costs, spaces, teachers
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
-from pynas.methods.dna.functional import LOSSES as FUNCTIONAL
 from pynas.methods.dna.scaling import load_scaled
-from pynas.ops.path_distance import KINDS as DISTANCES
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
+from pynas.runs.defaults import Defaults
 from pynas.runs.images import check_images
 from pynas.runs.options import Options, loader_options
 from pynas.runs.processes import choose_device, first_process_first
@@ -26,33 +26,9 @@ from pynas.runs.request import Request
 from pynas.runs.settings import Settings, member_folder
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
-from pynas.tensor_files import read_tensors
-from pynas.train.checkpoint import CHECKPOINT, load_weights
+from pynas.tensor_files import TensorFile, read_tensors
+from pynas.train.checkpoint import CHECKPOINT, epoch_file, load_weights
 from pynas.train.loop import LAST
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """The space that a method's runs take by default, and what its rating and its training images are.
-
-    views: views of each image in a training batch. loss: of the rating; None for the method's `default_loss()`.
-    losses: others that users may choose. norms: of the rating, the default first. averages: whether paths are rated, so that
-    the scores of several seeds can be averaged.
-    """
-
-    space: str = "mbconv-mini"
-    views: int = 1
-    loss: str | None = None
-    losses: tuple[str, ...] = (*FUNCTIONAL, *DISTANCES)
-    norms: tuple[str, ...] = ("batch", "running")
-    averages: bool = True
-
-    def check_rating(self, loss: str | None, norm: str | None) -> None:
-        """Raise InputError for a loss or norm that the method does not rate by."""
-        losses = (self.loss, *self.losses) if self.loss else self.losses
-        for name, given, allowed in (("loss", loss, losses), ("norm", norm, self.norms)):
-            if given is not None and given not in allowed:
-                raise InputError(f"[rate] expected a {name} of {', '.join(allowed)} for this method, got {given!r}")
 
 
 class Recipe(Protocol):
@@ -83,6 +59,9 @@ class Recipe(Protocol):
 
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search, and write and return search.json."""
+
+    def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
+        """Rate some networks alone, those that a benchmark knows; return their scores `[N]`, lower is better."""
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out (None: the best of search.json), measure it and write subnet.safetensors."""
@@ -137,6 +116,18 @@ class Run:
         defaults = self.recipe.defaults
         defaults.check_rating(loss, norm)
         return self.recipe.rate(self, loss or defaults.loss, norm or defaults.norms[0])
+
+    def score(self, networks: Sequence[Architecture], loss: str | None = None, norm: str | None = None) -> np.ndarray:
+        """Rate some networks alone by the trained supernet; return their scores `[N]`, lower is better.
+
+        loss, norm: as of `rate`.
+
+        Raises:
+            InputError: as `rate`.
+        """
+        defaults = self.recipe.defaults
+        defaults.check_rating(loss, norm)
+        return self.recipe.score(self, networks, loss or defaults.loss, norm or defaults.norms[0])
 
     def search(self, limits: Mapping[str, Any] | None = None, **request: Any) -> dict[str, Any]:
         """Find the architectures of least score that keep every limit; return the content of search.json.
@@ -262,6 +253,17 @@ class Run:
         # Convolutions are faster in this layout, on CPUs and on GPUs alike.
         return method.to(self.device, memory_format=torch.channels_last)
 
+    def method_after(self, epoch: int) -> tuple[Any, str]:
+        """Return the method with the weights that were kept after an epoch, and their digest.
+
+        Raises:
+            InputError: none were kept.
+        """
+        path = self.folder / epoch_file(epoch)
+        if not path.exists():
+            raise InputError(f"[run] expected weights of epoch {epoch}, got no {path}; name it in --keep-epochs")
+        return self._loaded(read_tensors(path, CHECKPOINT))
+
     def trained_method(self) -> tuple[Any, str]:
         """Return the method with the weights of the finished training, and their digest.
 
@@ -278,6 +280,9 @@ class Run:
         if step < steps:
             raise InputError(f"[run] expected a finished training, got step {step} of {steps}; "
                              f"run `pynas train --run {self.home}` to go on")  # fmt: skip
+        return self._loaded(checkpoint)
+
+    def _loaded(self, checkpoint: TensorFile) -> tuple[Any, str]:
         method = self.method()
         load_weights(checkpoint, method)
         return method.eval(), checkpoint.digest

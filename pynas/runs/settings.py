@@ -27,6 +27,7 @@ class Settings(BaseModel):
     (trained in the run); taps: the teacher's submodules after each block; pretrained: whether a timm teacher has weights.
     accumulate: batches whose mean gradient makes one step. image_size: side in pixels, None for the space's.
     limit_images: use so many training images. val_fraction: share of the training images that paths are rated on.
+    keep_epochs: epochs after which weights are kept beside the last ones, for `pynas stability`.
     seeds: supernets whose scores are averaged, of the seeds from `seed` on; the one setting that a run may raise later.
     """
 
@@ -47,12 +48,18 @@ class Settings(BaseModel):
     val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.2
     seed: Annotated[int, Ge(0)] = 0
     seeds: AtLeastOne = 1
+    keep_epochs: list[AtLeastOne] = Field(default_factory=list)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("taps", mode="before")
     @classmethod
     def _split(cls, taps: Any) -> Any:
         return [tap.strip() for tap in taps.split(",")] if isinstance(taps, str) else taps
+
+    @field_validator("keep_epochs", mode="before")
+    @classmethod
+    def _numbers(cls, epochs: Any) -> Any:
+        return [part for part in epochs.split(",") if part.strip()] if isinstance(epochs, str) else epochs
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:
@@ -152,7 +159,11 @@ def read_settings(folder: Path) -> Settings:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"[run] expected YAML in {path}, got {str(error).splitlines()[0]}") from None
     check_header(content, _KIND, path)
-    for name, before in (("seeds", 1), ("recipe", "small")):  # of runs made before there were others
+    for name, before in (
+        ("seeds", 1),
+        ("recipe", "small"),
+        ("keep_epochs", []),
+    ):  # of runs made before there were others
         content.setdefault(name, before)
     known = {"format", "version", *Settings.model_fields}
     if set(content) != known:

@@ -13,6 +13,11 @@ from pynas.tensor_files import TensorFile
 CHECKPOINT = "pynas.checkpoint"
 
 
+def epoch_file(epoch: int) -> str:
+    """Return the name in a run's folder of the weights after an epoch, counted from 1."""
+    return f"checkpoints/epoch_{epoch}.safetensors"
+
+
 def training_tensors(method: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Tensors that a resumed run needs: `model.<name>`, and `optimizer.<parameter number>.<name>`."""
     tensors = {f"model.{name}": value for name, value in method.trained_state().items()}

@@ -8,7 +8,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from pynas.errors import InputError
 from pynas.supernets import device_of
 from pynas.tensor_files import read_tensors, write_tensors
-from pynas.train.checkpoint import CHECKPOINT, check_images, restore_training, training_tensors
+from pynas.train.checkpoint import CHECKPOINT, check_images, epoch_file, restore_training, training_tensors
 from pynas.train.method import Method, complete
 from pynas.train.team import Team, is_first_process
 
@@ -50,6 +50,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     on_step: Callable[[Step], None] | None = None,
     spread: str = "data",
+    keep_epochs: Collection[int] = (),
 ) -> None:
     """Train a method's supernet, resuming from `run` if it holds a checkpoint.
 
@@ -64,12 +65,13 @@ def fit(
     accumulate: batches whose mean gradient makes one step of the optimizer; the last step of an epoch takes the rest.
     run: folder for checkpoints and `metrics.jsonl`; None writes nothing. A checkpoint is written after every epoch and
         every `checkpoint_seconds`. on_step: called after every step.
+    keep_epochs: epochs after which the weights are kept in a file of their own too, `checkpoints/epoch_N.safetensors`.
     spread: how the processes of a torch.distributed process group divide the work, each given the same arguments: by
         "data" or by "blocks", see `Team`. The first process writes the files, and all processes must be able to read them.
 
     Raises:
-        InputError: no batches, or a checkpoint of another network, seed, number of epochs or of batches in a step, or of
-            other images.
+        InputError: no batches, keep_epochs outside 1..epochs, or a checkpoint of another network, seed, number of epochs or
+            of batches in a step, or of other images.
         FloatingPointError: a loss is not finite; the last checkpoint is kept as it was.
     """
     complete(method)
@@ -79,6 +81,8 @@ def fit(
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
         if value < 1:
             raise InputError(f"[fit] expected {name} of at least 1, got {value}")
+    if any(not 1 <= epoch <= epochs for epoch in keep_epochs):
+        raise InputError(f"[fit] expected keep_epochs in 1..{epochs}, got {sorted(keep_epochs)}")
     folder, images = None if run is None else Path(run), getattr(train_loader, "fingerprint", None)
     trainer = _Trainer(method, length, epochs, accumulate, folder, seed, spread, images)
     with _own_generators():
@@ -100,6 +104,8 @@ def fit(
             if trainer.step != (epoch + 1) * trainer.epoch_steps and not method.finished():
                 got = (trainer.step - epoch * trainer.epoch_steps) * accumulate
                 raise InputError(f"[fit] expected {length} batches in epoch {epoch + 1}, got {got}")
+            if epoch + 1 in keep_epochs:
+                trainer.keep(epoch + 1)
             trainer.save()
         trainer.method.eval()
 
@@ -267,6 +273,13 @@ class _Trainer:
         self.lines.clear()
         tensors = training_tensors(self.method, self.optimizer)
         write_tensors(self.run / LAST, CHECKPOINT, tensors, **self.description())
+
+    def keep(self, epoch: int) -> None:
+        """Write the weights after an epoch to a file of their own."""
+        if self.run is None or not is_first_process():
+            return
+        tensors = {f"model.{name}": value.clone() for name, value in self.method.trained_state().items()}
+        write_tensors(self.run / epoch_file(epoch), CHECKPOINT, tensors, **self.description())
 
     def truncate_metrics(self, path: Path) -> None:
         """Drop the lines of steps after the checkpoint, and a half-written last line."""

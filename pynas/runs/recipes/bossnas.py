@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields as fields_of
 from typing import Annotated, Any
 
+import numpy as np
 from annotated_types import Ge
 
 from pynas import export
@@ -14,10 +15,11 @@ from pynas.errors import InputError
 from pynas.methods import BlockStep, Bootstrap, BossNAS, Heads, Optimization, PathRating, fit_blocks
 from pynas.rating import Scores
 from pynas.runs.correlate import rank
+from pynas.runs.defaults import Defaults
 from pynas.runs.export import found_architecture, recalibrate, write_subnet
 from pynas.runs.options import Options, loader_options
 from pynas.runs.rate import own_scores
-from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.run import Request, Run
 from pynas.runs.search import find_exactly
 from pynas.spaces import Architecture
 from pynas.teachers import Teacher
@@ -110,6 +112,10 @@ class BossNASRecipe:
         self._check_finished(run)
         return find_exactly(run, request) | rank(run)
 
+    def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
+        """Return the scores of some networks, which the training made."""
+        return self.rate(run, loss, norm).total(networks)
+
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take the network out of the averaged supernet, train a classifier on top of it, measure it, write it.
 
@@ -138,7 +144,8 @@ class BossNASRecipe:
             run.folder,
             seed=settings.seed,
             accumulate=settings.accumulate,
-            rate_epochs=range(every, settings.epochs, every) if every else (),
+            rate_epochs={*settings.keep_epochs, *(range(every, settings.epochs, every) if every else ())}
+            - {settings.epochs},
             calibration_batches=options["calibration_batches"],
             on_step=_reports(run),
             spread=run.spread,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 from pynas.checked import AtLeastOne, fields
 from pynas.methods import DNA, ProgressiveDNA
 from pynas.rating import Scores
+from pynas.runs.defaults import Defaults
 from pynas.runs.export import export_trained
 from pynas.runs.options import Options, loader_options
-from pynas.runs.rate import rate_paths
+from pynas.runs.rate import rate_paths, score_networks
 from pynas.runs.recipes.training import train_supernet
-from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.run import Request, Run
 from pynas.runs.search import find_among, find_exactly, gather_costs
 from pynas.spaces import Architecture
 from pynas.teachers import Teacher
@@ -81,6 +85,10 @@ class DNARecipe:
         method, _ = run.trained_method()
         kept = method.kept_architectures(run.loader("val"))
         return find_among(run, request, kept, gather_costs(run, request), run.options["strategy"])
+
+    def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
+        """Rate the paths of some networks alone."""
+        return score_networks(run, networks, loss or run.options["loss"], norm)
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out of the supernet; learned convolutions between the blocks are folded into it."""

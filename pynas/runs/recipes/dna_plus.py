@@ -16,12 +16,13 @@ from pynas.methods import DNAPlus
 from pynas.methods.dna.plus import Generation
 from pynas.methods.dna.scaling import compound_scaling, save_scaled
 from pynas.rating import Scores
+from pynas.runs.defaults import Defaults
 from pynas.runs.options import SETTINGS, Options
 from pynas.runs.processes import first_process_first
 from pynas.runs.rate import load_scores
 from pynas.runs.recipes.dna import RECIPES as DNA_RECIPES
 from pynas.runs.recipes.dna import DNARecipe
-from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.run import Request, Run
 from pynas.runs.search import find_limits, gather_costs
 from pynas.runs.settings import Settings, open_folder
 from pynas.spaces import Architecture
@@ -111,6 +112,12 @@ class DNAPlusRecipe:
         content = {**content, **shares, "generations": found, "stopped": stop}
         write_json(run.folder / "search.json", content)
         return content
+
+    def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
+        """Rate the paths of some networks by the last generation that was searched, the first before any search."""
+        path = run.folder / "generations.json"
+        last = read_json(path, GENERATIONS)["generations"][-1]["generation"] if path.exists() else 1
+        return self._dna.score(self.generation(run, last), networks, loss, norm)
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out of the last generation's supernet."""

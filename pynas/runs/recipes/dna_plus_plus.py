@@ -6,9 +6,10 @@ from pynas.checked import fields
 from pynas.methods import DNAPlusPlus
 from pynas.methods.dna.self_supervised_loss import SelfSupervisedLoss
 from pynas.ops.path_distance import KINDS as DISTANCES
+from pynas.runs.defaults import Defaults
 from pynas.runs.options import loader_options
 from pynas.runs.recipes.paths import PathRecipe
-from pynas.runs.run import Defaults, Run
+from pynas.runs.run import Run
 from pynas.teachers import Teacher
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from pynas.checked import fields
 from pynas.rating import Scores
+from pynas.runs.defaults import Defaults
 from pynas.runs.export import export_trained
 from pynas.runs.options import SMALL, Fields, Options, loader_options
-from pynas.runs.rate import rate_paths
+from pynas.runs.rate import rate_paths, score_networks
 from pynas.runs.recipes.training import train_supernet
-from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.run import Request, Run
 from pynas.runs.search import find_exactly
 from pynas.spaces import Architecture
 from pynas.teachers import Teacher
@@ -64,6 +67,10 @@ class PathRecipe:
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search the rated paths exactly."""
         return find_exactly(run, request)
+
+    def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
+        """Rate the paths of some networks alone."""
+        return score_networks(run, networks, loss, norm)
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out of the supernet."""

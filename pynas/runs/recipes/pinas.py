@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from pynas.checked import AtLeastOne, Positive, fields
 from pynas.evaluation.error_rate import NORMS
 from pynas.methods import LinearEvaluation, PiNAS
 from pynas.rating import Scores
+from pynas.runs.defaults import Defaults
 from pynas.runs.export import export_from
 from pynas.runs.options import Options
-from pynas.runs.recipes.by_trial import LOSS, STAGES, find_by_trial, rate_networks
+from pynas.runs.recipes.by_trial import LOSS, STAGES, error_rate, find_by_trial, rate_networks
 from pynas.runs.recipes.training import train_supernet
-from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.run import Request, Run
 from pynas.spaces import Architecture
 from pynas.tensor_files import read_tensors
 from pynas.train import fit
@@ -71,6 +75,10 @@ class PiNASRecipe:
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search by trial, or exactly where everything is rated."""
         return find_by_trial(run, request, lambda: self._classifying(run))
+
+    def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
+        """Measure the errors of some networks."""
+        return error_rate(run, self._classifying(run)[0], norm).many(networks, run.progress.count())
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out of the supernet with the classifier of the linear evaluation."""

@@ -13,12 +13,13 @@ from pynas.evaluation import ErrorRate
 from pynas.files import header, read_json, write_json
 from pynas.methods import PreNAS
 from pynas.quantities import cost
+from pynas.runs.defaults import Defaults
 from pynas.runs.export import export_trained
 from pynas.runs.images import check_rated
 from pynas.runs.options import Options, loader_options
 from pynas.runs.rate import scores_folder
 from pynas.runs.recipes.training import train_supernet
-from pynas.runs.run import Defaults, Request, Run
+from pynas.runs.run import Request, Run
 from pynas.runs.search import find_among, gather_costs
 from pynas.runs.select import FILE, Selection, fresh_net, preferred_space, save
 from pynas.spaces import Architecture
@@ -121,6 +122,10 @@ class PreNASRecipe:
             (member.architecture, 1 - accuracies[run.space.format(member.architecture)]) for member in space.members
         ]
         return find_among(run, request, scored, costs, "the preferred selection")
+
+    def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
+        """Measure the errors of some networks."""
+        return self._error_rate(run, run.trained_method()[0]).many(networks, run.progress.count())
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out of the supernet."""

@@ -14,4 +14,5 @@ def train_supernet(run: Run, loader: Loader | None = None) -> None:
     """
     method, settings = run.method(), run.settings
     fit(method, loader or run.training_loader(), settings.epochs, run.folder, seed=settings.seed,
-        accumulate=settings.accumulate, on_step=run.progress.steps(), spread=run.spread)  # fmt: skip
+        accumulate=settings.accumulate, on_step=run.progress.steps(), spread=run.spread,
+        keep_epochs=settings.keep_epochs)  # fmt: skip
