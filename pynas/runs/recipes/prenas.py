@@ -13,6 +13,7 @@ from pynas.evaluation import ErrorRate
 from pynas.files import header, read_json, write_json
 from pynas.methods import PreNAS
 from pynas.methods.whole.prenas import LOADERS, RECIPES
+from pynas.methods.whole.subnets import WHOLE
 from pynas.quantities import cost
 from pynas.runs.export import export_trained
 from pynas.runs.images import check_rated
@@ -21,7 +22,7 @@ from pynas.runs.rate import scores_folder
 from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Defaults, Request, Run
 from pynas.runs.search import find_among, gather_costs
-from pynas.runs.select import FILE, Selection, fresh_net, preferred_space, save
+from pynas.runs.select import FILE, Selection, fresh_net, preferred_space, save, trained_net
 from pynas.spaces import Architecture
 from pynas.train.team import is_first_process
 from pynas.zero_cost import PreferredSpace, load_preferred
@@ -36,15 +37,17 @@ _SELECTION = {
     "allocation": (str | None, None),
     "images": (AtLeastOne, 64),
 }
-# Training batches to re-estimate batch norm on, where there is one.
-_CALIBRATION = {"calibration_batches": (AtLeastOne, 4)}
+# selector: select before the training with fresh weights, or after one over the whole space with the trained ones (figure 4).
+# calibration_batches: training batches to re-estimate batch norm on, where there is one.
+_STAGES = {"selector": (Literal["pre", "post"], "pre"), "calibration_batches": (AtLeastOne, 4)}
 
 
 class PreNASRecipe:
     """`pynas run --method prenas`; with a sampling of the baselines, `--method spos` and `fairnas` in spaces of slices.
 
     sampling: None leaves the option to the user; "spos" or "fairnas" trains over the whole space, and rates the preferred
-    architectures all the same (the redundant training with the pre-selector of figure 4).
+    architectures all the same. These are selected before the training or, with the option selector=post, after it: figure 4's
+    redundant training with the pre-selector and with the post-selector. Both take random images and no labels (section 3.2).
     """
 
     summary = (PreNAS.__doc__ or "").partition("\n")[0]
@@ -58,20 +61,32 @@ class PreNASRecipe:
     def options(self) -> Options:
         """Return the method's options, and those of the selection, the images and the calibration."""
         recipes = {name: {**recipe, **LOADERS[name]} for name, recipe in RECIPES.items()}
-        return Options(fields(PreNAS, tuple(self._fixed)), {**_SELECTION, **_CALIBRATION, **LOADER}, {"warmup_epochs": 2},
+        return Options(fields(PreNAS, tuple(self._fixed)), {**_SELECTION, **_STAGES, **LOADER}, {"warmup_epochs": 2},
                        recipes)  # fmt: skip
 
     def teacher(self, run: Run) -> None:
         """Return None: labels teach."""
 
     def build(self, run: Run) -> PreNAS:
-        """Return the method on the preferred architectures."""
-        members = [member.architecture for member in self._preferred(run).members]
-        return PreNAS(run.net, members, **self._fixed, **run.method_options)
+        """Return the method on the preferred architectures; with selector=post on none, as these are not selected yet.
+
+        Raises:
+            InputError: selector=post with a sampling of the preferred architectures.
+        """
+        options = {**self._fixed, **run.method_options}
+        if run.options["selector"] == "post":
+            if options["sampling"] not in WHOLE:
+                raise InputError(f"[prenas] expected a sampling of {', '.join(WHOLE)} for selector=post, which selects after a "
+                                 f"training over the whole space, got {options['sampling']!r}")  # fmt: skip
+            if not run.rehearsal:
+                return PreNAS(run.net, **options)
+        return PreNAS(run.net, [member.architecture for member in self._preferred(run).members], **options)
 
     def train(self, run: Run) -> None:
-        """Select the preferred architectures, and train the supernet on them."""
+        """Select the preferred architectures and train the supernet on them; with selector=post train, then select."""
         train_supernet(run)
+        if is_first_process() and not run.rehearsal:
+            self._preferred(run)
 
     def rate(self, run: Run, loss: str | None, norm: str) -> None:
         """Measure the accuracy of every preferred architecture on the validation images; keep it as preferred.json."""
@@ -86,8 +101,9 @@ class PreNASRecipe:
             has_norm = any(isinstance(module, _BatchNorm) for module in modules)
             rating = ErrorRate(method.net, run.loader("val"), itertools.islice(run.loader("train"), batches),
                                "recalibrate" if has_norm else "running")  # fmt: skip
-            accuracies = 1 - rating.many(method.preferred)
-            named = {run.space.format(a): float(accuracy) for a, accuracy in zip(method.preferred, accuracies)}
+            preferred = [member.architecture for member in self._preferred(run).members]
+            accuracies = 1 - rating.many(preferred)
+            named = {run.space.format(a): float(accuracy) for a, accuracy in zip(preferred, accuracies)}
             write_json(path, header(_ACCURACIES, **metadata) | {"accuracies": named})
         run.count_costs()
 
@@ -116,14 +132,17 @@ class PreNASRecipe:
         return export_trained(run, architecture)
 
     def _preferred(self, run: Run) -> PreferredSpace:
-        """Return the preferred space, selected with the run's fresh weights once and kept as preferred.json."""
+        """Return the preferred space, selected once with the run's fresh or trained weights and kept as preferred.json."""
         path = run.folder / FILE
         if path.exists():
             return load_preferred(path, run.space)
         chosen = {name: run.options[name] for name in _SELECTION}
         chosen["interval"] = cost(chosen["cost"], chosen["interval"])
         selection = Selection(**chosen, seed=run.settings.seed)
-        net = fresh_net(run.space, run.data.num_classes, run.settings.seed)
+        if run.options["selector"] == "pre" or run.rehearsal:
+            net, digest = fresh_net(run.space, run.data.num_classes, run.settings.seed), None
+        else:
+            net, digest = trained_net(run)
         space, seconds = preferred_space(net, selection, run.device, run.progress.count("select"))
-        save(run.folder, space, seconds)
+        save(run.folder, space, seconds, digest)
         return space
