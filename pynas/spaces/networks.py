@@ -75,6 +75,6 @@ def published(text: str, space: str) -> str:
     if found is None:
         return text
     if space not in found.spaces:
-        raise InputError(f"[{space}] expected an architecture of this space, got {text!r} of {' and '.join(found.spaces)}; "
-                         "take it there")  # fmt: skip
+        raise InputError(f"[{space}] expected an architecture of this space, got {text!r}, which is one of "
+                         f"{' and '.join(found.spaces)}; use that space")  # fmt: skip
     return found.architecture

@@ -70,9 +70,13 @@ def test_every_space_of_a_name_reads_it(name):
 def test_names_belong_to_their_spaces():
     assert spaces.get("hytra-se").parse("BossNet-T0") == spaces.get("hytra").parse("1|1|11101|000100000")
     assert spaces.network("BossNet-T1", "hytra-s1")[0].name == "hytra-s1"
-    with pytest.raises(InputError, match=r"\[hytra\] expected .* got 'BossNet-T1' of hytra-se-s1 and hytra-s1"):
+    with pytest.raises(
+        InputError, match=r"\[hytra\] expected .* got 'BossNet-T1', which is one of hytra-se-s1 and hytra-s1;"
+    ):
         spaces.get("hytra").parse("BossNet-T1")
-    with pytest.raises(InputError, match=r"\[mbconv-dna-single\] expected .* got 'DNA-a' of mbconv-dna-a;"):
+    with pytest.raises(
+        InputError, match=r"\[mbconv-dna-single\] expected .* got 'DNA-a', which is one of mbconv-dna-a;"
+    ):
         spaces.network("DNA-a", "mbconv-dna-single")
     for given in ("BosNet-T0", "bossnet-T0"):
         with pytest.raises(InputError, match="DNA-a, .* did you mean 'BossNet-T0'"):
