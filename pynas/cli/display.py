@@ -154,6 +154,27 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def print_isomers(cases: Mapping[str, Any]) -> None:
+    """Print groups of equally large subnets, and the mean best rank of each way to score them."""
+    words = {"mlp": ("Case 1: the MLP ratio varies", "MLP features"), "heads": ("Case 2: the heads vary", "heads")}
+    for name, case in cases.items():
+        title, unit = words[name]
+        groups = Table(title=f"{title}; dimension {case['dim']}, depth {case['depth']}, {case['subnets']:,} subnets")
+        for heading in ("group", unit, "subnets", "accuracy span (points)"):
+            groups.add_column(heading, justify="right")
+        for number, group in enumerate(case["groups"], 1):
+            groups.add_row(str(number), str(group["total"]), str(group["subnets"]), f"{group['span']:.3f}")
+        out.print(groups)
+    ranks = Table(title="Mean best rank: 0 picks the best of every group, 1 the worst, 0.5 is chance")
+    for heading in ("case", "score", "fresh weights", "trained weights"):
+        ranks.add_column(heading, justify="left" if heading in ("case", "score") else "right")
+    for name, case in cases.items():
+        for normaliser, by_weights in case["mean_best_rank"].items():
+            ranks.add_row(name, normaliser, f"{by_weights['fresh']:.3f}", f"{by_weights['trained']:.3f}")
+    out.print(ranks)
+    say("layer: SNIP with layer normalisation (eq. 13); balance: the released code's; snip: SNIP (eq. 4).")
+
+
 def print_estimate(content: Mapping[str, Any]) -> None:
     """Print the estimate of a dry run."""
     images, costs = content["images"], content["costs"]

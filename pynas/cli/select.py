@@ -1,4 +1,4 @@
-"""`pynas select`: the preferred architectures of a space, before any training (PreNAS)."""
+"""`pynas select`: the preferred architectures of a space, before any training or with trained weights (PreNAS)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from pynas.cli import options
 
 
 def command(
-    space: Annotated[str, typer.Option(help="An AutoFormer or BigNAS space, see `pynas spaces`.")],
+    space: Annotated[
+        str | None, typer.Option(help="An AutoFormer or BigNAS space, see `pynas spaces`.", show_default=False)
+    ] = None,
+    trained: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a run, instead of --space: select with its trained weights (the post-selector of figure 4).",
+            show_default=False,
+        ),
+    ] = None,
     interval: Annotated[
         str, typer.Option(help="Width of the cost intervals, e.g. 1M parameters, 200M MAdds, 0.5 ms.")
     ] = "1M",
@@ -47,7 +56,11 @@ def command(
     classes: Annotated[int, typer.Option(min=1, help="Classes of the network.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and images.")] = 0,
     run: Annotated[
-        Path | None, typer.Option(help="Folder for preferred.json. [default: runs/select-SPACE]", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder for preferred.json. [default: runs/select-SPACE, or select in the trained run's]",
+            show_default=False,
+        ),
     ] = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -57,7 +70,9 @@ def command(
     Example: `pynas select --space autoformer-tiny --interval 1M --top 1`
     """
     from pynas.cli import display
+    from pynas.errors import InputError
     from pynas.quantities import cost as read
+    from pynas.runs import load
     from pynas.runs import select as selecting
     from pynas.runs.processes import choose_device
     from pynas.spaces import get
@@ -66,12 +81,19 @@ def command(
     given: dict[str, Any] = {"cost": cost, "normaliser": normaliser, "allocation": allocation}
     selection = selecting.Selection(interval=read(cost, interval), top=top, start=first, stop=last, images=images, data=data,
                                     seed=seed, **given)  # fmt: skip
-    net = selecting.fresh_net(get(space), classes, seed)
+    digest = None
+    if space is not None and trained is None:
+        net, folder = selecting.fresh_net(get(space), classes, seed), run or Path("runs") / f"select-{space}"
+    elif trained is not None and space is None:
+        (net, digest), folder = selecting.trained_net(load(trained, device)), run or trained / "select"
+    else:
+        raise InputError(
+            f"[select] expected one of --space and --trained, got {'neither' if space is None else 'both'}"
+        )
     with display.bars() as bars:
         report = display.progress(bars).count("score images")
         preferred, seconds = selecting.preferred_space(net, selection, choose_device(device), report)
-    folder = run or Path("runs") / f"select-{space}"
-    content = selecting.save(folder, preferred, seconds)
+    content = selecting.save(folder, preferred, seconds, digest)
     if json:
         display.print_json(content)
         return

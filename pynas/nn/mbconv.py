@@ -40,7 +40,8 @@ class SqueezeExcitation(nn.Module):
 class MBConv(nn.Module):
     """Inverted bottleneck: expand 1x1 (none at ratio 1), depth-wise kxk, squeeze-excitation, project 1x1, residual.
 
-    The squeeze has `in_channels * se_ratio` channels; the residual is added where the stride is 1 and the widths are equal.
+    The squeeze has `in_channels * se_ratio` channels, and there is none at ratio 0. The residual is added where the stride is 1 and
+    the widths are equal.
     """
 
     def __init__(

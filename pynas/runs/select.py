@@ -13,6 +13,7 @@ import torch
 from pynas import costs, zero_cost
 from pynas.checked import AtLeastOne, checked
 from pynas.data import load
+from pynas.runs.run import Run
 from pynas.spaces import Space
 from pynas.supernets import supernet
 from pynas.zero_cost import PreferredSpace
@@ -55,6 +56,17 @@ def fresh_net(space: Space, num_classes: int, seed: int) -> Any:
     return net
 
 
+def trained_net(run: Run) -> tuple[Any, str]:
+    """Return the supernet with the weights of the run's finished training, for the post-selector, and their digest.
+
+    Raises:
+        InputError: no finished training, or a space of a kind that architectures cannot be selected from.
+    """
+    method, digest = run.trained_method()
+    zero_cost.check_space(method.net)
+    return method.net, digest
+
+
 def preferred_space(
     net: Any, selection: Selection, device: torch.device, progress: Callable[[int, int], None] | None = None
 ) -> tuple[PreferredSpace, dict[str, float]]:
@@ -94,6 +106,11 @@ def _batch(net: Any, selection: Selection) -> tuple[torch.Tensor, torch.Tensor |
     return images, labels
 
 
-def save(folder: Path, space: PreferredSpace, seconds: dict[str, float]) -> dict[str, Any]:
-    """Write preferred.json into a folder; return its content and the seconds."""
+def save(folder: Path, space: PreferredSpace, seconds: dict[str, float], digest: str | None = None) -> dict[str, Any]:
+    """Write preferred.json into a folder; return its content and the seconds.
+
+    digest: of the trained weights that it was selected with, None for fresh ones.
+    """
+    if digest is not None:
+        space = replace(space, metadata={**space.metadata, "checkpoint": digest})
     return {**zero_cost.save_preferred(folder / FILE, space), "seconds": seconds}

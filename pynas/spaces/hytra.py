@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from types import MappingProxyType
 
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture
@@ -141,16 +139,14 @@ def end(path: Path) -> int:
     return CANDIDATES[path[-1]][1]
 
 
-def _space(
-    name: str, trellis: Trellis, stem: StemSpec, image_size: int, names: Mapping[str, str] | None = None
-) -> Space:
+def _space(name: str, trellis: Trellis, stem: StemSpec, image_size: int) -> Space:
     blocks, number = [], 0
     for b, count in enumerate(trellis.layers):
         layers = tuple(trellis.layer(number + i) for i in range(count))
         starts: Sequence[int | None] = [None] if b == 0 else range(SCALES)
         blocks.append(tuple(Cell(layers, partial(allowed, start=start), start, end) for start in starts))
         number += count
-    notation = Notation(write, partial(read, blocks=tuple(blocks), names=names or {}))
+    notation = Notation(write, partial(read, blocks=tuple(blocks)))
     return Space(name, tuple(blocks), stem, HeadSpec(trellis.channels[-1]), image_size, notation, kind="hytra")
 
 
@@ -164,14 +160,11 @@ def write(architecture: Architecture) -> str:
     return "|".join(scales)
 
 
-def read(
-    text: str, blocks: Sequence[Sequence[Cell]], names: Mapping[str, str] = MappingProxyType({})
-) -> Architecture | None:
-    """Read the form that `write` gives, or a published name; None for any other text.
+def read(text: str, blocks: Sequence[Sequence[Cell]]) -> Architecture | None:
+    """Read the form that `write` gives; None for any other text.
 
-    blocks: those of the space. names: published names, with the form that each stands for.
+    blocks: those of the space.
     """
-    text = names.get(text, text)
     depth, scales = sum(len(cells[0].layers) for cells in blocks), text.split("|")
     if len(scales) != SCALES or sum(map(len, scales)) != depth or set(text) - set("01|"):
         return None
@@ -186,15 +179,13 @@ def hytra(se: bool = False, last_stride: int = 2) -> Space:
     """BossNAS's hybrid space for 224x224 images: 16 layers in 4 blocks, 2,818,103 architectures.
 
     Scales 1/4, 1/8, 1/16 and 1/32 with 256 to 2048 channels; ResAtt at the last two, with heads of 64 channels.
-    se: squeeze-excitation in ResConvs and SiLU. last_stride: 1 keeps the last scale at 1/16 (BossNet-T1). Published
-    architectures can be given by name (`NAMED`).
+    se: squeeze-excitation in ResConvs and SiLU. last_stride: 1 keeps the last scale at 1/16 (BossNet-T1).
     """
     if last_stride not in (1, 2):
         raise InputError(f"[hytra] expected a stride of 1 or 2 into the last scale, got {last_stride}")
     trellis = Trellis((4, 4, 4, 4), (256, 512, 1024, 2048), (1, 2, 2, last_stride), 64, 64, se)
     name = f"hytra{'-se' if se else ''}{'-s1' if last_stride == 1 else ''}"
-    names = {known: entry.layers for known, entry in NAMED.items() if entry.last_stride == last_stride}
-    return _space(name, trellis, StemSpec(64, 7, True, trellis.activation), 224, names)
+    return _space(name, trellis, StemSpec(64, 7, True, trellis.activation), 224)
 
 
 def hytra_mini() -> Space:
@@ -204,39 +195,3 @@ def hytra_mini() -> Space:
     """
     trellis = Trellis((2, 2, 2, 2), (32, 64, 128, 256), (1, 2, 2, 2), 16, 16, False)
     return _space("hytra-mini", trellis, StemSpec(16, 3, False), 32)
-
-
-@dataclass(frozen=True)
-class Named:
-    """A published architecture of `hytra`: its string form, and the stride into the last scale."""
-
-    layers: str
-    last_stride: int = 2
-
-
-# BossNAS, table 1 and figures 5 and 10: stitched by hand, drawn at random, or found.
-NAMED = {
-    "ResNet50-T": Named("111|1111|111111|111"),
-    "ViT-T/32": Named("|||0000000000000000"),
-    "ViT-T/16": Named("||0000000000000000|"),
-    "BoT50-T": Named("111|1111|111111|000"),
-    "Random-T": Named("||01110010110|01011"),
-    "DNA-T": Named("1|111|10111101|0111"),
-    "UnNAS-T": Named("|1|11|1110000100110"),
-    "BossNet-T0": Named("1|1|11101|000100000"),
-    "BossNet-T1": Named("1|1|11101|000100000", last_stride=1),
-}
-
-
-def named(name: str, se: bool = False) -> tuple[Space, Architecture]:
-    """A published architecture and its space, plain or with squeeze-excitation and SiLU.
-
-    Raises:
-        InputError: no such name; the message lists the names.
-    """
-    if name not in NAMED:
-        near = difflib.get_close_matches(name, NAMED, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"[hytra] expected one of {', '.join(NAMED)}, got {name!r}{hint}")
-    space = hytra(se, NAMED[name].last_stride)
-    return space, space.parse(name)

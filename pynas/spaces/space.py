@@ -13,6 +13,7 @@ import numpy as np
 from pynas.errors import InputError
 from pynas.spaces.architecture import Architecture, Choice
 from pynas.spaces.cell import Cell, Path, Rule, rules_by_cell
+from pynas.spaces.networks import published
 
 V = TypeVar("V")
 
@@ -225,12 +226,13 @@ class Space:
         return str(architecture) if self.notation is None else self.notation.write(architecture)
 
     def parse(self, text: str) -> Architecture:
-        """Read an architecture in the space's notation or as blocks of digits, and check it.
+        """Read an architecture in the space's notation, as blocks of digits or by its published name, and check it.
 
         Raises:
-            InputError: a text of neither form, or an architecture outside this space.
+            InputError: a text of no such form, or an architecture outside this space.
         """
-        architecture = None if self.notation is None else self.notation.read(text.strip())
+        text = published(text.strip(), self.name)
+        architecture = None if self.notation is None else self.notation.read(text)
         architecture = architecture or Architecture.parse(text)
         self.check(architecture)
         return architecture

@@ -15,7 +15,7 @@ from pynas.supernets.supernet import Supernet
 
 def build_candidate(spec: MBConvSpec) -> nn.Module:
     """Module of a candidate's description."""
-    block = MBConv(spec.in_channels, spec.out_channels, spec.kernel, spec.expand, spec.stride)
+    block = MBConv(spec.in_channels, spec.out_channels, spec.kernel, spec.expand, spec.stride, spec.se)
     if spec.exit_channels is None:
         return block
     return nn.Sequential(block, conv_bn(spec.out_channels, spec.exit_channels, activation=False))
@@ -23,12 +23,14 @@ def build_candidate(spec: MBConvSpec) -> nn.Module:
 
 def build_stem(spec: StemSpec | None) -> nn.Module | None:
     """Module before the blocks."""
-    return None if spec is None else stem(spec.channels, spec.stride, spec.mb1_channels)
+    return None if spec is None else stem(spec.channels, spec.stride, spec.mb1_channels, spec.se)
 
 
 def build_head(spec: HeadSpec | None, num_classes: int) -> nn.Module | None:
     """Module after the blocks."""
-    return None if spec is None else Head(spec.in_channels, spec.channels, num_classes, spec.mb6_channels)
+    if spec is None:
+        return None
+    return Head(spec.in_channels, spec.channels, num_classes, spec.mb6_channels, se_ratio=spec.se)
 
 
 def from_candidates(

@@ -31,7 +31,7 @@ def test_the_rule_is_efficientnets():
     assert compound_scaling("2") == compound_scaling(2)
 
 
-@pytest.mark.parametrize("name", ["mbconv-mini", "mbconv-dna", "mbconv-boss"])
+@pytest.mark.parametrize("name", ["mbconv-mini", "mbconv-dna", "mbconv-boss", "mbconv-boss-no-se"])
 @pytest.mark.parametrize("phi", [0, 1, 2.5])
 def test_every_layer_and_width(name, phi):
     space = spaces.get(name)
@@ -58,6 +58,14 @@ def test_every_layer_and_width(name, phi):
         assert [s.exit_channels for s in specs] == [None] * (len(specs) - 1) + [exits and width(exits)]
         before = specs[-1].exit_channels or specs[-1].out_channels
     assert scaled.head.in_channels == before and scaled.head.channels == width(space.head.channels)
+    parts = [
+        space.stem,
+        space.head,
+        scaled.stem,
+        scaled.head,
+        *(layer[0] for (cell,) in scaled.blocks for layer in cell.layers),
+    ]
+    assert {part.se for part in parts} == {0 if name.endswith("no-se") else 0.25}
 
 
 def repeat_as_efficientnet(chosen, total):

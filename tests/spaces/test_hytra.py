@@ -8,7 +8,7 @@ import pytest
 from pynas import spaces
 from pynas.errors import InputError
 from pynas.spaces import Architecture
-from pynas.spaces.hytra import NAMED, hytra, named
+from pynas.spaces.hytra import hytra
 
 # Candidates at the scales 1/4, 1/8, 1/16, 1/32.
 CHOICES = (1, 1, 2, 2)
@@ -51,26 +51,12 @@ def test_every_architecture_of_the_mini_space_parses_back():
 
 def test_candidates_are_in_the_drawn_order():
     # Layers per scale and kind, read off the description of each chosen candidate.
-    space, architecture = named("BossNet-T0")
+    space, architecture = spaces.network("BossNet-T0")
     drawn = [[] for _ in range(4)]
     for b, choice in enumerate(architecture):
         for layer, candidate in zip(space.blocks[b][choice.cell].layers, choice.path):
             drawn[layer[candidate].scale].append("1" if layer[candidate].operation == "conv" else "0")
     assert "|".join(map("".join, drawn)) == "1|1|11101|000100000"
-
-
-@pytest.mark.parametrize("name", NAMED)
-def test_named_architectures_have_16_layers(name):
-    space, architecture = named(name)
-    assert [len(choice.path) for choice in architecture] == [4, 4, 4, 4]
-    assert space.format(architecture) == NAMED[name].layers
-
-
-def test_published_names_are_read_where_they_belong():
-    assert spaces.get("hytra-se").parse("BossNet-T0") == spaces.get("hytra").parse("1|1|11101|000100000")
-    assert named("BossNet-T1", se=True)[0].name == "hytra-se-s1" in spaces.SPACES
-    with pytest.raises(InputError, match="BossNet-T1"):
-        spaces.get("hytra").parse("BossNet-T1")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +91,5 @@ def test_samples_are_uniform():
 
 
 def test_bad_input():
-    with pytest.raises(InputError, match="did you mean 'BossNet-T0'"):
-        named("BosNet-T0")
     with pytest.raises(InputError, match="stride of 1 or 2 into the last scale, got 3"):
         hytra(last_stride=3)

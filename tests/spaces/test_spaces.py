@@ -12,7 +12,9 @@ from pynas.spaces import Architecture, Space
 # Published sizes (DNA, table 1; BossNAS, section 4) by counting: paths per block, architectures.
 SIZES = {
     "mbconv-dna": ((288, 1548, 1548, 2808, 16848, 6), 195_898_498_887_057_408),
+    "mbconv-dna-single": ((36, 1296, 1296, 1296, 1296, 6), 609_359_740_010_496),
     "mbconv-boss": ((16, 256, 256, 256, 256), 68_719_476_736),
+    "mbconv-boss-no-se": ((16, 256, 256, 256, 256), 68_719_476_736),
     "nats-size": ((64, 8 * 64, 8 * 8), 32_768),
     "nats-size-cifar100": ((64, 8 * 8, 8 * 64), 32_768),
 }
@@ -47,6 +49,28 @@ def test_layers_and_widths_of_mbconv_dna():
     for cells in space.blocks:
         widths = {cell.layers[-1][0].exit_channels or cell.layers[-1][0].out_channels for cell in cells}
         assert widths == {max(cell.layers[0][0].out_channels for cell in cells)}
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("mbconv-dna-single", [(2, 24), (4, 40), (4, 80), (4, 112), (4, 192), (1, 320)]),
+        ("mbconv-dna-a", [(3, 24), (4, 40), (4, 80), (4, 96), (5, 160), (1, 320)]),
+        ("mbconv-dna-b", [(3, 24), (3, 40), (4, 80), (4, 96), (5, 192), (1, 320)]),
+        ("mbconv-dna-d", [(3, 24), (4, 40), (4, 80), (4, 112), (5, 192), (1, 320)]),
+    ],
+)
+def test_single_cells_chain_without_exits(name, cells):
+    """Each layer takes what the one before it gives, strides as in DNA's table 1, and no 1x1 convolution ends a block."""
+    space, width = spaces.get(name), 16
+    assert (space.stem.channels, space.stem.out_channels, space.head.channels) == (32, 16, 1280)
+    for (cell,), (depth, channels), stride in zip(space.blocks, cells, (2, 2, 2, 1, 2, 1), strict=True):
+        assert cell.counts == (6,) * depth
+        for number, layer in enumerate(cell.layers):
+            for spec in layer:
+                assert (spec.in_channels, spec.out_channels) == (width, channels) and spec.exit_channels is None
+                assert spec.stride == (stride if number == 0 else 1) and spec.se == 0.25
+            width = channels
 
 
 def test_encoding_of_mbconv_boss():

@@ -11,8 +11,7 @@ from pynas import costs, export, search, spaces
 from pynas.costs import Costs
 from pynas.errors import InputError
 from pynas.rating import Scores, ScoreTable
-from pynas.spaces import Architecture, Space
-from pynas.spaces.hytra import NAMED, named
+from pynas.spaces import NETWORKS, Architecture, Space, network
 from pynas.train.method import unshared_state
 
 IMAGES = (3, 224, 224)
@@ -26,20 +25,20 @@ def published_squeeze_madds(layers: str) -> int:
     return sum(2 * (256 << scale) ** 2 // 16 * len(digits) for scale, digits in enumerate(layers.split("|")))
 
 
-def standalone(name: str, se: bool = False):
+def standalone(name: str, space: str):
     with torch.device("meta"):
-        return export.standalone(*named(name, se), 1000)
+        return export.standalone(*network(name, space), 1000)
 
 
 def test_bossnet_t0():
-    plain, _ = costs.count_module(standalone("BossNet-T0"), IMAGES)
-    with_se, _ = costs.count_module(standalone("BossNet-T0", se=True), IMAGES)
+    plain, _ = costs.count_module(standalone("BossNet-T0", "hytra"), IMAGES)
+    with_se, _ = costs.count_module(standalone("BossNet-T0", "hytra-se"), IMAGES)
     assert (plain["params"], plain["madds"]) == (37_319_080, 3_441_888_768)
     assert with_se["params"] == 38_415_960
 
 
 def test_bossnet_t1():
-    with_se, _ = costs.count_module(standalone("BossNet-T1", se=True), IMAGES)
+    with_se, _ = costs.count_module(standalone("BossNet-T1", "hytra-se-s1"), IMAGES)
     assert with_se["params"] == 38_415_960
     assert round(with_se["madds"] / 1e9, 3) == 7.944
 
@@ -52,8 +51,8 @@ def whole():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_madds(whole, name):
-    counted, shape = costs.count_module(export.subnet(whole, named(name)[1]), IMAGES)
-    extra = 0 if name == "BossNet-T0" else published_squeeze_madds(NAMED[name].layers)
+    counted, shape = costs.count_module(export.subnet(whole, name), IMAGES)
+    extra = 0 if name == "BossNet-T0" else published_squeeze_madds(NETWORKS[name].architecture)
     assert round((counted["madds"] + extra) / 1e9, 3) == PUBLISHED[name]
     assert shape == (1000,)
 
@@ -92,7 +91,7 @@ def test_export_and_costs(mini):
 def test_costs_of_the_whole_supernet(whole):
     table = costs.count(whole, IMAGES)
     for name in PUBLISHED:
-        assert table.of(named(name)[1]) == costs.count_module(standalone(name), IMAGES)[0]
+        assert table.of(network(name, "hytra")[1]) == costs.count_module(standalone(name, "hytra"), IMAGES)[0]
 
 
 def test_cells_of_a_block_share_their_layers(mini):

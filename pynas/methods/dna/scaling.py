@@ -135,7 +135,8 @@ def _stem(stem: StemSpec, scaling: Scaling) -> StemSpec:
 
 def _head(head: HeadSpec, scaling: Scaling) -> HeadSpec:
     inner = head.mb6_channels and scaling.channels(head.mb6_channels)
-    return HeadSpec(scaling.channels(head.in_channels), scaling.channels(head.channels), inner)
+    return replace(head, in_channels=scaling.channels(head.in_channels), channels=scaling.channels(head.channels),
+                   mb6_channels=inner)  # fmt: skip
 
 
 # Functions that scale the chosen layers of a block, a stem and a head, by the kind of space.

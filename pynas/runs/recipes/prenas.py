@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pynas.checked import AtLeastOne, fields
@@ -12,6 +14,7 @@ from pynas.errors import InputError
 from pynas.evaluation import ErrorRate
 from pynas.files import header, read_json, write_json
 from pynas.methods import PreNAS
+from pynas.methods.whole.subnets import WHOLE
 from pynas.quantities import cost
 from pynas.runs.defaults import Defaults
 from pynas.runs.export import export_trained
@@ -21,7 +24,7 @@ from pynas.runs.rate import scores_folder
 from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Request, Run
 from pynas.runs.search import find_among, gather_costs
-from pynas.runs.select import FILE, Selection, fresh_net, preferred_space, save
+from pynas.runs.select import FILE, Selection, fresh_net, preferred_space, save, trained_net
 from pynas.spaces import Architecture
 from pynas.train.team import is_first_process
 from pynas.zero_cost import PreferredSpace, load_preferred
@@ -36,8 +39,9 @@ _SELECTION = {
     "allocation": (str | None, None),
     "images": (AtLeastOne, 64),
 }
-# Training batches to re-estimate batch norm on, where there is one.
-_CALIBRATION = {"calibration_batches": (AtLeastOne, 4)}
+# selector: select before the training with fresh weights, or after one over the whole space with the trained ones (figure 4).
+# calibration_batches: training batches to re-estimate batch norm on, where there is one.
+_STAGES = {"selector": (Literal["pre", "post"], "pre"), "calibration_batches": (AtLeastOne, 4)}
 # Table 9 and section 4.1. The paper omits the rate of stochastic depth, the length of the warm-up and the number of repeats:
 # these are AutoFormer's. 1,024 images a step are the mean of 8 batches.
 _PAPER = {"learning_rate": 1e-3, "min_rate": 2e-5, "warmup_epochs": 20, "weight_decay": 0.05, "label_smoothing": 0.1,
@@ -59,7 +63,8 @@ class PreNASRecipe:
     """`pynas run --method prenas`; with a sampling of the baselines, `--method spos` and `fairnas` in spaces of slices.
 
     sampling: None leaves the option to the user; "spos" or "fairnas" trains over the whole space, and rates the preferred
-    architectures all the same (the redundant training with the pre-selector of figure 4).
+    architectures all the same. These are selected before the training or, with the option selector=post, after it: figure 4's
+    redundant training with the pre-selector and with the post-selector. Both take random images and no labels (section 3.2).
     """
 
     summary = (PreNAS.__doc__ or "").partition("\n")[0]
@@ -70,20 +75,32 @@ class PreNASRecipe:
 
     def options(self) -> Options:
         """Return the method's options, and those of the selection, the images and the calibration."""
-        stages = {**_SELECTION, **_CALIBRATION, **loader_options()}
+        stages = {**_SELECTION, **_STAGES, **loader_options()}
         return Options(fields(PreNAS, tuple(self._fixed)), stages, RECIPES)
 
     def teacher(self, run: Run) -> None:
         """Return None: labels teach."""
 
     def build(self, run: Run) -> PreNAS:
-        """Return the method on the preferred architectures."""
-        members = [member.architecture for member in self._preferred(run).members]
-        return PreNAS(run.net, members, **self._fixed, **run.method_options)
+        """Return the method on the preferred architectures; with selector=post on none, as these are not selected yet.
+
+        Raises:
+            InputError: selector=post with a sampling of the preferred architectures.
+        """
+        options = {**self._fixed, **run.method_options}
+        if run.options["selector"] == "post":
+            if options["sampling"] not in WHOLE:
+                raise InputError(f"[prenas] expected a sampling of {', '.join(WHOLE)} for selector=post, which selects after a "
+                                 f"training over the whole space, got {options['sampling']!r}")  # fmt: skip
+            if not run.rehearsal:
+                return PreNAS(run.net, **options)
+        return PreNAS(run.net, [member.architecture for member in self._preferred(run).members], **options)
 
     def train(self, run: Run) -> None:
-        """Select the preferred architectures, and train the supernet on them."""
+        """Select the preferred architectures and train the supernet on them; with selector=post train, then select."""
         train_supernet(run)
+        if is_first_process() and not run.rehearsal:
+            self._preferred(run)
 
     def rate(self, run: Run, loss: str | None, norm: str) -> None:
         """Measure the accuracy of every preferred architecture on the validation images; keep it as preferred.json."""
@@ -94,12 +111,9 @@ class PreNASRecipe:
         metadata = {"checkpoint": digest, "data": run.data.fingerprint, "calibration_batches": batches}
         path = scores_folder(run) / FILE
         if not path.exists() or read_json(path, _ACCURACIES)["metadata"] != metadata:
-            modules = method.net.modules()
-            has_norm = any(isinstance(module, _BatchNorm) for module in modules)
-            rating = ErrorRate(method.net, run.loader("val"), itertools.islice(run.loader("train"), batches),
-                               "recalibrate" if has_norm else "running")  # fmt: skip
-            accuracies = 1 - rating.many(method.preferred)
-            named = {run.space.format(a): float(accuracy) for a, accuracy in zip(method.preferred, accuracies)}
+            preferred = [member.architecture for member in self._preferred(run).members]
+            accuracies = 1 - _errors(run, method.net, preferred)
+            named = {run.space.format(a): float(accuracy) for a, accuracy in zip(preferred, accuracies)}
             write_json(path, header(_ACCURACIES, **metadata) | {"accuracies": named})
         run.count_costs()
 
@@ -125,21 +139,32 @@ class PreNASRecipe:
 
     def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
         """Measure the errors of some networks."""
-        return self._error_rate(run, run.trained_method()[0]).many(networks, run.progress.count())
+        return _errors(run, run.trained_method()[0].net, networks)
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
         """Take a network out of the supernet."""
         return export_trained(run, architecture)
 
     def _preferred(self, run: Run) -> PreferredSpace:
-        """Return the preferred space, selected with the run's fresh weights once and kept as preferred.json."""
+        """Return the preferred space, selected once with the run's fresh or trained weights and kept as preferred.json."""
         path = run.folder / FILE
         if path.exists():
             return load_preferred(path, run.space)
         chosen = {name: run.options[name] for name in _SELECTION}
         chosen["interval"] = cost(chosen["cost"], chosen["interval"])
         selection = Selection(**chosen, seed=run.settings.seed)
-        net = fresh_net(run.space, run.data.num_classes, run.settings.seed)
+        if run.options["selector"] == "pre" or run.rehearsal:
+            net, digest = fresh_net(run.space, run.data.num_classes, run.settings.seed), None
+        else:
+            net, digest = trained_net(run)
         space, seconds = preferred_space(net, selection, run.device, run.progress.count("select"))
-        save(run.folder, space, seconds)
+        save(run.folder, space, seconds, digest)
         return space
+
+
+def _errors(run: Run, net: Any, networks: Sequence[Architecture]) -> np.ndarray:
+    """Return the errors of networks on the validation images, `[N]`; batch norm, where there is one, is re-estimated."""
+    batches = itertools.islice(run.loader("train"), run.options["calibration_batches"])
+    has_norm = any(isinstance(module, _BatchNorm) for module in net.modules())
+    rating = ErrorRate(net, run.loader("val"), batches, "recalibrate" if has_norm else "running")
+    return rating.many(networks, run.progress.count())
