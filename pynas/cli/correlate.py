@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 
 def command(
-    bench: Annotated[str, typer.Option(help="nats-size, mbconv-23 or nasbench201.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of a trained run: its scores; where it has none yet, its supernet rates the benchmark's "
+                       "networks alone. [default: --scores or --proxy]", show_default=False),
+    ] = None,
+    bench: Annotated[
+        str | None, typer.Option(help="nats-size, mbconv-23 or nasbench201. [default: of the run's space]", show_default=False)
+    ] = None,
+    loss: options.Loss = None,
+    norm: options.Norm = None,
     scores: Annotated[
         str | None,
         typer.Option(
@@ -88,37 +97,50 @@ def command(
         list[str] | None,
         typer.Option(help="NAME=FILE.csv of another method's scores, for --plot side-by-side; repeatable."),
     ] = None,
+    device: options.Device = "auto",
     json: options.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Rank correlation of scores with published accuracies, and the accuracy they find under budgets, beside trivial baselines.
 
-    With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate --bench nats-size --scores runs/dna`,
+    With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate runs/dna`, `pynas correlate runs/spos --bench
+    mbconv-23`, `pynas correlate --bench nats-size --scores published`,
     `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`, `pynas correlate --bench nasbench201
     --proxy az_nas --sample 1000 --seeds 3`
     """
     from pynas import tabular, zero_cost
     from pynas.cli import display
     from pynas.errors import InputError
-    from pynas.runs import proxies
-    from pynas.runs.correlate import draw, draw_side_by_side, read_predictor
+    from pynas.runs import load, proxies
+    from pynas.runs.correlate import draw, draw_side_by_side, rated_by, read_predictor, run_bench
 
     if plot not in ("ranking", "side-by-side") or (beside and plot == "ranking"):
         raise InputError(f"[correlate] expected --plot ranking, or side-by-side with --beside or without, got {plot!r}")
-    table = tabular.load(bench, data)
+    given = [str(source) for source in (run, scores, proxy) if source is not None]
+    if len(given) > 1:
+        raise InputError(f"[correlate] expected one of RUN, --scores and --proxy, got {' and '.join(given)}")
+    if run is None and (bench is None or loss or norm):
+        raise InputError("[correlate] expected a run's folder for --loss, --norm, or without --bench, got none")
+    opened = None if run is None else load(run, device)
+    bench = bench if opened is None else run_bench(opened, bench)
+    table = tabular.load(str(bench), data)
     if above is not None:
         table = table.where(table.accuracy > above)
     if without is not None:
         table = table.without(*(op.strip() for op in without.split(",")))
     table = proxies.sample_rows(table, sample, seed)
+    taus: list[float] = []
     batch = proxies.Batch(images, data_images, image_size)
     if proxy is None:
         if save_scores or values or batch != proxies.Batch() or seeds != 1:
             raise InputError("[correlate] expected --proxy NAME beside --seeds, --images, --data-images, --image-size, --values "
                              "and --save-scores, got none")  # fmt: skip
-        predictor, taus = read_predictor(scores, table, not higher_is_better), []
+        if opened is None:
+            predictor = read_predictor(scores, table, not higher_is_better)
+        else:
+            with display.bars() as bars:
+                opened.progress = display.progress(bars)
+                predictor = rated_by(opened, table, loss, norm)
     else:
-        if scores is not None:
-            raise InputError(f"[correlate] expected --scores or --proxy, got both: {scores} and {proxy}")
         with display.bars() as bars:
             report = display.progress(bars).count("score networks")
             stem = values or Path(f"proxy-{bench}-{proxy}")
@@ -139,6 +161,8 @@ def command(
                             "tau_of_seeds": taus, **found.as_dict(), "pictures": names})  # fmt: skip
         return
     _print(found, predictor.source)
+    if opened is not None:
+        _print_row(found, opened.settings.method)
     if len(taus) > 1:
         display.say(f"Kendall τ of each seed: {', '.join(f'{tau:.4f}' for tau in taus)}.")
     display.say(f"Accuracies: {table.source}.")
@@ -164,6 +188,14 @@ def _print(found: Comparison, source: str | None) -> None:
     display.out.print(_regret_table(found))
     if found.budgets.caution:
         display.say(found.budgets.caution)
+
+
+def _print_row(found: Comparison, method: str) -> None:
+    """Print a row of DNA's table 7 and BossNAS's table 3."""
+    from pynas.cli import display
+
+    row = found.everything["scores"]
+    display.say(f"As in DNA's table 7: | {method} | τ {row.tau:.2f} | ρ {row.rho:.2f} | R {row.r:.2f} |")
 
 
 def _table(rows, title: str, picks, best: float):

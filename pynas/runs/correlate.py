@@ -143,6 +143,32 @@ def read_predictor(name: str | None, bench: tabular.Benchmark, lower: bool) -> P
     return Predictor(published, None if published is None else "published by BossNAS", lower)
 
 
+def run_bench(run: Run, name: str | None) -> str:
+    """Return the name of the benchmark of a run's space.
+
+    Raises:
+        InputError: a space without one, or another benchmark's name.
+    """
+    bench = bench_of(run.space)
+    if bench is None or name not in (None, bench.name):
+        raise InputError(f"[correlate] expected a run of the space of {name or 'a benchmark'}, got {run.space.name} in "
+                         f"{run.folder}")  # fmt: skip
+    return bench.name
+
+
+def rated_by(run: Run, bench: tabular.Benchmark, loss: str | None, norm: str | None) -> Predictor:
+    """Return a run's scores of a benchmark's rows: those that it has, else, or by another loss, its rating of these alone.
+
+    Raises:
+        InputError: an unfinished training, or a loss or norm that the method does not rate by.
+    """
+    if loss is None and norm is None and stored_members(run.folder, run.settings):
+        return Predictor(_scores_of_run(run.folder, bench), str(run.folder), True)
+    networks = [run.space.parse(name) for name in bench.architectures]
+    by = f", by {loss}" if loss else ""
+    return Predictor(run.score(networks, loss, norm), f"{run.folder}, of these networks alone{by}", True)
+
+
 def _scores_of_run(folder: Path, bench: tabular.Benchmark) -> np.ndarray:
     """The scores that a run's search went by, or of its rating where there was no search, for every row."""
     settings = read_settings(folder)

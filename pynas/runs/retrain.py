@@ -75,14 +75,13 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
 
     workers: processes that read images.
     """
+    data = whole_training_data(run, request.image_size or _side(run, request.phi))
     architecture = chosen_architecture(run, request.architecture)
     recipe = recipe_of(request.recipe)
     request = filled(replace(request, architecture=str(architecture)), recipe)
     folder = run.folder / "retraining" / request.name
-    side = request.image_size or _side(run, request.phi)
     with first_process_first():
         keep_request(folder, request, RETRAINING)
-        data = whole_training_data(run, side)
         model = _model(run, architecture, request, data)
         teacher = run.teacher().to(run.device) if request.distill > 0 else None
     distillation = {

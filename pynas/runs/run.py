@@ -24,6 +24,7 @@ from pynas.runs.processes import choose_device, first_process_first
 from pynas.runs.progress import Progress
 from pynas.runs.request import Request
 from pynas.runs.settings import Settings, member_folder
+from pynas.runs.small_teacher import fresh_teacher, small_teacher_shape
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
 from pynas.tensor_files import TensorFile, read_tensors
@@ -229,22 +230,11 @@ class Run:
         if path.exists():
             return teachers.load_small(path)
         if self.rehearsal:
-            return self.fresh_teacher()
-        teacher = teachers.fit_small(self.data, *self.small_teacher_shape(), seed=self.settings.seed, device=self.device,
+            return fresh_teacher(self)
+        teacher = teachers.fit_small(self.data, *small_teacher_shape(self), seed=self.settings.seed, device=self.device,
                                      progress=self.progress.epochs())  # fmt: skip
         teachers.save_small(path, teacher)
         return teacher
-
-    def fresh_teacher(self) -> teachers.Teacher:
-        """Return a small teacher with the sizes of the supernet's blocks and weights from the seed."""
-        blocks, stem = self.small_teacher_shape()
-        module = self.seeded(lambda: teachers.small(self.data.num_classes, blocks, stem))
-        return teachers.Teacher(module, [f"blocks.{b}" for b in range(len(blocks))])
-
-    def small_teacher_shape(self) -> tuple[Any, Any]:
-        """Return the blocks and the stem of a small teacher whose features have the sizes of the supernet's blocks."""
-        shape = self.data.image_shape
-        return teachers.small_like(self.net.block_shapes(shape), shape)
 
     def method(self) -> Any:
         """Return the method on the run's supernet and device; its teacher is trained if need be."""

@@ -82,7 +82,7 @@ def test_other_requests_are_refused(npz):
             CliRunner().invoke(app, ["correlate", "--bench", "nats-size", *map(str, words)], catch_exceptions=False)
         return str(caught.value)
 
-    assert "got both: published and zico" in refused("--proxy", "zico", "--scores", "published")
+    assert "got published and zico" in refused("--proxy", "zico", "--scores", "published")
     assert "expected --proxy NAME beside" in refused("--images", 8)
     assert "az_nas, vkdnw_agg, got 'best'" in refused("--proxy", "best", "--sample", 3)
     assert "at least 3 architectures, got 2" in refused("--proxy", "zico", "--sample", 2)

@@ -10,12 +10,13 @@ from pynas.runs.defaults import Defaults
 from pynas.runs.options import loader_options
 from pynas.runs.recipes.paths import PathRecipe
 from pynas.runs.run import Run
+from pynas.runs.small_teacher import fresh_teacher
 from pynas.teachers import Teacher
 
 
 def _teacher(run: Run) -> Teacher:
     """Return a timm teacher (fresh with --no-pretrained) or a small fresh one."""
-    return run.tapped_teacher or run.fresh_teacher()
+    return run.tapped_teacher or fresh_teacher(run)
 
 
 def _build(run: Run) -> DNAPlusPlus:

@@ -1,0 +1,164 @@
+"""Weights kept at chosen epochs, what a search finds there, and networks rated alone."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kendalltau
+
+from pynas import runs, search, tabular
+from pynas.cli import main
+from pynas.errors import InputError
+from pynas.runs.correlate import rated_by, run_bench
+from pynas.runs.stability import stability
+from pynas.tensor_files import read_tensors
+from pynas.train.checkpoint import CHECKPOINT
+
+FEW = {"data": "digits", "limit_images": 100, "batch_size": 25}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of three epochs of which two are kept, rated."""
+    folder = tmp_path_factory.mktemp("stability") / "run"
+    run = runs.create(folder, **FEW, epochs=3, keep_epochs=[1, 2])
+    run.train()
+    run.rate("relative_l1")
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def weights(path):
+    return {name: value for name, value in read_tensors(path, CHECKPOINT).tensors.items() if name.startswith("model.")}
+
+
+def test_kept_weights_are_those_of_a_training_of_so_many_epochs(copy, tmp_path):
+    """DNA's rates depend on the epoch alone, so two epochs of three are a training of two."""
+    short = tmp_path / "short"
+    run = runs.create(short, **FEW, epochs=2)
+    shutil.copy(copy / "teacher.safetensors", short)
+    run.train()
+    kept, last = (
+        weights(copy / "checkpoints" / "epoch_2.safetensors"),
+        weights(short / "checkpoints" / "last.safetensors"),
+    )
+    assert kept.keys() == last.keys() and all(torch.equal(kept[name], last[name]) for name in kept)
+    assert not any(
+        name.startswith("optimizer.")
+        for name in read_tensors(copy / "checkpoints" / "epoch_2.safetensors", CHECKPOINT).tensors
+    )
+
+
+def test_each_epoch_is_rated_and_searched_as_the_last_is(copy):
+    run = runs.load(copy)
+    content = stability(run, {"madds": 15e6})
+    assert [row["epoch"] for row in content["epochs"]] == [1, 2, 3] and content["limits"] == {"madds": 15e6}
+    rng = np.random.default_rng(9)
+    drawn = [run.space.sample(rng) for _ in range(500)]
+    last = run.rate("relative_l1")
+    for row in content["epochs"]:
+        method = (run.trained_method() if row["epoch"] == 3 else run.method_after(row["epoch"]))[0]
+        scores = method.rate(run.loader("val"), loss="relative_l1", norm="batch")
+        found = search.best(scores, run.costs, {"madds": 15e6})[0]
+        assert row["found"] == run.space.format(found.architecture) and row["score"] == pytest.approx(found.score)
+        tau = kendalltau(scores.total(drawn), last.total(drawn)).statistic
+        assert row["tau_to_last"] == pytest.approx(tau, abs=0.06) and row["accuracy"] is None
+    losses = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    first = [
+        sum(value for name, value in step["losses"].items() if name != "head") for step in losses if step["epoch"] == 1
+    ]
+    assert content["epochs"][0]["loss"] == pytest.approx(np.mean(first))
+    assert {path.name for path in copy.glob("stability.*")} == {"stability.json", "stability.png", "stability.svg"}
+    # Once more: nothing is rated again.
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("block_*.npz")}
+    assert stability(runs.load(copy), {"madds": 15e6}) == content
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("block_*.npz")} == before
+
+
+def test_accuracies_of_the_users_file(copy, tmp_path):
+    run = runs.load(copy)
+    found = [row["found"] for row in stability(run)["epochs"]]
+    others = {run.space.format(run.space.sample(np.random.default_rng(seed))): 50 + seed for seed in range(5)}
+    rows = {**others, found[-1]: 91.5}
+    truth = tmp_path / "truth.csv"
+    truth.write_text("architecture,accuracy\n" + "".join(f'"{name}",{value}\n' for name, value in rows.items()))
+    content = stability(runs.load(copy), truth=truth)["epochs"]
+    assert content[-1]["accuracy"] == 91.5
+    totals = run.rate("relative_l1").total([run.space.parse(name) for name in rows])
+    assert content[-1]["accuracy_tau"] == pytest.approx(kendalltau(-totals, list(rows.values())).statistic)
+
+
+def test_bossnas_rates_the_epochs_while_it_trains(tmp_path):
+    options = {"hidden": 8, "dim": 4, "head_epochs": 1}
+    run = runs.create(tmp_path / "run", method="bossnas", **FEW, epochs=2, keep_epochs="1", options=options)
+    run.train()
+    content = stability(run)["epochs"]
+    assert [row["epoch"] for row in content] == [1, 2] and all(row["loss"] > 0 for row in content)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"keep_epochs": [4]}, r"expected keep_epochs in 1..3, got \[4\]"),
+        ({"keep_epochs": "1,0"}, "expected keep_epochs.1 to be greater than or equal to 1"),
+        ({"keep_epochs": "one"}, "expected keep_epochs.0 to be a valid integer"),
+    ],
+)
+def test_epochs_out_of_range_are_named(tmp_path, given, message):
+    with pytest.raises(InputError, match=message):
+        runs.create(tmp_path / "run", **FEW, epochs=3, **given).train()
+
+
+def test_what_cannot_be_compared_is_named(copy, tmp_path):
+    with pytest.raises(InputError, match="a method that rates paths, got spos"):
+        stability(runs.create(tmp_path / "spos", method="spos", **FEW))
+    for path in (copy / "checkpoints").glob("epoch_*"):
+        path.unlink()
+    shutil.rmtree(copy / "scores" / "epoch_1", ignore_errors=True)
+    with pytest.raises(InputError, match="weights of epochs before the last, got none"):
+        stability(runs.load(copy))
+    with pytest.raises(InputError, match="expected weights of epoch 2, got no"):
+        runs.load(copy).method_after(2)
+
+
+def test_networks_alone_have_the_scores_of_the_whole_rating(copy):
+    run = runs.load(copy)
+    networks = [run.space.sample(np.random.default_rng(seed)) for seed in range(6)]
+    np.testing.assert_allclose(run.score(networks, "relative_l1"), run.rate("relative_l1").total(networks), rtol=1e-6)
+    with pytest.raises(InputError, match="expected a loss of"):
+        run.score(networks, "zen")
+
+
+@pytest.mark.parametrize("method", ["spos", "pinas", "prenas"])
+def test_networks_alone_by_their_error(tmp_path, method):
+    options = (
+        {"linear_epochs": 1} if method == "pinas" else {"interval": "150k", "images": 2} if method == "prenas" else {}
+    )
+    run = runs.create(tmp_path / "run", method=method, **FEW, epochs=1, options=options)
+    run.train()
+    networks = [run.space.sample(np.random.default_rng(seed)) for seed in range(2)]
+    errors = run.score(networks)
+    assert errors.shape == (2,) and ((errors >= 0) & (errors <= 1)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dna", "spos"])
+def test_the_23_networks_are_ranked_by_a_supernet_that_rated_nothing_else(tmp_path, method, capsys, monkeypatch):
+    run = runs.create(tmp_path / "run", method=method, space="mbconv-boss", image_size=64, **FEW, epochs=1)
+    run.train()
+    bench = tabular.load(run_bench(run, None))
+    rated = rated_by(run, bench, "relative_l1" if method == "dna" else None, None)
+    assert rated.values.shape == (23,) and np.isfinite(rated.values).all() and "of these networks alone" in rated.source
+    words = ["correlate", tmp_path / "run", "--bench", "mbconv-23", "--picture", tmp_path / "ranks"]
+    monkeypatch.setattr("sys.argv", ["pynas", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code and f"| {method} | τ" in capsys.readouterr().out
+    with pytest.raises(InputError, match="expected a run of the space of nats-size, got mbconv-boss"):
+        run_bench(run, "nats-size")
