@@ -75,8 +75,8 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     path = folder / "subnet.safetensors"
     metadata = {"recipe": asdict(recipe), **asdict(filled), "data": data.fingerprint, "seed": run.settings.seed}
     shape = list(data.image_shape)
-    export.save_subnet(path, model, run.space, architecture, data.num_classes, image_shape=shape,
-                       test_accuracy=measured["top1"], retraining=metadata)  # fmt: skip
+    export.save_subnet(path, model, run.space, architecture, data.num_classes, image_shape=shape, mean=list(data.mean),
+                       std=list(data.std), test_accuracy=measured["top1"], retraining=metadata)  # fmt: skip
     content = {"architecture": run.space.format(architecture), "recipe": recipe.name, "from": request.start,
                "epochs": filled.epochs, **measured, "file": str(path)}  # fmt: skip
     write_json(folder / "report.json", header(RETRAINING, **metadata) | content)
