@@ -71,7 +71,7 @@ class Pyramid(nn.Module):
 
 
 class C4(nn.Module):
-    """The map before a network's last one (at stride 16 of 32), and the stages behind it as `head` of a region.
+    """The map before a network's last one (at stride 16 of 32).
 
     Raises:
         InputError: a network whose maps have one resolution.
@@ -85,14 +85,9 @@ class C4(nn.Module):
         if not before:
             raise InputError(f"[detection] expected a network with a map before the last for C4, got {network.description} with "
                              f"stride {last} alone")  # fmt: skip
-        index = before[-1]
-        self.body = export.features(network.model, network.image_shape, [index])
-        self.out_channels = described[index]["num_chs"]
-        self.reduction = described[index]["reduction"]
-        self.head = nn.Sequential(
-            *behind(network.model, described[index]["module"]), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
-        self.head_channels = described[-1]["num_chs"]
+        entry = described[before[-1]]
+        self.body = export.features(network.model, network.image_shape, before[-1:])
+        self.out_channels, self.reduction, self.module = entry["num_chs"], entry["reduction"], entry["module"]
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [B, 3, H, W] -> [B, out_channels, H / reduction, W / reduction]."""
@@ -152,14 +147,14 @@ def detector(kind: str, network: Network, side: int, channels: int) -> nn.Module
 def c4_detector(network: Network, images: dict[str, Any]) -> nn.Module:
     """Faster R-CNN on one map; the region's head is the network's last stage, on 14 x 14 positions."""
     backbone = C4(network)
-    head = backbone.head
-    del backbone.head
+    head = nn.Sequential(*behind(network.model, backbone.module), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    channels = export.feature_info(network.model, network.image_shape)[-1]["num_chs"]
     return FasterRCNN(
         backbone,
         rpn_anchor_generator=anchors([tuple(backbone.reduction * factor for factor in (2, 4, 8, 16))]),
         box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
         box_head=head,
-        box_predictor=FastRCNNPredictor(backbone.head_channels, CLASSES),
+        box_predictor=FastRCNNPredictor(channels, CLASSES),
         **FEW,
         **images,
     )

@@ -128,11 +128,13 @@ def test_the_head_of_c4_is_the_rest_of_the_network(example, digit_scenes):
     space = get("mbconv-mini")
     model = export.standalone(space, "0|00|00|00", 10).eval()
     network = digit_scenes.Network(model, (3, 32, 32), [0.0] * 3, [1.0] * 3, "a network")
-    c4, images = example.C4(network).eval(), torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
+    detector = example.detector("faster-rcnn-c4", network, 64, 8).eval()
+    c4, head = detector.backbone, detector.roi_heads.box_head
     assert c4.reduction == 4 and c4(images).shape == (2, c4.out_channels, 8, 8)
     last = export.features(model, (3, 32, 32))(images)[-1]
-    torch.testing.assert_close(c4.head(c4(images)), last.mean((2, 3)))
-    assert c4.head_channels == last.shape[1]
+    torch.testing.assert_close(head(c4(images)), last.mean((2, 3)))
+    assert detector.roi_heads.box_predictor.cls_score.in_features == last.shape[1]
 
 
 def save(path, name, **metadata):
