@@ -13,7 +13,6 @@ and, by mask-rcnn, of masks, over the classes of the test scenes.
 from __future__ import annotations
 
 import argparse
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,6 +34,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from pynas import data, export
 from pynas.copies import copy_module
 from pynas.errors import InputError
+from pynas.export.image_size import follow_image_size
 from pynas.files import write_json
 
 RATIOS = (0.5, 1.0, 2.0)
@@ -122,8 +122,7 @@ def detector(kind: str, network: Network, side: int, channels: int) -> nn.Module
         strides = [*pyramid.reductions, 2 * pyramid.reductions[-1], 4 * pyramid.reductions[-1]]
         sizes = [tuple(round(4 * stride * 2 ** (i / 3)) for i in range(3)) for stride in strides]
         # Group norm as in torchvision's second version: its initial weights fade out in layers of few channels.
-        norm = partial(nn.GroupNorm, math.gcd(32, channels))
-        head = RetinaNetHead(channels, len(sizes[0]) * len(RATIOS), CLASSES, norm_layer=norm)
+        head = RetinaNetHead(channels, len(sizes[0]) * len(RATIOS), CLASSES, norm_layer=partial(nn.GroupNorm, 1))
         return RetinaNet(pyramid, CLASSES, anchor_generator=anchors(sizes), head=head, **images)
     pyramid = Pyramid(network, 4, channels, LastLevelMaxPool())
     names = [str(i) for i in range(len(pyramid.reductions))]
@@ -148,6 +147,7 @@ def c4_detector(network: Network, images: dict[str, Any]) -> nn.Module:
     """Faster R-CNN on one map; the region's head is the network's last stage, on 14 x 14 positions."""
     backbone = C4(network)
     head = nn.Sequential(*behind(network.model, backbone.module), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    follow_image_size(head)
     channels = export.feature_info(network.model, network.image_shape)[-1]["num_chs"]
     return FasterRCNN(
         backbone,
