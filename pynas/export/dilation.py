@@ -121,8 +121,7 @@ def _watch(found: Reductions, name: str, side: int) -> Any:
     """Return a hook that notes the reductions of a module, and refuses layers that cannot be dilated."""
 
     def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        x = inputs[0] if inputs else None
-        kind, leaf = type(module).__name__, not list(module.children())
+        x, kind, leaf = inputs[0] if inputs else None, type(module).__name__, not list(module.children())
         if not (isinstance(x, Tensor) and isinstance(output, Tensor)):
             return
         if leaf and 3 in (x.ndim, output.ndim):
@@ -138,9 +137,8 @@ def _watch(found: Reductions, name: str, side: int) -> Any:
             raise _refusal(name, kind, "changes the size of its map")
         sides = x.shape[2], output.shape[2]
         if side % sides[0] or side % sides[1] or sides[0] < sides[1] or output.shape[2] != output.shape[3]:
-            raise _refusal(
-                name, kind, f"takes maps of {list(x.shape[2:])} to {list(output.shape[2:])}, no whole stride"
-            )
+            change = f"{list(x.shape[2:])} to {list(output.shape[2:])}"
+            raise _refusal(name, kind, f"takes maps of {change}, no whole stride")
         pair = side // sides[0], side // sides[1]
         if found.setdefault(name, pair) != pair:
             raise _refusal(name, kind, "runs on maps of several sizes")
@@ -168,9 +166,10 @@ def _change(model: nn.Module, name: str, module: Any, stride: int, dilation: int
         if module.padding != "same":
             module.padding = (dilation * padding[0], dilation * padding[1])
         return
-    if kernel[0] != kernel[1] or inner != (1, 1) or not (half or padding == (0, 0)):
+    other = kernel[0] != kernel[1] or inner != (1, 1) or getattr(module, "divisor_override", None) is not None
+    if other or not (half or padding == (0, 0)):
         raise _refusal(
-            name, type(module).__name__, "has no square window with padding of nothing or half an odd kernel"
+            name, type(module).__name__, "is no plain square window with padding of nothing or half an odd kernel"
         )
     model.set_submodule(name, _pool(module, kernel[0], stride, dilation * padding[0], dilation).train(module.training))
 

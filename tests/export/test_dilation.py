@@ -176,7 +176,11 @@ class Own(nn.Module):
     [
         ([nn.Conv2d(4, 4, 2, 2)], "'1' \\(Conv2d\\), which is not padded with zeros by half an odd kernel"),
         ([nn.Conv2d(4, 4, 3, 2, 1, padding_mode="circular")], "'1' \\(Conv2d\\), which is not padded with zeros"),
-        ([nn.AvgPool2d(4, 2, 1)], "'1' \\(AvgPool2d\\), which has no square window with padding of nothing or half"),
+        (
+            [nn.AvgPool2d(4, 2, 1)],
+            "'1' \\(AvgPool2d\\), which is no plain square window with padding of nothing or half",
+        ),
+        ([nn.AvgPool2d(2, divisor_override=3)], "'1' \\(AvgPool2d\\), which is no plain square window"),
         ([nn.Conv2d(4, 4, 3)], "'1' \\(Conv2d\\), which takes maps of \\[8, 8\\] to \\[6, 6\\], no whole stride"),
         ([nn.Conv2d(4, 4, 3, (2, 1), 1)], "'1' \\(Conv2d\\), which takes maps of \\[16, 16\\] to \\[8, 16\\]"),
         ([nn.LPPool2d(2, 2)], "'1' \\(LPPool2d\\), which changes the size of its map"),
