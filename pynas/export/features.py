@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pynas.copies import copy_module
 from pynas.errors import InputError
+from pynas.export.dilation import dilated
 from pynas.export.image_size import follow_image_size
 from pynas.supernets.shapes import output_shape
 
@@ -35,7 +36,10 @@ class TokenMaps(nn.Module):
 
 
 def features(
-    model: nn.Module, image_shape: Sequence[int] = (3, 224, 224), out_indices: Sequence[int] | None = None
+    model: nn.Module,
+    image_shape: Sequence[int] = (3, 224, 224),
+    out_indices: Sequence[int] | None = None,
+    output_stride: int | None = None,
 ) -> nn.Module:
     """Return a copy of a network that gives a list of feature maps: by default the last one of every resolution.
 
@@ -47,9 +51,12 @@ def features(
     image_shape: (3, H, W) of images to find the maps with.
     out_indices: indices of the maps to give, in the order of `feature_info`: every layer of a vision transformer, else the
         last map of every resolution.
+    output_stride: largest reduction of the maps, as timm's: later strides become dilation, see `pynas.export.dilation`. The
+        maps stay as many, those of the larger reductions now with this one. None leaves the strides.
 
     Raises:
-        InputError: a network that is no nn.Sequential, whose layers put out no maps or enlarge them, or an index out of range.
+        InputError: a network that is no nn.Sequential, whose layers put out no maps or enlarge them, or an index out of range;
+            with an output stride, a vision transformer, layers that cannot be dilated, or a stride that it cannot have.
     """
     from timm.models import FeatureListNet
 
@@ -62,6 +69,12 @@ def features(
         indices = sorted({index % len(described) for index in out_indices})
     else:
         raise InputError(f"[features] expected indices from 0 to {len(described) - 1}, got {list(out_indices)}")
+    if output_stride is not None:
+        if tokens:
+            raise InputError(f"[features] expected a network of convolutions for an output stride, got a vision transformer, whose "
+                             f"layers have one token per {described[0]['reduction']} pixels: leave output_stride out")  # fmt: skip
+        dilated(copied, max(entry["reduction"] for entry in described), output_stride)
+        described = [{**entry, "reduction": min(entry["reduction"], output_stride)} for entry in described]
     copied.feature_info = described  # type: ignore[assignment]
     net = FeatureListNet(copied, out_indices=tuple(indices), flatten_sequential=True).train(model.training)
     return TokenMaps(net) if tokens else net

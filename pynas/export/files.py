@@ -105,6 +105,8 @@ def load_subnet(
 ) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return the network of a file, in evaluation mode, and the file's metadata, with its `image_shape` (3, H, W).
 
+    A file of a run tells the `mean` and `std` per channel that its images in [0, 1] were normalised with.
+
     space: needed where the file's space is not one of pynas's own.
     image_size: side in pixels of the images that the network is to take, None for the file's; the learned positions of a
         vision transformer are resampled.
@@ -138,6 +140,7 @@ def from_pretrained(
     path: str | Path,
     *,
     features_only: bool = False,
+    output_stride: int | None = None,
     space: Space | None = None,
     image_size: int | None = None,
     dynamic_image_size: bool = False,
@@ -145,14 +148,22 @@ def from_pretrained(
     """Return the network of a file, or of the folder of a run or a retraining, in evaluation mode.
 
     features_only: return the network of its feature maps instead, for detection and segmentation; see `features`.
+    output_stride: largest reduction of these maps, whose later strides become dilation; see `features`.
     image_size: see `load_subnet`. dynamic_image_size: resample the learned positions of a vision transformer to the square
         images of each batch (timm's `dynamic_img_size`); other networks take images of any size anyway.
 
     Raises:
-        InputError: see `load_subnet`.
+        InputError: see `load_subnet` and `features`; an output stride of a network that is to give classes.
     """
+    if output_stride is not None and not features_only:
+        raise InputError(f"[export] expected features_only=True for an output stride, got {output_stride} without it")
     path = Path(path)
     model, metadata = load_subnet(path / "subnet.safetensors" if path.is_dir() else path, space, image_size)
     if dynamic_image_size:
         follow_image_size(model)
-    return features(model, metadata["image_shape"]) if features_only else model
+    if not features_only:
+        return model
+    try:
+        return features(model, metadata["image_shape"], output_stride=output_stride)
+    except InputError as error:
+        raise InputError(f"{error}; the network is {metadata['architecture']} of {metadata['space']}") from None

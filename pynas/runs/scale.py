@@ -35,7 +35,8 @@ def scale(run: Run, phis: Sequence[str], architecture: str | None = None) -> dic
         shape = (3, side, side)
         model = _fresh(run, chosen, phi, shape)
         path = folder / f"phi_{phi}.safetensors"
-        export.save_subnet(path, model, run.space, chosen, run.data.num_classes, image_shape=list(shape), phi=phi)
+        export.save_subnet(path, model, run.space, chosen, run.data.num_classes, image_shape=list(shape), phi=phi,
+                           mean=list(run.data.mean), std=list(run.data.std))  # fmt: skip
         counted, _ = costs.count_module(model, shape)
         networks.append({"phi": phi, "depth": scaling.depth, "width": scaling.width, "image_size": side,
                          **{name: counted[name] for name in ("params", "madds")}, "file": str(path)})  # fmt: skip

@@ -64,7 +64,9 @@ def test_the_exported_network_loads_and_has_the_accuracy_said(finished, images):
 
     folder, report = finished
     model, metadata = export.load_subnet(folder / "subnet.safetensors")
-    accuracy = teachers.accuracy(model, data.load(images, 32))
+    loaded = data.load(images, 32)
+    accuracy = teachers.accuracy(model, loaded)
+    assert metadata["mean"] == list(loaded.mean) and metadata["std"] == list(loaded.std)
     assert accuracy == metadata["test_accuracy"] == report["exported"]["test_accuracy"]
     assert sum(p.numel() for p in model.parameters()) == report["exported"]["params"]
 

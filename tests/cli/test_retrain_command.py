@@ -24,7 +24,7 @@ def test_retrain_inherited_weights_with_distillation(run_copy, half_images, pyna
     assert {name: report[name] for name in content} == content and report["metadata"]["distill"] == 0.5
     model, metadata = export.load_subnet(folder / "subnet.safetensors")
     before, old = export.load_subnet(run_copy / "subnet.safetensors")
-    assert metadata["architecture"] == old["architecture"]
+    assert all(metadata[name] == old[name] for name in ("architecture", "mean", "std"))
     assert any((a != b).any() for a, b in zip(model.parameters(), before.parameters()))
     assert export.evaluate(model, data.load(half_images, 32))["top1"] == pytest.approx(content["top1"], abs=1 / 32)
     steps = (folder / "metrics.jsonl").read_text().splitlines()
