@@ -12,6 +12,7 @@ from pynas.cli import options
 
 def command(
     run: options.NewRunFolder = None,
+    method: options.Method = None,
     recipe: options.Recipe = None,
     space: options.Space = None,
     data: options.Data = None,
@@ -29,7 +30,14 @@ def command(
     option: options.MethodOptions = None,
     seeds: Annotated[int, typer.Option(min=1, help="So many seeds, from --seed on.")] = 3,
     fractions: Annotated[str, typer.Option(help="Shares of the training images, separated by commas.")] = "0.25,0.5,1",
-    sample: Annotated[int, typer.Option(min=2, help="Architectures whose ranks are compared.")] = 1000,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Architectures whose ranks are compared. [default: 1000, or 100 whole networks]",
+            show_default=False,
+        ),
+    ] = None,
     truth: Annotated[
         Path | None,
         typer.Option(help="CSV file (architecture, accuracy) of trained nets: also how well each run ranks these."),
@@ -41,7 +49,7 @@ def command(
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Train and rate DNA several times, with other seeds and with less data, and compare ratings and searched nets.
+    """Train and rate several times, with other seeds and with less data, and compare ratings and searched nets.
 
     Seeds change the supernet's weights and the sampled paths; teacher, split and steps stay the same. Writes robustness.json,
     .png and .svg into the run's folder, where each variant but the first has a subfolder; what is done already is not done again.
@@ -54,7 +62,8 @@ def command(
     from pynas.runs import create
     from pynas.runs.robustness import check_robustness
 
-    base = create(run, device=device, **options.settings({**named, "method": "dna", "seeds": None}))
+    base = create(run, device=device, **options.settings({**named, "seeds": None}))
+    sample = sample or (1000 if base.recipe.defaults.averages else 100)
     limits = options.limits(madds=max_madds, params=max_params)
     with display.bars() as bars:
         base.progress = display.progress(bars)
@@ -74,13 +83,14 @@ def _print(content: dict[str, Any]) -> None:
     runs = content["runs"]
     table = Table(title=f"Ratings beside {runs[0]['name']}: Kendall's tau of {content['sample']:,} architectures")
     trained = ["to accuracy"] if runs[0]["accuracy_tau"] is not None else []
+    blocks = ["of each block"] if runs[0]["block_tau"] else []
     before = f"nets before {runs[0]['name']}'s"
-    for heading in ("run", "tau", *trained, "of each block", "found", "blocks alike", before):
+    for heading in ("run", "tau", *trained, *blocks, "found", "blocks alike", before):
         left = heading in ("run", "found")
         table.add_column(heading, justify="left" if left else "right", no_wrap=left, overflow="fold")
     for each in runs:
         taus = [f"{value:.3f}" for value in (each["tau"], *([each["accuracy_tau"]] if trained else []))]
-        taus.append(" ".join(f"{value:.2f}" for value in each["block_tau"]))
-        alike = f"{each['same_choices']} of {len(each['block_tau'])}"
+        taus += [" ".join(f"{value:.2f}" for value in each["block_tau"])] * len(blocks)
+        alike = f"{each['same_choices']} of {content['blocks']}"
         table.add_row(each["name"], *taus, each["found"], alike, f"{each['better_share']:.1%}")
     display.out.print(table)

@@ -11,6 +11,7 @@ from scipy import stats
 from pynas.costs import UNITS
 from pynas.rating import Scores
 from pynas.report import page
+from pynas.report.feature_maps import feature_maps_figure
 from pynas.report.figures import SMALL, inline, page_style
 from pynas.report.front import front_figure
 from pynas.report.network import Layer, network_figure
@@ -101,6 +102,17 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show, 
 def training_section(metrics: Sequence[Mapping[str, Any]]) -> Section:
     """Section of a training: losses and learning rate over the steps."""
     return Section("Training", _curves(metrics, "training"))
+
+
+def feature_maps_section(blocks: Sequence[int], teacher: Sequence[Any], student: Sequence[Any]) -> Section:
+    """Section of the blocks' feature maps beside the teacher's; see `feature_maps_figure`."""
+    with page_style():
+        figure = feature_maps_figure(blocks, teacher, student)
+        drawn = inline(figure, "maps", "Feature maps of teacher and student, block by block")
+    caption = (
+        "The first validation image: channels in which the teacher varies most, and below them the found network's."
+    )
+    return Section("Teacher and student", page.figures((drawn, caption)))
 
 
 def retraining_section(trainings: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> Section:

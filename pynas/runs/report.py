@@ -25,6 +25,8 @@ from pynas.report.training import joined_metrics, read_metrics
 from pynas.runs import commands
 from pynas.runs.agreement import agreement, describe_agreement
 from pynas.runs.correlate import bench_of, bench_scores
+from pynas.runs.feature_maps import FILE as FEATURE_MAPS
+from pynas.runs.feature_maps import read_feature_maps
 from pynas.runs.joined import describe_joined, scores_of_search
 from pynas.runs.rate import stored_members
 from pynas.runs.retrain import RETRAINING
@@ -46,7 +48,7 @@ def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[st
     settings = results.settings
     parts = [part for part in (
         results.network(), results.found(), results.agreement(), results.front(), results.histograms(), results.ranking(truth),
-        results.training(), results.retraining(), results.repeat()) if part is not None]  # fmt: skip
+        results.training(), results.feature_maps(), results.retraining(), results.repeat()) if part is not None]  # fmt: skip
     title = f"{settings.method} on {settings.space}, {settings.data}"
     lead = paragraph(results.summary())
     if results.missing:
@@ -198,6 +200,11 @@ class Results:
             self.missing.append(f"training steps (pynas train --run {self.folder})")
             return None
         return sections.training_section(metrics)
+
+    def feature_maps(self) -> Section | None:
+        """Return the section of the blocks' feature maps beside the teacher's."""
+        path = self.folder / FEATURE_MAPS
+        return sections.feature_maps_section(*read_feature_maps(path)) if path.exists() else None
 
     def retraining(self) -> Section | None:
         """Return the section of every retraining that has finished."""

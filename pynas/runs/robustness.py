@@ -12,7 +12,7 @@ import numpy as np
 from pynas.data import Arrays, Folder, ImageData
 from pynas.data.images import stratified_split
 from pynas.errors import InputError
-from pynas.files import header, write_json
+from pynas.files import header, read_json, write_json
 from pynas.rating import Scores
 from pynas.report.figures import save_figure
 from pynas.report.robustness import robustness_figure
@@ -20,7 +20,10 @@ from pynas.runs.run import Request, Run
 from pynas.runs.search import find_limits
 from pynas.runs.settings import Settings, member_folder
 from pynas.runs.truth import read_truth
-from pynas.tabular.robustness import compare_runs
+from pynas.spaces import Architecture
+from pynas.tabular.robustness import compare_networks, compare_runs
+
+_NETWORKS = "pynas.network_scores"
 
 
 @dataclass(frozen=True)
@@ -58,32 +61,44 @@ def check_robustness(
     norm: str | None = None,
     limits: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train and rate DNA with other seeds and with less data, compare the ratings, and write and return robustness.json.
+    """Train and rate with other seeds and with less data, compare the ratings, and write and return robustness.json.
 
     Seeds change the supernet's weights and the sampled paths; teacher, split and number of steps stay the same. Each variant
     but the first has a subfolder, a seed the one that it has in a run of several `seeds`; what is done already is not done
     again. robustness.png and .svg show the result.
+
+    A method that rates no paths rates the sampled networks, and the network found is the best of these.
 
     sample: architectures whose ranks are compared. truth: CSV file of trained networks' accuracies. limits: of the search,
     as `Run.search` takes them.
     """
     accuracies = None if truth is None else read_truth(truth, base.space)
     chosen = variants(base.settings.seed, seeds, fractions)
-    scores = {variant.name: rated_variant(base, variant, loss, norm) for variant in chosen}
-    rated_by = scores[chosen[0].name].metadata
     bounds = find_limits(base, Request(limits or {}), base.costs).upper
-    compared = compare_runs(scores, base.costs, bounds, sample, accuracies)
-    pictures = save_figure(robustness_figure(list(scores), compared.totals, compared.tau), base.folder / "robustness")
+    if base.recipe.defaults.averages:
+        scores = {variant.name: rated_variant(base, variant, loss, norm) for variant in chosen}
+        rated_by = scores[chosen[0].name].metadata
+        compared = compare_runs(scores, base.costs, bounds, sample, accuracies)
+    else:
+        rng = np.random.default_rng(0)
+        drawn = list(dict.fromkeys(base.space.sample(rng) for _ in range(sample)))
+        networks = [*drawn, *(accuracies or {})]
+        values = {variant.name: _scores_of(trained_variant(base, variant), networks) for variant in chosen}
+        rated_by = {"loss": base.recipe.defaults.loss, "norm": base.recipe.defaults.norms[0]}
+        compared = compare_networks(base.space, drawn, values, base.costs, bounds, accuracies)
+    pictures = save_figure(robustness_figure([each.name for each in compared.runs], compared.totals, compared.tau),
+                           base.folder / "robustness")  # fmt: skip
     content = header("pynas.robustness", space=base.space.name, data=base.data.fingerprint) | {
-        "loss": rated_by["loss"], "norm": rated_by["norm"], "limits": bounds, "sample": sample,
+        "loss": rated_by["loss"], "norm": rated_by["norm"], "limits": bounds, "sample": compared.totals.shape[1],
+        "blocks": len(base.space),
         "runs": [asdict(each) for each in compared.runs], "tau": compared.tau,
         "pictures": [path.name for path in pictures]}  # fmt: skip
     write_json(base.folder / "robustness.json", content)
     return content
 
 
-def rated_variant(base: Run, variant: Variant, loss: str | None, norm: str | None) -> Scores:
-    """Train and rate a variant in a subfolder of its own, the reference in the run's folder; what is done already is read.
+def trained_variant(base: Run, variant: Variant) -> Run:
+    """Train a variant in a subfolder of its own, the reference in the run's folder; what is done already is not done again.
 
     The teacher, the split and the images that are rated on are the base run's; with a part of the training images there
     are as many more epochs, each with so much less decay, that steps and learning rates stay the same (section 4.5).
@@ -95,9 +110,25 @@ def rated_variant(base: Run, variant: Variant, loss: str | None, norm: str | Non
         if variant.fraction < 1:
             run.data = part_of(base.data, variant.fraction)
     base.recipe.train(run)
-    scores = run.rate_alone(loss, norm)
+    return run
+
+
+def rated_variant(base: Run, variant: Variant, loss: str | None, norm: str | None) -> Scores:
+    """Train and rate a variant, see `trained_variant`."""
+    scores = trained_variant(base, variant).rate_alone(loss, norm)
     assert scores is not None
     return scores
+
+
+def _scores_of(run: Run, networks: Sequence[Architecture]) -> np.ndarray:
+    """Return the scores of networks by a supernet that rates whole ones; those that the run's folder keeps are read."""
+    path = run.folder / "network_scores.json"
+    known = read_json(path, _NETWORKS)["scores"] if path.exists() else {}
+    fresh = [network for network in networks if str(network) not in known]
+    if fresh:
+        known |= dict(zip(map(str, fresh), run.score(fresh).tolist()))
+        write_json(path, header(_NETWORKS, space=run.space.name) | {"scores": known})
+    return np.array([known[str(network)] for network in networks])
 
 
 def _settings(base: Run, variant: Variant) -> Settings:

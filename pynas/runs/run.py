@@ -17,6 +17,7 @@ from pynas.errors import InputError
 from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
+from pynas.runs.block_teachers import fitting_teacher, fresh_teacher, small_teacher_shape
 from pynas.runs.defaults import Defaults
 from pynas.runs.images import check_images
 from pynas.runs.options import Options, loader_options
@@ -24,7 +25,6 @@ from pynas.runs.processes import choose_device, first_process_first
 from pynas.runs.progress import Progress
 from pynas.runs.request import Request
 from pynas.runs.settings import Settings, member_folder
-from pynas.runs.small_teacher import fresh_teacher, small_teacher_shape
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
 from pynas.tensor_files import TensorFile, read_tensors
@@ -215,8 +215,7 @@ class Run:
         """The timm teacher of the settings with its taps, those named or such as fit the supernet's blocks; None as above."""
         if self.named_teacher is None or self.settings.taps is not None:
             return self.named_teacher
-        shape = self.data.image_shape
-        return teachers.with_fitting_taps(self.named_teacher, self.net.block_shapes(shape), shape)
+        return fitting_teacher(self, self.named_teacher)
 
     def teacher(self) -> teachers.Teacher:
         """Return the named teacher, DNA+'s scaled one, or a small one, which is trained once and kept in the folder."""

@@ -29,6 +29,7 @@ class Kind:
         on the meta device, and a network extracted before anything takes memory.
     shares_slices: whether the architectures are slices of one largest network (PreNAS trains such supernets).
     dense_costs: whether the cells have few enough paths for dense cost tables.
+    has_blocks: whether the supernet is a sequence of blocks with maps between them, which a teacher's features can supervise.
     """
 
     build: Callable[[Space, int], Net]
@@ -36,6 +37,7 @@ class Kind:
     on_meta: bool = False
     shares_slices: bool = False
     dense_costs: bool = True
+    has_blocks: bool = True
 
 
 # By `Space.kind`. A space of your own kind adds its line here.
@@ -43,11 +45,11 @@ KINDS: dict[str, Kind] = {
     "mbconv": Kind(from_candidates, own_weights=True),
     "hytra": Kind(hytra_supernet, on_meta=True),
     "nats-size": Kind(nats_size),
-    "nasbench201": Kind(CellNet, own_weights=True),
+    "nasbench201": Kind(CellNet, own_weights=True, has_blocks=False),
     "splitattention": Kind(split_attention_net),
     "vit": Kind(vit_net),
-    "autoformer": Kind(AutoFormer, shares_slices=True, dense_costs=False),
-    "bignas": Kind(BigNAS, shares_slices=True),
+    "autoformer": Kind(AutoFormer, shares_slices=True, dense_costs=False, has_blocks=False),
+    "bignas": Kind(BigNAS, shares_slices=True, has_blocks=False),
 }
 _OTHER = Kind(lambda space, num_classes: _no_builder(space))
 
@@ -55,6 +57,13 @@ _OTHER = Kind(lambda space, num_classes: _no_builder(space))
 def kind_of(space: Space) -> Kind:
     """Return the registry's line of a space's kind; for unknown kinds one with the defaults, without a builder."""
     return KINDS.get(space.kind, _OTHER)
+
+
+def check_blocks(space: Space) -> None:
+    """Raise InputError for a space whose supernets have no blocks that a teacher can supervise."""
+    if not kind_of(space).has_blocks:
+        raise InputError(f"[supernet] expected a space of blocks that a teacher can supervise, got {space.name}, whose networks "
+                         "are trained as a whole; use spos, or prenas for AutoFormer's and BigNAS's spaces")  # fmt: skip
 
 
 def _no_builder(space: Space) -> Net:

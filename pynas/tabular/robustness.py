@@ -10,9 +10,9 @@ from scipy import stats
 
 from pynas import search
 from pynas.costs import Costs
-from pynas.errors import InputError
+from pynas.errors import InfeasibleError, InputError
 from pynas.rating import Scores
-from pynas.spaces import Architecture
+from pynas.spaces import Architecture, Space
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Agreement:
     """Agreement of one run with the reference, the first run.
 
     tau: Kendall's tau between the total scores of the sampled architectures; NaN where all scores are equal.
-    block_tau: Kendall's tau between the path scores of each block.
+    block_tau: Kendall's tau between the path scores of each block; empty where whole networks were scored.
     found: the run's best architecture under the limits.
     same_choices: number of blocks in which that architecture agrees with the reference's.
     better_share: share of the sampled architectures that this run scores better than the reference's best.
@@ -83,6 +83,50 @@ def compare_runs(
             float((totals[i] < scores[i].of(bests[0])).mean()),
             # Positive where better scores go with higher accuracies.
             None if truth is None else _tau(-scores[i].total(truth), np.array(list(truth.values()))),
+        )
+        for i, name in enumerate(runs)
+    ]
+    return Robustness(tuple(agreements), tau, totals)
+
+
+def compare_networks(
+    space: Space,
+    drawn: Sequence[Architecture],
+    runs: Mapping[str, np.ndarray],
+    costs: Costs,
+    limits: Mapping[str, float],
+    truth: Mapping[Architecture, float] | None = None,
+) -> Robustness:
+    """Compare runs by their scores of whole networks; the first is the reference, and a run finds the best of those drawn.
+
+    drawn: networks of which the first scores of each run are. runs: scores `[drawn + truth]` by name, lower is better.
+    truth: accuracies of trained architectures.
+
+    Raises:
+        InputError: no runs, or fewer than two networks.
+        InfeasibleError: none of the drawn networks keeps the limits.
+    """
+    if not runs or len(drawn) < 2:
+        raise InputError(f"[robustness] expected runs, and at least 2 networks, got {len(runs)} and {len(drawn)}")
+    values = np.array(list(runs.values()))
+    totals, others = values[:, : len(drawn)], values[:, len(drawn) :]
+    spent = [costs.of(architecture) for architecture in drawn]
+    inside = np.array([all(each[name] <= most for name, most in limits.items()) for each in spent])
+    if not inside.any():
+        raise InfeasibleError(
+            f"[robustness] expected limits that one of the {len(drawn)} drawn networks keeps, got {dict(limits)}"
+        )
+    bests = [int(np.where(inside, row, np.inf).argmin()) for row in totals]
+    tau = tuple(tuple(_tau(one, other) for other in totals) for one in totals)
+    agreements = [
+        Agreement(
+            name,
+            tau[0][i],
+            (),
+            space.format(drawn[bests[i]]),
+            sum(a == b for a, b in zip(drawn[bests[0]], drawn[bests[i]])),
+            float((totals[i] < totals[i][bests[0]]).mean()),
+            None if truth is None else _tau(-others[i], np.array(list(truth.values()))),
         )
         for i, name in enumerate(runs)
     ]

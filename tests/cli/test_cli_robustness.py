@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 from typer.testing import CliRunner
 
 from pynas import data
@@ -12,6 +13,7 @@ from pynas.errors import InputError
 from pynas.runs import create
 from pynas.runs.robustness import Variant, _settings, part_of, variants
 from pynas.runs.settings import Settings
+from pynas.spaces import get
 from pynas.tensor_files import read_tensors
 
 
@@ -85,3 +87,35 @@ def test_the_command(tmp_path):
     again = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert json.loads(again.stdout) == content
     assert times == [(place / "scores/block_4.npz").stat().st_mtime_ns for place in places]
+
+
+@pytest.mark.integration
+def test_whole_networks_of_any_space(half_images, tmp_path, pynas):
+    """A method that rates no paths: the drawn networks are rated by their error, once, and the best of them is found."""
+    folder = tmp_path / "run"
+    words = ["robustness", "--method", "spos", "--space", "nasbench201-mini", "--data", half_images, "--epochs", 1, "--batch-size",
+             16, "--seeds", 2, "--fractions", "1", "--sample", 5, "--run", folder, "--json"]  # fmt: skip
+    content = pynas(*words)
+    assert [each["name"] for each in content["runs"]] == ["seed_0", "seed_1"] and content["sample"] == 5
+    kept = [json.loads((folder / part / "network_scores.json").read_text())["scores"] for part in (".", "seed_1")]
+    space = get("nasbench201-mini")
+    assert kept[0].keys() == kept[1].keys() and len(kept[0]) == 5
+    for each, scores in zip(content["runs"], kept):
+        values = list(scores.values())
+        assert scores[str(space.parse(each["found"]))] == min(values) and each["block_tau"] == []
+        first = list(kept[0].values())
+        if len(set(values)) > 1 and len(set(first)) > 1:
+            assert each["tau"] == pytest.approx(kendalltau(first, values).statistic)
+        best = min(range(5), key=first.__getitem__)
+        assert each["better_share"] == pytest.approx(sum(value < values[best] for value in values) / 5)
+    before = (folder / "network_scores.json").stat().st_mtime_ns
+    assert pynas(*words) == content and (folder / "network_scores.json").stat().st_mtime_ns == before
+    assert "of each block" not in pynas(*words[:-1])
+
+
+@pytest.mark.parametrize("method", ["dna", "dna-plus", "dna-pp"])
+@pytest.mark.parametrize("space", ["nasbench201-mini", "autoformer-mini", "bignas-mini"])
+def test_spaces_without_blocks_are_named(method, space, tmp_path):
+    run = create(tmp_path / "run", method=method, space=space, data="digits", limit_images=60)
+    with pytest.raises(InputError, match=f"expected a space of blocks that a teacher can supervise, got {space}"):
+        run.train()

@@ -35,8 +35,9 @@ def test_every_section_is_there(report, whole_run):
     path, content = report
     document = path.read_text(encoding="utf-8")
     assert content["sections"] == ["The architecture, layer by layer", "What was found, and what it costs", "The front",
-                                   "Scores of all paths", "Ranking against the truth", "Training", "Repeat it"]  # fmt: skip
-    assert document.count("<svg") == 1 + 1 + 4 + 1 + 2
+                                   "Scores of all paths", "Ranking against the truth", "Training", "Teacher and student",
+                                   "Repeat it"]  # fmt: skip
+    assert document.count("<svg") == 1 + 1 + 4 + 1 + 2 + 1
     assert "Not there yet" not in document and "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", document)
     assert not (whole_run / "report.html").exists()
     rows = [row.split("</td><td>") for row in re.findall(r"<tr><td>(.*?)</td></tr>", document)]
@@ -82,7 +83,7 @@ def test_the_commands_on_the_page_give_the_run_again(report, whole_run, tmp_path
 
 
 def test_a_run_that_has_only_begun(run_copy, pynas):
-    for name in ("scores", "search.json", "subnet.safetensors", "costs.npz"):
+    for name in ("scores", "search.json", "subnet.safetensors", "costs.npz", "feature_maps.npz"):
         path = run_copy / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     content = pynas("report", run_copy, "--json")

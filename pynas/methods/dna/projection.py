@@ -13,6 +13,7 @@ from pynas.errors import InputError
 from pynas.methods.blocks import Batches
 from pynas.methods.dna.full_width import FullWidth
 from pynas.supernets import Supernet
+from pynas.supernets.build import check_blocks
 from pynas.teachers import Teacher
 
 Shape = tuple[int, ...]
@@ -108,6 +109,7 @@ def check_taps(teacher: Teacher, net: Supernet, image_shape: tuple[int, int, int
         InputError: another number of taps than blocks, another spatial size, blocks that end in maps of several sizes, or,
             where they end in several widths, a teacher that is narrower than the widest.
     """
+    check_blocks(net.space)
     theirs, ours = teacher.feature_shapes(image_shape), net.block_shapes(image_shape)
     if len(theirs) != len(ours):
         raise InputError(

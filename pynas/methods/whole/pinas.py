@@ -71,6 +71,9 @@ class PiNAS(nn.Module, Method):
         weight_decay: NonNegative = 1e-4,
     ):
         super().__init__()
+        if net.space.kind == "autoformer":
+            raise InputError(f"[pinas] expected a supernet whose networks end in one width, got {net.space.name}; use prenas or "
+                             "spos")  # fmt: skip
         self.net = net
         self.cross_path, self.mean_teacher, self.negatives = cross_path, mean_teacher, negatives
         self.temperature, self.momentum = temperature, momentum

@@ -12,6 +12,7 @@ from pynas.methods import DNA, ProgressiveDNA
 from pynas.rating import Scores
 from pynas.runs.defaults import Defaults
 from pynas.runs.export import export_trained
+from pynas.runs.feature_maps import draw_feature_maps
 from pynas.runs.options import Options, loader_options
 from pynas.runs.rate import rate_paths, score_networks
 from pynas.runs.recipes.training import train_supernet
@@ -91,5 +92,8 @@ class DNARecipe:
         return score_networks(run, networks, loss or run.options["loss"], norm)
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
-        """Take a network out of the supernet; learned convolutions between the blocks are folded into it."""
-        return export_trained(run, architecture)
+        """Take a network out of the supernet, and draw its blocks' feature maps beside the teacher's."""
+        content = export_trained(run, architecture)
+        if run.options["strategy"] == "concurrent":
+            draw_feature_maps(run, run.trained_method()[0], run.space.parse(content["architecture"]))
+        return content

@@ -6,11 +6,11 @@ from pynas.checked import fields
 from pynas.methods import DNAPlusPlus
 from pynas.methods.dna.self_supervised_loss import SelfSupervisedLoss
 from pynas.ops.path_distance import KINDS as DISTANCES
+from pynas.runs.block_teachers import fresh_teacher
 from pynas.runs.defaults import Defaults
 from pynas.runs.options import loader_options
 from pynas.runs.recipes.paths import PathRecipe
 from pynas.runs.run import Run
-from pynas.runs.small_teacher import fresh_teacher
 from pynas.teachers import Teacher
 
 
