@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+_LOSS, _TAU = "tab:blue", "tab:orange"
+
 
 def stability_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     """Draw the training loss and the agreement with the last scores over the epochs, and accuracies where they are known.
@@ -19,14 +21,12 @@ def stability_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figu
     figure.suptitle(title, fontsize="medium")
     left, *right = figure.subplots(1, 2, squeeze=False)[0] if known else [figure.add_subplot()]
     epochs = [row["epoch"] for row in rows]
-    (loss,) = left.plot(epochs, [row["loss"] for row in rows], marker="o", color="tab:blue", label="training loss")
-    left.set_ylabel("training loss, sum over the blocks")
+    left.plot(epochs, [row["loss"] for row in rows], marker="o", color=_LOSS)
+    left.set_ylabel("training loss, sum over the blocks", color=_LOSS)
     beside = left.twinx()
-    (tau,) = beside.plot(epochs, [row["tau_to_last"] for row in rows], marker="s", color="tab:orange",
-                         label="Kendall τ to the last scores")  # fmt: skip
-    beside.set_ylabel("Kendall τ to the last scores")
+    beside.plot(epochs, [row["tau_to_last"] for row in rows], marker="s", color=_TAU)
+    beside.set_ylabel("Kendall τ to the last scores", color=_TAU)
     beside.set_ylim(top=1.02)
-    left.legend(handles=[loss, tau], loc="center right")
     for axes in right:
         axes.plot([row["epoch"] for row in known], [row["accuracy"] for row in known], marker="o", color="tab:green")
         axes.set_ylabel("accuracy of the network found (%)")

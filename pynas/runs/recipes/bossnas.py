@@ -30,7 +30,7 @@ from pynas.train.team import is_first_process
 # rating: how paths are scored (`PathRating.kind`). rate_every: rate each block at the end of every so many epochs too, for
 # the plot of convergence. head_epochs: of the classifier on top of the network found, the only part that sees labels.
 _RATING = fields(PathRating)
-_RATED_BY = ("centre_of", "exchange_views", "population", "generations")
+_RATED_BY = ("centre_of", "exchange_views", "population", "generations", "probe_epochs", "probe_rate")
 _STAGES = {
     "rating": _RATING["kind"],
     **{name: _RATING[name] for name in _RATED_BY},
