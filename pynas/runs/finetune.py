@@ -15,7 +15,7 @@ from pynas.data import ImageData, load
 from pynas.errors import InputError
 from pynas.export.recipes import TRANSFERS, recipe_of
 from pynas.runs.processes import first_process_first
-from pynas.runs.retrain import filled, keep_request, train_network, write_report
+from pynas.runs.retrain import begin, filled, train_network, write_report
 from pynas.runs.run import Run
 
 FINETUNING = "pynas.finetuning"
@@ -65,11 +65,11 @@ def finetune(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     request = filled(replace(request, recipe=name, subnet=str(path)), recipe)
     folder = run.folder / "finetuning" / f"{Path(request.data).stem}-{name}"
     with first_process_first():
-        keep_request(folder, request, FINETUNING)
         _, metadata = export.load_subnet(path, run.space)
         data = _images(run, request.data, request.image_size or metadata["image_shape"][1])
         model = run.seeded(lambda: _with_new_classifier(run, path, metadata, data.image_shape[1], data.num_classes))
-    test_data = None if request.test_size is None else _images(run, request.data, request.test_size)
+        test_data = None if request.test_size is None else _images(run, request.data, request.test_size)
+        begin(folder, request, FINETUNING, model, data, test_data)
     extra = {name: metadata[name] for name in ("phi", "distilled") if metadata.get(name)}
     architecture = run.space.parse(metadata["architecture"])
     content = train_network(run, folder, request, recipe, model, data, architecture, workers=workers, test_data=test_data,

@@ -80,9 +80,10 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     recipe = recipe_of(request.recipe)
     request = filled(replace(request, architecture=str(architecture)), recipe)
     folder = run.folder / "retraining" / request.name
+    test_data = None if request.test_size is None else whole_training_data(run, request.test_size)
     with first_process_first():
-        keep_request(folder, request, RETRAINING)
         model = _model(run, architecture, request, data)
+        begin(folder, request, RETRAINING, model, data, test_data)
         teacher = run.teacher().to(run.device) if request.distill > 0 else None
     distillation = {
         "teacher": teacher,
@@ -90,7 +91,6 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
         "kind": request.distill_kind,
         "temperature": request.temperature,
     }
-    test_data = None if request.test_size is None else whole_training_data(run, request.test_size)
     scaled = {} if request.phi is None else {"phi": request.phi}
     content = train_network(run, folder, request, recipe, model, data, architecture, workers=workers, test_data=test_data,
                             training=distillation, metadata=scaled)  # fmt: skip
@@ -122,9 +122,7 @@ def train_network(
         workers=workers, device=run.device, on_step=run.progress.steps("retrain"), amp=request.amp, **training,
     )  # fmt: skip
     if test_data is not None:
-        resized = copy_module(model)
-        resize_positions(resized, data.image_shape[1], test_data.image_shape[1])
-        at_size = export.evaluate(resized, test_data, device=run.device)
+        at_size = export.evaluate(_resized(model, data, test_data), test_data, device=run.device)
         measured |= {"test_size": test_data.image_shape[1], "top1_at_test_size": at_size["top1"],
                      "top5_at_test_size": at_size["top5"]}  # fmt: skip
     path = folder / "subnet.safetensors"
@@ -135,6 +133,13 @@ def train_network(
                            **metadata)  # fmt: skip
     return {"architecture": run.space.format(architecture), "recipe": recipe.name, "epochs": request.epochs, **measured,
             "data": data.fingerprint, "file": str(path)}  # fmt: skip
+
+
+def _resized(model: nn.Module, data: ImageData, test_data: ImageData) -> nn.Module:
+    """Return a copy of a network for the size of other images."""
+    resized = copy_module(model)
+    resize_positions(resized, data.image_shape[1], test_data.image_shape[1])
+    return resized
 
 
 def write_report(folder: Path, content: dict[str, Any], request: Any, kind: str) -> dict[str, Any]:
@@ -160,8 +165,16 @@ def filled(request: Any, recipe: Recipe) -> Any:
     return replace(request, epochs=request.epochs or recipe.epochs, batch_size=request.batch_size or recipe.batch_size)
 
 
-def keep_request(folder: Path, request: Any, kind: str) -> None:
-    """Write a request down, or compare it with the one that the folder's training was begun with; but for `test_size`."""
+def begin(
+    folder: Path, request: Any, kind: str, model: nn.Module, data: ImageData, test_data: ImageData | None
+) -> None:
+    """Write a request down, or compare it with the one that the folder's training was begun with; but for `test_size`.
+
+    Raises:
+        InputError: another request, or images to measure on of a size that the network does not take.
+    """
+    if test_data is not None:
+        _resized(model, data, test_data)
     path = folder / "config.json"
     content = {name: value for name, value in asdict(request).items() if name != "test_size"}
     if not path.exists():

@@ -10,7 +10,7 @@ import torch
 
 from pynas import data, export
 from pynas.errors import InputError
-from pynas.runs import load
+from pynas.runs import create, load
 
 pytestmark = pytest.mark.integration
 
@@ -69,6 +69,28 @@ def test_measured_at_another_size_without_training_there(run_copy, half_images, 
     at_size = export.evaluate(model, replace(data.load(half_images, 24), mean=run.data.mean, std=run.data.std))
     assert content["top1_at_test_size"] == pytest.approx(at_size["top1"], abs=1 / 32)
     assert "% at 24 pixels)" in pynas(*words, "--test-size", 24)
+
+
+def test_a_size_that_the_patches_do_not_divide_is_refused_before_training(half_images, tmp_path, pynas):
+    run = create(tmp_path / "run", method="prenas", data=str(half_images))
+    name = run.space.format(next(iter(run.space.architectures())))
+    words = [
+        "retrain",
+        "--run",
+        tmp_path / "run",
+        "--architecture",
+        name,
+        "--recipe",
+        "small",
+        "--epochs",
+        1,
+        "--batch-size",
+        32,
+    ]
+    for option in ("--test-size", "--image-size"):
+        with pytest.raises(InputError, match="expected an image size that is a multiple of 4, got 30"):
+            pynas(*words, option, 30)
+    assert not list((tmp_path / "run").rglob("last.safetensors"))
 
 
 def test_a_scaled_network_is_trained_and_comes_back(run_copy, pynas):
