@@ -57,6 +57,8 @@ def command(
     joined: Any = {"prior": prior, "prior_weight": prior_weight}
     Request(**joined)  # with the next line: refused before anything is trained
     recipe_of(wanted.method, wanted.space).defaults.check_rating(loss, norm)
+    if not json:
+        display.print_recipe(describe_recipe(wanted))
     if dry_run:
         from pynas.runs.estimate import estimate
 
@@ -65,8 +67,6 @@ def command(
         return
     processes.check_alone("run")
     opened = create(run, device=device, **settings)
-    if not json:
-        display.print_recipe(describe_recipe(opened.settings))
     with display.bars() as bars:
         opened.progress = display.progress(bars, opened.folder if tensorboard else None)
         opened.train()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from pynas.checked import AtLeastOne, Fraction, NonNegative, Positive, checked
 from pynas.data import ImageData, Loader
@@ -31,7 +31,7 @@ class Recipe:
     learning_rate: Positive
     batch_size: AtLeastOne
     weight_decay: NonNegative
-    schedule: str
+    schedule: Literal["cosine", "step", "tanh", "poly"]
     epochs: AtLeastOne
     warmup_epochs: NonNegative = 5.0
     decay_epochs: Positive | None = None
@@ -47,7 +47,15 @@ class Recipe:
     augmentation: str = "standard"
     erasing: Fraction = 0.0
     repeats: Annotated[int, Ge(1)] = 1
-    ema: Annotated[float, Ge(0)] = 0.0
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        from timm.optim import list_optimizers
+
+        if self.optimizer not in list_optimizers():
+            raise InputError(
+                f"[retrain] expected an optimizer that timm knows, as sgd, adamw or rmsproptf, got {self.optimizer!r}"
+            )
 
     def changed(self, values: Mapping[str, Any]) -> Recipe:
         """Return a copy with other numbers.

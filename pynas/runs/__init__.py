@@ -10,10 +10,11 @@ exported = run.export()
 from pynas.runs.defaults import Defaults
 from pynas.runs.folders import create, load
 from pynas.runs.progress import Progress
+from pynas.runs.recipe import Recipe
 from pynas.runs.recipes import METHODS
 from pynas.runs.recipes.paths import PathRecipe
 from pynas.runs.request import Request
-from pynas.runs.run import Recipe, Run
+from pynas.runs.run import Run
 from pynas.runs.settings import Settings
 
 __all__ = ["METHODS", "Defaults", "PathRecipe", "Progress", "Recipe", "Request", "Run", "Settings", "create", "load"]

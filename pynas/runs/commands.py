@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from pynas.costs.count import NAMES
 from pynas.runs.settings import Settings
 
@@ -25,10 +27,17 @@ def train_command(settings: Settings, folder: str) -> str:
             words.append(option if value else f"--no-{option[2:]}")
         elif isinstance(value, Mapping):
             for key, setting in value.items():
-                words += [f"--{name.removesuffix('s')}", f"{key}={json.dumps(setting)}"]
+                words += [f"--{name.removesuffix('s')}", f"{key}={_yaml(setting)}"]
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)]
     return shlex.join(words)
+
+
+def _yaml(value: Any) -> str:
+    """Write a value in one line that YAML reads back alike: of nested numbers, 1e-05 would be a text."""
+    if isinstance(value, Mapping | list | tuple):
+        return yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False).strip()
+    return json.dumps(value)
 
 
 def rate_command(metadata: Mapping[str, Any], folder: str) -> str:

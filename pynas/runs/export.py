@@ -81,7 +81,7 @@ def written_subnet(run: Run, subnet: Path) -> dict[str, Any]:
     _, metadata = export.load_subnet(subnet, run.space)
     architecture = run.space.parse(metadata["architecture"])
     return {"architecture": run.space.format(architecture), "file": str(subnet),
-            "test_accuracy": metadata["test_accuracy"]}  # fmt: skip
+            **{name: metadata[name] for name in ("test_accuracy",) if name in metadata}}  # fmt: skip
 
 
 def write_formats(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,15 +63,15 @@ def finetune(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     path = Path(request.subnet) if request.subnet else _network(run)
     name = request.recipe or ("transfer-vit" if run.space.kind in _TRANSFORMERS else "transfer-cnn")
     recipe = recipe_of(name, TRANSFERS)
-    request = filled(replace(request, recipe=name, subnet=str(path)), recipe)
-    folder = run.folder / "finetuning" / f"{Path(request.data).stem}-{name}"
+    request = filled(replace(request, recipe=name, subnet=_relative(path, run.folder)), recipe)
+    folder = run.folder / "finetuning" / f"{re.sub(r'[^0-9A-Za-z.-]+', '_', request.data).strip('_')}-{name}"
     with first_process_first():
         _, metadata = export.load_subnet(path, run.space)
         data = _images(run, request.data, request.image_size or metadata["image_shape"][1])
         model = run.seeded(lambda: _with_new_classifier(run, path, metadata, data.image_shape[1], data.num_classes))
         test_data = None if request.test_size is None else _images(run, request.data, request.test_size)
         begin(folder, request, FINETUNING, model, data, test_data)
-    extra = {name: metadata[name] for name in ("phi", "distilled") if metadata.get(name)}
+    extra = {"phi": metadata["phi"]} if metadata.get("phi") else {}
     architecture = run.space.parse(metadata["architecture"])
     content = train_network(run, folder, request, recipe, model, data, architecture, workers=workers, test_data=test_data,
                             training={}, metadata=extra)  # fmt: skip
@@ -102,16 +103,23 @@ def _network(run: Run) -> Path:
 
 
 def _with_new_classifier(run: Run, path: Path, metadata: Mapping[str, Any], side: int, num_classes: int) -> nn.Module:
-    """Return the network of a file for images of a side, its classifiers with fresh weights for `num_classes`."""
+    """Return the network of a file for images of a side, its classifier with fresh weights for `num_classes`.
+
+    The second classifier of a distillation token is left out: no teacher trains it here.
+    """
     trained, _ = export.load_subnet(path, run.space, side)
-    described: dict[str, Any] = {"phi": metadata.get("phi"), "distilled": metadata.get("distilled", False)}
-    shape = (3, side, side)
-    fresh, other = (
-        export.fresh_network(run.space, metadata["architecture"], classes, shape, **described).state_dict()
+    architecture, shape, phi = metadata["architecture"], (3, side, side), metadata.get("phi")
+    model, other = (
+        export.fresh_network(run.space, architecture, classes, shape, phi=phi)
         for classes in (num_classes, num_classes + 1)
     )
-    model = export.fresh_network(run.space, metadata["architecture"], num_classes, shape, **described)
-    classifier = {name for name, value in fresh.items() if value.shape != other[name].shape}
-    kept = trained.state_dict()
+    fresh, others, kept = model.state_dict(), other.state_dict(), trained.state_dict()
+    classifier = {name for name, value in fresh.items() if value.shape != others[name].shape}
     model.load_state_dict({name: value if name in classifier else kept[name] for name, value in fresh.items()})
     return model
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Name of a file from a folder on where it is inside, else its absolute one: the same from any directory."""
+    path, folder = path.resolve(), folder.resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

@@ -62,6 +62,8 @@ def wanted_settings(folder: Path | None, given: Mapping[str, Any]) -> Settings:
         offered = options_of(wanted)
         chosen = offered.recipe(named.get("recipe"), get(wanted.space), wanted.image_size)
         wanted = wanted.replace(**{**offered.settings(chosen), **named, "recipe": chosen})
+    if any(epoch > wanted.epochs for epoch in wanted.keep_epochs):
+        raise InputError(f"[run] expected keep_epochs in 1..{wanted.epochs}, got {wanted.keep_epochs}")
     recipe = recipe_of(wanted.method, wanted.space)
     if wanted.seeds > 1 and not recipe.defaults.averages:
         takers = ", ".join(name for name, each in METHODS.items() if each.defaults.averages)

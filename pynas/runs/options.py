@@ -54,7 +54,7 @@ class Options:
         image_size: side of the images, None for the space's.
 
         Raises:
-            InputError: a recipe that the method lacks.
+            InputError: a recipe that the method lacks, or one with numbers for another number of blocks.
         """
         wanted = name or (PAPER if (image_size or space.image_size) >= _LARGE else SMALL)
         for word in (space.name.rpartition("-")[2], space.kind):
@@ -64,6 +64,10 @@ class Options:
             if name is None:
                 return SMALL
             raise InputError(f"[run] expected a recipe of {', '.join(self.recipes)} for this method, got {name!r}")
+        weights = self.recipes[wanted].get("loss_weights")
+        if weights is not None and len(weights) != len(space):
+            raise InputError(f"[run] expected a space of {len(weights)} blocks, for each of which the recipe {wanted} has numbers, "
+                             f"got {len(space)} in {space.name}")  # fmt: skip
         return wanted
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pynas.runs.export import found_architecture
 from pynas.runs.processes import first_process_first
 from pynas.runs.run import Run
 from pynas.spaces import Architecture
+from pynas.train.loop import LAST
 from pynas.train.team import is_first_process
 
 RETRAINING = "pynas.retraining"
@@ -84,7 +85,7 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     with first_process_first():
         model = _model(run, architecture, request, data)
         begin(folder, request, RETRAINING, model, data, test_data)
-        teacher = run.teacher().to(run.device) if request.distill > 0 else None
+        teacher = (run.recipe.teacher(run) or run.teacher()).to(run.device) if request.distill > 0 else None
     distillation = {
         "teacher": teacher,
         "distill": request.distill,
@@ -117,7 +118,8 @@ def train_network(
     training: further arguments of `pynas.export.Retraining`. metadata: kept in the file, as `save_subnet` takes them.
     """
     recipe = recipe.changed(request.options)
-    model, measured = export.retrain(
+    model, measured = _trained(
+        folder,
         model, data, recipe, epochs=request.epochs, batch_size=request.batch_size, run=folder, seed=run.settings.seed,
         workers=workers, device=run.device, on_step=run.progress.steps("retrain"), amp=request.amp, **training,
     )  # fmt: skip
@@ -133,6 +135,16 @@ def train_network(
                            **metadata)  # fmt: skip
     return {"architecture": run.space.format(architecture), "recipe": recipe.name, "epochs": request.epochs, **measured,
             "data": data.fingerprint, "file": str(path)}  # fmt: skip
+
+
+def _trained(folder: Path, *arguments: Any, **options: Any) -> tuple[nn.Module, dict[str, float]]:
+    """Call `pynas.export.retrain`; a request that it refuses before a checkpoint is not kept in the folder."""
+    try:
+        return export.retrain(*arguments, **options)
+    except InputError:
+        if is_first_process() and not (folder / LAST).exists():
+            (folder / "config.json").unlink(missing_ok=True)
+        raise
 
 
 def _resized(model: nn.Module, data: ImageData, test_data: ImageData) -> nn.Module:

@@ -72,6 +72,11 @@ def check_robustness(
     sample: architectures whose ranks are compared. truth: CSV file of trained networks' accuracies. limits: of the search,
     as `Run.search` takes them.
     """
+    base.recipe.defaults.check_rating(loss, norm)
+    if base.settings.method == "dna-plus":
+        raise InputError(
+            "[robustness] expected a method of one supernet, got dna-plus; compare its generations in generations.json"
+        )
     accuracies = None if truth is None else read_truth(truth, base.space)
     chosen = variants(base.settings.seed, seeds, fractions)
     bounds = find_limits(base, Request(limits or {}), base.costs).upper
@@ -83,8 +88,8 @@ def check_robustness(
         rng = np.random.default_rng(0)
         drawn = list(dict.fromkeys(base.space.sample(rng) for _ in range(sample)))
         networks = [*drawn, *(accuracies or {})]
-        values = {variant.name: _scores_of(trained_variant(base, variant), networks) for variant in chosen}
-        rated_by = {"loss": base.recipe.defaults.loss, "norm": base.recipe.defaults.norms[0]}
+        rated_by = {"loss": loss or base.recipe.defaults.loss, "norm": norm or base.recipe.defaults.norms[0]}
+        values = {each.name: _scores_of(trained_variant(base, each), networks, rated_by) for each in chosen}
         compared = compare_networks(base.space, drawn, values, base.costs, bounds, accuracies)
     pictures = save_figure(robustness_figure([each.name for each in compared.runs], compared.totals, compared.tau),
                            base.folder / "robustness")  # fmt: skip
@@ -101,7 +106,8 @@ def trained_variant(base: Run, variant: Variant) -> Run:
     """Train a variant in a subfolder of its own, the reference in the run's folder; what is done already is not done again.
 
     The teacher, the split and the images that are rated on are the base run's; with a part of the training images there
-    are as many more epochs, each with so much less decay, that steps and learning rates stay the same (section 4.5).
+    are as many more epochs, and epochs of warm-up, each with so much less decay, that steps and learning rates stay the same
+    (section 4.5).
     """
     if variant == Variant(base.settings.seed):
         run = base
@@ -120,14 +126,16 @@ def rated_variant(base: Run, variant: Variant, loss: str | None, norm: str | Non
     return scores
 
 
-def _scores_of(run: Run, networks: Sequence[Architecture]) -> np.ndarray:
+def _scores_of(run: Run, networks: Sequence[Architecture], rated_by: Mapping[str, Any]) -> np.ndarray:
     """Return the scores of networks by a supernet that rates whole ones; those that the run's folder keeps are read."""
     path = run.folder / "network_scores.json"
-    known = read_json(path, _NETWORKS)["scores"] if path.exists() else {}
+    made_from = {**rated_by, "space": run.space.name, "data": run.data.fingerprint}
+    kept = read_json(path, _NETWORKS) if path.exists() else {}
+    known = kept["scores"] if kept and kept["metadata"] == made_from else {}
     fresh = [network for network in networks if str(network) not in known]
     if fresh:
-        known |= dict(zip(map(str, fresh), run.score(fresh).tolist()))
-        write_json(path, header(_NETWORKS, space=run.space.name) | {"scores": known})
+        known |= dict(zip(map(str, fresh), run.score(fresh, **rated_by).tolist()))
+        write_json(path, header(_NETWORKS, **made_from) | {"scores": known})
     return np.array([known[str(network)] for network in networks])
 
 
@@ -136,6 +144,10 @@ def _settings(base: Run, variant: Variant) -> Settings:
     epochs, options = max(1, round(settings.epochs / variant.fraction)), dict(settings.options)
     if epochs != settings.epochs and "decay" in base.options:
         options["decay"] = base.options["decay"] ** (settings.epochs / epochs)
+    for name in ("warmup_epochs", "linear_epochs", "head_epochs"):
+        if variant.fraction < 1 and name in base.options:
+            longer = base.options[name] / variant.fraction
+            options[name] = round(longer) if isinstance(base.options[name], int) else longer
     return settings.replace(seed=variant.seed, seeds=1, epochs=epochs, options=options)
 
 

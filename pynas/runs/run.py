@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,54 +18,19 @@ from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.runs.block_teachers import fitting_teacher, fresh_teacher, small_teacher_shape
-from pynas.runs.defaults import Defaults
 from pynas.runs.images import check_images
-from pynas.runs.options import Options, loader_options
+from pynas.runs.options import loader_options
 from pynas.runs.processes import choose_device, first_process_first
 from pynas.runs.progress import Progress
+from pynas.runs.recipe import Recipe
 from pynas.runs.request import Request
 from pynas.runs.settings import Settings, member_folder
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
+from pynas.tabular.bootstrap import standardised
 from pynas.tensor_files import TensorFile, read_tensors
 from pynas.train.checkpoint import CHECKPOINT, epoch_file, load_weights
 from pynas.train.loop import LAST
-
-
-class Recipe(Protocol):
-    """How a method goes from a run's settings to a found network; each stage works from files to files."""
-
-    @property
-    def summary(self) -> str:
-        """The method in a line."""
-
-    @property
-    def defaults(self) -> Defaults:
-        """Settings of the method's runs that the user leaves open."""
-
-    def options(self) -> Options:
-        """Return the options that users give by name."""
-
-    def teacher(self, run: Run) -> teachers.Teacher | None:
-        """Return the teacher that the method learns from; None where it has none."""
-
-    def build(self, run: Run) -> Any:
-        """Return the method, a `pynas.train.Method` on the run's net."""
-
-    def train(self, run: Run) -> None:
-        """Train the supernet, or go on where a training was stopped."""
-
-    def rate(self, run: Run, loss: str | None, norm: str) -> Scores | None:
-        """Rate the trained supernet and write the scores; None where the search rates whole networks."""
-
-    def find(self, run: Run, request: Request) -> dict[str, Any]:
-        """Search, and write and return search.json."""
-
-    def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
-        """Rate some networks alone, those that a benchmark knows; return their scores `[N]`, lower is better."""
-
-    def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
-        """Take a network out (None: the best of search.json), measure it and write subnet.safetensors."""
 
 
 class Run:
@@ -121,6 +86,8 @@ class Run:
     def score(self, networks: Sequence[Architecture], loss: str | None = None, norm: str | None = None) -> np.ndarray:
         """Rate some networks alone by the trained supernet; return their scores `[N]`, lower is better.
 
+        Of a run of several seeds these are the mean of each seed's scores, standardised over the networks.
+
         loss, norm: as of `rate`.
 
         Raises:
@@ -128,7 +95,11 @@ class Run:
         """
         defaults = self.recipe.defaults
         defaults.check_rating(loss, norm)
-        return self.recipe.score(self, networks, loss or defaults.loss, norm or defaults.norms[0])
+        rated = [
+            self.recipe.score(member, networks, loss or defaults.loss, norm or defaults.norms[0])
+            for member in self.members()
+        ]
+        return rated[0] if len(rated) == 1 else np.mean([standardised(scores) for scores in rated], axis=0)
 
     def search(self, limits: Mapping[str, Any] | None = None, **request: Any) -> dict[str, Any]:
         """Find the architectures of least score that keep every limit; return the content of search.json.

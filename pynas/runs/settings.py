@@ -165,6 +165,11 @@ def read_settings(folder: Path) -> Settings:
         ("keep_epochs", []),
     ):  # of runs made before there were others
         content.setdefault(name, before)
+    old = (content["options"] or {}).pop(
+        "recipe", None
+    )  # of runs of dna and prenas, when recipes were an option of theirs
+    if old is not None:
+        content["recipe"] = {"none": "small", "paper": "paper"}.get(old, f"paper-{old}")
     known = {"format", "version", *Settings.model_fields}
     if set(content) != known:
         raise InputError(f"[run] expected the settings {', '.join(Settings.model_fields)}, got {', '.join(map(str, content))} "

@@ -25,6 +25,7 @@ from pynas.runs.search import find_limits
 from pynas.runs.truth import read_truth
 from pynas.spaces import Architecture
 from pynas.tabular.robustness import sampled_totals
+from pynas.train.checkpoint import epoch_file
 
 STABILITY = "pynas.stability"
 
@@ -42,6 +43,8 @@ def stability(run: Run, limits: Mapping[str, Any] | None = None, truth: Path | N
     """
     if not run.recipe.defaults.averages:
         raise InputError(f"[stability] expected a method that rates paths, got {run.settings.method}")
+    if run.options.get("strategy", "concurrent") != "concurrent":
+        raise InputError(f"[stability] expected blocks that train at a time, got strategy={run.options['strategy']}")
     last = own_scores(run)
     epochs = _epochs(run)
     rated = {epoch: _scores_after(run, epoch, last) for epoch in epochs} | {run.settings.epochs: last}
@@ -75,9 +78,9 @@ def _epochs(run: Run) -> list[int]:
 
 def _scores_after(run: Run, epoch: int, last: Scores) -> Scores:
     """Return the scores after an epoch, by the loss and norm of the last ones."""
-    if Scores.complete(scores_folder(run) / epoch_part(epoch), run.space):
-        return own_scores(run, epoch_part(epoch))
-    return rate_paths(run, last.metadata["loss"], last.metadata["norm"], epoch)
+    if (run.folder / epoch_file(epoch)).exists():  # rated already, from these weights and alike: the scores are read
+        return rate_paths(run, last.metadata["loss"], last.metadata["norm"], epoch)
+    return own_scores(run, epoch_part(epoch))
 
 
 def _accuracies(run: Run, truth: Path | None) -> Mapping[Architecture, float]:

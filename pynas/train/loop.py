@@ -254,16 +254,8 @@ class _Trainer:
 
     def save(self) -> None:
         """Write the metrics, then the checkpoint; a resumed run drops the metrics of steps after its checkpoint."""
-        self.team.settle(self.optimizer)
-        if self.run is None:
-            return
-        # A finite loss may have an infinite gradient; the weights after it must not replace good ones.
-        for name, parameter in self.method.named_parameters():
-            if parameter.requires_grad and not torch.isfinite(parameter).all():
-                raise FloatingPointError(
-                    f"[fit] expected finite weights, got others in {name} after step {self.step}; {self.kept()}"
-                )
-        if not is_first_process():
+        self.settle()
+        if self.run is None or not is_first_process():
             return
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -274,8 +266,18 @@ class _Trainer:
         tensors = training_tensors(self.method, self.optimizer)
         write_tensors(self.run / LAST, CHECKPOINT, tensors, **self.description())
 
+    def settle(self) -> None:
+        """Gather what the processes trained; infinite gradients of finite losses must not replace good weights in a file."""
+        self.team.settle(self.optimizer)
+        for name, parameter in self.method.named_parameters() if self.run is not None else ():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise FloatingPointError(
+                    f"[fit] expected finite weights, got others in {name} after step {self.step}; {self.kept()}"
+                )
+
     def keep(self, epoch: int) -> None:
         """Write the weights after an epoch to a file of their own."""
+        self.settle()
         if self.run is None or not is_first_process():
             return
         tensors = {f"model.{name}": value.clone() for name, value in self.method.trained_state().items()}

@@ -111,6 +111,15 @@ def test_whole_networks_of_any_space(half_images, tmp_path, pynas):
     before = (folder / "network_scores.json").stat().st_mtime_ns
     assert pynas(*words) == content and (folder / "network_scores.json").stat().st_mtime_ns == before
     assert "of each block" not in pynas(*words[:-1])
+    again = pynas(*words, "--norm", "batch")
+    assert again["norm"] == "batch" != content["norm"]
+    with pytest.raises(InputError, match="expected a loss of"):
+        pynas(*words, "--loss", "kl")
+
+
+def test_generations_are_not_compared(tmp_path, pynas):
+    with pytest.raises(InputError, match="a method of one supernet, got dna-plus"):
+        pynas("robustness", "--method", "dna-plus", "--data", "digits", "--run", tmp_path / "run")
 
 
 @pytest.mark.parametrize("method", ["dna", "dna-plus", "dna-pp"])

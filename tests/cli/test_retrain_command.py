@@ -155,7 +155,8 @@ def test_fine_tuning_on_another_data_set(run_copy, tmp_path, pynas):
     words = ["finetune", run_copy, "--data", other, "--batch-size", 20, "--epochs", 2]
     content = pynas(*words, "--option", "learning_rate=1e-9", "--json")
     assert content["recipe"] == "transfer-cnn" and content["from"] == str(run_copy / "subnet.safetensors")
-    folder = run_copy / "finetuning" / "thirds-transfer-cnn"
+    (folder,) = (run_copy / "finetuning").iterdir()
+    assert folder.name.endswith("_thirds.npz-transfer-cnn")
     model, metadata = export.load_subnet(folder / "subnet.safetensors")
     before, old = export.load_subnet(run_copy / "subnet.safetensors")
     assert metadata["num_classes"] == 3 and metadata["architecture"] == old["architecture"] and old["num_classes"] == 2
@@ -175,6 +176,33 @@ def test_fine_tuning_on_another_data_set(run_copy, tmp_path, pynas):
     words[-1] = 15
     learned = pynas(*words, "--option", "learning_rate=0.5", "--option", "augmentation=none", "--json")
     assert learned["top1"] > 0.9
+
+
+def test_what_is_refused_before_the_first_step_is_not_kept(run_copy, pynas):
+    words = ["retrain", "--run", run_copy, "--recipe", "deit", "--epochs", 1, "--batch-size"]
+    with pytest.raises(InputError, match="an even batch size for mixup, got 33"):
+        pynas(*words, 33)
+    assert pynas(*words, 32, "--json")["epochs"] == 1
+
+
+def test_a_scaled_file_can_be_exported(run_copy, tmp_path, pynas):
+    (scaled,) = pynas("scale", run_copy, "--phi", 1, "--json")["networks"]
+    content = pynas("export", "--run", run_copy, "--subnet", scaled["file"], "--python", tmp_path / "found", "--json")
+    assert "test_accuracy" not in content and (tmp_path / "found" / "model.py").exists()
+
+
+def test_fine_tuning_of_a_distilled_transformer_has_one_classifier(half_images, tmp_path, pynas):
+    run = create(tmp_path / "run", method="dna-pp", data=str(half_images))
+    space, shape = run.space, run.data.image_shape
+    model = export.fresh_network(space, next(iter(space.architectures())), 2, shape, distilled=True)
+    path = tmp_path / "run" / "subnet.safetensors"
+    export.save_subnet(path, model, space, next(iter(space.architectures())), 2, image_shape=list(shape))
+    content = pynas("finetune", tmp_path / "run", "--data", half_images, "--epochs", 1, "--batch-size", 32, "--json")
+    assert content["recipe"] == "transfer-vit" and content["from"].endswith("subnet.safetensors")
+    tuned, metadata = export.load_subnet(content["file"])
+    assert "distilled" not in metadata and not any("distillation" in name for name, _ in tuned.named_parameters())
+    kept = json.loads(next((tmp_path / "run" / "finetuning").glob("*/config.json")).read_text())
+    assert kept["subnet"] == "subnet.safetensors"  # from any directory
 
 
 def test_fine_tuning_takes_the_retrained_network_and_asks_which(run_copy, half_images, pynas):

@@ -113,6 +113,9 @@ def test_numbers_of_a_recipe_can_be_changed():
         ({"mixin": 1}, "expected numbers of a recipe of optimizer, learning_rate, .*, got 'mixin'"),
         ({"name": "mine"}, "got 'name'"),
         ({"drop": 2}, "expected drop to be less than or equal to 1, got 2"),
+        ({"optimizer": "foo"}, "expected an optimizer that timm knows, as sgd, adamw or rmsproptf, got 'foo'"),
+        ({"schedule": "plateau"}, "expected schedule to be 'cosine', 'step', 'tanh' or 'poly', got 'plateau'"),
+        ({"ema": 1}, "expected ema to be less than 1, got 1"),
         ({"epochs": 0}, "expected epochs to be greater than or equal to 1, got 0"),
     ):
         with pytest.raises(InputError, match=message):

@@ -147,6 +147,19 @@ def test_what_cannot_take_them_up_stays_as_it_is(method):
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
 
 
+@pytest.mark.parametrize("name", ["vit-mini", "mbconv-mini", "splitattention-mini"])
+def test_without_learned_convolutions_there_is_nothing_to_take_up(name):
+    space = spaces.get(name)
+    net = supernet(space, 10)
+    shape = (3, space.image_size, space.image_size)
+    blocks, stem = teachers.small_like(net.block_shapes(shape), shape)
+    teacher = Teacher(teachers.small(10, blocks, stem).eval(), [f"blocks.{b}" for b in range(len(blocks))])
+    method = DNA(net, teacher)
+    model = export.subnet(net, next(iter(space.architectures())))
+    before = [p.clone() for p in model.parameters()]
+    assert method.fold(model) and all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
 def test_a_block_keeps_its_convolutions_and_learns_alone(method, batch):
     states = [set(method.block_state(block)) for block in (0, 1)]
     assert "full_width.exits.0.weight" in states[0] and "full_width.entries.1.weight" in states[1]

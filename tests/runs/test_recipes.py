@@ -1,13 +1,17 @@
 """Recipes by name: the papers' own values, the default by the size of images, and what a run makes of them."""
 
+import shlex
+
 import pytest
 import yaml
 
 from pynas import runs
 from pynas.errors import InputError
 from pynas.runs import METHODS
+from pynas.runs.commands import train_command
 from pynas.runs.folders import describe_recipe, wanted_settings
 from pynas.runs.recipes import recipe_of
+from pynas.runs.settings import method_options
 
 # Values as the papers print them, with their places; the batch is the whole of a step.
 PRINTED = {
@@ -125,13 +129,45 @@ def test_a_recipe_of_another_method_is_refused(tmp_path, given, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_rates_of_the_released_script_need_as_many_blocks(tmp_path):
-    run = runs.create(tmp_path / "run", space="mbconv-mini", recipe="code", data="digits", limit_images=100)
+def test_numbers_of_the_released_script_need_as_many_blocks(tmp_path):
+    with pytest.raises(
+        InputError, match="a space of 6 blocks, for each of which the recipe code has numbers, got 5 in mbconv-boss"
+    ):
+        runs.create(tmp_path / "run", space="mbconv-boss", recipe="code")
+    assert not (tmp_path / "run").exists()
+    rates = {"learning_rates": [0.1, 0.2, 0.3]}
+    run = runs.create(tmp_path / "run", space="mbconv-mini", data="digits", limit_images=100, options=rates)
     run.rehearsal = True
     with pytest.raises(
-        InputError, match="learning_rates of the first block and the others, or of each of 4 blocks, got 6"
+        InputError, match="learning_rates of the first block and the others, or of each of 4 blocks, got 3"
     ):
         run.method()
+
+
+@pytest.mark.parametrize(
+    ("method", "old", "recipe"), [("prenas", "tiny", "paper-tiny"), ("dna", "paper", "paper"), ("dna", "none", "small")]
+)
+def test_a_folder_whose_recipe_was_an_option_is_read(tmp_path, method, old, recipe):
+    runs.create(tmp_path / "run", method=method)
+    path = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    del content["recipe"], content["keep_epochs"]
+    path.write_text(yaml.safe_dump({**content, "options": {"recipe": old}}))
+    assert runs.load(tmp_path / "run").settings.recipe == recipe
+
+
+def test_generations_take_the_recipe_that_suits_the_space(tmp_path):
+    run = runs.create(tmp_path / "run", method="dna-plus", space="vit-mini", recipe="paper", options={"generations": 1})
+    assert run.recipe.generation(run, 1).settings.recipe == "paper-vit"
+
+
+def test_repeated_settings_are_read_back_alike(tmp_path):
+    options = {"dna": {"weight_decay": 1e-5, "loss": None, "learning_rates": [1e-7, 0.1]}, "saturation": 0.9}
+    made = runs.create(tmp_path / "run", method="dna-plus", keep_epochs=[2], options=options).settings
+    words = shlex.split(train_command(made, "again"))
+    given = [words[number + 1] for number, word in enumerate(words) if word == "--option"]
+    assert method_options(given) == made.options
+    assert words[words.index("--keep-epochs") + 1] == "2" and words[words.index("--recipe") + 1] == "small"
 
 
 def test_every_option_reaches_its_part(tmp_path):

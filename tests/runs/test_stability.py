@@ -81,6 +81,36 @@ def test_each_epoch_is_rated_and_searched_as_the_last_is(copy):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("block_*.npz")} == before
 
 
+def test_epochs_are_rated_as_the_last_weights_are(copy):
+    run = runs.load(copy)
+    first = stability(run)["epochs"]
+    run.rate("mse")
+    second = stability(runs.load(copy))["epochs"]
+    for epoch, before, after in zip((1, 2), first, second):
+        scores = run.method_after(epoch)[0].rate(run.loader("val"), loss="mse", norm="batch")
+        assert after["score"] == pytest.approx(search.best(scores, run.costs)[0].score) != before["score"]
+
+
+def test_scores_of_several_seeds_are_standardised_and_averaged(copy):
+    run = runs.create(copy, seeds=2)
+    run.train()
+    networks = [run.space.sample(np.random.default_rng(seed)) for seed in range(5)]
+    each = [member.recipe.score(member, networks, "mse", "batch") for member in run.members()]
+    expected = np.mean([(scores - scores.mean()) / scores.std() for scores in each], axis=0)
+    np.testing.assert_allclose(run.score(networks, "mse"), expected, rtol=1e-6)
+
+
+def test_a_progressive_training_is_not_compared(tmp_path):
+    options = {"strategy": "progressive-b"}
+    run = runs.create(tmp_path / "run", **FEW, epochs=4, keep_epochs=[1], options=options)
+    run.train()
+    with pytest.raises(InputError, match="blocks that train at a time, got strategy=progressive-b"):
+        stability(run)
+    method, _ = run.method_after(1)
+    with pytest.raises(InputError, match="a block up to 1, which the training has come to, got 2"):
+        method.rate_block(run.loader("val"), 1)
+
+
 def test_accuracies_of_the_users_file(copy, tmp_path):
     run = runs.load(copy)
     found = [row["found"] for row in stability(run)["epochs"]]
@@ -112,7 +142,8 @@ def test_bossnas_rates_the_epochs_while_it_trains(tmp_path):
 )
 def test_epochs_out_of_range_are_named(tmp_path, given, message):
     with pytest.raises(InputError, match=message):
-        runs.create(tmp_path / "run", **FEW, epochs=3, **given).train()
+        runs.create(tmp_path / "run", **FEW, epochs=3, **given)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_be_compared_is_named(copy, tmp_path):

@@ -44,16 +44,17 @@ class FullWidth(nn.Module):
 
         Returns False, and changes nothing, where no convolution follows that could take them up.
         """
-        if kind not in FOLLOWING:
+        names = [*(f"block_{block + 1}" for block in range(1, len(self.exits))), "head"]
+        parts, learned = dict(model.named_children()), []
+        for name, exit_, entry in zip(names, self.exits, self.entries[1:]):
+            matrix = _matrix(exit_, entry)
+            if matrix is not None and name in parts:
+                learned.append((FOLLOWING[kind](parts[name]) if kind in FOLLOWING else None, matrix))
+        if any(conv is None for conv, _ in learned):
             return False
-        parts = list(model.children())
-        followed = [FOLLOWING[kind](part) for part in parts[-len(self.exits) :]]
-        matrices = [_matrix(exit_, entry) for exit_, entry in zip(self.exits, self.entries[1:])]
-        if any(conv is None and matrix is not None for conv, matrix in zip(followed, matrices)):
-            return False
-        for conv, matrix in zip(followed, matrices):
-            if conv is not None and matrix is not None:
-                conv.weight.copy_(torch.einsum("ocyx,ci->oiyx", conv.weight, matrix))
+        for conv, matrix in learned:
+            assert conv is not None
+            conv.weight.copy_(torch.einsum("ocyx,ci->oiyx", conv.weight, matrix))
         return True
 
 

@@ -176,6 +176,10 @@ class ProgressiveDNA(nn.Module, Method):
 
     def rate_block(self, batches: Batches, block: int, **options: Any) -> list[ScoreTable]:
         """Rate every path of a block, on the output of the best kept path before it. options: of `DNA.rate_block`."""
+        if block > int(self.stage):
+            raise InputError(
+                f"[dna] expected a block up to {int(self.stage) + 1}, which the training has come to, got {block + 1}"
+            )
         return self.dna.rate_block(batches, block, prefix=self.prefixes(block)[0], **options)
 
 

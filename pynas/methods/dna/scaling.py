@@ -93,8 +93,7 @@ def scaled_space(space: Space, architecture: Architecture, phi: float | str) -> 
     """
     space.check(architecture)
     if space.kind not in SCALERS:
-        raise InputError(f"[scaling] expected a space of kind {', '.join(SCALERS)}, got {space.name} of {space.kind}; "
-                         "use generations=1")  # fmt: skip
+        raise InputError(f"[scaling] expected a space of kind {', '.join(SCALERS)}, got {space.name} of {space.kind}")  # fmt: skip
     (scale, scale_stem, scale_head), scaling = SCALERS[space.kind], compound_scaling(phi)
     blocks = []
     for cells, choice in zip(space.blocks, architecture):

@@ -2,6 +2,7 @@
 
 from pynas.errors import InputError
 from pynas.methods import fairnas, spos
+from pynas.runs.recipe import Recipe
 from pynas.runs.recipes.bossnas import BossNASRecipe
 from pynas.runs.recipes.dna import DNARecipe
 from pynas.runs.recipes.dna_plus import DNAPlusRecipe
@@ -10,7 +11,6 @@ from pynas.runs.recipes.one_shot import FAIRNAS, SPOS, OneShotRecipe
 from pynas.runs.recipes.paths import PathRecipe
 from pynas.runs.recipes.pinas import PiNASRecipe
 from pynas.runs.recipes.prenas import PreNASRecipe
-from pynas.runs.run import Recipe
 from pynas.spaces import get
 from pynas.supernets.build import kind_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pynas.checked import AtLeastOne, fields
 from pynas.data import load
 from pynas.errors import InputError
 from pynas.export import RECIPES as TRAININGS
-from pynas.files import header, read_json, write_json
+from pynas.files import atomic, header, read_json, write_json
 from pynas.methods import DNAPlus
 from pynas.methods.dna.plus import Generation
 from pynas.methods.dna.scaling import compound_scaling, save_scaled
@@ -123,13 +124,17 @@ class DNAPlusRecipe:
         return self._dna.score(self.generation(run, last), networks, loss, norm)
 
     def export(self, run: Run, architecture: Architecture | None) -> dict[str, Any]:
-        """Take a network out of the last generation's supernet."""
+        """Take a network out of the last generation's supernet; its file is in the run's folder too."""
         last = read_json(run.folder / "generations.json", GENERATIONS)["generations"][-1]
-        return self._dna.export(self.generation(run, last["generation"]), architecture)
+        content = self._dna.export(self.generation(run, last["generation"]), architecture)
+        with atomic(run.folder / "subnet.safetensors") as temporary:
+            shutil.copyfile(content["file"], temporary)
+        return content | {"file": str(run.folder / "subnet.safetensors")}
 
     def generation(self, run: Run, number: int) -> Run:
         """Return the run of a generation, counted from 1: the same settings, another teacher."""
-        settings = run.settings.replace(method="dna", options=dict(run.options["dna"] or {}))
+        recipe = self._dna.options().recipe(run.settings.recipe, run.space)
+        settings = run.settings.replace(method="dna", recipe=recipe, options=dict(run.options["dna"] or {}))
         if number > 1:
             settings = settings.model_copy(update={"teacher": "scaled", "taps": None})
         with first_process_first():

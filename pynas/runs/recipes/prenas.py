@@ -99,8 +99,12 @@ class PreNASRecipe:
     def train(self, run: Run) -> None:
         """Select the preferred architectures and train the supernet on them; with selector=post train, then select."""
         train_supernet(run)
-        if is_first_process() and not run.rehearsal:
-            self._preferred(run)
+        if run.rehearsal:
+            return
+        # Every process loads the trained weights, as this waits for the first one; the first one selects.
+        trained = trained_net(run) if run.options["selector"] == "post" and not (run.folder / FILE).exists() else None
+        if is_first_process():
+            self._preferred(run, trained)
 
     def rate(self, run: Run, loss: str | None, norm: str) -> None:
         """Measure the accuracy of every preferred architecture on the validation images; keep it as preferred.json."""
@@ -145,8 +149,11 @@ class PreNASRecipe:
         """Take a network out of the supernet."""
         return export_trained(run, architecture)
 
-    def _preferred(self, run: Run) -> PreferredSpace:
-        """Return the preferred space, selected once with the run's fresh or trained weights and kept as preferred.json."""
+    def _preferred(self, run: Run, trained: tuple[Any, str] | None = None) -> PreferredSpace:
+        """Return the preferred space, selected once with the run's fresh or trained weights and kept as preferred.json.
+
+        trained: the trained supernet and the digest of its weights; None to load it where it is needed.
+        """
         path = run.folder / FILE
         if path.exists():
             return load_preferred(path, run.space)
@@ -156,7 +163,7 @@ class PreNASRecipe:
         if run.options["selector"] == "pre" or run.rehearsal:
             net, digest = fresh_net(run.space, run.data.num_classes, run.settings.seed), None
         else:
-            net, digest = trained_net(run)
+            net, digest = trained or trained_net(run)
         space, seconds = preferred_space(net, selection, run.device, run.progress.count("select"))
         save(run.folder, space, seconds, digest)
         return space
