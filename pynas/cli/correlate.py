@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,11 @@ def command(
     ] = None,
     bench: Annotated[
         str | None, typer.Option(help="nats-size, mbconv-23 or nasbench201. [default: of the run's space]", show_default=False)
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="CSV file (architecture, accuracy) of networks that you trained, in place of a benchmark; needs RUN. "
+                     "[default: --bench]", show_default=False),
     ] = None,
     loss: options.Loss = None,
     norm: options.Norm = None,
@@ -111,7 +116,7 @@ def command(
     from pynas.cli import display
     from pynas.errors import InputError
     from pynas.runs import load, proxies
-    from pynas.runs.correlate import draw, draw_side_by_side, rated_by, read_predictor, run_bench
+    from pynas.runs.correlate import correlate_with, draw, draw_side_by_side, rated_by, read_predictor, run_bench
 
     if plot not in ("ranking", "side-by-side") or (beside and plot == "ranking"):
         raise InputError(f"[correlate] expected --plot ranking, or side-by-side with --beside or without, got {plot!r}")
@@ -120,7 +125,16 @@ def command(
         raise InputError(f"[correlate] expected one of RUN, --scores and --proxy, got {' and '.join(given)}")
     if run is None and (bench is None or loss or norm):
         raise InputError("[correlate] expected a run's folder for --loss, --norm, or without --bench, got none")
+    if truth is not None and (run is None or bench is not None):
+        raise InputError("[correlate] expected --truth with a run's folder and without --bench, got none or both")
     opened = None if run is None else load(run, device)
+    if truth is not None:
+        assert opened is not None
+        with display.bars() as bars:
+            opened.progress = display.progress(bars)
+            content = correlate_with(opened, truth, loss, norm, picture)
+        (display.print_json if json else _print_truth)(content)
+        return
     bench = bench if opened is None else run_bench(opened, bench)
     table = tabular.load(str(bench), data)
     if above is not None:
@@ -188,6 +202,21 @@ def _print(found: Comparison, source: str | None) -> None:
     display.out.print(_regret_table(found))
     if found.budgets.caution:
         display.say(found.budgets.caution)
+
+
+def _print_truth(content: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from pynas.cli import display
+    from pynas.tabular import LABELS
+
+    table = Table(title=f"{content['networks']} networks of {content['truth']}")
+    for heading in ("predictor", "Kendall τ", "Spearman ρ", "Pearson R"):
+        table.add_column(heading, justify="left" if heading == "predictor" else "right")
+    for name, row in content["everything"].items():
+        table.add_row(LABELS.get(name, name), *(f"{value:.4f}" for value in row.values()))
+    display.out.print(table)
+    display.say(f"Drawn in {', '.join(content['pictures'])}")
 
 
 def _print_row(found: Comparison, method: str) -> None:

@@ -38,6 +38,11 @@ def command(
         int | None, typer.Option(help="Side of the images in pixels. [default: the run's]", show_default=False)
     ] = None,
     test_size: options.TestSize = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the folder, for a second retraining by the same recipe. [default: RECIPE-START]",
+                     show_default=False),
+    ] = None,
     workers: options.Workers = 0,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -59,7 +64,7 @@ def command(
     given: dict[str, Any] = {"recipe": recipe, "architecture": architecture, "start": start, "phi": phi, "epochs": epochs,
                              "batch_size": batch_size, "options": method_options(option) or {}, "distill": distill,
                              "distill_kind": kind, "temperature": temperature, "amp": amp, "image_size": image_size,
-                             "test_size": test_size}  # fmt: skip
+                             "test_size": test_size, "name": name}  # fmt: skip
     request = retraining.Request(**given)
     opened = load(run, device)
     with process_group(opened.device, run), display.bars(is_first_process()) as bars:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pynas.costs import UNITS
 from pynas.rating import Scores
@@ -21,8 +20,8 @@ from pynas.report.robustness import robustness_figure
 from pynas.report.scores import score_figure
 from pynas.report.training import rate_figure, training_figure
 from pynas.spaces import Architecture
-from pynas.tabular.bootstrap import standardised
 from pynas.tabular.budgets import compare_within
+from pynas.tabular.correlation import correlations
 
 # Called with the name and the value of a cost, returns the value as text with its unit.
 Show = Callable[[str, float], str]
@@ -151,7 +150,7 @@ def ranking_section(
         figure = ranking_figure(scores, accuracy, size=(SMALL[0], 6.4))
         drawn = inline(figure, "ranking", "Scores against accuracies, and predicted against true ranks")
     predictors = {"the scores": -scores, **(baselines or {})}
-    rows = [(name, *(f"{value:.4f}" for value in _correlations(values, accuracy)))
+    rows = [(name, *(f"{value:.4f}" for value in correlations(values, accuracy)))
             for name, values in predictors.items()]  # fmt: skip
     body = page.table(("predictor", "Kendall τ", "Spearman ρ", "Pearson R"), rows)
     if madds is None:
@@ -175,13 +174,6 @@ def _under_budgets(predictors: Mapping[str, np.ndarray], accuracy: np.ndarray, m
         text += f" {within.caution}"
     headings = ("predictor", "nDCG@10", "found within", "minus the best", "minus random", "minus the largest")
     return page.paragraph(text) + page.table(headings, rows)
-
-
-def _correlations(values: np.ndarray, accuracy: np.ndarray) -> tuple[float, ...]:
-    if len(np.unique(values)) < 2 or len(np.unique(accuracy)) < 2:
-        return (np.nan,) * 3
-    values, accuracy = standardised(values), standardised(accuracy)
-    return tuple(float(test(values, accuracy)[0]) for test in (stats.kendalltau, stats.spearmanr, stats.pearsonr))
 
 
 def repeat_section(lines: Sequence[str], notes: Sequence[str]) -> Section:

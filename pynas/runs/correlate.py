@@ -21,7 +21,9 @@ from pynas.runs.rate import load_scores, scores_folder, stored_members
 from pynas.runs.run import Run
 from pynas.runs.search import SEARCH
 from pynas.runs.settings import read_settings
+from pynas.runs.truth import read_truth
 from pynas.spaces import Space
+from pynas.tabular.correlation import correlations
 
 CORRELATION = "pynas.correlation"
 # Spaces of more architectures are not listed one by one.
@@ -167,6 +169,35 @@ def rated_by(run: Run, bench: tabular.Benchmark, loss: str | None, norm: str | N
     networks = [run.space.parse(name) for name in bench.architectures]
     by = f", by {loss}" if loss else ""
     return Predictor(run.score(networks, loss, norm), f"{run.folder}, of these networks alone{by}", True)
+
+
+def correlate_with(run: Run, truth: Path, loss: str | None, norm: str | None, stem: Path | None) -> dict[str, Any]:
+    """Correlate a run's scores of trained networks with their accuracies, beside their parameters and MAdds; draw the ranking.
+
+    Scores are those that the run's search went by, where it has them and no loss or norm is named, else its supernet rates these
+    networks alone.
+
+    truth: CSV file with the columns architecture and accuracy (%). stem: of the pictures, None for ranking-FILE in the run's
+    folder.
+
+    Raises:
+        InputError: a bad file, or as `rated_by`.
+    """
+    accuracies = read_truth(truth, run.space)
+    networks, known = list(accuracies), np.array(list(accuracies.values()))
+    members = stored_members(run.folder, run.settings) if loss is None and norm is None else []
+    scores = _searched(run.folder, combined(members)).total(networks) if members else run.score(networks, loss, norm)
+    if np.isnan(scores).any():
+        unknown = run.space.format(networks[int(np.isnan(scores).argmax())])
+        raise InputError(f"[correlate] expected networks of rated paths, got {unknown} in {truth}")
+    costs = [run.costs.of(network) for network in networks]
+    values = {"scores": -scores} | {name: np.array([cost[name] for cost in costs]) for name in ("params", "madds")}
+    rows = {name: dict(zip(_LABELS, correlations(each, known))) for name, each in values.items()}
+    shown = "   ".join(f"{label} {rows['scores'][name]:.3f}" for name, label in _LABELS.items())
+    title = f"{run.settings.method} on {run.space.name}: {len(networks)} networks of {truth.name}\n{shown}"
+    pictures = draw_ranking(stem or run.folder / f"ranking-{truth.stem}", scores, known, title=title)
+    return {"networks": len(networks), "truth": str(truth), "rated_alone": not members, "everything": rows,
+            "pictures": [str(path) for path in pictures]}  # fmt: skip
 
 
 def _scores_of_run(folder: Path, bench: tabular.Benchmark) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,7 +39,8 @@ class Request:
     scratch. distill: weight of the run's teacher in the loss; distill_kind: soft (KL, at a temperature), hard (the teacher's
     decision) or token (hard, by a second classifier of a vision transformer). amp: bfloat16 autocast. image_size: side of the
     images in pixels, None for the run's, times the scaling's resolution; learned positions are resampled. test_size: measure
-    at images of this side too, without training on them.
+    at images of this side too, without training on them. name: of the folder in `retraining/`, None for RECIPE-START, where a
+    run has one retraining of each.
     """
 
     recipe: str = "deit"
@@ -54,8 +56,11 @@ class Request:
     amp: bool = False
     image_size: AtLeastOne | None = None
     test_size: AtLeastOne | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.name is not None and not re.fullmatch(r"[\w.-]*\w[\w.-]*", self.name):
+            raise InputError(f"[retrain] expected a name of letters, digits, dots and dashes, got {self.name!r}")
         recipe_of(self.recipe).changed(self.options)
         if self.phi is not None:
             compound_scaling(self.phi)
@@ -66,9 +71,9 @@ class Request:
             raise InputError("[retrain] expected distill above 0 for a distillation token, got 0")
 
     @property
-    def name(self) -> str:
+    def folder(self) -> str:
         """Name of the retraining's folder."""
-        return f"{self.recipe}-{self.start}" + ("" if self.phi is None else f"-phi_{self.phi}")
+        return self.name or f"{self.recipe}-{self.start}" + ("" if self.phi is None else f"-phi_{self.phi}")
 
 
 def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     architecture = chosen_architecture(run, request.architecture)
     recipe = recipe_of(request.recipe)
     request = filled(replace(request, architecture=str(architecture)), recipe)
-    folder = run.folder / "retraining" / request.name
+    folder = run.folder / "retraining" / request.folder
     test_data = None if request.test_size is None else whole_training_data(run, request.test_size)
     with first_process_first():
         model = _model(run, architecture, request, data)
@@ -188,7 +193,7 @@ def begin(
     if test_data is not None:
         _resized(model, data, test_data)
     path = folder / "config.json"
-    content = {name: value for name, value in asdict(request).items() if name != "test_size"}
+    content = {name: value for name, value in asdict(request).items() if name not in ("test_size", "name")}
     if not path.exists():
         write_json(path, header(kind) | content)
         return
@@ -197,7 +202,7 @@ def begin(
         made_with = before.get(name)  # an option that came later is not in folders made before
         if made_with != value and (made_with or value):
             raise InputError(f"[retrain] expected {name} = {made_with!r}, as {folder} was begun with, got {value!r}; "
-                             "move that folder away to train anew")  # fmt: skip
+                             "name another folder by --name, or move that one away")  # fmt: skip
 
 
 def _side(run: Run, phi: str | None) -> int | None:

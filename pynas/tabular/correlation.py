@@ -212,3 +212,11 @@ def _check(top: float, resamples: int, confidence: float) -> None:
             raise InputError(f"[correlate] expected {name} between 0 and 1, got {value}")
     if resamples < 1:
         raise InputError(f"[correlate] expected at least one resample, got {resamples}")
+
+
+def correlations(values: np.ndarray, accuracy: np.ndarray) -> tuple[float, ...]:
+    """Kendall's tau, Spearman's rho and Pearson's R of values and accuracies `[N]`; NaN where one side is all equal."""
+    if len(np.unique(values)) < 2 or len(np.unique(accuracy)) < 2:
+        return (np.nan,) * 3
+    values, accuracy = standardised(values), standardised(accuracy)
+    return tuple(float(test(values, accuracy)[0]) for test in (stats.kendalltau, stats.spearmanr, stats.pearsonr))

@@ -185,6 +185,18 @@ def test_what_is_refused_before_the_first_step_is_not_kept(run_copy, pynas):
     assert pynas(*words, 32, "--json")["epochs"] == 1
 
 
+def test_two_networks_by_one_recipe_have_folders_of_their_own(run_copy, pynas):
+    words = ["retrain", "--run", run_copy, "--recipe", "small", "--epochs", 1, "--batch-size", 32, "--json"]
+    one = pynas(*words)
+    with pytest.raises(InputError, match="name another folder by --name, or move that one away"):
+        pynas(*words, "--architecture", "0|00|00|00")
+    two = pynas(*words, "--architecture", "0|00|00|00", "--name", "second")
+    assert two["file"] == str(run_copy / "retraining" / "second" / "subnet.safetensors") != one["file"]
+    assert pynas(*words, "--architecture", "0|00|00|00", "--name", "second") == two
+    with pytest.raises(InputError, match="a name of letters, digits, dots and dashes, got '../x'"):
+        pynas(*words, "--name", "../x")
+
+
 def test_a_scaled_file_can_be_exported(run_copy, tmp_path, pynas):
     (scaled,) = pynas("scale", run_copy, "--phi", 1, "--json")["networks"]
     content = pynas("export", "--run", run_copy, "--subnet", scaled["file"], "--python", tmp_path / "found", "--json")

@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 from pynas import runs, search, tabular
 from pynas.cli import main
 from pynas.errors import InputError
-from pynas.runs.correlate import rated_by, run_bench
+from pynas.runs.correlate import correlate_with, rated_by, run_bench
 from pynas.runs.stability import stability
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT
@@ -156,6 +156,30 @@ def test_what_cannot_be_compared_is_named(copy, tmp_path):
         stability(runs.load(copy))
     with pytest.raises(InputError, match="expected weights of epoch 2, got no"):
         runs.load(copy).method_after(2)
+
+
+def test_scores_against_networks_of_ones_own(copy, tmp_path):
+    run = runs.load(copy)
+    rng = np.random.default_rng(2)
+    truth = {run.space.sample(rng): float(rng.random()) for _ in range(8)}
+    file = tmp_path / "trained.csv"
+    file.write_text(
+        "architecture,accuracy\n" + "".join(f'"{run.space.format(a)}",{value!r}\n' for a, value in truth.items())
+    )
+    stored = correlate_with(run, file, None, None, None)
+    alone = correlate_with(run, file, "mse", None, tmp_path / "drawn")
+    for content, loss in ((stored, "relative_l1"), (alone, "mse")):
+        scores = run.trained_method()[0].rate(run.loader("val"), loss=loss, norm="batch").total(truth)
+        assert content["everything"]["scores"]["tau"] == pytest.approx(
+            kendalltau(-scores, list(truth.values())).statistic
+        )
+        assert content["rated_alone"] == (loss == "mse") and content["networks"] == 8
+    sizes = [run.costs.of(a)["madds"] for a in truth]
+    assert stored["everything"]["madds"]["tau"] == pytest.approx(kendalltau(sizes, list(truth.values())).statistic)
+    assert (copy / "ranking-trained.png").exists() and alone["pictures"] == [
+        f"{tmp_path}/drawn.png",
+        f"{tmp_path}/drawn.svg",
+    ]
 
 
 def test_networks_alone_have_the_scores_of_the_whole_rating(copy):
