@@ -283,7 +283,7 @@ def test_two_processes_in_one_folder(run_copy, monkeypatch, capsys):
 def test_nothing_that_a_run_leaves_is_a_pickle(whole_run):
     for path in whole_run.rglob("*"):
         if path.is_file():
-            assert path.suffix in (".yaml", ".safetensors", ".npz", ".json", ".jsonl"), path
+            assert path.suffix in (".yaml", ".safetensors", ".npz", ".json", ".jsonl", ".png", ".svg"), path
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 assert all(file[name].dtype != object for name in file.files)

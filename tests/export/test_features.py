@@ -14,6 +14,8 @@ from pynas.spaces import SPACES, Architecture, get
 # Reductions of the smallest architecture's maps. HyTra's first one skips scales; a vision transformer has one resolution.
 REDUCTIONS = {
     "mbconv-dna": [2, 4, 8, 16, 32], "mbconv-boss": [2, 4, 8, 16, 32], "mbconv-mini": [1, 2, 4, 8],
+    "mbconv-dna-single": [2, 4, 8, 16, 32], "mbconv-dna-a": [2, 4, 8, 16, 32], "mbconv-dna-b": [2, 4, 8, 16, 32],
+    "mbconv-dna-d": [2, 4, 8, 16, 32], "mbconv-boss-no-se": [2, 4, 8, 16, 32],
     "hytra": [2, 4, 32], "hytra-se": [2, 4, 32], "hytra-s1": [2, 4, 16], "hytra-se-s1": [2, 4, 16], "hytra-mini": [2, 16],
     "nats-size": [1, 2, 4], "nats-size-cifar100": [1, 2, 4],
     "autoformer-tiny": [16], "autoformer-small": [16], "autoformer-base": [16], "autoformer-mini": [4],
