@@ -174,6 +174,10 @@ class ProgressiveDNA(nn.Module, Method):
         """Rate every path of every block. options: as of `rate_block`."""
         return Scores(self.net.space, [self.rate_block(batches, b, **options) for b in range(self.blocks)])
 
+    def default_loss(self) -> str:
+        """Return "relative_l1" (eq. 7), by which the blocks before were searched too."""
+        return "relative_l1"
+
     def rate_block(self, batches: Batches, block: int, **options: Any) -> list[ScoreTable]:
         """Rate every path of a block, on the output of the best kept path before it. options: of `DNA.rate_block`."""
         if block > int(self.stage):
