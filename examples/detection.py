@@ -35,7 +35,6 @@ from pynas import data, export
 from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.export.image_size import follow_image_size
-from pynas.files import write_json
 
 RATIOS = (0.5, 1.0, 2.0)
 # Scenes have few objects: fewer proposals than torchvision's 2,000 of COCO.
@@ -279,13 +278,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--channels", type=digit_scenes.positive, default=64, help="of the pyramid; torchvision has 256"
     )
-    options = parser.parse_args(words)
-    try:
-        results = run(options)
-        if options.out is not None:
-            write_json(options.out, results)
-    except InputError as error:
-        parser.exit(2, f"detection: {error}\n")
+    digit_scenes.start("detection", run, parser, words)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ train on are made of training digits, scenes to measure on of test digits, which
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, save
 import pynas
 from pynas import data, export, spaces, teachers
 from pynas.errors import InputError
+from pynas.files import write_json
 
 # The background and ten digits; digit d has the label d + 1.
 CLASSES = 11
@@ -109,6 +110,22 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     parser.add_argument("--draw", type=Path, help="PNG file of a test scene: the truth, and beside it the prediction")
     return parser
+
+
+def start(
+    name: str,
+    run: Callable[[argparse.Namespace], dict[str, Any]],
+    parser: argparse.ArgumentParser,
+    words: Sequence[str] | None,
+) -> None:
+    """Call the example of this name with its options and write its results; bad input gets one line and exit code 2."""
+    options = parser.parse_args(words)
+    try:
+        results = run(options)
+        if options.out is not None:
+            write_json(options.out, results)
+    except InputError as error:
+        parser.exit(2, f"{name}: {error}\n")
 
 
 def positive(text: str) -> int:

@@ -28,7 +28,6 @@ from torchvision.transforms.v2 import Normalize
 
 from pynas import data, export
 from pynas.errors import InputError
-from pynas.files import write_json
 
 
 class LastMap(nn.Module):
@@ -132,13 +131,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> None:
     parser = digit_scenes.parser(__doc__)
     parser.add_argument("--output-stride", type=digit_scenes.positive, default=8, help="pixels per position of the map")
-    options = parser.parse_args(words)
-    try:
-        results = run(options)
-        if options.out is not None:
-            write_json(options.out, results)
-    except InputError as error:
-        parser.exit(2, f"segmentation: {error}\n")
+    digit_scenes.start("segmentation", run, parser, words)
 
 
 if __name__ == "__main__":

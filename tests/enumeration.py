@@ -1,4 +1,4 @@
-"""All architectures of a space by enumeration, and those of AutoFormer by their sizes."""
+"""All architectures of a space by enumeration, its smallest one, and those of AutoFormer by their sizes."""
 
 from pynas.spaces import Architecture
 
@@ -12,6 +12,17 @@ def enumerated(space):
             for choices, state in partial for choice in space.paths(b) if cells[choice.cell].start == state
         ]  # fmt: skip
     return [Architecture(choices) for choices, _ in partial]
+
+
+def smallest(space):
+    """First path of the first cell that may follow, block by block."""
+    choices, state = [], None
+    for block in range(len(space.blocks)):
+        number, cell = next(iter(space.cells_after(block, state).items()))
+        path = next(cell.paths())
+        choices.append((number, path))
+        state = cell.end(path) if space.has_states else None
+    return Architecture.of(choices)
 
 
 def autoformer_architecture(space, dim, heads, ratios):

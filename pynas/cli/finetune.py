@@ -41,21 +41,11 @@ def command(
 
     Example: `pynas finetune runs/digits --data cifar10.npz --epochs 10 --batch-size 128`
     """
-    from pynas.cli import display
+    from pynas.cli.training import train_network
     from pynas.runs import finetune as tuning
-    from pynas.runs import load
-    from pynas.runs.processes import process_group
     from pynas.runs.settings import method_options
-    from pynas.train.team import is_first_process
 
     given: dict[str, Any] = {"data": data, "recipe": recipe, "subnet": None if subnet is None else str(subnet), "epochs": epochs,
                              "batch_size": batch_size, "options": method_options(option) or {}, "amp": amp,
                              "image_size": image_size, "test_size": test_size}  # fmt: skip
-    request = tuning.Request(**given)
-    opened = load(run, device)
-    with process_group(opened.device, run), display.bars(is_first_process()) as bars:
-        opened.progress = display.progress(bars)
-        content = tuning.finetune(opened, request, workers)
-        if not is_first_process():
-            return
-    (display.print_json if json else display.print_trained)(content)
+    train_network(tuning.finetune, run, tuning.Request(**given), device, workers, json)

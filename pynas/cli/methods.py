@@ -36,16 +36,8 @@ def command(
 
 def _described(recipe: Any) -> dict[str, Any]:
     """Return a method's summary, default space, and values by recipe, as text."""
-    from pynas.runs.options import SETTINGS
-    from pynas.runs.settings import Settings
-
     offered = recipe.options()
-    settings = {name: Settings.model_fields[name].default for name in SETTINGS}
-    values = {name: offered.filled(name, {}) | settings | offered.settings(name) for name in offered.recipes}
-    shown = {
-        name: {option: _text(value) for option, value in recipe_values.items()}
-        for name, recipe_values in values.items()
-    }
+    shown = {name: {option: _text(value) for option, value in offered.values(name).items()} for name in offered.recipes}
     return {"what": recipe.summary, "space": recipe.defaults.space, "recipes": shown}
 
 

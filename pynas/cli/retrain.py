@@ -54,22 +54,12 @@ def command(
 
     Example: `pynas retrain --run runs/digits --recipe efficientnet --epochs 30 --batch-size 128 --distill 0.5`
     """
-    from pynas.cli import display
-    from pynas.runs import load
+    from pynas.cli.training import train_network
     from pynas.runs import retrain as retraining
-    from pynas.runs.processes import process_group
     from pynas.runs.settings import method_options
-    from pynas.train.team import is_first_process
 
     given: dict[str, Any] = {"recipe": recipe, "architecture": architecture, "start": start, "phi": phi, "epochs": epochs,
                              "batch_size": batch_size, "options": method_options(option) or {}, "distill": distill,
                              "distill_kind": kind, "temperature": temperature, "amp": amp, "image_size": image_size,
                              "test_size": test_size, "name": name}  # fmt: skip
-    request = retraining.Request(**given)
-    opened = load(run, device)
-    with process_group(opened.device, run), display.bars(is_first_process()) as bars:
-        opened.progress = display.progress(bars)
-        content = retraining.retrain(opened, request, workers)
-        if not is_first_process():
-            return
-    (display.print_json if json else display.print_trained)(content)
+    train_network(retraining.retrain, run, retraining.Request(**given), device, workers, json)

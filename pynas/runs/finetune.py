@@ -12,7 +12,6 @@ from torch import nn
 
 from pynas import export
 from pynas.checked import AtLeastOne, checked
-from pynas.data import ImageData, load
 from pynas.errors import InputError
 from pynas.export.recipes import TRANSFERS, recipe_of
 from pynas.runs.processes import first_process_first
@@ -67,21 +66,17 @@ def finetune(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
     folder = run.folder / "finetuning" / f"{re.sub(r'[^0-9A-Za-z.-]+', '_', request.data).strip('_')}-{name}"
     with first_process_first():
         _, metadata = export.load_subnet(path, run.space)
-        data = _images(run, request.data, request.image_size or metadata["image_shape"][1])
+        data = run.other_images(request.data, request.image_size or metadata["image_shape"][1], val_fraction=0.0)
         model = run.seeded(lambda: _with_new_classifier(run, path, metadata, data.image_shape[1], data.num_classes))
-        test_data = None if request.test_size is None else _images(run, request.data, request.test_size)
+        test_data = None
+        if request.test_size is not None:
+            test_data = run.other_images(request.data, request.test_size, val_fraction=0.0)
         begin(folder, request, FINETUNING, model, data, test_data)
     extra = {"phi": metadata["phi"]} if metadata.get("phi") else {}
     architecture = run.space.parse(metadata["architecture"])
     content = train_network(run, folder, request, recipe, model, data, architecture, workers=workers, test_data=test_data,
                             training={}, metadata=extra)  # fmt: skip
     return write_report(folder, content | {"from": str(path)}, request, FINETUNING)
-
-
-def _images(run: Run, name: str, image_size: int) -> ImageData:
-    """Return the other data set, all training images together, normalised as the run's images."""
-    data = load(name, image_size, seed=run.settings.seed, val_fraction=0.0)
-    return replace(data, mean=run.data.mean, std=run.data.std)
 
 
 def _network(run: Run) -> Path:

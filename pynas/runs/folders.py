@@ -85,8 +85,7 @@ def describe_recipe(settings: Settings) -> dict[str, Any]:
     options, space = options_of(settings), get(settings.space)
     paper = options.recipe(PAPER, space)
     own = options.filled(settings.recipe, settings.options) | {name: getattr(settings, name) for name in SETTINGS}
-    defaults = {name: Settings.model_fields[name].default for name in SETTINGS}
-    theirs = options.filled(paper, {}) | defaults | options.settings(paper)
+    theirs = options.values(paper)
     differs = {name: [value, theirs[name]] for name, value in own.items() if value != theirs[name]}
     return {"recipe": settings.recipe, "paper": paper, "differs": differs}
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from pynas.checked import AtLeastOne, Fraction, validate
 from pynas.errors import InputError
+from pynas.runs.settings import Settings
 from pynas.spaces import Space
 
 # Annotation and default by name, as `pydantic.create_model` takes them.
@@ -86,3 +87,8 @@ class Options:
     def settings(self, recipe: str) -> dict[str, Any]:
         """Return the settings that a recipe names."""
         return {name: value for name, value in self.recipes[recipe].items() if name in SETTINGS}
+
+    def values(self, recipe: str) -> dict[str, Any]:
+        """Return a recipe's value, else the default, of all options and of `SETTINGS`."""
+        defaults = {name: Settings.model_fields[name].default for name in SETTINGS}
+        return self.filled(recipe, {}) | defaults | self.settings(recipe)

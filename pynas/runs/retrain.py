@@ -13,7 +13,7 @@ from torch import nn
 from pynas import export
 from pynas.checked import AtLeastOne, Fraction, Positive, checked
 from pynas.copies import copy_module
-from pynas.data import ImageData, load
+from pynas.data import ImageData
 from pynas.errors import InputError
 from pynas.export.image_size import resize_positions
 from pynas.export.recipes import Recipe, recipe_of
@@ -172,9 +172,7 @@ def whole_training_data(run: Run, image_size: int | None = None) -> ImageData:
     image_size: side in pixels, None for the run's.
     """
     settings = run.settings
-    data = load(settings.data, image_size or settings.image_size or run.space.image_size, seed=settings.seed, val_fraction=0.0,
-                limit=settings.limit_images)  # fmt: skip
-    return replace(data, mean=run.data.mean, std=run.data.std)
+    return run.other_images(settings.data, image_size or run.image_size, val_fraction=0.0, limit=settings.limit_images)
 
 
 def filled(request: Any, recipe: Recipe) -> Any:
@@ -207,7 +205,7 @@ def begin(
 
 def _side(run: Run, phi: str | None) -> int | None:
     """Side of the images of a scaled network in pixels; None for the run's."""
-    return None if phi is None else compound_scaling(phi).side(run.settings.image_size or run.space.image_size)
+    return None if phi is None else compound_scaling(phi).side(run.image_size)
 
 
 def chosen_architecture(run: Run, text: str | None) -> Architecture:

@@ -149,13 +149,23 @@ class Run:
         if self.base is not None:
             return self.base.data
         settings = self.settings
-        images = load(settings.data, settings.image_size or self.space.image_size, val_fraction=settings.val_fraction,
-                      seed=settings.seed, limit=settings.limit_images)  # fmt: skip
+        images = load(settings.data, self.image_size, val_fraction=settings.val_fraction, seed=settings.seed,
+                      limit=settings.limit_images)  # fmt: skip
         check_images(self.folder, images)
         teacher = self.named_teacher
         if teacher is not None and "mean" in teacher.metadata:
             images = replace(images, mean=tuple(teacher.metadata["mean"]), std=tuple(teacher.metadata["std"]))
         return images
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels: of the settings, else of the space."""
+        return self.settings.image_size or self.space.image_size
+
+    def other_images(self, name: str, image_size: int, **options: Any) -> ImageData:
+        """Return images of another data set or side, normalised as the run's; options: of `pynas.data.load`."""
+        images = load(name, image_size, seed=self.settings.seed, **options)
+        return replace(images, mean=self.data.mean, std=self.data.std)
 
     @cached_property
     def net(self) -> Any:

@@ -31,7 +31,7 @@ def scale(run: Run, phis: Sequence[str], architecture: str | None = None) -> dic
     networks = []
     for phi in phis:
         scaling = compound_scaling(phi)
-        side = scaling.side(run.settings.image_size or run.space.image_size)
+        side = scaling.side(run.image_size)
         shape = (3, side, side)
         model = _fresh(run, chosen, phi, shape)
         path = folder / f"phi_{phi}.safetensors"

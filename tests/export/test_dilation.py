@@ -12,8 +12,9 @@ from torch.nn import functional
 from pynas import export
 from pynas.errors import InputError
 from pynas.export.dilation import AtrousAvgPool2d, AtrousMaxPool2d
-from pynas.spaces import SPACES, Architecture, get
+from pynas.spaces import SPACES, get
 from pynas.spaces.splitattention import DeepStemSpec, splitattention
+from tests.enumeration import smallest
 
 POOLED = splitattention("pooled", (1, 2, 1, 1), (32, 32, 64, 64), DeepStemSpec(4, 2, pool=True), image_size=64)
 CELL = "|avg_pool_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|nor_conv_1x1~0|nor_conv_1x1~1|nor_conv_3x3~2|"
@@ -27,17 +28,6 @@ NETWORKS = {
     "bignas": (get("bignas-mini"), None, (32, 41)),
     "hytra": (get("hytra-mini"), None, (32, 45)),
 }
-
-
-def smallest(space):
-    """First path of the first cell that may follow, block by block."""
-    choices, state = [], None
-    for block in range(len(space.blocks)):
-        number, cell = next(iter(space.cells_after(block, state).items()))
-        path = next(cell.paths())
-        choices.append((number, path))
-        state = cell.end(path) if space.has_states else None
-    return Architecture.of(choices)
 
 
 def with_values(space, architecture, seed=0):

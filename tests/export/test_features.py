@@ -9,7 +9,8 @@ from torch import nn
 
 from pynas import export
 from pynas.errors import InputError
-from pynas.spaces import SPACES, Architecture, get
+from pynas.spaces import SPACES, get
+from tests.enumeration import smallest
 
 # Reductions of the smallest architecture's maps. HyTra's first one skips scales; a vision transformer has one resolution.
 REDUCTIONS = {
@@ -24,17 +25,6 @@ REDUCTIONS = {
     "splitattention": [2, 4, 8, 16, 32], "splitattention-unshared": [2, 4, 8, 16, 32], "splitattention-mini": [1, 2, 4, 8],
     "vit-dna": [8, 16, 32], "vit-mini": [2, 4, 8],
 }  # fmt: skip
-
-
-def smallest(space):
-    """First path of the first cell that may follow, block by block."""
-    choices, state = [], None
-    for block in range(len(space.blocks)):
-        number, cell = next(iter(space.cells_after(block, state).items()))
-        path = next(cell.paths())
-        choices.append((number, path))
-        state = cell.end(path) if space.has_states else None
-    return Architecture.of(choices)
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ import numpy as np
 
 from pynas import export, teachers
 from pynas.checked import AtLeastOne, fields
-from pynas.data import load
 from pynas.errors import InputError
 from pynas.export import RECIPES as TRAININGS
 from pynas.files import atomic, header, read_json, write_json
@@ -172,8 +171,9 @@ class DNAPlusRecipe:
         if options["teacher_size"] == "scaled":
             side = compound_scaling(plus.phi).side(side)
             settings = run.settings
-            data = replace(load(settings.data, side, val_fraction=settings.val_fraction, seed=settings.seed,
-                                limit=settings.limit_images), mean=data.mean, std=data.std)  # fmt: skip
+            data = run.other_images(
+                settings.data, side, val_fraction=settings.val_fraction, limit=settings.limit_images
+            )
         training: dict[str, Any] = {"recipe": recipe.name, "epochs": options["teacher_epochs"] or recipe.epochs,
                     "batch_size": options["teacher_batch_size"] or recipe.batch_size, "seed": run.settings.seed,
                     "image_size": side}  # fmt: skip

@@ -1,0 +1,28 @@
+"""Training of one network of a run, which `pynas retrain` and `pynas finetune` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pynas.cli import display
+from pynas.runs import load
+from pynas.runs.processes import process_group
+from pynas.train.team import is_first_process
+
+
+def train_network(
+    train: Callable[..., dict[str, Any]], folder: Path, request: Any, device: str, workers: int, json: bool
+) -> None:
+    """Open a run, train a network by its request, and print what was measured, once among several processes.
+
+    train: `pynas.runs.retrain.retrain` or `pynas.runs.finetune.finetune`. request: of that module.
+    """
+    run = load(folder, device)
+    with process_group(run.device, folder), display.bars(is_first_process()) as bars:
+        run.progress = display.progress(bars)
+        content = train(run, request, workers)
+        if not is_first_process():
+            return
+    (display.print_json if json else display.print_trained)(content)
