@@ -53,6 +53,12 @@ def test_a_run_finds_and_exports(pynas, half_images, tmp_path, method):
     assert "The best of 5 that action-space rated" in text and found[0]["architecture"][:16] in text
 
 
+def test_pi_nas_without_different_views_trains_on_one(pynas, half_images, tmp_path):
+    options = ("--option", "augmented_views=false", "--option", "queue_size=32")
+    pynas("train", "--method", "pinas", "--data", half_images, *TINY, *options, "--run", tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "last.safetensors").is_file()
+
+
 def test_every_search_and_the_methods_own_options(pynas, half_images, tmp_path):
     folder = tmp_path / "run"
     options = ("--option", "search=evolution", "--option", "label_smoothing=0.1")

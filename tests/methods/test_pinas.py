@@ -69,21 +69,25 @@ ABLATIONS = [
     ({"mean_teacher": False}, ((0, 1), (1, 0))),
     ({"negatives": False}, ((0, 1), (1, 0))),
     ({"projector_norm": True}, ((0, 1), (1, 0))),
+    ({"augmented_views": False}, ((0, 1), (1, 0))),
 ]
 
 
 @pytest.mark.parametrize(
-    "options, pairs", ABLATIONS, ids=["full", "no cross-path", "no mean teacher", "no negatives", "norm"]
+    "options, pairs", ABLATIONS, ids=["full", "no cross-path", "no mean teacher", "no negatives", "norm", "one view"]
 )
 def test_a_step_is_the_papers_equations(views, options, pairs):
     method = build(**options).train()
+    given = views
+    if not options.get("augmented_views", True):
+        given, views = views[0], views[:1] * 4
     for _ in range(2):  # in the second step the mean teacher and the queue are no longer fresh
         with torch.no_grad():
             for parameter in method.net.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
         reference = copy.deepcopy(method)
         method.zero_grad()
-        losses = method.training_step(views, torch.zeros(6), np.random.default_rng(5))
+        losses = method.training_step(given, torch.zeros(6), np.random.default_rng(5))
         paths = differing_pair(SPACE, np.random.default_rng(5))
         loss, negatives = naive_step(reference, views, paths, 0.9, pairs, options.get("mean_teacher", True))
         torch.testing.assert_close(losses["consistency"], loss.detach(), rtol=1e-9, atol=1e-10)
@@ -189,7 +193,7 @@ def test_it_trains_mbconv_too(views):
 
 def test_bad_use(views):
     method = build().train()
-    with pytest.raises(InputError, match=r"\[pinas\] expected a list of 4 views, got one tensor"):
+    with pytest.raises(InputError, match=r"\[pinas\] expected 4 views of each image, got 1; use a loader"):
         method.training_step(views[0], torch.zeros(6), np.random.default_rng(0))
     with pytest.raises(InputError, match=r"\[pinas\] expected momentum to be less than 1, got 1.0"):
         build(momentum=1.0)

@@ -46,6 +46,7 @@ class PiNAS(nn.Module, Method):
     cross_path: False compares z_i with z'_i and z_j with z'_j instead.
     mean_teacher: False takes z' from the supernet itself, without gradient (the supernet-Pi model).
     negatives: False minimises eq. 1 alone; it collapses, and a warning is given once.
+    augmented_views: False sends one view of each image through all four passes (figure 4, DA: different augmented views).
     projector_norm: batch norm in the projection, not in the paper: small networks start near the constant solution, and
     then leave it within tens of steps instead of thousands.
     The space decides whether shortcuts are shared: those of `splitattention-unshared` are not.
@@ -62,6 +63,7 @@ class PiNAS(nn.Module, Method):
         cross_path: bool = True,
         mean_teacher: bool = True,
         negatives: bool = True,
+        augmented_views: bool = True,
         projector_norm: bool = False,
         dim: AtLeastOne = 128,
         queue_size: AtLeastOne = 49_152,
@@ -76,6 +78,7 @@ class PiNAS(nn.Module, Method):
                              "spos")  # fmt: skip
         self.net = net
         self.cross_path, self.mean_teacher, self.negatives = cross_path, mean_teacher, negatives
+        self.views = VIEWS if augmented_views else 1  # of each image in a training batch
         self.temperature, self.momentum = temperature, momentum
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         width = net.classifier.in_features
@@ -103,17 +106,18 @@ class PiNAS(nn.Module, Method):
         return warm_cosine(progress, epochs)
 
     def training_step(
-        self, images: Sequence[torch.Tensor], labels: torch.Tensor, rng: np.random.Generator
+        self, images: Sequence[torch.Tensor] | torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> dict[str, torch.Tensor]:
-        """Run forward and backward for four views `[B, 3, H, W]` of the same images; labels are not used.
+        """Run forward and backward for four views `[B, 3, H, W]` of the same images, or for one; labels are not used.
 
         Raises:
             InputError: another number of views.
         """
-        if not isinstance(images, (list, tuple)) or len(images) != VIEWS:
-            got = f"{len(images)}" if isinstance(images, (list, tuple)) else "one tensor"
-            raise InputError(f"[pinas] expected a list of {VIEWS} views, got {got}; use a loader with views={VIEWS}")
-        views = [place(view, device_of(self)) for view in images]
+        given = [images] if isinstance(images, torch.Tensor) else images
+        if len(given) != self.views:
+            raise InputError(f"[pinas] expected {self.views} views of each image, got {len(given)}; use a loader with "
+                             f"views={self.views}")  # fmt: skip
+        views = [place(view, device_of(self)) for view in given] * (VIEWS // self.views)
         paths = differing_pair(self.net.space, rng)
         self.follow(paths)
         queries = [self.query(view, path) for view, path in zip(views[:2], paths)]

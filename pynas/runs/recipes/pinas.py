@@ -65,7 +65,7 @@ class PiNASRecipe:
 
     def train(self, run: Run) -> None:
         """Train the supernet."""
-        train_supernet(run)
+        train_supernet(run, run.training_loader(None if run.options["augmented_views"] else 1))
 
     def rate(self, run: Run, loss: str | None, norm: str) -> Scores | None:
         """Train the classifier; with search=all, rate every architecture."""
