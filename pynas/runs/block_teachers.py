@@ -6,13 +6,12 @@ from typing import Any
 
 from pynas import teachers
 from pynas.supernets.build import check_blocks
+from pynas.supernets.walk import walk_shapes
 
 
 def fitting_teacher(run: Any, teacher: teachers.Teacher) -> teachers.Teacher:
     """Return a timm teacher tapped after stages of the sizes of a run's blocks, see `pynas.teachers.with_fitting_taps`."""
-    check_blocks(run.space)
-    shape = run.data.image_shape
-    return teachers.with_fitting_taps(teacher, run.net.block_shapes(shape), shape)
+    return teachers.with_fitting_taps(teacher, _feature_shapes(run), run.data.image_shape)
 
 
 def fresh_teacher(run: Any) -> teachers.Teacher:
@@ -24,6 +23,24 @@ def fresh_teacher(run: Any) -> teachers.Teacher:
 
 def small_teacher_shape(run: Any) -> tuple[Any, Any]:
     """Return the blocks and the stem of a small teacher whose features have the sizes of the supernet's blocks."""
+    return teachers.small_like(_feature_shapes(run), run.data.image_shape)
+
+
+def _feature_shapes(run: Any) -> list[tuple[int, ...]]:
+    """Return the shape (C, H, W) of a teacher's features after each block: that of the block's output, the widest of several.
+
+    Where the paths of a block end with maps of several sizes, the teacher has a larger one after an early block and a smaller
+    one after a late block, as ResNet-50 has in HyTra.
+    """
     check_blocks(run.space)
-    shape = run.data.image_shape
-    return teachers.small_like(run.net.block_shapes(shape), shape)
+    if not run.space.has_states:
+        return list(run.net.block_shapes(run.data.image_shape))
+    blocks, shapes = walk_shapes(run.net, run.data.image_shape).blocks, []
+    for b, cells in enumerate(blocks):
+        widths: dict[tuple[int, ...], int] = {}
+        for width, *size in (shape for cell in cells for shape in cell.shapes[-1]):
+            widths[tuple(size)] = max(width, widths.get(tuple(size), 0))
+        sizes = sorted(widths, reverse=True)
+        size = sizes[round(b * (len(sizes) - 1) / max(1, len(blocks) - 1))]
+        shapes.append((widths[size], *size))
+    return shapes

@@ -18,7 +18,7 @@ from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.runs.block_teachers import fitting_teacher, fresh_teacher, small_teacher_shape
-from pynas.runs.images import check_images
+from pynas.runs.images import check_images, forget_unbegun
 from pynas.runs.options import loader_options
 from pynas.runs.processes import choose_device, first_process_first
 from pynas.runs.progress import Progress
@@ -62,8 +62,12 @@ class Run:
 
     def train(self) -> None:
         """Train the supernet (and a small teacher where none is named), or go on where a training was stopped."""
-        for member in self.members():
-            self.recipe.train(member)
+        try:
+            for member in self.members():
+                self.recipe.train(member)
+        except InputError:
+            forget_unbegun(self.folder)
+            raise
 
     def rate(self, loss: str | None = None, norm: str | None = None) -> Scores | None:
         """Rate every path of every block on the validation images; None for methods that rate whole networks.

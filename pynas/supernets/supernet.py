@@ -209,7 +209,7 @@ class Supernet(nn.Module):
             ends = {shape for cell in cells for shape in cell.shapes[-1]}
             if len({shape[1:] for shape in ends}) > 1:
                 raise InputError(f"[supernet] expected the paths of block {b} of {self.space.name} to end with maps of one size, "
-                                 f"got {sorted(ends)}")  # fmt: skip
+                                 f"got {sorted(ends)}; bossnas trains such spaces")  # fmt: skip
             widest.append(max(ends))
         return widest
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from pynas import spaces, tabular
+from pynas import spaces, tabular, teachers
 from pynas.cli import main
 from pynas.rating.scores import load_block
 from pynas.spaces import Architecture, Cell, Space
@@ -48,6 +48,21 @@ def refused(monkeypatch, capsys, *line):
     captured = capsys.readouterr()
     assert caught.value.code == 2 and "Traceback" not in captured.err
     return captured.err
+
+
+def test_a_teacher_has_features_for_blocks_that_end_at_several_scales(half_images, tmp_path, pynas):
+    folder = tmp_path / "run"
+    more = ("--space", "hytra-mini", "--image-size", 32, "--option", "target=distillation")
+    report = pynas("run", *words(half_images, folder, *more), "--json")
+    teacher = teachers.load_small(folder / "teacher.safetensors")
+    assert teacher.feature_shapes((3, 32, 32)) == [(32, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2)]
+    assert report["exported"]["architecture"] == report["search"]["found"][0]["architecture"]
+
+
+def test_a_space_that_dna_cannot_train_is_refused_before_a_teacher_is_trained(half_images, tmp_path, monkeypatch, capsys):
+    line = ("run", "--space", "hytra-mini", "--data", half_images, "--run", tmp_path / "run")
+    assert "to end with maps of one size" in refused(monkeypatch, capsys, *line)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

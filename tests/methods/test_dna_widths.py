@@ -130,7 +130,7 @@ def test_scores_are_searched_exactly(method, batch):
 def test_spaces_and_teachers_that_do_not_fit(method):
     with pytest.raises(InputError, match=r"at least 12 channels after block 2.*got 8 at the teacher's tap 'blocks.1'"):
         taught(nats_size("widths", widths=WIDTHS), ((16, 2), (8, 2), (20, 1)))
-    with pytest.raises(InputError, match="got widths, where it depends on the path; use dna or bossnas"):
+    with pytest.raises(InputError, match="got widths, where it depends on the path; use bossnas, or dna where"):
         ProgressiveDNA(method, strategy="progressive-b", rating_batches=[])
     with pytest.raises(InputError, match=r"\[dna-pp\] expected a space whose blocks each end in one shape"):
         DNAPlusPlus(method.net, method.teacher, image_shape=SHAPE)

@@ -152,7 +152,7 @@ def check_one_shape(net: Supernet, method: str) -> None:
     """Raise InputError for a space whose blocks end in several shapes."""
     if net.space.has_states:
         raise InputError(f"[{method}] expected a space whose blocks each end in one shape, got {net.space.name}, where it "
-                         "depends on the path; use dna or bossnas, which train such spaces")  # fmt: skip
+                         "depends on the path; use bossnas, or dna where only the widths differ")  # fmt: skip
 
 
 def _size(shape: Shape) -> str:

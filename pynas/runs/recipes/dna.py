@@ -19,6 +19,7 @@ from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Request, Run
 from pynas.runs.search import find_among, find_exactly, gather_costs
 from pynas.spaces import Architecture
+from pynas.supernets.build import check_blocks
 from pynas.teachers import Teacher
 
 # Options of a run beside DNA's own: the order in which blocks train, for progressive ones how many paths are kept, and the
@@ -62,6 +63,8 @@ class DNARecipe:
 
     def build(self, run: Run) -> Any:
         """Return the method with its teacher."""
+        check_blocks(run.space)
+        run.net.block_shapes(run.data.image_shape)  # a space that it cannot train is refused before a teacher is trained
         method = DNA(run.net, self.teacher(run), image_shape=run.data.image_shape, **run.method_options)
         strategy = run.options["strategy"]
         if strategy == "concurrent":
