@@ -59,19 +59,27 @@ def command(
 
     A limit is a number, a share of the largest network of the space by that cost (60%), or of the teacher ('60% of teacher').
 
+    `dna-plus` trains its later generations here: torchrun shares them among processes, as with `pynas train`.
+
     Example: `pynas search runs/digits --max-madds 15M --max-params 400k --max-latency 12ms --top-k 10 --front madds`
     """
     from pynas.cli import display
     from pynas.quantities import assignments, numbers
     from pynas.runs import load
+    from pynas.runs.processes import check_alone, process_group
+    from pynas.train.team import is_first_process
 
     limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, memory=max_memory, latency=max_latency)
     opened = load(run, device)
-    with display.bars() as bars:
+    if not opened.recipe.defaults.shares_search:
+        check_alone("search")
+    with process_group(opened.device, run), display.bars(is_first_process()) as bars:
         opened.progress = display.progress(bars)
         content = opened.search(limits, at_least=assignments(at_least), top_k=top_k, weights=numbers(weights), join=join,
                                 front=front, costs=costs, trained=trained, prior=prior, prior_weight=prior_weight,
                                 calibrated=calibrated)  # fmt: skip
+        if not is_first_process():
+            return
     if json:
         display.print_json(content)
         return

@@ -38,8 +38,8 @@ def _feature_shapes(run: Any) -> list[tuple[int, ...]]:
     blocks, shapes = walk_shapes(run.net, run.data.image_shape).blocks, []
     for b, cells in enumerate(blocks):
         widths: dict[tuple[int, ...], int] = {}
-        for width, *size in (shape for cell in cells for shape in cell.shapes[-1]):
-            widths[tuple(size)] = max(width, widths.get(tuple(size), 0))
+        for width, *rest in (shape for cell in cells for shape in cell.shapes[-1]):
+            widths[tuple(rest)] = max(width, widths.get(tuple(rest), 0))
         sizes = sorted(widths, reverse=True)
         size = sizes[round(b * (len(sizes) - 1) / max(1, len(blocks) - 1))]
         shapes.append((widths[size], *size))

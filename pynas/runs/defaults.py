@@ -15,7 +15,7 @@ class Defaults:
 
     views: views of each image in a training batch. loss: of the rating; None for the method's `default_loss()`.
     losses: others that users may choose. norms: of the rating, the default first. averages: whether paths are rated, so that
-    the scores of several seeds can be averaged.
+    the scores of several seeds can be averaged. shares_search: whether the processes of torchrun share the search stage.
     """
 
     space: str = "mbconv-mini"
@@ -24,6 +24,7 @@ class Defaults:
     losses: tuple[str, ...] = (*FUNCTIONAL, *DISTANCES)
     norms: tuple[str, ...] = ("batch", "running")
     averages: bool = True
+    shares_search: bool = False
 
     def check_rating(self, loss: str | None, norm: str | None) -> None:
         """Raise InputError for a loss or norm that the method does not rate by."""

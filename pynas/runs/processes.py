@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
 from pynas.errors import InputError
 from pynas.train.team import is_first_process
+
+T = TypeVar("T")
 
 
 def choose_device(name: str) -> torch.device:
@@ -56,19 +59,40 @@ def process_group(device: torch.device, folder: Path | None) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
+def from_first_process(compute: Callable[[], T]) -> T:
+    """Return what the first process computes, in every process; an InputError of the first one is raised in all."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return compute()
+    outcome: list[Any] = [None, None]
+    if is_first_process():
+        try:
+            outcome[0] = compute()
+        except InputError as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
 def check_alone(command: str) -> None:
     """Raise InputError where torchrun started several processes for a command that one process does."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"[run] expected one process for `pynas {command}`, got {os.environ['WORLD_SIZE']}; "
-                         "`pynas train`, `rate` and `retrain` share their work")  # fmt: skip
+                         "`pynas train`, `rate` and `retrain` share their work, and `search` that of dna-plus")  # fmt: skip
 
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
     """Run the body in the first process before the others, which then find its files."""
-    several = distributed.is_available() and distributed.is_initialized()
-    if several and not is_first_process():
+    if not is_first_process():
         distributed.barrier()
     yield
-    if several and is_first_process():
+    if is_first_process():
+        meet()
+
+
+def meet() -> None:
+    """Wait until every process is here: the first one has then written what it had to."""
+    if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()

@@ -20,7 +20,7 @@ from pynas.rating.averaging import combined
 from pynas.runs.block_teachers import fitting_teacher, fresh_teacher, small_teacher_shape
 from pynas.runs.images import check_images, forget_unbegun
 from pynas.runs.options import loader_options
-from pynas.runs.processes import choose_device, first_process_first
+from pynas.runs.processes import choose_device, first_process_first, meet
 from pynas.runs.progress import Progress
 from pynas.runs.recipe import Recipe
 from pynas.runs.request import Request
@@ -68,6 +68,7 @@ class Run:
         except InputError:
             forget_unbegun(self.folder)
             raise
+        meet()
 
     def rate(self, loss: str | None = None, norm: str | None = None) -> Scores | None:
         """Rate every path of every block on the validation images; None for methods that rate whole networks.

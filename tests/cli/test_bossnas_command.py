@@ -59,7 +59,9 @@ def test_a_teacher_has_features_for_blocks_that_end_at_several_scales(half_image
     assert report["exported"]["architecture"] == report["search"]["found"][0]["architecture"]
 
 
-def test_a_space_that_dna_cannot_train_is_refused_before_a_teacher_is_trained(half_images, tmp_path, monkeypatch, capsys):
+def test_a_space_that_dna_cannot_train_is_refused_before_a_teacher_is_trained(
+    half_images, tmp_path, monkeypatch, capsys
+):
     line = ("run", "--space", "hytra-mini", "--data", half_images, "--run", tmp_path / "run")
     assert "to end with maps of one size" in refused(monkeypatch, capsys, *line)
     assert not (tmp_path / "run").exists()

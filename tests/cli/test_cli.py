@@ -370,3 +370,32 @@ def test_quantities(text, value):
 def test_bad_quantities(text):
     with pytest.raises(InputError, match="suffix k, M or G"):
         quantity(text)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_generations_of_dna_plus(tmp_path):
+    folder, alone = tmp_path / "run", [sys.executable, "-m", "pynas"]
+    sizes = ("--data", "digits", "--epochs", "1", "--limit-images", "256", "--batch-size", "32")
+    options = ("--option", "generations=2", "--option", "teacher_epochs=1", "--option", "teacher_batch_size=32")
+    search = ("search", folder, "--max-params", "60%", "--device", "cpu", "--json")
+
+    def call(start, *words):
+        printed = subprocess.run([*start, *words], check=True, timeout=600, stdout=subprocess.PIPE,
+                                 env=os.environ | {"OMP_NUM_THREADS": "1"}).stdout  # fmt: skip
+        return json.loads(printed) if words[-1] == "--json" else None
+
+    call(alone, "train", "--method", "dna-plus", *sizes, *options, "--run", folder)
+    call(alone, "rate", "--run", folder, "--loss", "relative_l1")
+    shared = call(TORCHRUN, *search)
+    assert [generation["generation"] for generation in shared["generations"]] == [1, 2]
+    trained = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    assert {folder / "generation_2" / name for name in ("teacher.safetensors", LAST)} <= set(trained)
+    # One process finds everything done: it reads, and prints the same.
+    assert call(alone, *search) == shared
+    assert trained == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+def test_a_search_that_processes_do_not_share_is_refused(finished, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="expected one process for `pynas search`, got 2"):
+        invoke("search", finished[0])

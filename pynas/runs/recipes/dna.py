@@ -14,6 +14,7 @@ from pynas.runs.defaults import Defaults
 from pynas.runs.export import export_trained
 from pynas.runs.feature_maps import draw_feature_maps
 from pynas.runs.options import Options, loader_options
+from pynas.runs.processes import from_first_process
 from pynas.runs.rate import rate_paths, score_networks
 from pynas.runs.recipes.training import train_supernet
 from pynas.runs.run import Request, Run
@@ -64,7 +65,8 @@ class DNARecipe:
     def build(self, run: Run) -> Any:
         """Return the method with its teacher."""
         check_blocks(run.space)
-        run.net.block_shapes(run.data.image_shape)  # a space that it cannot train is refused before a teacher is trained
+        # A space that it cannot train is refused before a teacher is trained.
+        run.net.block_shapes(run.data.image_shape)
         method = DNA(run.net, self.teacher(run), image_shape=run.data.image_shape, **run.method_options)
         strategy = run.options["strategy"]
         if strategy == "concurrent":
@@ -85,10 +87,12 @@ class DNARecipe:
         Progressive trainings of several seeds keep different ones: their average is searched exactly.
         """
         if run.options["strategy"] == "concurrent" or run.settings.seeds > 1:
-            return find_exactly(run, request)
+            return from_first_process(lambda: find_exactly(run, request))
         method, _ = run.trained_method()
         kept = method.kept_architectures(run.loader("val"))
-        return find_among(run, request, kept, gather_costs(run, request), run.options["strategy"])
+        return from_first_process(
+            lambda: find_among(run, request, kept, gather_costs(run, request), run.options["strategy"])
+        )
 
     def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
         """Rate the paths of some networks alone."""

@@ -21,7 +21,7 @@ from pynas.methods.dna.scaling import compound_scaling, save_scaled
 from pynas.rating import Scores
 from pynas.runs.defaults import Defaults
 from pynas.runs.options import SETTINGS, Options
-from pynas.runs.processes import first_process_first
+from pynas.runs.processes import first_process_first, from_first_process
 from pynas.runs.rate import load_scores
 from pynas.runs.recipes.dna import RECIPES as DNA_RECIPES
 from pynas.runs.recipes.dna import DNARecipe
@@ -53,7 +53,7 @@ class DNAPlusRecipe:
     """`pynas run --method dna-plus`: each generation's teacher is the architecture found before it, scaled and trained."""
 
     summary = (DNAPlus.__doc__ or "").partition("\n")[0]
-    defaults = Defaults(averages=False)
+    defaults = Defaults(averages=False, shares_search=True)
 
     def __init__(self) -> None:
         self._dna = DNARecipe()
@@ -81,7 +81,7 @@ class DNAPlusRecipe:
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search the first generation, then train, rate and search the next ones until they saturate.
 
-        All generations have the same limits; a share of the teacher is of the first one's. Without limits each is unlimited.
+        Under torchrun the processes share the trainings and ratings, and the first one writes. All generations have the same limits; a share of the teacher is of the first one's. Without limits each is unlimited.
         A stage that is done is not done again. generations.json holds what each generation found; search.json is the last's.
 
         Raises:
@@ -90,7 +90,7 @@ class DNAPlusRecipe:
         plus, found = self._plus(run), []
         history: list[Generation] = []
         first = self.generation(run, 1)
-        limits = find_limits(run, request, gather_costs(first, request))
+        limits = from_first_process(lambda: find_limits(run, request, gather_costs(first, request)))
         request = replace(request, limits=limits.upper, at_least=limits.lower)
         rated_by = load_scores(first).metadata
         while True:
@@ -110,10 +110,11 @@ class DNAPlusRecipe:
             if stop is not None:
                 break
             self._make_teacher(run, plus, architecture, number + 1)
-        write_json(run.folder / "generations.json", header(GENERATIONS) | {"stopped": stop, "generations": found})
         shares = {"shares": limits.shares} if limits.shares else {}
         content = {**content, **shares, "generations": found, "stopped": stop}
-        write_json(run.folder / "search.json", content)
+        if is_first_process():
+            write_json(run.folder / "generations.json", header(GENERATIONS) | {"stopped": stop, "generations": found})
+            write_json(run.folder / "search.json", content)
         return content
 
     def score(self, run: Run, networks: Sequence[Architecture], loss: str | None, norm: str) -> np.ndarray:
