@@ -81,7 +81,8 @@ class DNAPlusRecipe:
     def find(self, run: Run, request: Request) -> dict[str, Any]:
         """Search the first generation, then train, rate and search the next ones until they saturate.
 
-        Under torchrun the processes share the trainings and ratings, and the first one writes. All generations have the same limits; a share of the teacher is of the first one's. Without limits each is unlimited.
+        All generations have the same limits; a share of the teacher is of the first one's. Without limits each is unlimited.
+        Under torchrun the processes share the trainings and ratings, and the first one writes.
         A stage that is done is not done again. generations.json holds what each generation found; search.json is the last's.
 
         Raises:
