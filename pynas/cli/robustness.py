@@ -28,7 +28,9 @@ def command(
     val_fraction: options.ValFraction = None,
     seed: options.Seed = None,
     option: options.MethodOptions = None,
-    seeds: Annotated[int, typer.Option(min=1, help="So many seeds, from --seed on.")] = 3,
+    seeds: Annotated[
+        str, typer.Option(help="So many seeds, from --seed on; or the seeds themselves, separated by commas.")
+    ] = "3",
     fractions: Annotated[str, typer.Option(help="Shares of the training images, separated by commas.")] = "0.25,0.5,1",
     sample: Annotated[
         int | None,
@@ -58,16 +60,24 @@ def command(
     """
     named = dict(locals())
     from pynas.cli import display
+    from pynas.errors import InputError
     from pynas.quantities import numbers
     from pynas.runs import create
-    from pynas.runs.robustness import check_robustness
+    from pynas.runs.robustness import check_robustness, seeds_of
 
+    wanted = seeds_of(seeds)
+    if not isinstance(wanted, int):
+        if seed not in (None, wanted[0]):
+            raise InputError(
+                f"[robustness] expected --seed {wanted[0]}, the first of --seeds {seeds}, or none, got {seed}"
+            )
+        named["seed"] = wanted[0]
     base = create(run, device=device, **options.settings({**named, "seeds": None}))
     sample = sample or (1000 if base.recipe.defaults.averages else 100)
     limits = options.limits(madds=max_madds, params=max_params)
     with display.bars() as bars:
         base.progress = display.progress(bars)
-        content = check_robustness(base, seeds, numbers(fractions) or [1.0], sample, truth, loss, norm, limits)
+        content = check_robustness(base, wanted, numbers(fractions) or [1.0], sample, truth, loss, norm, limits)
     if json:
         display.print_json({"run": str(base.folder), **content})
         return

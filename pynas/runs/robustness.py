@@ -43,17 +43,34 @@ class Variant:
         return member_folder(self.seed) if self.fraction == 1 else f"fraction_{self.fraction:g}"
 
 
-def variants(first: int, seeds: int, fractions: Sequence[float]) -> list[Variant]:
-    """Return the reference (the first seed, all images), the other seeds, then the parts of the images, largest first."""
-    if seeds < 1:
-        raise InputError(f"[robustness] expected at least one seed, got {seeds}")
+def seeds_of(text: str) -> int | list[int]:
+    """Read a number of seeds, "3", or seeds separated by commas, "0,41,42".
+
+    Raises:
+        InputError: something else, less than one, or a seed twice.
+    """
+    parts = text.split(",")
+    seeds = [int(part) for part in parts if part.strip().isdecimal()]
+    if len(seeds) < len(parts) or len(set(seeds)) < len(seeds) or seeds == [0]:
+        raise InputError(
+            f"[robustness] expected a number of seeds, at least 1, or different seeds separated by commas, got {text!r}"
+        )
+    return seeds[0] if len(seeds) == 1 else seeds
+
+
+def variants(first: int, seeds: int | Sequence[int], fractions: Sequence[float]) -> list[Variant]:
+    """Return the reference (the first seed, all images), the other seeds, then the parts of the images, largest first.
+
+    seeds: so many, from the first on, or all of them.
+    """
+    numbers = range(first, first + seeds) if isinstance(seeds, int) else seeds
     parts = [Variant(first, fraction) for fraction in sorted(set(fractions), reverse=True)]
-    return list(dict.fromkeys([*(Variant(first + n) for n in range(seeds)), *parts]))
+    return list(dict.fromkeys([Variant(first), *map(Variant, numbers), *parts]))
 
 
 def check_robustness(
     base: Run,
-    seeds: int = 3,
+    seeds: int | Sequence[int] = 3,
     fractions: Sequence[float] = (0.25, 0.5, 1.0),
     sample: int = 1000,
     truth: Path | None = None,
@@ -69,8 +86,8 @@ def check_robustness(
 
     A method that rates no paths rates the sampled networks, and the network found is the best of these.
 
-    sample: architectures whose ranks are compared. truth: CSV file of trained networks' accuracies. limits: of the search,
-    as `Run.search` takes them.
+    seeds: so many, from the run's on, or those beside the run's. sample: architectures whose ranks are compared.
+    truth: CSV file of trained networks' accuracies. limits: of the search, as `Run.search` takes them.
     """
     base.recipe.defaults.check_rating(loss, norm)
     if base.settings.method == "dna-plus":

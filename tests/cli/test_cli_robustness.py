@@ -11,7 +11,7 @@ from pynas import data
 from pynas.cli import app
 from pynas.errors import InputError
 from pynas.runs import create
-from pynas.runs.robustness import Variant, _settings, part_of, variants
+from pynas.runs.robustness import Variant, _settings, part_of, seeds_of, variants
 from pynas.runs.settings import Settings
 from pynas.spaces import get
 from pynas.tensor_files import read_tensors
@@ -20,10 +20,13 @@ from pynas.tensor_files import read_tensors
 def test_the_reference_comes_first_and_nothing_twice():
     found = [variant.name for variant in variants(4, 3, [0.25, 1.0, 0.5])]
     assert found == ["seed_4", "seed_5", "seed_6", "fraction_0.5", "fraction_0.25"]
+    assert [variant.name for variant in variants(0, [0, 41, 42], [1.0])] == ["seed_0", "seed_41", "seed_42"]
     with pytest.raises(InputError, match="fractions above 0 and up to 1, got 2"):
         variants(0, 1, [2.0])
-    with pytest.raises(InputError, match="at least one seed, got 0"):
-        variants(0, 0, [1.0])
+    assert seeds_of("3") == 3 and seeds_of("0,41, 42") == [0, 41, 42]
+    for text in ("0", "-1", "two", "1,1", "1,"):
+        with pytest.raises(InputError, match=rf"different seeds separated by commas, got '{text}'"):
+            seeds_of(text)
 
 
 def test_steps_and_learning_rates_stay_the_same_with_less_data(tmp_path):
@@ -94,10 +97,10 @@ def test_whole_networks_of_any_space(half_images, tmp_path, pynas):
     """A method that rates no paths: the drawn networks are rated by their error, once, and the best of them is found."""
     folder = tmp_path / "run"
     words = ["robustness", "--method", "spos", "--space", "nasbench201-mini", "--data", half_images, "--epochs", 1, "--batch-size",
-             16, "--seeds", 2, "--fractions", "1", "--sample", 5, "--run", folder, "--json"]  # fmt: skip
+             16, "--seeds", "0,7", "--fractions", "1", "--sample", 5, "--run", folder, "--json"]  # fmt: skip
     content = pynas(*words)
-    assert [each["name"] for each in content["runs"]] == ["seed_0", "seed_1"] and content["sample"] == 5
-    kept = [json.loads((folder / part / "network_scores.json").read_text())["scores"] for part in (".", "seed_1")]
+    assert [each["name"] for each in content["runs"]] == ["seed_0", "seed_7"] and content["sample"] == 5
+    kept = [json.loads((folder / part / "network_scores.json").read_text())["scores"] for part in (".", "seed_7")]
     space = get("nasbench201-mini")
     assert kept[0].keys() == kept[1].keys() and len(kept[0]) == 5
     for each, scores in zip(content["runs"], kept):
@@ -111,6 +114,8 @@ def test_whole_networks_of_any_space(half_images, tmp_path, pynas):
     before = (folder / "network_scores.json").stat().st_mtime_ns
     assert pynas(*words) == content and (folder / "network_scores.json").stat().st_mtime_ns == before
     assert "of each block" not in pynas(*words[:-1])
+    with pytest.raises(InputError, match="expected --seed 0, the first of --seeds 0,7, or none, got 3"):
+        pynas(*words, "--seed", 3)
     again = pynas(*words, "--norm", "batch")
     assert again["norm"] == "batch" != content["norm"]
     with pytest.raises(InputError, match="expected a loss of"):

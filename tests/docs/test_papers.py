@@ -17,7 +17,7 @@ from pynas.runs.correlate import bench_of
 from pynas.runs.folders import options_of, wanted_settings
 from pynas.runs.recipes import recipe_of
 from pynas.runs.request import Request
-from pynas.runs.robustness import variants
+from pynas.runs.robustness import seeds_of, variants
 from pynas.runs.scale import compound_scaling
 from pynas.spaces import get
 from pynas.spaces.networks import published
@@ -104,7 +104,7 @@ REQUESTS = {
     "stability": lambda given: Request(options.limits(madds=given["max_madds"], params=given["max_params"])),
     "robustness": lambda given: [
         wanted_settings(None, options.settings({**given, "method": "dna", "seeds": None})),
-        variants(0, given["seeds"], [float(part) for part in given["fractions"].split(",")]),
+        variants(0, seeds_of(given["seeds"]), [float(part) for part in given["fractions"].split(",")]),
     ],
     "isomers": lambda given: isomers.case_of(
         get("autoformer-tiny"), "mlp", isomers.Isomers(dim=given["dim"], depth=given["depth"], sample=99), 0
