@@ -101,7 +101,10 @@ REQUESTS = {
     "finetune": lambda given: finetune.Request(data=given["data"], image_size=given["image_size"]),
     "scale": lambda given: [compound_scaling(phi) for phi in given["phi"]],
     "correlate": lambda given: [tabular.load(name, given["data"]) for name in [given["bench"]] if name],
-    "stability": lambda given: Request(options.limits(madds=given["max_madds"], params=given["max_params"])),
+    "stability": lambda given: [
+        Request(options.limits(madds=given["max_madds"], params=given["max_params"])),
+        retrain.Request(recipe=given["retrain"], epochs=given["epochs"]),
+    ],
     "robustness": lambda given: [
         wanted_settings(None, options.settings({**given, "method": "dna", "seeds": None})),
         variants(0, given["seeds"], [float(part) for part in given["fractions"].split(",")]),
@@ -187,6 +190,7 @@ SMALLER = {
 }  # fmt: skip
 MORE = {
     "retrain": ["--epochs", "1", "--batch-size", "60"],
+    "stability": ["--epochs", "1", "--batch-size", "60"],
     "finetune": ["--epochs", "1", "--batch-size", "1000"],
     "robustness": ["--epochs", "1", "--limit-images", "60", "--batch-size", "20"],
     "isomers": ["--sample", "20", "--images", "2"],
