@@ -25,6 +25,7 @@ from pynas.runs.progress import Progress
 from pynas.runs.recipe import Recipe
 from pynas.runs.request import Request
 from pynas.runs.settings import Settings, member_folder
+from pynas.runs.spent import spending
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
 from pynas.tabular.bootstrap import standardised
@@ -63,7 +64,8 @@ class Run:
     def train(self) -> None:
         """Train the supernet (and a small teacher where none is named), or go on where a training was stopped."""
         for member in self.members():
-            self.recipe.train(member)
+            with spending(member, "train"):
+                self.recipe.train(member)
 
     def rate(self, loss: str | None = None, norm: str | None = None) -> Scores | None:
         """Rate every path of every block on the validation images; None for methods that rate whole networks.
@@ -81,7 +83,8 @@ class Run:
         """Rate this run's own supernet, without those of further seeds; otherwise as `rate`."""
         defaults = self.recipe.defaults
         defaults.check_rating(loss, norm)
-        return self.recipe.rate(self, loss or defaults.loss, norm or defaults.norms[0])
+        with spending(self, "rate"):
+            return self.recipe.rate(self, loss or defaults.loss, norm or defaults.norms[0])
 
     def score(self, networks: Sequence[Architecture], loss: str | None = None, norm: str | None = None) -> np.ndarray:
         """Rate some networks alone by the trained supernet; return their scores `[N]`, lower is better.

@@ -1,6 +1,7 @@
 """Weights kept at chosen epochs, what a search finds there, and networks rated alone."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from pynas.errors import InputError
 from pynas.rating import Scores
 from pynas.runs.correlate import correlate_with, rated_by, run_bench
 from pynas.runs.retrain import Request
+from pynas.runs.spent import search_cost
 from pynas.runs.stability import stability
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT
@@ -246,6 +248,18 @@ def test_scores_against_networks_of_ones_own(copy, tmp_path):
     ]
 
 
+def test_the_time_of_a_run_beside_networks_of_ones_own(copy, tmp_path, capsys, monkeypatch):
+    run, file = runs.load(copy), tmp_path / "trained.csv"
+    names = [run.space.format(run.space.sample(np.random.default_rng(seed))) for seed in range(4)]
+    file.write_text("architecture,accuracy\n" + "".join(f'"{name}",{value}\n' for value, name in enumerate(names)))
+    for more in ((), ("--json",)):
+        monkeypatch.setattr("sys.argv", ["pynas", "correlate", str(copy), "--truth", str(file), *more])
+        with pytest.raises(SystemExit):
+            main()
+        said = capsys.readouterr().out
+        assert json.loads(said)["search_cost"] == search_cost(copy) if more else "Search cost: " in said
+
+
 def test_networks_alone_have_the_scores_of_the_whole_rating(copy):
     run = runs.load(copy)
     networks = [run.space.sample(np.random.default_rng(seed)) for seed in range(6)]
@@ -278,6 +292,6 @@ def test_the_23_networks_are_ranked_by_a_supernet_that_rated_nothing_else(tmp_pa
     monkeypatch.setattr("sys.argv", ["pynas", *map(str, words)])
     with pytest.raises(SystemExit) as end:
         main()
-    assert not end.value.code and f"| {method} | τ" in capsys.readouterr().out
+    assert not end.value.code and re.search(rf"\| {method} \| [\d.e-]+ h CPU \| τ", capsys.readouterr().out)
     with pytest.raises(InputError, match="expected a run of the space of nats-size, got mbconv-boss"):
         run_bench(run, "nats-size")
