@@ -1,5 +1,6 @@
 """`pynas benchmark`: rows of networks, their memory against one reckoned by hand, and what is refused."""
 
+import itertools
 import json
 import shutil
 import time
@@ -29,7 +30,7 @@ def written(images, tmp_path_factory):
     """The folder of a run with an exported and two retrained networks, untrained, and their architectures."""
     folder = tmp_path_factory.mktemp("benchmark") / "run"
     run = runs.create(folder, data=images)
-    names = list(run.space.architectures())[:3]
+    names = list(itertools.islice(run.space.architectures(), 3))
     for path, architecture, accuracy in zip((".", "retraining/a", "retraining/b"), names, (0.5, 0.75, 1.0)):
         (folder / path).mkdir(parents=True, exist_ok=True)
         model = export.fresh_network(run.space, architecture, 2, (3, 32, 32))
@@ -85,7 +86,8 @@ def test_the_retrained_networks_are_measured_else_the_exported_one(written, tmp_
 
 def test_named_networks_of_any_space_and_every_format(written, monkeypatch):
     folder, names = written
-    fresh = runs.load(folder).space.format(list(runs.load(folder).space.architectures())[5])
+    space = runs.load(folder).space
+    fresh = space.format(next(itertools.islice(space.architectures(), 5, None)))
     monkeypatch.setitem(speed.FORMATS, "other", torch_format)
     given = [names[1], fresh, "DNA-a"]
     rows = benchmark(runs.load(folder), given, 64, **FEW)["rows"]
