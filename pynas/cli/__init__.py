@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from pynas.cli import (
+    benchmark,
     calibrate,
     compress,
     correlate,
@@ -51,6 +52,7 @@ COMMANDS = (
     retrain,
     finetune,
     scale,
+    benchmark,
     compress,
     report,
     correlate,

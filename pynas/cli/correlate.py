@@ -117,6 +117,7 @@ def command(
     from pynas.errors import InputError
     from pynas.runs import load, proxies
     from pynas.runs.correlate import correlate_with, draw, draw_side_by_side, rated_by, read_predictor, run_bench
+    from pynas.runs.spent import search_cost
 
     if plot not in ("ranking", "side-by-side") or (beside and plot == "ranking"):
         raise InputError(f"[correlate] expected --plot ranking, or side-by-side with --beside or without, got {plot!r}")
@@ -128,11 +129,12 @@ def command(
     if truth is not None and (run is None or bench is not None):
         raise InputError("[correlate] expected --truth with a run's folder and without --bench, got none or both")
     opened = None if run is None else load(run, device)
+    cost = {} if run is None or (spent := search_cost(run)) is None else {"search_cost": spent}
     if truth is not None:
         assert opened is not None
         with display.bars() as bars:
             opened.progress = display.progress(bars)
-            content = correlate_with(opened, truth, loss, norm, picture)
+            content = correlate_with(opened, truth, loss, norm, picture) | cost
         (display.print_json if json else _print_truth)(content)
         return
     bench = bench if opened is None else run_bench(opened, bench)
@@ -172,11 +174,11 @@ def command(
     if json:
         names = [str(path) for path in pictures]
         display.print_json({"scores": predictor.source, "lower_is_better": predictor.lower, "source": table.source,
-                            "tau_of_seeds": taus, **found.as_dict(), "pictures": names})  # fmt: skip
+                            "tau_of_seeds": taus, **found.as_dict(), "pictures": names, **cost})  # fmt: skip
         return
     _print(found, predictor.source)
     if opened is not None:
-        _print_row(found, opened.settings.method)
+        _print_row(found, opened.settings.method, cost)
     if len(taus) > 1:
         display.say(f"Kendall τ of each seed: {', '.join(f'{tau:.4f}' for tau in taus)}.")
     display.say(f"Accuracies: {table.source}.")
@@ -208,6 +210,7 @@ def _print_truth(content: dict[str, Any]) -> None:
     from rich.table import Table
 
     from pynas.cli import display
+    from pynas.runs.spent import describe_cost
     from pynas.tabular import LABELS
 
     table = Table(title=f"{content['networks']} networks of {content['truth']}")
@@ -216,15 +219,19 @@ def _print_truth(content: dict[str, Any]) -> None:
     for name, row in content["everything"].items():
         table.add_row(LABELS.get(name, name), *(f"{value:.4f}" for value in row.values()))
     display.out.print(table)
+    if "search_cost" in content:
+        display.say(f"Search cost: {describe_cost(content['search_cost'])}")
     display.say(f"Drawn in {', '.join(content['pictures'])}")
 
 
-def _print_row(found: Comparison, method: str) -> None:
+def _print_row(found: Comparison, method: str, cost: dict[str, Any]) -> None:
     """Print a row of DNA's table 7 and BossNAS's table 3."""
     from pynas.cli import display
+    from pynas.runs.spent import describe_cost
 
     row = found.everything["scores"]
-    display.say(f"As in DNA's table 7: | {method} | τ {row.tau:.2f} | ρ {row.rho:.2f} | R {row.r:.2f} |")
+    spent = f" {describe_cost(cost['search_cost'])} |" if cost else ""
+    display.say(f"As in DNA's table 7: | {method} |{spent} τ {row.tau:.2f} | ρ {row.rho:.2f} | R {row.r:.2f} |")
 
 
 def _table(rows, title: str, picks, best: float):

@@ -19,23 +19,38 @@ def command(
     ] = None,
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
+    retrain: Annotated[
+        str | None,
+        typer.Option(help="Train each different network found, once, by this recipe of `pynas retrain`, where its accuracy is not "
+                     "known. [default: train none]", show_default=False),
+    ] = None,
+    epochs: options.TrainingEpochs = None,
+    batch_size: options.TrainingBatchSize = None,
+    workers: options.Workers = 0,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Rate and search the weights of each kept epoch, and compare with the last ones (DNA, figure 8).
 
-    Writes stability.json, .png and .svg into the run's folder.
+    Writes stability.json, .png and .svg into the run's folder, and with --retrain a folder of each training, which goes on
+    where it was stopped, into its retraining/.
 
-    Example: `pynas stability runs/digits --max-madds 15M`
+    Example: `pynas stability runs/digits --max-madds 15M --retrain small --epochs 30`
     """
     from pynas.cli import display
+    from pynas.errors import InputError
     from pynas.runs import load
+    from pynas.runs.retrain import Request
     from pynas.runs.stability import stability
 
+    if retrain is None and (epochs or batch_size or workers):
+        raise InputError("[stability] expected --retrain RECIPE beside --epochs, --batch-size and --workers, got none")
+    training = None if retrain is None else Request(recipe=retrain, epochs=epochs, batch_size=batch_size)
     opened = load(run, device)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
-        content = stability(opened, options.limits(madds=max_madds, params=max_params), truth)
+        limits = options.limits(madds=max_madds, params=max_params)
+        content = stability(opened, limits, truth, training, workers)
     if json:
         display.print_json(content)
         return

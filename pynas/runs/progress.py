@@ -31,6 +31,22 @@ class Progress:
             None if log is None else lambda work: log(f"{name}/{work}"),
         )
 
+    def ticking(self, tick: Callable[[], None]) -> Progress:
+        """Return a progress that reports alike, and first calls `tick` at every report."""
+        bar = self.bar
+
+        def with_tick(name: str) -> Update:
+            update = None if bar is None else bar(name)
+
+            def report(done: int, total: int, note: str) -> None:
+                tick()
+                if update is not None:
+                    update(done, total, note)
+
+            return report
+
+        return Progress(with_tick, self.log)
+
     def epochs(self, name: str = "train teacher") -> Callable[[int, int, float], None] | None:
         """Return the report of a teacher's training: (epochs done, epochs, mean loss)."""
         if self.bar is None:

@@ -32,6 +32,7 @@ from pynas.runs.rate import stored_members
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.search import SEARCH
 from pynas.runs.settings import Settings, read_settings
+from pynas.runs.spent import describe_cost, search_cost
 from pynas.runs.truth import read_truth
 from pynas.spaces import Architecture, Space
 from pynas.supernets import supernet
@@ -94,6 +95,8 @@ class Results:
             name = self.space.format(self.space.parse(self.exported["architecture"]))
             text += (f" {name} reaches {self.exported['test_accuracy']:.2%} top-1 on the test images with the "
                      "supernet's weights.")  # fmt: skip
+        if cost := search_cost(self.folder):
+            text += f" Training and rating took {describe_cost(cost)}."
         return text
 
     def network(self) -> Section | None:

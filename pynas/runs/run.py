@@ -25,6 +25,7 @@ from pynas.runs.progress import Progress
 from pynas.runs.recipe import Recipe
 from pynas.runs.request import Request
 from pynas.runs.settings import Settings, member_folder
+from pynas.runs.spent import spending
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
 from pynas.tabular.bootstrap import standardised
@@ -64,7 +65,8 @@ class Run:
         """Train the supernet (and a small teacher where none is named), or go on where a training was stopped."""
         try:
             for member in self.members():
-                self.recipe.train(member)
+                with spending(member, "train"):
+                    self.recipe.train(member)
         except InputError:
             forget_unbegun(self.folder)
             raise
@@ -86,7 +88,8 @@ class Run:
         """Rate this run's own supernet, without those of further seeds; otherwise as `rate`."""
         defaults = self.recipe.defaults
         defaults.check_rating(loss, norm)
-        return self.recipe.rate(self, loss or defaults.loss, norm or defaults.norms[0])
+        with spending(self, "rate"):
+            return self.recipe.rate(self, loss or defaults.loss, norm or defaults.norms[0])
 
     def score(self, networks: Sequence[Architecture], loss: str | None = None, norm: str | None = None) -> np.ndarray:
         """Rate some networks alone by the trained supernet; return their scores `[N]`, lower is better.

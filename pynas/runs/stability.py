@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from scipy.stats import kendalltau
 
 from pynas import search
 from pynas.errors import InputError
-from pynas.files import header, write_json
+from pynas.export.recipes import recipe_of
+from pynas.files import header, read_json, write_json
 from pynas.rating import Scores
 from pynas.report.figures import save_figure
 from pynas.report.stability import stability_figure
@@ -20,6 +24,8 @@ from pynas.report.training import joined_metrics, read_metrics
 from pynas.runs.correlate import bench_of
 from pynas.runs.rate import epoch_part, own_scores, rate_paths, scores_folder
 from pynas.runs.request import Request
+from pynas.runs.retrain import RETRAINING, filled, retrain
+from pynas.runs.retrain import Request as Retraining
 from pynas.runs.run import Run
 from pynas.runs.search import find_limits
 from pynas.runs.truth import read_truth
@@ -30,13 +36,21 @@ from pynas.train.checkpoint import epoch_file
 STABILITY = "pynas.stability"
 
 
-def stability(run: Run, limits: Mapping[str, Any] | None = None, truth: Path | None = None) -> dict[str, Any]:
+def stability(
+    run: Run,
+    limits: Mapping[str, Any] | None = None,
+    truth: Path | None = None,
+    training: Retraining | None = None,
+    workers: int = 0,
+) -> dict[str, Any]:
     """Rate the weights kept after each epoch of `keep_epochs`, search each, and compare; write and return stability.json.
 
     BossNAS has rated these epochs while it trained. stability.png and .svg show the result; what is rated is not rated again.
 
     limits: of the search, as `Run.search` takes them. truth: CSV file of trained networks' accuracies, None for the published
-    ones of the space, where there are any.
+    ones of the space, where there are any. training: retrain each network found whose accuracy is not known, once, in a folder
+    `retraining/stability-EPOCH-KEY` named after the first epoch that found it and the request; None trains none. workers:
+    processes that read images.
 
     Raises:
         InputError: a method that rates no paths, an unfinished training, or no epoch whose weights or scores were kept.
@@ -54,15 +68,29 @@ def stability(run: Run, limits: Mapping[str, Any] | None = None, truth: Path | N
     rows = []
     for number, (epoch, scores) in enumerate(rated.items()):
         found = search.best(scores, run.costs, bounds)[0]
-        rows.append({"epoch": epoch, "loss": losses.get(epoch), "found": run.space.format(found.architecture),
-                     "score": found.score, "tau_to_last": tau[number][-1], "accuracy": known.get(found.architecture),
-                     "accuracy_tau": _accuracy_tau(scores, known)})  # fmt: skip
+        row = {"epoch": epoch, "loss": losses.get(epoch), "found": run.space.format(found.architecture), "score": found.score,
+               "tau_to_last": tau[number][-1], "accuracy": known.get(found.architecture),
+               "accuracy_tau": _accuracy_tau(scores, known), "retraining": None}  # fmt: skip
+        if training is not None and row["accuracy"] is None:
+            row |= _retrained(run, replace(training, architecture=str(found.architecture)), epoch, workers)
+        rows.append(row)
     title = f"{run.settings.method} on {run.space.name}, {run.settings.data}"
     pictures = save_figure(stability_figure(rows, title), run.folder / "stability")
     content = header(STABILITY, space=run.space.name, data=run.data.fingerprint) | {
         "limits": bounds, "epochs": rows, "pictures": [path.name for path in pictures]}  # fmt: skip
     write_json(run.folder / "stability.json", content)
     return content
+
+
+def _retrained(run: Run, training: Retraining, epoch: int, workers: int) -> dict[str, Any]:
+    """Retrain a network, or read what its retraining measured; return its test accuracy (%) and the folder's name."""
+    request = asdict(filled(training, recipe_of(training.recipe)))
+    key = hashlib.blake2b(json.dumps(request).encode(), digest_size=4).hexdigest()
+    folder = run.folder / "retraining"
+    name = next((path.name for path in folder.glob(f"stability-*-{key}")), f"stability-{epoch}-{key}")
+    report = folder / name / "report.json"
+    done = read_json(report, RETRAINING) if report.exists() else retrain(run, replace(training, name=name), workers)
+    return {"accuracy": 100 * done["top1"], "retraining": name}
 
 
 def _epochs(run: Run) -> list[int]:

@@ -101,7 +101,11 @@ REQUESTS = {
     "finetune": lambda given: finetune.Request(data=given["data"], image_size=given["image_size"]),
     "scale": lambda given: [compound_scaling(phi) for phi in given["phi"]],
     "correlate": lambda given: [tabular.load(name, given["data"]) for name in [given["bench"]] if name],
-    "stability": lambda given: Request(options.limits(madds=given["max_madds"], params=given["max_params"])),
+    "stability": lambda given: [
+        Request(options.limits(madds=given["max_madds"], params=given["max_params"])),
+        retrain.Request(recipe=given["retrain"], epochs=given["epochs"]),
+    ],
+    "benchmark": lambda given: [],
     "robustness": lambda given: [
         wanted_settings(None, options.settings({**given, "method": "dna", "seeds": None})),
         variants(0, seeds_of(given["seeds"]), [float(part) for part in given["fractions"].split(",")]),
@@ -126,8 +130,9 @@ def test_other_commands_ask_for_what_there_is_of_a_run_on_the_page(line):
     if folder is None or name in ("select", "robustness") or str(folder) == "published":
         return
     origin = made["/".join(Path(folder).as_posix().split("/")[:2])]
-    if given.get("architecture"):
-        assert published(given["architecture"], origin["space"]) != given["architecture"]
+    named = given.get("architecture") or []
+    for name_of_paper in [named] if isinstance(named, str) else named:
+        assert published(name_of_paper, origin["space"]) != name_of_paper
     if name == "correlate":
         bench = bench_of(get(origin["space"]))
         assert bench is not None and given["bench"] in (None, bench.name)
@@ -187,6 +192,8 @@ SMALLER = {
 }  # fmt: skip
 MORE = {
     "retrain": ["--epochs", "1", "--batch-size", "60"],
+    "stability": ["--epochs", "1", "--batch-size", "60"],
+    "benchmark": ["--batch-size", "4", "--repeats", "1", "--architecture", "DNA-a", "--image-size", "32"],
     "finetune": ["--epochs", "1", "--batch-size", "1000"],
     "robustness": ["--epochs", "1", "--limit-images", "60", "--batch-size", "20"],
     "isomers": ["--sample", "20", "--images", "2"],

@@ -1,6 +1,7 @@
 """Weights kept at chosen epochs, what a search finds there, and networks rated alone."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from pynas import runs, search, tabular
+from pynas import export, runs, search, tabular
 from pynas.cli import main
 from pynas.errors import InputError
+from pynas.rating import Scores
 from pynas.runs.correlate import correlate_with, rated_by, run_bench
+from pynas.runs.retrain import Request
+from pynas.runs.spent import search_cost
 from pynas.runs.stability import stability
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT
@@ -124,6 +128,68 @@ def test_accuracies_of_the_users_file(copy, tmp_path):
     assert content[-1]["accuracy_tau"] == pytest.approx(kendalltau(-totals, list(rows.values())).statistic)
 
 
+def prefer(folder, architecture):
+    """Change stored scores so that a search finds this architecture."""
+    scores = Scores.load(folder)
+    for block, choice in zip(scores, architecture):
+        block[choice.cell].scores[choice.path] = -1
+    scores.save(folder)
+
+
+def test_what_is_found_is_retrained_once(copy):
+    run, training = runs.load(copy), Request(recipe="small", epochs=1, batch_size=20)
+    first = stability(run)["epochs"]
+    assert [row["accuracy"] for row in first] == [None] * 3 == [row["retraining"] for row in first]
+    one, other = (run.space.sample(np.random.default_rng(seed)) for seed in (1, 2))
+    found = {"epoch_1": one, "epoch_2": other, ".": one}
+    for name, architecture in found.items():
+        prefer(copy / "scores" / name, architecture)
+    rows = stability(run, training=training)["epochs"]
+    assert [run.space.parse(row["found"]) for row in rows] == list(found.values())
+    folders = [row["retraining"] for row in rows]
+    assert folders[0] == folders[2] and [name[:11] for name in folders] == ["stability-1", "stability-2", "stability-1"]
+    assert sorted(path.name for path in (copy / "retraining").iterdir()) == sorted(folders[:2])
+    data = run.other_images("digits", 32, val_fraction=0.0, limit=100)
+    for row, architecture in zip(rows, found.values()):
+        model, metadata = export.load_subnet(copy / "retraining" / row["retraining"] / "subnet.safetensors")
+        assert run.space.parse(metadata["architecture"]) == architecture
+        assert row["accuracy"] == pytest.approx(100 * export.evaluate(model, data)["top1"])
+
+
+def test_finished_retrainings_stay_and_stopped_ones_go_on(copy):
+    run, training = runs.load(copy), Request(recipe="small", epochs=2, batch_size=20)
+    rows = stability(run, training=training)["epochs"]
+    (copy / "retraining" / rows[-1]["retraining"] / "report.json").unlink()  # stopped before it was measured
+    before = {path: path.stat().st_mtime_ns for path in (copy / "retraining").rglob("last.safetensors")}
+    assert len(before) == len({row["found"] for row in rows})
+    assert stability(runs.load(copy), training=training)["epochs"] == rows
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    # Another request has folders of its own, and a network whose accuracy is known is not trained.
+    others = stability(runs.load(copy), training=Request(recipe="small", epochs=1, batch_size=20))["epochs"]
+    assert not {row["retraining"] for row in others} & {row["retraining"] for row in rows}
+    truth = copy / "truth.csv"
+    known = {rows[-1]["found"]: 77} | {
+        run.space.format(run.space.sample(np.random.default_rng(seed))): 1 for seed in (1, 2)
+    }
+    truth.write_text("architecture,accuracy\n" + "".join(f'"{name}",{value}\n' for name, value in known.items()))
+    last = stability(runs.load(copy), truth=truth, training=Request(recipe="small", epochs=3))["epochs"][-1]
+    assert (last["accuracy"], last["retraining"]) == (77, None)
+
+
+def test_the_command_draws_what_was_retrained(copy, capsys, monkeypatch):
+    words = ["stability", str(copy), "--max-madds", "15M", "--retrain", "small", "--epochs", "1", "--batch-size", "20"]
+    monkeypatch.setattr("sys.argv", ["pynas", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    text = capsys.readouterr().out
+    assert not end.value.code and "its accuracy" in text
+    assert "<!-- accuracy of the network found" in (copy / "stability.svg").read_text()
+    monkeypatch.setattr("sys.argv", ["pynas", "stability", str(copy), "--epochs", "1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and "expected --retrain RECIPE beside --epochs" in capsys.readouterr().err
+
+
 def test_bossnas_rates_the_epochs_while_it_trains(tmp_path):
     options = {"hidden": 8, "dim": 4, "head_epochs": 1}
     run = runs.create(tmp_path / "run", method="bossnas", **FEW, epochs=2, keep_epochs="1", options=options)
@@ -182,6 +248,18 @@ def test_scores_against_networks_of_ones_own(copy, tmp_path):
     ]
 
 
+def test_the_time_of_a_run_beside_networks_of_ones_own(copy, tmp_path, capsys, monkeypatch):
+    run, file = runs.load(copy), tmp_path / "trained.csv"
+    names = [run.space.format(run.space.sample(np.random.default_rng(seed))) for seed in range(4)]
+    file.write_text("architecture,accuracy\n" + "".join(f'"{name}",{value}\n' for value, name in enumerate(names)))
+    for more in ((), ("--json",)):
+        monkeypatch.setattr("sys.argv", ["pynas", "correlate", str(copy), "--truth", str(file), *more])
+        with pytest.raises(SystemExit):
+            main()
+        said = capsys.readouterr().out
+        assert json.loads(said)["search_cost"] == search_cost(copy) if more else "Search cost: " in said
+
+
 def test_networks_alone_have_the_scores_of_the_whole_rating(copy):
     run = runs.load(copy)
     networks = [run.space.sample(np.random.default_rng(seed)) for seed in range(6)]
@@ -214,6 +292,6 @@ def test_the_23_networks_are_ranked_by_a_supernet_that_rated_nothing_else(tmp_pa
     monkeypatch.setattr("sys.argv", ["pynas", *map(str, words)])
     with pytest.raises(SystemExit) as end:
         main()
-    assert not end.value.code and f"| {method} | τ" in capsys.readouterr().out
+    assert not end.value.code and re.search(rf"\| {method} \| [\d.e-]+ h CPU \| τ", capsys.readouterr().out)
     with pytest.raises(InputError, match="expected a run of the space of nats-size, got mbconv-boss"):
         run_bench(run, "nats-size")

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from pynas import runs
 from pynas.cli import app, main
 from pynas.errors import InputError
+from pynas.files import header, write_json
 from pynas.rating import Scores
 from pynas.report import draw_ranking, draw_rankings
+from pynas.runs.spent import FILE, SPENT
 from pynas.tabular import load, load_path_scores, published_scores
 
 pytestmark = pytest.mark.integration
@@ -170,5 +172,13 @@ def test_the_scores_of_a_run(tmp_path, monkeypatch, capsys):
     Scores(run.space, tables).save(folder / "scores")
     content = json.loads(invoke(*words, "--json", "--picture", tmp_path / "drawn", "--resamples", 2))
     assert round(content["everything"]["scores"]["tau"], 3) == 0.534 and content["scores"] == str(folder)
+    # Without a record of its time, and with one.
+    of_run = [folder, "--picture", tmp_path / "drawn", "--resamples", 2]
+    assert "search_cost" not in json.loads(invoke(*of_run, "--json")) and "| bossnas | τ 0.53 |" in invoke(*of_run)
+    session = {"stage": "train", "device": "CPU", "processes": 2, "seconds": 1000.0}
+    write_json(folder / FILE, header(SPENT) | {"sessions": [session, session | {"stage": "rate", "seconds": 440.0}]})
+    cost = {"train_seconds": 1000, "rate_seconds": 440, "device": "CPU", "processes": 2}
+    assert json.loads(invoke(*of_run, "--json"))["search_cost"] == cost
+    assert "| bossnas | 0.4 h CPU (2 processes) | τ 0.53 |" in invoke(*of_run)
     words[1] = "mbconv-23"
     assert "expected a run of the space of mbconv-23, got nats-size in" in refused(monkeypatch, capsys, *words)

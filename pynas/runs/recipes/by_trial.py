@@ -24,6 +24,7 @@ from pynas.runs.options import loader_options
 from pynas.runs.rate import rated_block, scores_folder
 from pynas.runs.run import Request, Run
 from pynas.runs.search import entries, find_exactly, find_limits, gather_costs, latency_note, search_content
+from pynas.runs.spent import spending
 from pynas.spaces import Architecture
 
 LOSS = "error"
@@ -119,7 +120,9 @@ def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, s
                          "search=all")  # fmt: skip
     costs = gather_costs(run, request)
     limits = find_limits(run, request, costs)
-    history = _search(run, name, costs, limits, *trained())
+    net, digest = trained()
+    with spending(run, "rate"):
+        history = _search(run, name, costs, limits, net, digest)
     top = history.top(request.top_k)
     content = search_content(
         run, request, limits, entries(run.space, top), exhausted=history.exhausted and len(top) < request.top_k,

@@ -1,0 +1,62 @@
+"""`pynas benchmark`: images a second and memory of a run's networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pynas.cli import options
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(help="Which one, in its string form or by a published name, see `pynas spaces --networks`; with fresh weights "
+                     "where the run has none. May be repeated. [default: the retrained ones, else the exported one]",
+                     show_default=False),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 128,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels. [default: the networks']", show_default=False)
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Batches that are timed; the median counts.")] = 10,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:  # fmt: skip
+    """Time the forward pass of networks in batches and for one image, and count memory, parameters and MAdds (Pi-NAS, table 2).
+
+    Example: `pynas benchmark runs/pinas --architecture Pi-NAS-cls --architecture ResNeSt-50`
+    """
+    from rich.table import Table
+
+    from pynas.cli import display
+    from pynas.quantities import show
+    from pynas.runs import load
+    from pynas.runs.benchmark import benchmark
+    from pynas.runs.processes import check_alone
+
+    check_alone("benchmark")
+    opened = load(run, device)
+    with display.bars() as bars:
+        opened.progress = display.progress(bars)
+        content = benchmark(opened, architecture or (), image_size, batch_size, repeats)
+    if json:
+        display.print_json(content)
+        return
+    table = Table(title=f"Forward passes on {content['device']}, batches of {batch_size}")
+    for heading in ("network", "weights", "format", "image side\n(px)", "images/s", "peak memory\n(bytes)", "1 image\n(ms)",
+                    "parameters", "MAdds", "top-1"):  # fmt: skip
+        words = heading in ("network", "weights", "format")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold")
+    for row in content["rows"]:
+        accuracy = "" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}"
+        table.add_row(row["network"], row["weights"], row["format"], str(row["image_size"]),
+                      f"{row['images_per_second']:.4g}\n±{row['spread']:.0%}", show(row["peak_memory"]),
+                      f"{row['latency']:.3g}\n±{row['latency_spread']:.0%}", show(row["params"]), show(row["madds"]),
+                      accuracy)  # fmt: skip
+    display.out.print(table)
+    display.say(f"Medians of {repeats} repeats; below each the interquartile range over it. Peak memory, weights and images "
+                f"included: by {content['memory_source']}.")  # fmt: skip

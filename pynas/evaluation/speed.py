@@ -1,0 +1,91 @@
+"""Speed and memory of a network's forward pass (Pi-NAS, table 2)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from pynas.copies import copy_module
+from pynas.costs.latency import time_calls
+from pynas.errors import InputError
+from pynas.supernets.shapes import Shape, blame, input_dtypes, samples
+
+# Called with a network in evaluation mode on its device and a batch `[B, ...]`, returns the function of a batch that is timed.
+Prepare = Callable[[nn.Module, Tensor], Callable[[Tensor], object]]
+# Formats that a network can run in, by name.
+FORMATS: dict[str, Prepare] = {"torch": lambda model, batch: model}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Speed of a network; spreads are the interquartile range over the median.
+
+    images_per_second, spread: in batches. peak_memory: bytes of weights, images and all that lives at the worst moment of a
+    batch, see `memory_source`. latency: ms for one image.
+    """
+
+    images_per_second: float
+    spread: float
+    peak_memory: int
+    latency: float
+    latency_spread: float
+
+
+def memory_source(device: torch.device) -> str:
+    """Name what counts the memory: torch's allocator on CUDA, its profiler elsewhere, which does not see libraries' own buffers."""
+    return "torch.cuda.max_memory_allocated" if device.type == "cuda" else "torch.profiler"
+
+
+def measure(
+    model: nn.Module,
+    shape: Shape,
+    device: torch.device,
+    prepare: Prepare,
+    *,
+    batch_size: int = 128,
+    repeats: int = 10,
+    warm_up: int = 3,
+) -> Speed:
+    """Time forward passes of a copy of a network on random images `[batch_size, *shape]` and on one of them, without gradients.
+
+    Raises:
+        InputError: a network that does not run on so many images, or no images or repeats.
+    """
+    if batch_size < 1 or repeats < 1:
+        raise InputError(f"[benchmark] expected at least 1 image and repeat, got {batch_size} and {repeats}")
+    held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    try:
+        with torch.inference_mode():
+            model = copy_module(model).to(device).eval()
+            batch = samples(batch_size, shape, device, input_dtypes(model)[0])
+            call = prepare(model, batch)
+            peak = _peak(model, batch, call) - held
+            many, one = (
+                time_calls([partial(call, x)], device, repeats, warm_up)[0] for x in (batch, batch[:1].clone())
+            )
+    except Exception as error:
+        raise InputError(f"[benchmark] expected a network that runs on {batch_size} images of {'x'.join(map(str, shape))} on "
+                         f"{device}, got {blame(model, error)}; try a smaller --batch-size") from error  # fmt: skip
+    return Speed(batch_size / many.median * 1e3, many.spread, peak, one.median, one.spread)
+
+
+def _peak(model: nn.Module, batch: Tensor, call: Callable[[Tensor], object]) -> int:
+    """Return the most bytes that a call needs, weights and batch included."""
+    if batch.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(batch.device)
+        call(batch)
+        return torch.cuda.max_memory_allocated(batch.device)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would log to stderr that there is no GPU
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call(batch)
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), batch))
+    return held + max(itertools.accumulate(changes), default=0)

@@ -1,0 +1,137 @@
+"""`pynas benchmark`: rows of networks, their memory against one reckoned by hand, and what is refused."""
+
+import itertools
+import json
+import shutil
+import time
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from pynas import costs, export, runs, spaces
+from pynas.cli import app, main
+from pynas.errors import InputError
+from pynas.evaluation import speed
+from pynas.evaluation.speed import measure
+from pynas.runs.benchmark import benchmark
+
+CPU = torch.device("cpu")
+FEW = {"batch_size": 4, "repeats": 2}
+
+
+def torch_format(model, batch):
+    return speed.FORMATS["torch"](model, batch)
+
+
+@pytest.fixture(scope="module")
+def written(images, tmp_path_factory):
+    """The folder of a run with an exported and two retrained networks, untrained, and their architectures."""
+    folder = tmp_path_factory.mktemp("benchmark") / "run"
+    run = runs.create(folder, data=images)
+    names = list(itertools.islice(run.space.architectures(), 3))
+    for path, architecture, accuracy in zip((".", "retraining/a", "retraining/b"), names, (0.5, 0.75, 1.0)):
+        (folder / path).mkdir(parents=True, exist_ok=True)
+        model = export.fresh_network(run.space, architecture, 2, (3, 32, 32))
+        export.save_subnet(folder / path / "subnet.safetensors", model, run.space, architecture, 2, test_accuracy=accuracy,
+                           image_shape=[3, 32, 32])  # fmt: skip
+    return folder, [run.space.format(name) for name in names]
+
+
+def test_memory_is_that_of_weights_images_and_what_lives_at_once():
+    class Steps(nn.Module):
+        """Two of the outputs, twice as wide as the input, live at once, never three."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(1000, 2000)
+
+        def forward(self, x):
+            one = self.linear(x)
+            two = one + 1
+            del one
+            three = two + 1
+            del two
+            return three
+
+    found = measure(Steps(), (1000,), CPU, torch_format, batch_size=16, repeats=2)
+    weights, images, outputs = 2000 * 1000 + 2000, 16 * 1000, 2 * 16 * 2000
+    assert found.peak_memory == pytest.approx(4 * (weights + images + outputs), abs=1000)
+
+
+def test_images_a_second_and_latency_are_of_the_pass_alone():
+    def sleeping(model, batch):
+        return lambda x: time.sleep(0.02 + 0.01 * (len(x) - 1))
+
+    found = measure(nn.Linear(3, 3), (3,), CPU, sleeping, batch_size=9, repeats=5)
+    assert 20 <= found.latency < 40 and 9 / 0.2 < found.images_per_second <= 90
+    assert 0 <= found.spread < 1
+
+
+def test_the_retrained_networks_are_measured_else_the_exported_one(written, tmp_path):
+    folder, names = written
+    rows = benchmark(runs.load(folder), **FEW)["rows"]
+    assert [(row["network"], row["weights"], row["test_accuracy"]) for row in rows] == [
+        (names[1], "a", 0.75), (names[2], "b", 1.0)]  # fmt: skip
+    for row in rows:
+        model, _ = export.load_subnet(folder / "retraining" / row["weights"] / "subnet.safetensors")
+        assert row["params"] == sum(parameter.numel() for parameter in model.parameters())
+        assert row["madds"] == costs.count_module(model, (3, 32, 32))[0]["madds"] and row["format"] == "torch"
+        assert row["peak_memory"] > 4 * row["params"] and row["images_per_second"] > 0 and row["latency"] > 0
+    alone = shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("retraining"))
+    (row,) = benchmark(runs.load(alone), **FEW)["rows"]
+    assert (row["network"], row["weights"], row["test_accuracy"]) == (names[0], "exported", 0.5)
+
+
+def test_named_networks_of_any_space_and_every_format(written, monkeypatch):
+    folder, names = written
+    space = runs.load(folder).space
+    fresh = space.format(next(itertools.islice(space.architectures(), 5, None)))
+    monkeypatch.setitem(speed.FORMATS, "other", torch_format)
+    given = [names[1], fresh, "DNA-a"]
+    rows = benchmark(runs.load(folder), given, 64, **FEW)["rows"]
+    wanted = [
+        (name, weights, form) for name, weights in zip(given, ("a", "fresh", "fresh")) for form in ("torch", "other")
+    ]
+    assert [(row["network"], row["weights"], row["format"]) for row in rows] == wanted
+    assert {row["image_size"] for row in rows} == {64} and [row["test_accuracy"] for row in rows[1:]] == [0.75] + [
+        None
+    ] * 4
+    model = export.standalone(*spaces.network("DNA-a"), num_classes=2, image_shape=(3, 64, 64))
+    assert rows[-1]["params"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_command_prints_rows_and_says_what_counted_the_memory(written):
+    folder, _ = written
+    words = ["benchmark", str(folder), "--batch-size", "4", "--repeats", "2", "--device", "cpu"]
+    content = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert content["batch_size"] == 4 and len(content["rows"]) == 2 and content["memory_source"] == "torch.profiler"
+    text = CliRunner().invoke(app, words, env={"COLUMNS": "200"}).stdout
+    assert "75.00%" in text and "by torch.profiler." in text and "batches of 4" in text
+
+
+def test_bad_input_is_one_line(written, tmp_path, images, monkeypatch, capsys):
+    folder, _ = written
+    none = tmp_path / "none"
+    runs.create(none, data=images)
+    for words, message in (
+        ([none], f"expected a network in {none}, got none; run `pynas export --run {none}` first"),
+        ([folder, "--architecture", "nothing"], "expected "),
+        ([folder, "--batch-size", 0], "expected at least 1 image and repeat, got 0 and 10"),
+        ([folder, "--image-size", 1, "--architecture", "PreNAS-Ti"], "expected "),
+        ([folder, "--device", "gpu"], "expected auto, cpu or cuda"),
+    ):
+        monkeypatch.setattr("sys.argv", ["pynas", "benchmark", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        error = capsys.readouterr().err
+        lines = [line for line in error.splitlines() if line.startswith("pynas: ")]
+        assert end.value.code == 2 and len(lines) == 1 and message in lines[0] and "Traceback" not in error
+
+
+def test_a_network_that_does_not_run_is_named():
+    with pytest.raises(
+        InputError, match="runs on 2 images of 4 on cpu, got RuntimeError from Linear: .*smaller --batch-size"
+    ):
+        measure(nn.Linear(3, 3), (4,), CPU, torch_format, batch_size=2, repeats=1)
