@@ -93,10 +93,10 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the random baseline.")] = 0,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Where to draw the ranking: .png and .svg are added. [default: correlation-BENCH]"),
+        typer.Option(help="Where to draw: .png and .svg are added. [default: correlation-BENCH, statistics-BENCH]"),
     ] = None,
     plot: Annotated[
-        str, typer.Option(help="What to draw: ranking (of the scores), or side-by-side (of all predictors, few rows).")
+        str, typer.Option(help="What to draw: ranking, side-by-side (all predictors, few rows), or statistics (of accuracies).")
     ] = "ranking",
     beside: Annotated[
         list[str] | None,
@@ -109,8 +109,8 @@ def command(
 
     With --proxy, the scores are those of a zero-cost proxy. Example: `pynas correlate runs/dna`, `pynas correlate runs/spos --bench
     mbconv-23`, `pynas correlate --bench nats-size --scores published`,
-    `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`, `pynas correlate --bench nasbench201
-    --proxy az_nas --sample 1000 --seeds 3`
+    `pynas correlate --bench mbconv-23 --plot side-by-side --beside spos=spos.csv`, `pynas correlate --bench mbconv-23 --plot
+    statistics`, `pynas correlate --bench nasbench201 --proxy az_nas --sample 1000 --seeds 3`
     """
     from pynas import tabular, zero_cost
     from pynas.cli import display
@@ -119,8 +119,12 @@ def command(
     from pynas.runs.correlate import correlate_with, draw, draw_side_by_side, rated_by, read_predictor, run_bench
     from pynas.runs.spent import search_cost
 
-    if plot not in ("ranking", "side-by-side") or (beside and plot == "ranking"):
-        raise InputError(f"[correlate] expected --plot ranking, or side-by-side with --beside or without, got {plot!r}")
+    if plot not in ("ranking", "side-by-side", "statistics") or (beside and plot != "side-by-side"):
+        raise InputError("[correlate] expected --plot ranking, statistics, or side-by-side with --beside or without, "
+                         f"got {plot!r}")  # fmt: skip
+    if plot == "statistics" and (scores or proxy or truth or loss or norm):
+        raise InputError("[correlate] expected --plot statistics, which is of a benchmark alone, without --scores, --proxy, "
+                         "--truth, --loss and --norm, got one")  # fmt: skip
     given = [str(source) for source in (run, scores, proxy) if source is not None]
     if len(given) > 1:
         raise InputError(f"[correlate] expected one of RUN, --scores and --proxy, got {' and '.join(given)}")
@@ -144,6 +148,12 @@ def command(
     if without is not None:
         table = table.without(*(op.strip() for op in without.split(",")))
     table = proxies.sample_rows(table, sample, seed)
+    if plot == "statistics":
+        from pynas.runs.correlate import statistics
+
+        content = statistics(table, picture or Path(f"statistics-{bench}"))
+        (display.print_json if json else _print_statistics)(content)
+        return
     taus: list[float] = []
     batch = proxies.Batch(images, data_images, image_size)
     if proxy is None:
@@ -221,6 +231,18 @@ def _print_truth(content: dict[str, Any]) -> None:
     display.out.print(table)
     if "search_cost" in content:
         display.say(f"Search cost: {describe_cost(content['search_cost'])}")
+    display.say(f"Drawn in {', '.join(content['pictures'])}")
+
+
+def _print_statistics(content: dict[str, Any]) -> None:
+    from pynas.cli import display
+    from pynas.quantities import show
+
+    display.say(f"{content['benchmark']} ({content['data']}): {content['count']:,} architectures; {content['source']}.")
+    for name, unit in (("accuracy", " % top-1"), ("params", " parameters"), ("madds", " MAdds")):
+        display.say(
+            "{least} to {most}{0}, {mean} on average".format(unit, **{k: show(v) for k, v in content[name].items()})
+        )
     display.say(f"Drawn in {', '.join(content['pictures'])}")
 
 

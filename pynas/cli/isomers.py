@@ -21,28 +21,65 @@ def command(
     sample: Annotated[
         int, typer.Option(help="At most so many subnets of each case, drawn where there are more.")
     ] = 4096,
+    spaces: Annotated[
+        int | None,
+        typer.Option(
+            help="Instead: draw so many networks from the whole space, and measure them and the best isomer of each by SNIP, "
+            "with layer normalisation and without (figure 6).",
+            show_default=False,
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(help="Random images of SNIP's backward pass.")] = 64,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
     """Measure subnets of equal size on the validation images: their accuracy spans (table 7) and SNIP's mean best rank (table 8).
 
-    Goes on where it was stopped. Writes isomers.json into the run's folder.
+    Goes on where it was stopped. Writes isomers.json and isomers.png and .svg (figure 3) into the run's folder, with --spaces
+    spaces.json and spaces.png and .svg.
 
-    Example: `pynas isomers --run runs/prenas --vary mlp --dim 192 --depth 12`
+    Example: `pynas isomers --run runs/prenas --vary mlp --dim 192 --depth 12`, `pynas isomers --run runs/prenas --spaces 500`
     """
     from pynas.cli import display
+    from pynas.errors import InputError
     from pynas.runs import load
+    from pynas.runs.isomer_spaces import compare_spaces
     from pynas.runs.isomers import Isomers, measure_isomers
 
     given: dict[str, Any] = {"vary": vary}
     request = Isomers(dim=dim, depth=depth, sample=sample, images=images, **given)
+    if spaces is not None and (vary != "both" or dim is not None or depth is not None):
+        raise InputError("[isomers] expected --spaces without --vary, --dim and --depth, as it draws from the whole space, got "
+                         "one of them")  # fmt: skip
     opened = load(run, device)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
-        content = measure_isomers(opened, request)
+        content = measure_isomers(opened, request) if spaces is None else compare_spaces(opened, spaces, images)
     if json:
         display.print_json(content)
         return
-    display.print_isomers(content["cases"])
-    display.say(f"Written to {run / 'isomers.json'}")
+    if spaces is None:
+        display.print_isomers(content["cases"])
+    else:
+        _print_spaces(content)
+    pictures = ", ".join(str(run / name) for name in content["pictures"])
+    display.say(f"Written to {run / ('isomers.json' if spaces is None else 'spaces.json')}, drawn in {pictures}")
+
+
+def _print_spaces(content: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from pynas.cli import display
+    from pynas.runs.isomer_spaces import LABELS
+
+    table = Table(title=f"{content['networks']:,} networks of each space on the validation images")
+    for heading in ("space", "mean error (%)", "better than in A", "worse"):
+        table.add_column(heading, justify="left" if heading == "space" else "right")
+    for name, each in content["spaces"].items():
+        table.add_row(
+            LABELS[name], f"{each['mean_error']:.3f}", f"{each['better_than_a']:.1%}", f"{each['worse_than_a']:.1%}"
+        )
+    display.out.print(table)
+    display.say(
+        "The best isomer of each network is found exactly, as the selector's allocation exact does; its own counts as equal."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,23 +15,45 @@ def command(
     networks: Annotated[
         bool, typer.Option("--networks", help="List the papers' networks instead, counted here and as printed there.")
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --networks: also draw their accuracy against parameters and FLOPs; .png and .svg are added. "
+            "[default: no]",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --picture: folder of a run whose retrained networks are drawn beside. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """List the search spaces with their exact sizes, or with --networks the published architectures by name.
 
     Commands take such a name wherever they take an architecture: `pynas export --run RUN --architecture DNA-c`.
 
-    Example: `pynas spaces`, `pynas spaces --networks`
+    Example: `pynas spaces`, `pynas spaces --networks`, `pynas spaces --networks --picture networks --run runs/dna`
     """
     from pynas.cli import display
+    from pynas.errors import InputError
+    from pynas.runs.networks import draw_networks
 
+    if (picture is not None and not networks) or (run and picture is None):
+        raise InputError("[spaces] expected --networks beside --picture, and --picture beside --run, got one alone")
+    drawn = draw_networks(picture, run or []) if picture is not None else None
     found = _networks() if networks else _spaces()
     if json:
-        display.print_json(found)
+        display.print_json(found if drawn is None else {"networks": found, **drawn})
     elif networks:
         _print_networks(found)
     else:
         _print_spaces(found)
+    if drawn is not None and not json:
+        display.say(f"Drawn in {', '.join(drawn['pictures'])}")
 
 
 def _spaces() -> dict[str, Any]:

@@ -16,6 +16,8 @@ from pynas.files import header, read_json, write_json, write_text
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.report import draw_convergence, draw_ranking, draw_rankings
+from pynas.report.figures import save_figure
+from pynas.report.statistics import statistics_figure
 from pynas.runs.joined import scores_of_search
 from pynas.runs.rate import load_scores, scores_folder, stored_members
 from pynas.runs.run import Run
@@ -245,3 +247,16 @@ def draw_side_by_side(
     return draw_rankings(
         stem, predictors, bench.accuracy, title=f"{bench.name} ({bench.data}), {len(bench)} architectures"
     )
+
+
+def statistics(bench: tabular.Benchmark, stem: Path) -> dict[str, Any]:
+    """Draw how a benchmark's accuracies are spread and go with parameters and MAdds; return the least, mean and most of each."""
+    costs = {name: tabular.costs(bench)[name] for name in ("params", "madds")}
+    title = f"{bench.name}: {len(bench):,} architectures"
+    pictures = save_figure(statistics_figure(bench.accuracy, costs, title=title, data_label=bench.data), stem)
+    spans = {
+        name: {"least": float(values.min()), "mean": float(values.mean()), "most": float(values.max())}
+        for name, values in {"accuracy": bench.accuracy, **costs}.items()
+    }
+    return {"benchmark": bench.name, "data": bench.data, "count": len(bench), "source": bench.source, **spans,
+            "pictures": [str(path) for path in pictures]}  # fmt: skip

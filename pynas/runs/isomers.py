@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ from pynas.checked import AtLeastOne, checked
 from pynas.errors import InputError
 from pynas.evaluation import ErrorRate
 from pynas.files import header, read_json, write_json
+from pynas.report.figures import save_figure
+from pynas.report.isomers import isomers_figure
 from pynas.runs.run import Run
 from pynas.runs.select import fresh_net, trained_net
 from pynas.spaces import Architecture, Cell, Space
@@ -47,11 +50,15 @@ class Isomers:
 
 @dataclass(frozen=True)
 class Case:
-    """Subnets of a case: paths `[N, L]` of a cell, and the total of each, `[N]`: MLP features or heads over all layers."""
+    """Subnets of a case: paths `[N, L]` of a cell, and the total of each, `[N]`: MLP features or heads over all layers.
+
+    ends: candidates with the least and with the most of what varies.
+    """
 
     cell: int
     paths: np.ndarray
     totals: np.ndarray
+    ends: tuple[int, int]
 
     @property
     def architectures(self) -> list[Architecture]:
@@ -65,23 +72,27 @@ def measure_isomers(run: Run, request: Isomers) -> dict[str, Any]:
     Each subnet of a case is rated on the validation images with the supernet's weights. Subnets of equal totals are a group:
     its number of subnets and its accuracy span in points (table 7), and over all groups the mean best rank of each way to
     score isomers (`pynas.tabular.mean_best_rank`, table 8), with fresh weights, as the selector scores, and with trained ones.
-    Accuracies stay in the file: a measurement that was stopped goes on.
+    Accuracies stay in the file: a measurement that was stopped goes on. isomers.png and .svg show accuracy against SNIP with
+    and without normalising, and the growth of SNIP by layer (figure 3).
 
     Raises:
         InputError: no finished training, another space than AutoFormer's, a dimension or depth that it lacks, or a case
             without two isomers.
     """
-    if run.space.kind != "autoformer":
-        raise InputError(f"[isomers] expected a run in a space of AutoFormer, got one in {run.space.name}")
+    check_autoformer(run)
     names = CASES if request.vary == "both" else (request.vary,)
     cases = {name: case_of(run.space, name, request, run.settings.seed) for name in names}
     net, digest = trained_net(run)
-    accuracies = _rated(run, net, digest, list(cases.values()))
+    wanted = [architecture for case in cases.values() for architecture in case.architectures]
+    accuracies = rated(run, net, digest, wanted, run.folder / FILE, _KIND)
     scores = {"fresh": fresh_net(run.space, run.data.num_classes, run.settings.seed), "trained": net}
     images = random_images(request.images, run.space.image_size, run.settings.seed)
     saliency = {weights: zero_cost.saliency(each.to(run.device), images) for weights, each in scores.items()}
     tables = {name: _measured(run.space, case, accuracies, saliency) for name, case in cases.items()}
-    content = _content(run, digest, accuracies) | {"images": request.images, "cases": tables}
+    content = accuracies_content(run, digest, accuracies, _KIND) | {"images": request.images, "cases": tables}
+    title = f"{run.settings.method} on {run.space.name}, {run.settings.data}: SNIP of fresh weights"
+    pictures = save_figure(isomers_figure(tables, content["accuracies"], title), run.folder / "isomers")
+    content["pictures"] = [path.name for path in pictures]
     write_json(run.folder / FILE, content)
     return content
 
@@ -107,7 +118,7 @@ def case_of(space: Space, vary: str, request: Isomers, seed: int) -> Case:
     if len(np.unique(totals)) == len(totals):
         raise InputError(f"[isomers] expected subnets of equal size that differ in {vary}, got none among {len(paths)} of "
                          f"{space.name}; take more with sample, or another depth")  # fmt: skip
-    return Case(number, paths, totals)
+    return Case(number, paths, totals, (candidates[0], candidates[-1]))
 
 
 def _cell(space: Space, request: Isomers) -> tuple[int, Cell]:
@@ -124,25 +135,41 @@ def _cell(space: Space, request: Isomers) -> tuple[int, Cell]:
     return next(iter(cells.values()))
 
 
-def _content(run: Run, digest: str, accuracies: Mapping[Architecture, float]) -> dict[str, Any]:
+def check_autoformer(run: Run) -> None:
+    """Refuse a run in another space than AutoFormer's.
+
+    Raises:
+        InputError: such a run.
+    """
+    if run.space.kind != "autoformer":
+        raise InputError(f"[isomers] expected a run in a space of AutoFormer, got one in {run.space.name}")
+
+
+def accuracies_content(run: Run, digest: str, accuracies: Mapping[Architecture, float], kind: str) -> dict[str, Any]:
+    """Return a file's header of a kind, of these weights and images, with the accuracies by string form."""
     named = {run.space.format(architecture): accuracy for architecture, accuracy in accuracies.items()}
-    return header(_KIND, checkpoint=digest, data=run.data.fingerprint) | {"accuracies": named}
+    return header(kind, checkpoint=digest, data=run.data.fingerprint) | {"accuracies": named}
 
 
-def _rated(run: Run, net: Any, digest: str, cases: list[Case]) -> dict[Architecture, float]:
-    """Return the accuracies of all subnets of the cases, and of others that the file holds for these weights and images."""
-    path, known = run.folder / FILE, {}
+def rated(
+    run: Run, net: Any, digest: str, architectures: Iterable[Architecture], path: Path, kind: str
+) -> dict[Architecture, float]:
+    """Return accuracies on the validation images, and those of others that the file holds for these weights and images.
+
+    They are written into the file as they come, so that a rating that was stopped goes on.
+    """
+    known = {}
     if path.exists():
-        before = read_json(path, _KIND)
-        if before["metadata"] == _content(run, digest, {})["metadata"]:
+        before = read_json(path, kind)
+        if before["metadata"] == accuracies_content(run, digest, {}, kind)["metadata"]:
             known = {run.space.parse(text): accuracy for text, accuracy in before["accuracies"].items()}
-    wanted = list(dict.fromkeys(architecture for case in cases for architecture in case.architectures))
+    wanted = list(dict.fromkeys(architectures))
     left = [architecture for architecture in wanted if architecture not in known]
     report, rating = run.progress.count("rate isomers"), ErrorRate(net, run.loader("val"), norm="running")
     for start in range(0, len(left), _BETWEEN_WRITES):
         part = left[start : start + _BETWEEN_WRITES]
         known |= zip(part, (1 - rating.many(part)).tolist())
-        write_json(path, _content(run, digest, known))
+        write_json(path, accuracies_content(run, digest, known, kind))
         report(len(wanted) - len(left) + start + len(part), len(wanted))
     return known
 
@@ -150,7 +177,7 @@ def _rated(run: Run, net: Any, digest: str, cases: list[Case]) -> dict[Architect
 def _measured(
     space: Space, case: Case, accuracies: Mapping[Architecture, float], saliency: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return a case's part of isomers.json: its sizes, its groups by rising total (table 7) and its mean best ranks."""
+    """Return a case's part of isomers.json: sizes, groups by rising total (table 7), mean best ranks, scores by subnet."""
     accuracy = np.array([accuracies[architecture] for architecture in case.architectures])
     ranks = {
         normaliser: {
@@ -163,7 +190,23 @@ def _measured(
     }
     layers = space.blocks[0][case.cell].layers
     return {"dim": layers[0][0].dim, "depth": len(layers), "subnets": len(case.paths),
-            "groups": list(_groups(accuracy, case.totals)), "mean_best_rank": ranks}  # fmt: skip
+            "groups": list(_groups(accuracy, case.totals)), "mean_best_rank": ranks,
+            "scores": _scores(space, case, saliency["fresh"]), "growth": _growth(case, saliency["fresh"])}  # fmt: skip
+
+
+def _scores(space: Space, case: Case, saliency: Any) -> dict[str, Any]:
+    """Return the total and the scores of each subnet, without and with the layer normaliser, by its string form."""
+    snip, layer = (saliency.normalised(name).paths(case.cell, case.paths).tolist() for name in ("snip", "layer"))
+    return {
+        space.format(architecture): {"total": total, "snip": plain, "layer": normalised}
+        for architecture, total, plain, normalised in zip(case.architectures, case.totals.tolist(), snip, layer)
+    }
+
+
+def _growth(case: Case, saliency: Any) -> list[float]:
+    """Return what SNIP gains in each layer from the least to the most of what varies."""
+    values = saliency.snip.layers[case.cell][:, list(case.ends)]
+    return (values[:, 1] - values[:, 0]).tolist()
 
 
 def _groups(accuracy: np.ndarray, totals: np.ndarray) -> Iterator[dict[str, Any]]:

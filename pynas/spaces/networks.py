@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pynas.errors import InputError
@@ -25,11 +26,17 @@ class Network:
     top1: float | None = None
     source: str = ""
 
+    @property
+    def paper(self) -> str:
+        """Name of the paper, the first among the words of `source`; empty for none."""
+        found = re.search("BossNAS|PreNAS|Pi-NAS|DNA", self.source)
+        return found[0] if found else ""
+
 
 _DNA = "architecture of the released code; figures of DNA, table 2"
 _PINAS = "architecture of the released code; figures of Pi-NAS, tables 1 and 2"
 _BOSSNAS = "BossNAS, table 1 and figures 5 and 10"
-_PRENAS = "architecture and figures of the released code"
+_PRENAS = "architecture and figures of PreNAS's released code"
 _HYBRIDS = ("hytra", "hytra-se")
 _WITH_SE = ("hytra-se", "hytra")
 _TINY = ("autoformer-tiny",)
@@ -52,11 +59,11 @@ NETWORKS: dict[str, Network] = {
     "BossNet-T0": Network(_WITH_SE, "1|1|11101|000100000", None, 3.4e9, 80.8, _BOSSNAS),
     "BossNet-T1": Network(("hytra-se-s1", "hytra-s1"), "1|1|11101|000100000", None, 7.9e9, 82.2, _BOSSNAS),
     "BossNAS-size": Network(("nats-size",), "64:40:48:64:56", None, None, 93.29,
-                            "the best of the released path scores; accuracy of NATS-Bench"),
+                            "the best of BossNAS's released path scores; accuracy of NATS-Bench"),
     "ResNeSt-50": Network(("splitattention",), "111|1111|111111|111", 27.5e6, 5.42e9, 81.1, _PINAS),
     "Pi-NAS-cls": Network(("splitattention",), "301|3231|203213|032", 27.1e6, 5.38e9, 81.6, _PINAS),
     "Pi-NAS-trans": Network(("splitattention",), "333|3113|330011|021", 27.0e6, 5.30e9, 81.1, _PINAS),
-    "PreNAS-Ti": Network(_TINY, "333310011213", 5.99476e6, 1.3878e9, 77.1, f"{_PRENAS}; top-1 of PreNAS, table 3"),
+    "PreNAS-Ti": Network(_TINY, "333310011213", 5.99476e6, 1.3878e9, 77.1, f"{_PRENAS}; top-1 of table 3"),
     "PreNAS-Ti-7M": Network(_TINY, "3:323220002202", 6.997192e6, 1.596e9, None, _PRENAS),
     "PreNAS-Ti-8M": Network(_TINY, "6:101100011010", 7.996552e6, 1.753e9, None, _PRENAS),
     "PreNAS-Ti-9M": Network(_TINY, "6:333332333233", 8.967016e6, 2.0065e9, None, _PRENAS),

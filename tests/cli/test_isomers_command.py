@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 import pynas as package
 from pynas import costs, export, runs, spaces
@@ -163,6 +165,37 @@ def test_tables_7_and_8(redundant, pynas):
     assert len(set(content["accuracies"].values())) > 5
     shown = " ".join(pynas("isomers", "--run", folder, "--images", 2, "--vary", "heads").split())
     assert "Case 2: the heads vary; dimension 64, depth 4, 16 subnets" in shown and "Case 1" not in shown
+
+
+def test_figure_3(redundant, pynas):
+    folder, _ = redundant
+    content = pynas("isomers", "--run", folder, "--images", 2, "--json")
+    run, _, fresh = trained_and_fresh(folder)
+    scores = saliency(fresh, random_images(2, 32, 0))
+    assert content["pictures"] == ["isomers.png", "isomers.svg"]
+    drawn, taus = (folder / "isomers.svg").read_text(), set()
+    for vary, case in content["cases"].items():
+        assert len(case["scores"]) == 16
+        for text, each in case["scores"].items():
+            architecture = run.space.parse(text)
+            assert each["snip"] == pytest.approx(scores.snip.of(architecture))
+            assert each["layer"] == pytest.approx(scores.layer.of(architecture))
+        # Networks that differ in one layer alone; candidates are (2, 2), (2, 3), (3, 2), (3, 3) heads and MLP ratio.
+        for layer, growth in enumerate(case["growth"]):
+            more, less = [3] * 4, [3] * 4
+            less[layer] = 2 if vary == "mlp" else 1
+            more, less = (scores.snip.of(spaces.Architecture.of([(0, path)])) for path in (more, less))
+            assert growth == pytest.approx(more - less) and growth > 0
+        for group in sorted(case["groups"], key=lambda group: group["subnets"])[-1:]:
+            rows = [(one, content["accuracies"][text]) for text, one in case["scores"].items()]
+            inside = [(one, accuracy) for one, accuracy in rows if one["total"] == group["total"]]
+            assert len(inside) == 6
+            for name in ("snip", "layer"):
+                tau = kendalltau([one[name] for one, _ in inside], [accuracy for _, accuracy in inside])[0]
+                shown = "undefined" if math.isnan(tau) else f"{tau:.2f}"
+                taus.add(shown)
+                assert re.search(rf"<!-- {group['total']} \w+( \w+)?, 6 subnets: Kendall τ {shown} -->", drawn)
+    assert taus != {"undefined"} and (folder / "isomers.png").stat().st_size > 50_000
 
 
 def test_a_stopped_measurement_goes_on(redundant, monkeypatch):

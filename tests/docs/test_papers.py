@@ -188,7 +188,7 @@ def finished(tmp_path_factory):
 SMALLER = {
     "--data": "digits", "--image-size": "32", "--test-size": "48", "--architecture": None, "--distill-kind": None,
     "--max-madds": "50%", "--dim": "64", "--depth": "4", "--interval": "150k", "--sample": "20", "--seeds": "2",
-    "--fractions": "0.5,1", "--teacher": "small",
+    "--fractions": "0.5,1", "--teacher": "small", "--spaces": "20",
 }  # fmt: skip
 MORE = {
     "retrain": ["--epochs", "1", "--batch-size", "60"],

@@ -7,15 +7,20 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from scipy.stats import kendalltau
 from typer.testing import CliRunner
 
 from pynas import runs
 from pynas.cli import app, main
+from pynas.costs import count_module
 from pynas.errors import InputError
+from pynas.export import standalone
 from pynas.files import header, write_json
 from pynas.rating import Scores
 from pynas.report import draw_ranking, draw_rankings
+from pynas.report.statistics import statistics_figure
 from pynas.runs.spent import FILE, SPENT
+from pynas.spaces import get
 from pynas.tabular import load, load_path_scores, published_scores
 
 pytestmark = pytest.mark.integration
@@ -120,13 +125,57 @@ def test_baselines_alone(tmp_path):
     assert "729 architectures" in text and "convolution parameters" in text and "none given" in text
 
 
+def test_statistics_of_a_benchmark(tmp_path):
+    bench, stem = load("mbconv-23"), tmp_path / "all"
+    runs.create(tmp_path / "run", method="dna", space="mbconv-boss", teacher="small")  # needs no scores
+    for words in (["--bench", "mbconv-23"], [tmp_path / "run"]):
+        content = json.loads(invoke(*words, "--plot", "statistics", "--picture", stem, "--json"))
+        assert content["count"] == 23 and content["accuracy"]["least"] == 73.58 and content["accuracy"]["most"] == 75.52
+        assert content["accuracy"]["mean"] == pytest.approx(sum(bench.accuracy) / 23)
+        assert content["pictures"] == [f"{stem}.png", f"{stem}.svg"]
+        # Counted on the networks themselves.
+        counted = [
+            count_module(standalone(get("mbconv-boss"), name, 1000), (3, 224, 224))[0]
+            for name in bench.architectures[:2]
+        ]
+        for name in ("params", "madds"):
+            assert all(content[name]["least"] <= one[name] <= content[name]["most"] for one in counted)
+    # tau as the table of baselines has it.
+    comments = (tmp_path / "all.svg").read_text()
+    assert "Kendall τ 0.708" in comments and "Kendall τ 0.755" in comments and "on imagenet" in comments
+    text = invoke("--bench", "nats-size", "--above", 92, "--plot", "statistics", "--picture", tmp_path / "nats")
+    assert "8,050 architectures" in text and "93.65 % top-1" in text
+    assert imread(tmp_path / "nats.png").shape[1] > 1400 and (tmp_path / "nats.svg").stat().st_size < 1_000_000
+
+
+def test_statistics_are_points_or_a_density():
+    rng = np.random.default_rng(0)
+    for count in (100, 101):
+        accuracy, cost = rng.normal(90, 1, count), rng.uniform(1e6, 2e6, count)
+        histogram, axes, *_ = statistics_figure(accuracy, {"params": cost}).axes
+        assert sum(bar.get_height() for bar in histogram.patches) == count
+        (drawn,) = axes.collections
+        if count == 100:
+            assert np.array_equal(drawn.get_offsets(), np.stack([cost, accuracy], 1))
+        else:
+            assert drawn.get_array().sum() == count and len(drawn.get_array()) < count
+        assert (
+            axes.get_xlabel() == "parameters" and axes.get_title() == f"Kendall τ {kendalltau(cost, accuracy)[0]:.3f}"
+        )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--bench", "nats"], "[tabular] expected one of nats-size, mbconv-23, nasbench201, got 'nats'"),
         (["--bench", "nasbench201", "--scores", "published"], "for which none are published"),
         (["--bench", "mbconv-23", "--scores", "missing.csv"], "expected a CSV file, got nothing at missing.csv"),
-        (["--bench", "mbconv-23", "--plot", "bars"], "expected --plot ranking, or side-by-side"),
+        (["--bench", "mbconv-23", "--plot", "bars"], "expected --plot ranking, statistics, or side-by-side"),
+        (
+            ["--bench", "mbconv-23", "--plot", "statistics", "--beside", "a=b.csv"],
+            "side-by-side with --beside or without",
+        ),
+        (["--bench", "mbconv-23", "--plot", "statistics", "--proxy", "zen"], "of a benchmark alone, without --scores"),
         (["--bench", "mbconv-23", "--plot", "side-by-side", "--beside", "spos"], "--beside NAME=FILE.csv, got 'spos'"),
         (["--bench", "mbconv-23", "--above", "99"], "at least one of its 23 rows, got none"),
         (["--bench", "mbconv-23", "--budget-cost", "flops"], "budgets of params or madds for mbconv-23, got 'flops'"),
