@@ -23,6 +23,9 @@ def command(
         int | None, typer.Option(help="Side of the images in pixels. [default: the networks']", show_default=False)
     ] = None,
     repeats: Annotated[int, typer.Option(help="Batches that are timed; the median counts.")] = 10,
+    training: Annotated[
+        bool, typer.Option("--training", help="Time forward and backward passes together (BossNAS, table 1: 32 images).")
+    ] = False,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:  # fmt: skip
@@ -42,20 +45,22 @@ def command(
     opened = load(run, device)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
-        content = benchmark(opened, architecture or (), image_size, batch_size, repeats)
+        content = benchmark(opened, architecture or (), image_size, batch_size, repeats, training)
     if json:
         display.print_json(content)
         return
-    table = Table(title=f"Forward passes on {content['device']}, batches of {batch_size}")
+    passes = "Forward and backward" if training else "Forward"
+    table = Table(title=f"{passes} passes on {content['device']}, batches of {batch_size}")
     for heading in ("network", "weights", "format", "image side\n(px)", "images/s", "peak memory\n(bytes)", "1 image\n(ms)",
                     "parameters", "MAdds", "top-1"):  # fmt: skip
         words = heading in ("network", "weights", "format")
         table.add_column(heading, justify="left" if words else "right", overflow="fold")
     for row in content["rows"]:
         accuracy = "" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}"
+        alone = "" if training else f"{row['latency']:.3g}\n±{row['latency_spread']:.0%}"
         table.add_row(row["network"], row["weights"], row["format"], str(row["image_size"]),
                       f"{row['images_per_second']:.4g}\n±{row['spread']:.0%}", show(row["peak_memory"]),
-                      f"{row['latency']:.3g}\n±{row['latency_spread']:.0%}", show(row["params"]), show(row["madds"]),
+                      alone, show(row["params"]), show(row["madds"]),
                       accuracy)  # fmt: skip
     display.out.print(table)
     display.say(f"Medians of {repeats} repeats; below each the interquartile range over it. Peak memory, weights and images "

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pynas.cli import options
-
-if TYPE_CHECKING:
-    from pynas.tabular import Budgets, Comparison, Correlation, Regret
 
 
 def command(
@@ -114,6 +111,7 @@ def command(
     """
     from pynas import tabular, zero_cost
     from pynas.cli import display
+    from pynas.cli.correlation_tables import print_comparison, print_row, print_statistics, print_truth
     from pynas.errors import InputError
     from pynas.runs import load, proxies
     from pynas.runs.correlate import correlate_with, draw, draw_side_by_side, rated_by, read_predictor, run_bench
@@ -139,7 +137,7 @@ def command(
         with display.bars() as bars:
             opened.progress = display.progress(bars)
             content = correlate_with(opened, truth, loss, norm, picture) | cost
-        (display.print_json if json else _print_truth)(content)
+        (display.print_json if json else print_truth)(content)
         return
     bench = bench if opened is None else run_bench(opened, bench)
     table = tabular.load(str(bench), data)
@@ -152,7 +150,7 @@ def command(
         from pynas.runs.correlate import statistics
 
         content = statistics(table, picture or Path(f"statistics-{bench}"))
-        (display.print_json if json else _print_statistics)(content)
+        (display.print_json if json else print_statistics)(content)
         return
     taus: list[float] = []
     batch = proxies.Batch(images, data_images, image_size)
@@ -186,121 +184,10 @@ def command(
         display.print_json({"scores": predictor.source, "lower_is_better": predictor.lower, "source": table.source,
                             "tau_of_seeds": taus, **found.as_dict(), "pictures": names, **cost})  # fmt: skip
         return
-    _print(found, predictor.source)
+    print_comparison(found, predictor.source)
     if opened is not None:
-        _print_row(found, opened.settings.method, cost)
+        print_row(found, opened.settings.method, cost)
     if len(taus) > 1:
         display.say(f"Kendall τ of each seed: {', '.join(f'{tau:.4f}' for tau in taus)}.")
     display.say(f"Accuracies: {table.source}.")
     display.say(f"Drawn in {', '.join(map(str, pictures))}")
-
-
-def _print(found: Comparison, source: str | None) -> None:
-    from pynas.cli import display
-
-    sides = "larger is better" if source is None else "the scores' own side counts as better, of the others the larger"
-    display.say(f"Scores: {source or 'none given'}; 1 is the true order, -1 the reverse ({sides}). Below each: "
-                f"where {found.confidence:.0%} of {found.resamples} bootstrap resamples lie.")  # fmt: skip
-    top = f"the top {found.top_fraction:.0%}: {found.top_count:,} architectures from {found.top_accuracy:.2f} %"
-    for rows, name, picks in (
-        (found.everything, f"all {found.count:,} architectures", found.picks),
-        (found.top, top, {}),
-    ):
-        display.out.print(_table(rows, f"{found.benchmark} ({found.data}), {name}", picks, found.best_accuracy))
-    k, count = found.ndcg_k, len(found.budgets.limits)
-    display.say(f"nDCG@{k}: 1 where the best {k} come first, 0 where the worst do. Then the accuracy of the network ranked "
-                f"first within a budget, the mean over {count} budgets, and that minus the accuracy of the best, of a random "
-                "and of the largest network there, in points: higher is better. Below: the worst and the best budget.")  # fmt: skip
-    display.out.print(_regret_table(found))
-    if found.budgets.caution:
-        display.say(found.budgets.caution)
-
-
-def _print_truth(content: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from pynas.cli import display
-    from pynas.runs.spent import describe_cost
-    from pynas.tabular import LABELS
-
-    table = Table(title=f"{content['networks']} networks of {content['truth']}")
-    for heading in ("predictor", "Kendall τ", "Spearman ρ", "Pearson R"):
-        table.add_column(heading, justify="left" if heading == "predictor" else "right")
-    for name, row in content["everything"].items():
-        table.add_row(LABELS.get(name, name), *(f"{value:.4f}" for value in row.values()))
-    display.out.print(table)
-    if "search_cost" in content:
-        display.say(f"Search cost: {describe_cost(content['search_cost'])}")
-    display.say(f"Drawn in {', '.join(content['pictures'])}")
-
-
-def _print_statistics(content: dict[str, Any]) -> None:
-    from pynas.cli import display
-    from pynas.quantities import show
-
-    display.say(f"{content['benchmark']} ({content['data']}): {content['count']:,} architectures; {content['source']}.")
-    for name, unit in (("accuracy", " % top-1"), ("params", " parameters"), ("madds", " MAdds")):
-        display.say(
-            "{least} to {most}{0}, {mean} on average".format(unit, **{k: show(v) for k, v in content[name].items()})
-        )
-    display.say(f"Drawn in {', '.join(content['pictures'])}")
-
-
-def _print_row(found: Comparison, method: str, cost: dict[str, Any]) -> None:
-    """Print a row of DNA's table 7 and BossNAS's table 3."""
-    from pynas.cli import display
-    from pynas.runs.spent import describe_cost
-
-    row = found.everything["scores"]
-    spent = f" {describe_cost(cost['search_cost'])} |" if cost else ""
-    display.say(f"As in DNA's table 7: | {method} |{spent} τ {row.tau:.2f} | ρ {row.rho:.2f} | R {row.r:.2f} |")
-
-
-def _table(rows, title: str, picks, best: float):
-    from rich.table import Table
-
-    from pynas.tabular import LABELS
-
-    table = Table(title=title)
-    headings = ["predictor", "Kendall τ", "Spearman ρ", "Pearson R"]
-    headings += [f"pick\n(best\n{best:.2f} %)"] if picks else []
-    for heading in headings:
-        first = heading == "predictor"
-        table.add_column(heading, justify="left" if first else "right", no_wrap=not first)
-    for name, found in rows.items():
-        cells = [_cell(found, which) for which in ("tau", "rho", "r")]
-        table.add_row(LABELS.get(name, name), *cells, *([f"{picks[name]:.2f} %"] if picks else []))
-    return table
-
-
-def _regret_table(found: Comparison):
-    from rich.table import Table
-
-    from pynas.quantities import show
-    from pynas.tabular import LABELS
-
-    within, cost = found.budgets, LABELS[found.budgets.cost]
-    table = Table(title=f"{found.benchmark} ({found.data}), {len(within.limits)} budgets: {show(within.limits[0])} {cost} "
-                        f"({within.counts[0]:,} within) to {show(within.limits[-1])} (all {within.counts[-1]:,})")  # fmt: skip
-    table.add_column("predictor")
-    others = ("minus\nthe best", "minus\nrandom", "minus\nthe largest")
-    for heading in (f"nDCG\n@{found.ndcg_k}", "found\nwithin", *others):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, regret in found.regret.items():
-        differences = [
-            f"{mean:+.2f}\n{min(points):+.2f}..{max(points):+.2f}" for mean, points in _points(regret, within)
-        ]
-        table.add_row(LABELS.get(name, name), f"{found.ndcg[name]:.3f}", f"{regret.accuracy:.2f} %", *differences)
-    return table
-
-
-def _points(regret: Regret, within: Budgets):
-    """Yield the means of the differences to the best, to random and to the largest, and their values budget by budget."""
-    for mean, others in ((regret.minus_best, within.best), (regret.minus_random, within.random),
-                         (regret.minus_largest, within.largest)):  # fmt: skip
-        yield mean, [one - other for one, other in zip(regret.found, others)]
-
-
-def _cell(found: Correlation, which: str) -> str:
-    low, high = getattr(found, f"{which}_interval")
-    return f"{getattr(found, which):.4f}\n{low:.3f}..{high:.3f}"

@@ -1,4 +1,4 @@
-"""Speed and memory of a network's forward pass (Pi-NAS, table 2)."""
+"""Speed and memory of a network's passes (Pi-NAS, table 2; BossNAS, table 1)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,23 @@ from pynas.supernets.shapes import Shape, blame, input_dtypes, samples
 
 # Called with a network in evaluation mode on its device and a batch `[B, ...]`, returns the function of a batch that is timed.
 Prepare = Callable[[nn.Module, Tensor], Callable[[Tensor], object]]
+
+
+def training_passes(model: nn.Module, batch: Tensor) -> Callable[[Tensor], object]:
+    """Return the forward and backward pass of a network in training mode, BossNAS's compute time; a `Prepare`."""
+    model.train().requires_grad_(True)
+
+    def passes(x: Tensor) -> None:
+        model.zero_grad()
+        with torch.inference_mode(False), torch.enable_grad():
+            model(x).sum().backward()
+
+    return passes
+
+
 # Formats that a network can run in, by name.
 FORMATS: dict[str, Prepare] = {"torch": lambda model, batch: model}
+TRAINING: dict[str, Prepare] = {"torch, training": training_passes}
 
 
 @dataclass(frozen=True)
@@ -28,14 +43,14 @@ class Speed:
     """Speed of a network; spreads are the interquartile range over the median.
 
     images_per_second, spread: in batches. peak_memory: bytes of weights, images and all that lives at the worst moment of a
-    batch, see `memory_source`. latency: ms for one image.
+    batch, see `memory_source`. latency: ms for one image, None in training, where batch norm needs several.
     """
 
     images_per_second: float
     spread: float
     peak_memory: int
-    latency: float
-    latency_spread: float
+    latency: float | None
+    latency_spread: float | None
 
 
 def memory_source(device: torch.device) -> str:
@@ -53,7 +68,7 @@ def measure(
     repeats: int = 10,
     warm_up: int = 3,
 ) -> Speed:
-    """Time forward passes of a copy of a network on random images `[batch_size, *shape]` and on one of them, without gradients.
+    """Time a copy of a network on random images `[batch_size, *shape]` and on one of them.
 
     Raises:
         InputError: a network that does not run on so many images, or no images or repeats.
@@ -62,18 +77,18 @@ def measure(
         raise InputError(f"[benchmark] expected at least 1 image and repeat, got {batch_size} and {repeats}")
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     try:
+        model = copy_module(model).to(device).eval()
+        batch = samples(batch_size, shape, device, input_dtypes(model)[0])
+        call = prepare(model, batch)
+        inputs = [batch] if prepare is training_passes else [batch, batch[:1].clone()]
         with torch.inference_mode():
-            model = copy_module(model).to(device).eval()
-            batch = samples(batch_size, shape, device, input_dtypes(model)[0])
-            call = prepare(model, batch)
             peak = _peak(model, batch, call) - held
-            many, one = (
-                time_calls([partial(call, x)], device, repeats, warm_up)[0] for x in (batch, batch[:1].clone())
-            )
+            many, *one = (time_calls([partial(call, x)], device, repeats, warm_up)[0] for x in inputs)
     except Exception as error:
         raise InputError(f"[benchmark] expected a network that runs on {batch_size} images of {'x'.join(map(str, shape))} on "
                          f"{device}, got {blame(model, error)}; try a smaller --batch-size") from error  # fmt: skip
-    return Speed(batch_size / many.median * 1e3, many.spread, peak, one.median, one.spread)
+    latency = (one[0].median, one[0].spread) if one else (None, None)
+    return Speed(batch_size / many.median * 1e3, many.spread, peak, *latency)
 
 
 def _peak(model: nn.Module, batch: Tensor, call: Callable[[Tensor], object]) -> int:

@@ -13,7 +13,7 @@ from pynas import export, spaces
 from pynas.costs import count_module
 from pynas.costs.latency import device_name
 from pynas.errors import InputError
-from pynas.evaluation.speed import FORMATS, measure, memory_source
+from pynas.evaluation.speed import FORMATS, TRAINING, measure, memory_source
 from pynas.runs.run import Run
 from pynas.spaces import Architecture
 from pynas.spaces.networks import NETWORKS
@@ -33,13 +33,19 @@ class _Network:
 
 
 def benchmark(
-    run: Run, architectures: Sequence[str] = (), image_size: int | None = None, batch_size: int = 128, repeats: int = 10
+    run: Run,
+    architectures: Sequence[str] = (),
+    image_size: int | None = None,
+    batch_size: int = 128,
+    repeats: int = 10,
+    training: bool = False,
 ) -> dict[str, Any]:
     """Measure networks in every format; return the device, what counted the memory, and a row for each network and format.
 
     architectures: string forms or names of published networks, of other spaces too, with the run's weights where it has any,
     else fresh ones; none for the run's retrained networks, else its exported one. image_size: side in pixels, None for the
-    networks' or, with fresh weights, the run's. repeats: timings, of which the median counts.
+    networks' or, with fresh weights, the run's. repeats: timings, of which the median counts. training: time forward and
+    backward passes in training mode instead.
 
     Raises:
         InputError: no network, an unknown one, or one that does not run on such images.
@@ -50,7 +56,7 @@ def benchmark(
         counted, _ = count_module(network.model, network.shape)
         about = {"network": network.name, "weights": network.weights, "image_size": network.shape[-1],
                  "params": counted["params"], "madds": counted["madds"], "test_accuracy": network.accuracy}  # fmt: skip
-        for name, prepare in FORMATS.items():
+        for name, prepare in (TRAINING if training else FORMATS).items():
             speed = measure(network.model, network.shape, run.device, prepare, batch_size=batch_size, repeats=repeats)
             rows.append({**about, "format": name, **asdict(speed)})
         report(number, len(networks))

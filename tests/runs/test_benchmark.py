@@ -69,6 +69,21 @@ def test_images_a_second_and_latency_are_of_the_pass_alone():
     assert 0 <= found.spread < 1
 
 
+def test_training_runs_forward_and_backward(written):
+    folder, names = written
+    forward = benchmark(runs.load(folder), **FEW)["rows"][0]
+    row = benchmark(runs.load(folder), training=True, **FEW)["rows"][0]
+    assert row["format"] == "torch, training" and row["latency"] is None and row["network"] == names[1]
+    # Gradients are as large as the weights, and the outputs of all layers live until the backward pass.
+    assert row["peak_memory"] > forward["peak_memory"] + 4 * row["params"]
+    seen = []
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).requires_grad_(False).eval()
+    passes = speed.training_passes(model, torch.randn(4, 3))
+    model.register_forward_hook(lambda *_: seen.append(model.training))
+    passes(torch.randn(4, 3))
+    assert seen == [True] and all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_the_retrained_networks_are_measured_else_the_exported_one(written, tmp_path):
     folder, names = written
     rows = benchmark(runs.load(folder), **FEW)["rows"]
