@@ -78,6 +78,8 @@ def main() -> None:
         # Processes that read images inherit this; they end quietly.
         raise Stopped(number) if os.getpid() == process else KeyboardInterrupt
 
+    if (folders := sys.modules.get("pynas.runs.folders")) is not None:
+        folders.new_folders.clear()
     shown, warnings.showwarning = warnings.showwarning, _warn
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -85,6 +87,7 @@ def main() -> None:
     except Stopped as stopped:
         sys.exit(_complain(_how_to_go_on(), 128 + stopped.args[0]))
     except InputError as error:
+        _forget_unbegun()
         sys.exit(_complain(str(error), 2))
     except FloatingPointError as error:
         sys.exit(_complain(str(error), 1))
@@ -102,6 +105,11 @@ def _how_to_go_on() -> str:
 
     folder = held()
     return f"stopped; all files are whole, and the same command with --run {folder} goes on" if folder else "stopped"
+
+
+def _forget_unbegun() -> None:
+    if (folders := sys.modules.get("pynas.runs.folders")) is not None:  # else no run was made
+        folders.forget_unbegun()
 
 
 def _warn(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,10 +33,7 @@ def command(
 
     Example: `pynas benchmark runs/pinas --architecture Pi-NAS-cls --architecture ResNeSt-50`
     """
-    from rich.table import Table
-
     from pynas.cli import display
-    from pynas.quantities import show
     from pynas.runs import load
     from pynas.runs.benchmark import benchmark
     from pynas.runs.processes import check_alone
@@ -49,19 +46,34 @@ def command(
     if json:
         display.print_json(content)
         return
-    passes = "Forward and backward" if training else "Forward"
-    table = Table(title=f"{passes} passes on {content['device']}, batches of {batch_size}")
-    for heading in ("network", "weights", "format", "image side\n(px)", "images/s", "peak memory\n(bytes)", "1 image\n(ms)",
-                    "parameters", "MAdds", "top-1"):  # fmt: skip
-        words = heading in ("network", "weights", "format")
-        table.add_column(heading, justify="left" if words else "right", overflow="fold")
-    for row in content["rows"]:
+    _print(content, "Forward and backward" if training else "Forward")
+
+
+def _print(content: dict[str, Any], passes: str) -> None:
+    from rich.table import Table
+
+    from pynas.cli import display
+    from pynas.quantities import show
+
+    rows = content["rows"]
+    table = Table(title=f"{passes} passes on {content['device']}, batches of {content['batch_size']}")
+    alone = rows[0]["latency"] is not None
+    columns = (
+        "images/s",
+        f"1 {'image' if alone else 'batch'}\n(ms)",
+        "memory\n(bytes)",
+        "para-\nmeters",
+        "MAdds",
+        "top-1",
+    )
+    for heading in ("network", *columns):
+        table.add_column(heading, justify="left" if heading == "network" else "right", no_wrap=heading != "network")
+    for row in rows:
+        one = f"{row['latency']:.3g}\n±{row['latency_spread']:.0%}" if alone else f"{row['batch_latency']:.4g}"
         accuracy = "" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}"
-        alone = "" if training else f"{row['latency']:.3g}\n±{row['latency_spread']:.0%}"
-        table.add_row(row["network"], row["weights"], row["format"], str(row["image_size"]),
-                      f"{row['images_per_second']:.4g}\n±{row['spread']:.0%}", show(row["peak_memory"]),
-                      alone, show(row["params"]), show(row["madds"]),
-                      accuracy)  # fmt: skip
+        table.add_row(f"{row['network']}\n{row['weights']}, {row['image_size']} px, {row['format']}",
+                      f"{row['images_per_second']:.4g}\n±{row['spread']:.0%}", one, show(row["peak_memory"]), show(row["params"]),
+                      show(row["madds"]), accuracy)  # fmt: skip
     display.out.print(table)
-    display.say(f"Medians of {repeats} repeats; below each the interquartile range over it. Peak memory, weights and images "
-                f"included: by {content['memory_source']}.")  # fmt: skip
+    display.say(f"Medians of {content['repeats']} repeats; below each the interquartile range over it. Memory is the most at any "
+                f"time, weights and images included: by {content['memory_source']}.")  # fmt: skip

@@ -19,8 +19,11 @@ def command(
     ] = None,
     depth: Annotated[int | None, typer.Option(help="Layers. [default: the space's least]", show_default=False)] = None,
     sample: Annotated[
-        int, typer.Option(help="At most so many subnets of each case, drawn where there are more.")
-    ] = 4096,
+        int | None,
+        typer.Option(
+            help="At most so many subnets of each case, drawn where there are more. [default: 4096]", show_default=False
+        ),
+    ] = None,
     spaces: Annotated[
         int | None,
         typer.Option(
@@ -47,10 +50,12 @@ def command(
     from pynas.runs.isomers import Isomers, measure_isomers
 
     given: dict[str, Any] = {"vary": vary}
-    request = Isomers(dim=dim, depth=depth, sample=sample, images=images, **given)
-    if spaces is not None and (vary != "both" or dim is not None or depth is not None):
-        raise InputError("[isomers] expected --spaces without --vary, --dim and --depth, as it draws from the whole space, got "
-                         "one of them")  # fmt: skip
+    if sample is not None:
+        given["sample"] = sample
+    request = Isomers(dim=dim, depth=depth, images=images, **given)
+    if spaces is not None and (vary != "both" or (dim, depth, sample) != (None, None, None)):
+        raise InputError("[isomers] expected --spaces without --vary, --dim, --depth and --sample, as it draws from the whole "
+                         "space, got one of them")  # fmt: skip
     opened = load(run, device)
     with display.bars() as bars:
         opened.progress = display.progress(bars)

@@ -63,8 +63,10 @@ def command(
     from pynas.errors import InputError
     from pynas.quantities import numbers
     from pynas.runs import create
+    from pynas.runs.processes import check_alone
     from pynas.runs.robustness import check_robustness, seeds_of
 
+    check_alone("robustness")
     wanted = seeds_of(seeds)
     if not isinstance(wanted, int):
         if seed not in (None, wanted[0]):

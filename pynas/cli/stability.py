@@ -21,8 +21,8 @@ def command(
     max_params: options.MaxParams = None,
     retrain: Annotated[
         str | None,
-        typer.Option(help="Train each different network found, once, by this recipe of `pynas retrain`, where its accuracy is not "
-                     "known. [default: train none]", show_default=False),
+        typer.Option(help="Train each different network found, once, by this recipe of `pynas retrain`, but for those in "
+                     "--truth. [default: train none]", show_default=False),
     ] = None,
     epochs: options.TrainingEpochs = None,
     batch_size: options.TrainingBatchSize = None,
@@ -40,12 +40,14 @@ def command(
     from pynas.cli import display
     from pynas.errors import InputError
     from pynas.runs import load
+    from pynas.runs.processes import check_alone
     from pynas.runs.retrain import Request
     from pynas.runs.stability import stability
 
     if retrain is None and (epochs or batch_size or workers):
         raise InputError("[stability] expected --retrain RECIPE beside --epochs, --batch-size and --workers, got none")
     training = None if retrain is None else Request(recipe=retrain, epochs=epochs, batch_size=batch_size)
+    check_alone("stability")
     opened = load(run, device)
     with display.bars() as bars:
         opened.progress = display.progress(bars)

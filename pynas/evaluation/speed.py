@@ -42,11 +42,13 @@ TRAINING: dict[str, Prepare] = {"torch, training": training_passes}
 class Speed:
     """Speed of a network; spreads are the interquartile range over the median.
 
-    images_per_second, spread: in batches. peak_memory: bytes of weights, images and all that lives at the worst moment of a
-    batch, see `memory_source`. latency: ms for one image, None in training, where batch norm needs several.
+    images_per_second, spread: in batches. batch_latency: ms for a batch. peak_memory: bytes of weights, images and all that lives
+    at the worst moment of a batch, see `memory_source`. latency: ms for one image, None in training, where batch norm needs
+    several.
     """
 
     images_per_second: float
+    batch_latency: float
     spread: float
     peak_memory: int
     latency: float | None
@@ -88,7 +90,7 @@ def measure(
         raise InputError(f"[benchmark] expected a network that runs on {batch_size} images of {'x'.join(map(str, shape))} on "
                          f"{device}, got {blame(model, error)}; try a smaller --batch-size") from error  # fmt: skip
     latency = (one[0].median, one[0].spread) if one else (None, None)
-    return Speed(batch_size / many.median * 1e3, many.spread, peak, *latency)
+    return Speed(batch_size / many.median * 1e3, many.median, many.spread, peak, *latency)
 
 
 def _peak(model: nn.Module, batch: Tensor, call: Callable[[Tensor], object]) -> int:

@@ -65,35 +65,38 @@ def benchmark(
 
 
 def _networks(run: Run, architectures: Sequence[str], image_size: int | None) -> list[_Network]:
-    exported = run.folder / "subnet.safetensors"
-    files = sorted(run.folder.glob("retraining/*/subnet.safetensors")) or [exported] * exported.exists()
-    own = [_of_file(run, path, image_size) for path in files]
-    if not own and not architectures:
+    retrained, exported = sorted(run.folder.glob("retraining/*/subnet.safetensors")), run.folder / "subnet.safetensors"
+    files = [*retrained, *[exported] * exported.exists()]
+    if not files and not architectures:
         raise InputError(f"[benchmark] expected a network in {run.folder}, got none; run `pynas export --run {run.folder}` first, "
                          "or name one by --architecture")  # fmt: skip
-    return [_named(run, name, own, image_size) for name in architectures] or own
+    own = [_of_file(run, path, image_size) for path in files]
+    named = [network for name in architectures for network in _named(run, name, own, image_size)]
+    return named or own[: len(retrained) or 1]
 
 
 def _of_file(run: Run, path: Path, image_size: int | None) -> _Network:
-    model, about = export.load_subnet(path, run.space, image_size)
+    model, about = export.load_subnet(path, run.space)
+    accuracy = about.get("test_accuracy")
+    if image_size not in (None, about["image_shape"][-1]):
+        accuracy = None  # it was measured at the file's side
+        model, about = export.load_subnet(path, run.space, image_size)
     architecture = run.space.parse(about["architecture"])
     scaled = f", scaled by {about['phi']}" if about.get("phi") else ""
     weights = "exported" if path.parent == run.folder else path.parent.name
     return _Network(run.space.format(architecture) + scaled, architecture, weights, model, tuple(about["image_shape"]),
-                    bool(scaled), about.get("test_accuracy"))  # fmt: skip
+                    bool(scaled), accuracy)  # fmt: skip
 
 
-def _named(run: Run, name: str, own: Sequence[_Network], image_size: int | None) -> _Network:
-    """Return the named network: the run's own of this architecture, else one with fresh weights."""
+def _named(run: Run, name: str, own: Sequence[_Network], image_size: int | None) -> list[_Network]:
+    """Return the run's networks of the named architecture, else one with fresh weights, of a published one in its paper's space."""
     space = run.space
-    if name in NETWORKS and space.name not in NETWORKS[name].spaces:
-        space, architecture = spaces.network(name)
-    else:
-        architecture = space.parse(name)
-        for network in own:
-            if network.architecture == architecture and not network.scaled:
-                return network
+    if name not in NETWORKS or space.name in NETWORKS[name].spaces:
+        found = [network for network in own if network.architecture == space.parse(name) and not network.scaled]
+        if found:
+            return found
+    space, architecture = spaces.network(name) if name in NETWORKS else (space, space.parse(name))
     side = image_size or run.image_size
     shape = (3, side, side)
     model = run.seeded(lambda: export.fresh_network(space, architecture, run.data.num_classes, shape))
-    return _Network(name, architecture, "fresh", model.eval(), shape)
+    return [_Network(name, architecture, "fresh", model.eval(), shape)]

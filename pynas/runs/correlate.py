@@ -251,7 +251,8 @@ def draw_side_by_side(
 
 def statistics(bench: tabular.Benchmark, stem: Path) -> dict[str, Any]:
     """Draw how a benchmark's accuracies are spread and go with parameters and MAdds; return the least, mean and most of each."""
-    costs = {name: tabular.costs(bench)[name] for name in ("params", "madds")}
+    counted = tabular.costs(bench)
+    costs = {name: counted[name] for name in ("params", "madds")}
     title = f"{bench.name}: {len(bench):,} architectures"
     pictures = save_figure(statistics_figure(bench.accuracy, costs, title=title, data_label=bench.data), stem)
     spans = {

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pynas.errors import InputError
+from pynas.runs.images import RECORD
 from pynas.runs.lock import hold
 from pynas.runs.options import PAPER, SETTINGS, Options
 from pynas.runs.progress import Progress
 from pynas.runs.recipes import METHODS, recipe_of
-from pynas.runs.run import Run
+from pynas.runs.run import COSTS, Run
 from pynas.runs.settings import CONFIG, Settings, open_folder, read_settings
 from pynas.spaces import get
+
+# Folders of runs that this command made.
+new_folders: list[Path] = []
 
 
 def create(
@@ -38,9 +43,22 @@ def create(
     """
     folder = None if folder is None else Path(folder)
     wanted = wanted_settings(folder, settings)
+    new = folder is None or not (folder / CONFIG).exists()
     folder, made = open_folder(folder, wanted, {name for name, value in settings.items() if value is not None})
     hold(folder)
+    if new:
+        new_folders.append(folder)
     return Run(folder, made, recipe_of(made.method, made.space), device, spread, progress)
+
+
+def forget_unbegun() -> None:
+    """Remove the folders of runs that this command made, and that were refused before their first step.
+
+    They hold nothing but settings, counted costs and the record of the images.
+    """
+    for folder in new_folders:
+        if all(path.is_dir() or path.name in (CONFIG, COSTS, RECORD) for path in folder.rglob("*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def wanted_settings(folder: Path | None, given: Mapping[str, Any]) -> Settings:

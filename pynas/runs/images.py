@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,13 +39,6 @@ def check_images(folder: Path, images: ImageData) -> None:
     if is_first_process():
         parts = {part: len(getattr(images, part)) for part in ("train", "val", "test")}
         write_json(path, header(_KIND) | {"name": images.name, "fingerprint": images.fingerprint, "images": parts})
-
-
-def forget_unbegun(folder: Path) -> None:
-    """Remove the folder of a run that was refused before its first step: it holds nothing but settings and the images' record."""
-    files = [path for path in folder.rglob("*") if not path.is_dir()]
-    if is_first_process() and all(path.name in (CONFIG, RECORD) for path in files):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_rated(metadata: Mapping[str, Any], images: ImageData, path: Path) -> None:

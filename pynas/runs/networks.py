@@ -14,6 +14,7 @@ from pynas.report.figures import save_figure
 from pynas.report.networks import Measured, networks_figure
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.settings import read_settings
+from pynas.spaces.networks import NETWORKS, SCALED
 
 
 def draw_networks(stem: Path, folders: Sequence[Path] = ()) -> dict[str, Any]:
@@ -31,9 +32,11 @@ def draw_networks(stem: Path, folders: Sequence[Path] = ()) -> dict[str, Any]:
             entry.top1,
             {cost: value for cost in ("params", "flops") if (value := getattr(entry, cost))},
         )
-        for name, entry in spaces.NETWORKS.items()
+        for name, entry in NETWORKS.items()
         if entry.top1 is not None
     ]
+    for name, (params, top1) in SCALED.items():
+        published.append(Measured(name, "DNA" if name.startswith("DNA") else "EfficientNet", top1, {"params": params}))
     own = [one for folder in folders for one in retrained(folder)]
     stars = [Measured(one["name"], f"retrained on {one['data']}", one["top1"],
                       {"params": one["params"], "flops": one["madds"]}, ours=True) for one in own]  # fmt: skip

@@ -94,7 +94,8 @@ class PathCounter:
         self._cell = progress.done
         self._report(self._blocks + self._cells + self._cell, self._total)
 
-    def block(self, evaluations: int) -> None:
-        """Report a finished block of so many path evaluations."""
+    def block(self, evaluations: int, read: bool = False) -> None:
+        """Report a finished block of so many path evaluations; read: it was rated before, which is no progress to report."""
         self._blocks, self._cells, self._cell = self._blocks + evaluations, 0, 0
-        self._report(self._blocks, self._total)
+        if not read:
+            self._report(self._blocks, self._total)

@@ -37,13 +37,14 @@ def rate_paths(run: Run, loss: str | None, norm: str, epoch: int | None = None) 
     for b, paths in enumerate(run.space.path_counts):
         file = block_file(scores_folder(run) / part, b)
         block = rated_block(run, b, metadata, part)
+        known = block is not None
         if block is None:
             name = f".{digest[:8]}-{run.data.fingerprint[:8]}-{loss}-{norm}-block_{b + 1}"
             block = method.rate_block(batches, b, loss=loss, norm=norm, progress=counter.cell,
                                       resume=file.parent / name)  # fmt: skip
             if is_first_process():
                 save_block(file, block, space=run.space.name, **metadata)
-        counter.block(paths * len(batches))
+        counter.block(paths * len(batches), known)
         tables.append(block)
     if is_first_process():
         run.count_costs()

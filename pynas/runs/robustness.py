@@ -47,13 +47,13 @@ def seeds_of(text: str) -> int | list[int]:
     """Read a number of seeds, "3", or seeds separated by commas, "0,41,42".
 
     Raises:
-        InputError: something else, less than one, or a seed twice.
+        InputError: something else, or a seed twice.
     """
     parts = text.split(",")
     seeds = [int(part) for part in parts if part.strip().isdecimal()]
-    if len(seeds) < len(parts) or len(set(seeds)) < len(seeds) or seeds == [0]:
+    if len(seeds) < len(parts) or len(set(seeds)) < len(seeds):
         raise InputError(
-            f"[robustness] expected a number of seeds, at least 1, or different seeds separated by commas, got {text!r}"
+            f"[robustness] expected a number of seeds, or different seeds separated by commas, got {text!r}"
         )
     return seeds[0] if len(seeds) == 1 else seeds
 
@@ -64,6 +64,8 @@ def variants(first: int, seeds: int | Sequence[int], fractions: Sequence[float])
     seeds: so many, from the first on, or all of them.
     """
     numbers = range(first, first + seeds) if isinstance(seeds, int) else seeds
+    if not len(numbers):
+        raise InputError(f"[robustness] expected at least one seed, got {seeds}")
     parts = [Variant(first, fraction) for fraction in sorted(set(fractions), reverse=True)]
     return list(dict.fromkeys([Variant(first), *map(Variant, numbers), *parts]))
 
@@ -132,7 +134,7 @@ def trained_variant(base: Run, variant: Variant) -> Run:
         run = base.variant(variant.name, _settings(base, variant))
         if variant.fraction < 1:
             run.data = part_of(base.data, variant.fraction)
-    base.recipe.train(run)
+    run.train_alone()
     return run
 
 

@@ -18,7 +18,7 @@ from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.runs.block_teachers import fitting_teacher, fresh_teacher, small_teacher_shape
-from pynas.runs.images import check_images, forget_unbegun
+from pynas.runs.images import check_images
 from pynas.runs.options import loader_options
 from pynas.runs.processes import choose_device, first_process_first, meet
 from pynas.runs.progress import Progress
@@ -32,6 +32,8 @@ from pynas.tabular.bootstrap import standardised
 from pynas.tensor_files import TensorFile, read_tensors
 from pynas.train.checkpoint import CHECKPOINT, epoch_file, load_weights
 from pynas.train.loop import LAST
+
+COSTS = "costs.npz"
 
 
 class Run:
@@ -63,14 +65,14 @@ class Run:
 
     def train(self) -> None:
         """Train the supernet (and a small teacher where none is named), or go on where a training was stopped."""
-        try:
-            for member in self.members():
-                with spending(member, "train"):
-                    self.recipe.train(member)
-        except InputError:
-            forget_unbegun(self.folder)
-            raise
+        for member in self.members():
+            member.train_alone()
         meet()
+
+    def train_alone(self) -> None:
+        """Train this run's own supernet, without those of further seeds."""
+        with spending(self, "train"):
+            self.recipe.train(self)
 
     def rate(self, loss: str | None = None, norm: str | None = None) -> Scores | None:
         """Rate every path of every block on the validation images; None for methods that rate whole networks.
@@ -184,11 +186,11 @@ class Run:
     def costs(self) -> Any:
         """Costs of the space, counted once and kept as costs.npz."""
         self.count_costs()
-        return costs.load(self.home / "costs.npz")
+        return costs.load(self.home / COSTS)
 
     def count_costs(self) -> None:
         """Count the costs of the space and write costs.npz, unless that is done."""
-        path = self.home / "costs.npz"
+        path = self.home / COSTS
         if not path.exists():
             costs.count(self.net, self.data.image_shape).save(path)
 

@@ -24,7 +24,8 @@ class _Session:
 
     def __init__(self, run: Any, stage: str, processes: int):
         self._path, self._before = run.folder / FILE, _sessions(run.folder)
-        device = "CPU" if run.device.type == "cpu" else torch.cuda.get_device_name(run.device)
+        kind = run.device.type
+        device = torch.cuda.get_device_name(run.device) if kind == "cuda" else kind.upper()
         self._about, self._processes = {"stage": stage, "device": device, "processes": processes}, processes
         self.start = self._written = time.monotonic()
         self.worked = False

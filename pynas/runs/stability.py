@@ -48,7 +48,7 @@ def stability(
     BossNAS has rated these epochs while it trained. stability.png and .svg show the result; what is rated is not rated again.
 
     limits: of the search, as `Run.search` takes them. truth: CSV file of trained networks' accuracies, None for the published
-    ones of the space, where there are any. training: retrain each network found whose accuracy is not known, once, in a folder
+    ones of the space, where there are any. training: retrain each network found whose accuracy is not in `truth`, once, in a folder
     `retraining/stability-EPOCH-KEY` named after the first epoch that found it and the request; None trains none. workers:
     processes that read images.
 
@@ -69,7 +69,8 @@ def stability(
     for number, (epoch, scores) in enumerate(rated.items()):
         found = search.best(scores, run.costs, bounds)[0]
         row = {"epoch": epoch, "loss": losses.get(epoch), "found": run.space.format(found.architecture), "score": found.score,
-               "tau_to_last": tau[number][-1], "accuracy": known.get(found.architecture),
+               "tau_to_last": tau[number][-1],
+               "accuracy": known.get(found.architecture) if training is None or truth is not None else None,
                "accuracy_tau": _accuracy_tau(scores, known), "retraining": None}  # fmt: skip
         if training is not None and row["accuracy"] is None:
             row |= _retrained(run, replace(training, architecture=str(found.architecture)), epoch, workers)

@@ -71,6 +71,13 @@ NETWORKS: dict[str, Network] = {
     "PreNAS-Ti-11M": Network(_TINY, "8:33333333333333", 10.517272e6, 2.3537e9, None, _PRENAS),
 }  # fmt: skip
 
+# Of table 4 of DNA: DNA-c scaled, whose architectures `pynas scale` gives, and EfficientNets: parameters, top-1 on ImageNet.
+SCALED: dict[str, tuple[float, float]] = {
+    "DNA-c1": (7.5e6, 79.7), "DNA-c2": (8.8e6, 80.5), "DNA-c3": (12e6, 81.8), "DNA-c4": (19e6, 82.9), "DNA-c5": (30e6, 83.4),
+    "EfficientNet-B0": (5.3e6, 76.3), "EfficientNet-B1": (7.8e6, 78.8), "EfficientNet-B2": (9.2e6, 79.8),
+    "EfficientNet-B3": (12e6, 81.1), "EfficientNet-B4": (19e6, 82.6), "EfficientNet-B5": (30e6, 83.3),
+}  # fmt: skip
+
 
 def published(text: str, space: str) -> str:
     """Return the architecture that a name stands for in a space; any other text as it is.

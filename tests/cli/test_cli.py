@@ -377,7 +377,7 @@ def test_two_processes_share_the_generations_of_dna_plus(tmp_path):
     folder, alone = tmp_path / "run", [sys.executable, "-m", "pynas"]
     sizes = ("--data", "digits", "--epochs", "1", "--limit-images", "256", "--batch-size", "32")
     options = ("--option", "generations=2", "--option", "teacher_epochs=1", "--option", "teacher_batch_size=32")
-    search = ("search", folder, "--max-params", "60%", "--device", "cpu", "--json")
+    search = ("search", folder, "--max-params", "90% of teacher", "--device", "cpu", "--json")
 
     def call(start, *words):
         printed = subprocess.run([*start, *words], check=True, timeout=600, stdout=subprocess.PIPE,

@@ -24,7 +24,9 @@ def test_the_reference_comes_first_and_nothing_twice():
     with pytest.raises(InputError, match="fractions above 0 and up to 1, got 2"):
         variants(0, 1, [2.0])
     assert seeds_of("3") == 3 and seeds_of("0,41, 42") == [0, 41, 42]
-    for text in ("0", "-1", "two", "1,1", "1,"):
+    with pytest.raises(InputError, match="at least one seed, got 0"):
+        variants(0, 0, [1.0])
+    for text in ("-1", "two", "1,1", "1,"):
         with pytest.raises(InputError, match=rf"different seeds separated by commas, got '{text}'"):
             seeds_of(text)
 

@@ -106,7 +106,8 @@ def test_a_stopped_comparison_goes_on(redundant, monkeypatch):
 def test_bad_requests_are_named(redundant, pynas, tmp_path):
     runs.create(tmp_path / "own", method="dna", space="mbconv-mini")
     for folder, words, message in (
-        (redundant, ("--spaces", 5, "--dim", 64), "--spaces without --vary, --dim and --depth"),
+        (redundant, ("--spaces", 5, "--dim", 64), "--spaces without --vary, --dim, --depth and --sample"),
+        (redundant, ("--spaces", 5, "--sample", 9), "--spaces without --vary, --dim, --depth and --sample"),
         (redundant, ("--spaces", 0), "at least one network and one image, got 0 and 64"),
         (tmp_path / "own", ("--spaces", 5), "run in a space of AutoFormer, got one in mbconv-mini"),
     ):

@@ -19,7 +19,7 @@ from pynas.runs.recipes import recipe_of
 from pynas.runs.request import Request
 from pynas.runs.robustness import seeds_of, variants
 from pynas.runs.scale import compound_scaling
-from pynas.spaces import get
+from pynas.spaces import get, network
 from pynas.spaces.networks import published
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -105,7 +105,7 @@ REQUESTS = {
         Request(options.limits(madds=given["max_madds"], params=given["max_params"])),
         retrain.Request(recipe=given["retrain"], epochs=given["epochs"]),
     ],
-    "benchmark": lambda given: [],
+    "benchmark": lambda given: [network(name) for name in given["architecture"]],  # of any space
     "robustness": lambda given: [
         wanted_settings(None, options.settings({**given, "method": "dna", "seeds": None})),
         variants(0, seeds_of(given["seeds"]), [float(part) for part in given["fractions"].split(",")]),
@@ -130,9 +130,8 @@ def test_other_commands_ask_for_what_there_is_of_a_run_on_the_page(line):
     if folder is None or name in ("select", "robustness") or str(folder) == "published":
         return
     origin = made["/".join(Path(folder).as_posix().split("/")[:2])]
-    named = given.get("architecture") or []
-    for name_of_paper in [named] if isinstance(named, str) else named:
-        assert published(name_of_paper, origin["space"]) != name_of_paper
+    if given.get("architecture") and name != "benchmark":
+        assert published(given["architecture"], origin["space"]) != given["architecture"]
     if name == "correlate":
         bench = bench_of(get(origin["space"]))
         assert bench is not None and given["bench"] in (None, bench.name)
@@ -212,7 +211,8 @@ def smaller(line, folder):
             changed += [] if smaller[word] is None else [word, smaller[word]]
         elif before not in smaller:
             changed.append(str(folder) if word.startswith("runs/") else word)
-    return [*changed, *MORE.get(name, [])]
+    more = ["--images", "2"] if "--spaces" in words else MORE.get(name, [])
+    return [*changed, *more]
 
 
 @pytest.mark.slow

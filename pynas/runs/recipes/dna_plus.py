@@ -91,7 +91,7 @@ class DNAPlusRecipe:
         plus, found = self._plus(run), []
         history: list[Generation] = []
         first = self.generation(run, 1)
-        limits = from_first_process(lambda: find_limits(run, request, gather_costs(first, request)))
+        limits = from_first_process(lambda: find_limits(first, request, gather_costs(first, request)))
         request = replace(request, limits=limits.upper, at_least=limits.lower)
         rated_by = load_scores(first).metadata
         while True:
