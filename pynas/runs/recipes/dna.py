@@ -32,7 +32,8 @@ _STAGES = {
     **loader_options(),
 }
 # Sections 4.3 and 4.4 and eq. 6, 7. The paper prints no batch size for MBConv: the released code's 64 on each of 8 GPUs, as the
-# mean of 8 batches. For ViTs it prints the rate 0.33, which is taken to be swapped with DNA++'s 0.0025.
+# mean of 8 batches. Blocks learn a wider teacher's features by width="teacher" there; the projection ranked networks better, and
+# fits every space. For ViTs it prints the rate 0.33, which is taken to be swapped with DNA++'s 0.0025.
 _PAPER = {"loss": "relative_l1", "learning_rates": (0.002, 0.005), "decay": 0.9, "decay_every": 1, "optimizer": "adam",
           "logits_after": 1.0, "epochs": 20, "batch_size": 64, "accumulate": 8}  # fmt: skip
 # The released code's train_pipeline.yaml and its weights of the blocks' losses, for six blocks.
