@@ -114,7 +114,15 @@ def command(
     from pynas.cli.correlation_tables import print_comparison, print_row, print_statistics, print_truth
     from pynas.errors import InputError
     from pynas.runs import load, proxies
-    from pynas.runs.correlate import correlate_with, draw, draw_side_by_side, rated_by, read_predictor, run_bench
+    from pynas.runs.correlate import (
+        correlate_with,
+        draw,
+        draw_side_by_side,
+        rated_by,
+        read_predictor,
+        run_bench,
+        statistics,
+    )
     from pynas.runs.spent import search_cost
 
     if plot not in ("ranking", "side-by-side", "statistics") or (beside and plot != "side-by-side"):
@@ -147,8 +155,6 @@ def command(
         table = table.without(*(op.strip() for op in without.split(",")))
     table = proxies.sample_rows(table, sample, seed)
     if plot == "statistics":
-        from pynas.runs.correlate import statistics
-
         content = statistics(table, picture or Path(f"statistics-{bench}"))
         (display.print_json if json else print_statistics)(content)
         return

@@ -19,7 +19,7 @@ from pynas.report.figures import save_figure
 # Lines of more architectures would cover each other; more of them are drawn as a density.
 MOST = 100
 _PER_ROW = 4
-_COLOUR, _DENSITY = "tab:blue", "Blues"
+COLOUR, DENSITY = "tab:blue", "Blues"
 
 
 def draw_ranking(stem: str | Path, scores: np.ndarray, accuracy: np.ndarray, **options: Any) -> list[Path]:
@@ -61,10 +61,10 @@ def ranking_figure(
 
 def _draw_points(axes: Axes, accuracy: np.ndarray, scores: np.ndarray) -> None:
     if len(scores) <= MOST:
-        axes.scatter(accuracy, scores, s=24, color=_COLOUR)
+        axes.scatter(accuracy, scores, s=24, color=COLOUR)
     else:
         # Rasterised in the SVG too: viewers cannot open tens of thousands of marks.
-        axes.scatter(accuracy, scores, s=4, color=_COLOUR, alpha=0.15, linewidths=0, rasterized=True)
+        axes.scatter(accuracy, scores, s=4, color=COLOUR, alpha=0.15, linewidths=0, rasterized=True)
     axes.grid(alpha=0.3)
 
 
@@ -72,7 +72,7 @@ def _draw_lines(axes: Axes, predicted: np.ndarray, true: np.ndarray) -> None:
     """Draw a line per architecture from its predicted to its true rank, the darker the more they differ."""
     error = np.abs(predicted - true)
     for start, end, share in zip(predicted, true, error / max(error.max(), 1)):
-        axes.plot([0, 1], [start, end], color=_COLOUR, alpha=0.25 + 0.75 * share, linewidth=1.5, marker="o", ms=4)
+        axes.plot([0, 1], [start, end], color=COLOUR, alpha=0.25 + 0.75 * share, linewidth=1.5, marker="o", ms=4)
     axes.set_xticks([0, 1], ["predicted", "true"])
     axes.set_xlim(-0.15, 1.15)
     axes.set_ylim(len(true) + 0.7, 0.3)
@@ -83,7 +83,7 @@ def _draw_lines(axes: Axes, predicted: np.ndarray, true: np.ndarray) -> None:
 def _draw_rank_density(axes: Axes, predicted: np.ndarray, true: np.ndarray) -> None:
     n = len(true)
     density = axes.hexbin(
-        true, predicted, gridsize=60, cmap=_DENSITY, bins="log", mincnt=1, extent=(1, n, 1, n), rasterized=True
+        true, predicted, gridsize=60, cmap=DENSITY, bins="log", mincnt=1, extent=(1, n, 1, n), rasterized=True
     )
     axes.plot([1, n], [1, n], color="0.3", linewidth=1, linestyle="--", label="perfect ranking")
     axes.set_xlabel("true rank (1 is the best)")

@@ -11,9 +11,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy.stats import kendalltau
 
 from pynas.costs import UNITS
-from pynas.report.ranking import MOST
+from pynas.report.ranking import COLOUR, DENSITY, MOST
 
-_COLOUR, _DENSITY = "tab:blue", "Blues"
 _MOST_BINS = 60
 
 
@@ -31,7 +30,7 @@ def statistics_figure(
     figure.suptitle(title)
     histogram, *panels = figure.subplots(1, 1 + len(costs))
     bins = min(len(np.histogram_bin_edges(accuracy, "auto")) - 1, _MOST_BINS)
-    histogram.hist(accuracy, bins=bins, color=_COLOUR, edgecolor="white", linewidth=0.5)
+    histogram.hist(accuracy, bins=bins, color=COLOUR, edgecolor="white", linewidth=0.5)
     histogram.set_xlabel(label)
     histogram.set_ylabel("architectures")
     histogram.yaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -45,10 +44,10 @@ def statistics_figure(
 
 def _draw_cost(axes: Axes, cost: np.ndarray, accuracy: np.ndarray) -> None:
     if len(cost) <= MOST:
-        axes.scatter(cost, accuracy, s=24, color=_COLOUR)
+        axes.scatter(cost, accuracy, s=24, color=COLOUR)
         axes.grid(alpha=0.3)
     else:
-        density = axes.hexbin(cost, accuracy, gridsize=50, cmap=_DENSITY, bins="log", mincnt=1, rasterized=True)
+        density = axes.hexbin(cost, accuracy, gridsize=50, cmap=DENSITY, bins="log", mincnt=1, rasterized=True)
         axes.figure.colorbar(density, ax=axes, label="architectures")
     if np.ptp(cost) and np.ptp(accuracy):
         axes.set_title(f"Kendall τ {kendalltau(cost, accuracy).statistic:.3f}", fontsize="medium")

@@ -12,6 +12,7 @@ import torch
 from torch import distributed
 
 from pynas.errors import InputError
+from pynas.rating.distributed import rank_and_size
 from pynas.train.team import is_first_process
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def process_group(device: torch.device, folder: Path | None) -> Iterator[None]:
 
 def from_first_process(compute: Callable[[], T]) -> T:
     """Return what the first process computes, in every process; an InputError of the first one is raised in all."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if rank_and_size(None)[1] == 1:
         return compute()
     outcome: list[Any] = [None, None]
     if is_first_process():
@@ -94,5 +95,5 @@ def first_process_first() -> Iterator[None]:
 
 def meet() -> None:
     """Wait until every process is here: the first one has then written what it had to."""
-    if distributed.is_available() and distributed.is_initialized():
+    if rank_and_size(None)[1] > 1:
         distributed.barrier()
