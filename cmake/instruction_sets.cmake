@@ -21,5 +21,6 @@ function(pynas_add_cpu_kernels target sources)
                                               -fopenmp-simd -Wall -Wextra)
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:cpu_${isa}>)
   endforeach()
-  target_compile_definitions(${target} PRIVATE PYNAS_X86=${PYNAS_X86})
+  # Public: whoever includes common/isa.h chooses among the sets.
+  target_compile_definitions(${target} PUBLIC PYNAS_X86=${PYNAS_X86})
 endfunction()

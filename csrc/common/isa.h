@@ -14,6 +14,10 @@ const char* isa_name();
 
 }  // namespace pynas
 
+#ifndef PYNAS_X86
+#error "define PYNAS_X86 as 1 or 0: without it, calls would silently take the baseline set"
+#endif
+
 #if PYNAS_X86
 #define PYNAS_CPU_KERNEL(f, Args)                                   \
   namespace pynas::baseline { void f(const Args&); }                \
