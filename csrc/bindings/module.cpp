@@ -34,10 +34,11 @@ void bind_ensemble_loss_backward(py::module_& module) {
 
 void bind_pareto_dominated(py::module_& module) {
   using Args = ParetoDominatedArgs;
-  constexpr auto no_cpu = [](const Args&) { throw std::invalid_argument("pareto_dominated runs on CUDA devices only"); };
+  constexpr auto no_cpu = [](const Args&) {
+    throw std::invalid_argument("pareto_dominated runs on CUDA devices only");
+  };
   bind(module, "pareto_dominated", +no_cpu, cuda::pareto_dominated, PYNAS_FIELD(loss), PYNAS_FIELD(sequence),
-       PYNAS_FIELD(spare), PYNAS_FIELD(partial), PYNAS_FIELD(dominated), PYNAS_FIELD(points),
-       PYNAS_FIELD(threads));
+       PYNAS_FIELD(spare), PYNAS_FIELD(partial), PYNAS_FIELD(dominated), PYNAS_FIELD(points), PYNAS_FIELD(threads));
 }
 
 void bind_pareto_filter(py::module_& module) {
@@ -58,9 +59,21 @@ void bind_path_batch_norm(py::module_& module) {
   using Args = PathBatchNormArgs;
   bind(module, "path_batch_norm", cpu::path_batch_norm, cuda::path_batch_norm, PYNAS_FIELD(x), PYNAS_FIELD(residual),
        PYNAS_FIELD(weight), PYNAS_FIELD(bias), PYNAS_FIELD(mean), PYNAS_FIELD(var), PYNAS_FIELD(y),
-       PYNAS_FIELD(partial), PYNAS_FIELD(paths), PYNAS_FIELD(batch), PYNAS_FIELD(channels), PYNAS_FIELD(size),
-       PYNAS_FIELD(chunk), PYNAS_FIELD(eps), PYNAS_FIELD(channels_last), PYNAS_FIELD(statistics_given),
-       PYNAS_FIELD(activation), PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
+       PYNAS_FIELD(running_mean), PYNAS_FIELD(running_var), PYNAS_FIELD(momentum), PYNAS_FIELD(partial),
+       PYNAS_FIELD(paths), PYNAS_FIELD(batch), PYNAS_FIELD(channels), PYNAS_FIELD(size), PYNAS_FIELD(chunk),
+       PYNAS_FIELD(eps), PYNAS_FIELD(channels_last), PYNAS_FIELD(statistics_given), PYNAS_FIELD(activation),
+       PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
+}
+
+void bind_path_batch_norm_backward(py::module_& module) {
+  using Args = PathBatchNormBackwardArgs;
+  bind(module, "path_batch_norm_backward", cpu::path_batch_norm_backward, cuda::path_batch_norm_backward,
+       PYNAS_FIELD(x), PYNAS_FIELD(residual), PYNAS_FIELD(weight), PYNAS_FIELD(bias), PYNAS_FIELD(mean),
+       PYNAS_FIELD(var), PYNAS_FIELD(y_gradient), PYNAS_FIELD(x_gradient), PYNAS_FIELD(residual_gradient),
+       PYNAS_FIELD(weight_gradient), PYNAS_FIELD(bias_gradient), PYNAS_FIELD(partial), PYNAS_FIELD(paths),
+       PYNAS_FIELD(batch), PYNAS_FIELD(channels), PYNAS_FIELD(size), PYNAS_FIELD(chunk), PYNAS_FIELD(eps),
+       PYNAS_FIELD(channels_last), PYNAS_FIELD(statistics_given), PYNAS_FIELD(activation), PYNAS_FIELD(dtype),
+       PYNAS_FIELD(threads));
 }
 
 void bind_path_distance(py::module_& module) {
@@ -110,6 +123,7 @@ PYBIND11_MODULE(_C, module) {
   pynas::bind_pareto_filter(module);
   pynas::bind_pareto_pairs(module);
   pynas::bind_path_batch_norm(module);
+  pynas::bind_path_batch_norm_backward(module);
   pynas::bind_path_distance(module);
   pynas::bind_queue_nce(module);
   pynas::bind_saliency_boxes(module);

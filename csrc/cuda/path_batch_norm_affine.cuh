@@ -47,7 +47,7 @@ struct alignas(sizeof(A) == 4 ? 16 : 8) Affine {
   A mean, scale, shift;
 
   __device__ Affine() {}
-  __device__ Affine(const PathBatchNormArgs& args, int64_t channel, A mean, A var) : mean(mean) {
+  __device__ Affine(const PathBatchNorm& args, int64_t channel, A mean, A var) : mean(mean) {
     const A *weight = static_cast<const A*>(args.weight), *bias = static_cast<const A*>(args.bias);
     scale = A(1) / sqrt(var + static_cast<A>(args.eps));
     if (weight != nullptr) scale *= weight[channel];
@@ -55,13 +55,6 @@ struct alignas(sizeof(A) == 4 ? 16 : 8) Affine {
   }
   __device__ A operator()(A x) const { return (x - mean) * scale + shift; }
 };
-
-// Writes the mean and variance of channel `at` of [G, C].
-template <class A>
-__device__ void write_statistics(const PathBatchNormArgs& args, int64_t at, double mean, double var) {
-  static_cast<A*>(args.mean)[at] = static_cast<A>(mean);
-  static_cast<A*>(args.var)[at] = static_cast<A>(var);
-}
 
 // Words of x, y and the residual from element `first` on.
 template <class T, int N>

@@ -1,8 +1,9 @@
 """Layers that the spaces share, and the modules that methods train them with."""
 
+from pynas.nn.batch_norm import NormSequential, batch_norm_act, conv_bn
 from pynas.nn.entangled import EntangledTransformer
 from pynas.nn.feature_queue import FeatureQueue
-from pynas.nn.mbconv import MBConv, SqueezeExcitation, conv_bn
+from pynas.nn.mbconv import MBConv, SqueezeExcitation
 from pynas.nn.network import Head, stem
 from pynas.nn.relative import RelativeAttention, RelativePosition
 from pynas.nn.slimmable import AtWidth, SlimmableConv2d, SlimmableLinear, Switchable, prefix
@@ -14,6 +15,7 @@ __all__ = [
     "FeatureQueue",
     "Head",
     "MBConv",
+    "NormSequential",
     "PatchEmbedding",
     "PooledHead",
     "RelativeAttention",
@@ -23,6 +25,7 @@ __all__ = [
     "SqueezeExcitation",
     "Switchable",
     "TransformerLayer",
+    "batch_norm_act",
     "conv_bn",
     "prefix",
     "stem",

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pynas.errors import InputError
+from pynas.nn.batch_norm import batch_norm_act
 from pynas.nn.drop import dropped
 
 
@@ -19,7 +20,7 @@ class ReLUConvBN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, in_channels, H, W] -> [B, out_channels, H / stride, W / stride]."""
-        return self.bn(self.conv(torch.relu(x)))
+        return batch_norm_act(self.bn, self.conv(torch.relu(x)))
 
 
 class Zero(nn.Module):

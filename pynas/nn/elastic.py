@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from pynas.errors import InputError
-from pynas.nn.mbconv import MBConv, conv_bn
+from pynas.nn.batch_norm import batch_norm_act, conv_bn
+from pynas.nn.mbconv import MBConv
 from pynas.nn.network import Head
 
 
@@ -30,28 +31,12 @@ def sliced_kernel(conv: Any, channels: int, inputs: int, kernel: int) -> torch.T
     return conv.weight[:channels, :inputs, start : start + kernel, start : start + kernel]
 
 
-def sliced_batch_norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    """Run batch norm with its leading weights; in training, the leading running statistics follow the batch.
-
-    The statistics are averages over many subnets: re-estimate them in an extracted one (`export.recalibrate`).
-    """
-    if "forward" in vars(norm):  # a rating's, with statistics of each path
-        return norm.forward(x, leading=True)
-    c, momentum = x.shape[1], norm.momentum
-    mean, var = norm.running_mean[:c], norm.running_var[:c]
-    if norm.training and not norm.track_running_stats:
-        mean = var = None
-    elif norm.training:
-        norm.num_batches_tracked.add_(1)
-        # torch's rule: without a momentum, the mean over all batches.
-        momentum = 1 / norm.num_batches_tracked.item() if momentum is None else momentum
-    return F.batch_norm(x, mean, var, norm.weight[:c], norm.bias[:c], norm.training, momentum or 0.0, norm.eps)
-
-
-def elastic_conv_bn(weights: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> torch.Tensor:
-    """Run the leading channels of a convolution, batch norm and activation (`conv_bn`)."""
-    y = sliced_batch_norm(weights.bn, sliced_conv(weights.conv, x, channels, kernel))
-    return weights.act(y) if hasattr(weights, "act") else y
+def elastic_conv_bn(
+    weights: Any, x: torch.Tensor, channels: int, kernel: int = 1, residual: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Run the leading channels of a convolution, batch norm and activation (`conv_bn`); residual: added before the activation."""
+    y = sliced_conv(weights.conv, x, channels, kernel)
+    return batch_norm_act(weights.bn, y, weights._modules.get("act"), residual, leading=True)
 
 
 class ElasticConvBN(nn.Module):
@@ -71,7 +56,8 @@ class ElasticConvBN(nn.Module):
         weights: Any = self.weights
         conv = weights.conv
         with conv.weight.device:
-            plain = conv_bn(shape[0], self.channels, conv.kernel_size[0], conv.stride[0], activation=len(weights) == 3)
+            activation = "silu" if len(weights) == 3 else None
+            plain = conv_bn(shape[0], self.channels, conv.kernel_size[0], conv.stride[0], activation=activation)
         copy_centres(plain, weights)
         return plain.train(self.training)
 
@@ -132,8 +118,11 @@ class ElasticMBConv(nn.Module):
         se: Any = weights.se
         squeezed = se.act(sliced_conv(se.reduce, y.mean((2, 3), keepdim=True), max(1, inputs // 4)))
         y = y * se.gate(sliced_conv(se.expand, squeezed, hidden))
+        residual = self.stride == 1 and inputs == self.channels
+        if residual and self.training and self.drop_path == 0:
+            return elastic_conv_bn(weights.project, y, self.channels, residual=x)
         y = elastic_conv_bn(weights.project, y, self.channels)
-        return x + drop_path(y, self.drop_path, self.training) if self.stride == 1 and inputs == self.channels else y
+        return x + drop_path(y, self.drop_path, self.training) if residual else y
 
     def extract(self, shape: tuple[int, ...]) -> MBConv:
         """Plain MBConv with copies of the slices for an input of `shape` `(C, H, W)`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from pynas.copies import copy_module
 from pynas.errors import InputError
+from pynas.nn.batch_norm import ACTIVATIONS, NormSequential, batch_norm_act, conv_bn
 from pynas.nn.drop import dropped
 from pynas.nn.mbconv import SqueezeExcitation
 
-ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 # Channels of a bottleneck's output per channel in its middle, and per channel of the squeeze.
 _EXPANSION, _SQUEEZE = 4, 16
 
@@ -56,11 +56,11 @@ class Entry(nn.Module):
         if stride > 1 or in_channels != out_channels:
             shortcut["conv"] = nn.Conv2d(in_channels, out_channels, 1, bias=False)
             shortcut["bn"] = nn.BatchNorm2d(out_channels)
-        self.shortcut = nn.Sequential(shortcut)
+        self.shortcut = NormSequential(shortcut)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x: [B, in_channels, H, W] -> the middle's input and the shortcut, both of size H / stride, W / stride."""
-        return self.norm(self.position(self.project(x))), self.shortcut(x)
+    def forward(self, x: torch.Tensor, act: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """x: [B, in_channels, H, W] -> the middle's input after `act`, and the shortcut, both of size H / stride, W / stride."""
+        return batch_norm_act(self.norm, self.position(self.project(x)), act), self.shortcut(x)
 
 
 class Bottleneck(nn.Module):
@@ -110,10 +110,11 @@ class Bottleneck(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, in_channels, H, W] -> [B, out_channels, H / stride, W / stride]."""
         (only,) = self.entries.values() if len(self.entries) == 1 else (self.entry(x.shape[1]),)
-        y, shortcut = only(x)
-        y = self.act2(self.norm2(self.mix(self.act1(y))))
-        y = self.se(self.norm3(self.expand(y)))
-        return self.act3(dropped(y, self.drop_path) + shortcut)
+        y, shortcut = only(x, self.act1)
+        y = self.expand(batch_norm_act(self.norm2, self.mix(y), self.act2))
+        if self.training and self.drop_path is None and isinstance(self.se, nn.Identity):
+            return batch_norm_act(self.norm3, y, self.act3, shortcut)
+        return self.act3(dropped(self.se(self.norm3(y)), self.drop_path) + shortcut)
 
     def extract(self, shape: tuple[int, ...]) -> Bottleneck:
         """Copy for inputs of one shape `(C, H, W)`."""
@@ -124,13 +125,9 @@ class Bottleneck(nn.Module):
         return plain
 
 
-def stand_in(in_channels: int, out_channels: int, stride: int, groups: int, activation: str) -> nn.Sequential:
+def stand_in(in_channels: int, out_channels: int, stride: int, groups: int, activation: str) -> NormSequential:
     """Build the stand-in of a scale without layers: a grouped 3x3 convolution, batch norm, activation."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["conv"] = nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=groups, bias=False)
-    parts["bn"] = nn.BatchNorm2d(out_channels)
-    parts["act"] = ACTIVATIONS[activation](inplace=True)
-    return nn.Sequential(parts)
+    return conv_bn(in_channels, out_channels, 3, stride, groups, activation)
 
 
 class Framed(nn.Module):
@@ -151,15 +148,12 @@ class Framed(nn.Module):
         return Framed(parts[0], self.layer.extract((width,)), parts[1])
 
 
-def image_stem(channels: int, kernel: int, pool: bool, activation: str) -> nn.Sequential:
+def image_stem(channels: int, kernel: int, pool: bool, activation: str) -> NormSequential:
     """Build ResNet's stem: a convolution of stride 2, batch norm, activation, and a 3x3 max-pool of stride 2 if `pool`."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["conv"] = nn.Conv2d(3, channels, kernel, 2, kernel // 2, bias=False)
-    parts["bn"] = nn.BatchNorm2d(channels)
-    parts["act"] = ACTIVATIONS[activation](inplace=True)
+    stem = conv_bn(3, channels, kernel, 2, activation=activation)
     if pool:
-        parts["pool"] = nn.MaxPool2d(3, 2, 1)
-    return nn.Sequential(parts)
+        stem.add_module("pool", nn.MaxPool2d(3, 2, 1))
+    return stem
 
 
 def pooled_classifier(channels: int, num_classes: int) -> nn.Sequential:

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import nn
 
+from pynas.nn.batch_norm import conv_bn
 from pynas.nn.drop import dropped
-
-
-def conv_bn(
-    in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: bool = True
-) -> nn.Sequential:
-    """Build a convolution without bias that keeps the size at stride 1, batch norm, and SiLU if `activation`."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
-    parts["bn"] = nn.BatchNorm2d(out_channels)
-    if activation:
-        parts["act"] = nn.SiLU(inplace=True)
-    return nn.Sequential(parts)
 
 
 class SqueezeExcitation(nn.Module):
@@ -54,11 +41,14 @@ class MBConv(nn.Module):
         self.depthwise = conv_bn(hidden, hidden, kernel, stride, groups=hidden)
         reduced = max(1, int(in_channels * se_ratio))
         self.se = SqueezeExcitation(hidden, reduced) if se_ratio else nn.Identity()
-        self.project = conv_bn(hidden, out_channels, activation=False)
+        self.project = conv_bn(hidden, out_channels, activation=None)
         if self.residual:
             self.drop_path: nn.Module | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, in_channels, H, W] -> [B, out_channels, H / stride, W / stride]."""
-        y = self.project(self.se(self.depthwise(self.expand(x))))
+        y = self.se(self.depthwise(self.expand(x)))
+        if self.residual and self.training and self.drop_path is None:
+            return self.project(y, residual=x)
+        y = self.project(y)
         return x + dropped(y, self.drop_path) if self.residual else y

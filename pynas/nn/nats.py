@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pynas.nn.batch_norm import Activation, NormSequential, batch_norm_act
 from pynas.nn.drop import dropped
 from pynas.nn.slimmable import SlimmableConv2d, SlimmableLinear, Switchable
 
@@ -57,19 +58,19 @@ class ConvNorm(nn.Module):
         self.conv = SlimmableConv2d(in_channels, max(widths), kernel, stride)
         self.norm = Switchable(widths, nn.BatchNorm2d)
 
-    def forward(self, x: Tensor, width: int) -> Tensor:
-        """x: [B, C, H, W] -> [B, width, H / stride, W / stride]."""
-        return self.norm(self.conv(x, width))
+    def forward(self, x: Tensor, width: int, act: Activation | None = None, residual: Tensor | None = None) -> Tensor:
+        """x: [B, C, H, W] -> [B, width, H / stride, W / stride]; act and residual: as of `batch_norm_act`."""
+        return batch_norm_act(self.norm.at(width), self.conv(x, width), act, residual)
 
-    def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+    def forward_widths(self, x: Tensor, widths: Sequence[int], act: Activation | None = None) -> list[Tensor]:
         """`forward` at each of the widths, with one convolution for all."""
-        return [self.norm(y) for y in self.conv.forward_widths(x, widths)]
+        return [batch_norm_act(self.norm.at(y.shape[1]), y, act) for y in self.conv.forward_widths(x, widths)]
 
     def extract(self, in_channels: int, width: int, relu: bool = False) -> nn.Sequential:
         """Plain operation at one width; relu: with the ReLU before it."""
         parts: OrderedDict[str, nn.Module] = OrderedDict(relu=nn.ReLU()) if relu else OrderedDict()
         parts["conv"], parts["norm"] = self.conv.extract(in_channels, width), self.norm.extract((width,))
-        return nn.Sequential(parts)
+        return NormSequential(parts)
 
 
 class SlimmableNATSCell(nn.Module):
@@ -92,14 +93,14 @@ class SlimmableNATSCell(nn.Module):
         changed = [width for width in widths if width != x.shape[1]]
         skips = dict(zip(changed, self._edge("03").forward_widths(x, changed))) if changed else {}
         active = F.relu(x)
-        first, second = (self._edge(edge).forward_widths(active, widths) for edge in ("01", "02"))
+        first = self._edge("01").forward_widths(active, widths, F.relu)
+        second = self._edge("02").forward_widths(active, widths)
         return [self._rest(skips.get(width, x), y, z, width) for y, z, width in zip(first, second, widths)]
 
     def _rest(self, skip: Tensor, first: Tensor, second: Tensor, width: int) -> Tensor:
         """Part of the cell after the input's edges, which widths do not share."""
-        first = F.relu(first)
-        second = second + self.edges["12"](first, width)
-        return skip + self.edges["13"](first, width) + self.edges["23"](F.relu(second), width)
+        second = self._edge("12")(first, width, F.relu, second)
+        return self._edge("23")(second, width, residual=self._edge("13")(first, width, residual=skip))
 
     def _edge(self, name: str) -> ConvNorm:
         return self.edges[name]  # type: ignore[return-value]
@@ -128,9 +129,9 @@ class SlimmableNATSResidual(nn.Module):
 
     def forward_widths(self, x: Tensor, widths: Sequence[int]) -> list[Tensor]:
         """`forward` at each of the widths; the convolutions of the input are computed once."""
-        first = self.first.forward_widths(F.relu(x), widths)
+        first = self.first.forward_widths(F.relu(x), widths, F.relu)
         short = self.shortcut.forward_widths(F.avg_pool2d(x, 2), widths)
-        return [self.second(F.relu(y), width) + z for y, z, width in zip(first, short, widths)]
+        return [self.second(y, width, residual=z) for y, z, width in zip(first, short, widths)]
 
     def extract(self, in_channels: int, width: int) -> NATSResidual:
         """Plain block at one width."""
@@ -168,7 +169,7 @@ class SlimmableNATSHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> logits [B, num_classes]."""
-        return self.classifier(F.relu(self.norm(x)).mean((2, 3)))
+        return self.classifier(batch_norm_act(self.norm.at(x.shape[1]), x, F.relu).mean((2, 3)))
 
     def extract(self, shape: Sequence[int]) -> nn.Sequential:
         """Plain head for an input of `shape` (without the batch axis)."""
@@ -179,4 +180,4 @@ class SlimmableNATSHead(nn.Module):
             nn.Flatten(),
             self.classifier.extract(shape[0]),
         )
-        return nn.Sequential(OrderedDict(zip(("norm", "relu", "pool", "flatten", "classifier"), parts)))
+        return NormSequential(OrderedDict(zip(("norm", "relu", "pool", "flatten", "classifier"), parts)))

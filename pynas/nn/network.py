@@ -7,7 +7,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from pynas.nn.mbconv import MBConv, conv_bn
+from pynas.nn.batch_norm import conv_bn
+from pynas.nn.mbconv import MBConv
 
 
 def stem(channels: int, stride: int, mb1_channels: int | None = None, se_ratio: float = 0.25) -> nn.Sequential:

@@ -42,12 +42,12 @@ def define(name: str, schema: str, implementation: Operator, fake: Operator) -> 
     registered = getattr(torch.ops.pynas, name)
 
     def run(*arguments: Any) -> Any:
-        return implementation(*arguments) if _unwatched(arguments[0]) else registered(*arguments)
+        return implementation(*arguments) if unwatched(arguments[0]) else registered(*arguments)
 
     return run
 
 
-def _unwatched(tensor: torch.Tensor) -> bool:
+def unwatched(tensor: torch.Tensor) -> bool:
     """Return whether only the values of a call count: no compilation, tracing, mode or transform, no tensor of another type."""
     return (
         not torch.compiler.is_compiling()

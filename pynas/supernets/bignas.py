@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from pynas.errors import InputError
+from pynas.nn.batch_norm import conv_bn
 from pynas.nn.elastic import ElasticConvBN, ElasticHead, ElasticMBConv
-from pynas.nn.mbconv import MBConv, conv_bn
+from pynas.nn.mbconv import MBConv
 from pynas.nn.network import Head
 from pynas.spaces import Architecture, Choice, Space
 from pynas.spaces.bignas import ElasticMBConvSpec, ElasticStemSpec, ResolutionSpec

@@ -18,7 +18,7 @@ def build_candidate(spec: MBConvSpec) -> nn.Module:
     block = MBConv(spec.in_channels, spec.out_channels, spec.kernel, spec.expand, spec.stride, spec.se)
     if spec.exit_channels is None:
         return block
-    return nn.Sequential(block, conv_bn(spec.out_channels, spec.exit_channels, activation=False))
+    return nn.Sequential(block, conv_bn(spec.out_channels, spec.exit_channels, activation=None))
 
 
 def build_stem(spec: StemSpec | None) -> nn.Module | None:

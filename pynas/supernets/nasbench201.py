@@ -10,6 +10,7 @@ from torch import nn
 
 from pynas.copies import copy_module
 from pynas.errors import InputError
+from pynas.nn.batch_norm import NormSequential
 from pynas.nn.cell import ResidualReduction, Zero, edge_operation
 from pynas.nn.drop import dropped
 from pynas.spaces import Architecture, Choice, Space
@@ -88,7 +89,7 @@ class CellNet(nn.Module):
         edges = [[candidate.op for candidate in layer] for layer in space.blocks[0][0].layers]
         channels = spec.channels
         self.space = space
-        self.stem = nn.Sequential(nn.Conv2d(3, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]))
+        self.stem = NormSequential(nn.Conv2d(3, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]))
         body: list[nn.Module] = []
         for stage, width in enumerate(channels):
             if stage:
@@ -96,7 +97,7 @@ class CellNet(nn.Module):
             body += [SharedCell(edges, width) for _ in range(spec.n)]
         self.body = nn.ModuleList(body)
         width = channels[-1]
-        self.head = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = NormSequential(nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(width, num_classes)
 
     @property

@@ -9,6 +9,7 @@ from timm.models.resnest import ResNestBottleneck
 from timm.models.resnet import downsample_avg
 from torch import nn
 
+from pynas.nn.batch_norm import NormSequential, batch_norm_act
 from pynas.spaces import Space
 from pynas.spaces.splitattention import EXPANSION, DeepStemSpec, SplitAttentionSpec
 from pynas.supernets.supernet import Supernet
@@ -30,6 +31,20 @@ class PooledHead(nn.Module):
         return self.classifier(self.features(x))
 
 
+class SplitAttentionBottleneck(ResNestBottleneck):
+    """timm's bottleneck, whose batch norms run with the activation and the shortcut after them (`batch_norm_act`)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: [B, C, H, W] -> [B, 4 channels, H / stride, W / stride]."""
+        if not self.training or self.drop_path is not None or self.avd_first is not None:
+            return super().forward(x)
+        y = self.conv2(batch_norm_act(self.bn1, self.conv1(x), self.act1))
+        if not isinstance(self.bn2, nn.Identity):  # without split attention, which has it inside
+            y = batch_norm_act(self.bn2, y, self.act2)
+        y = self.conv3(y if self.avd_last is None else self.avd_last(y))
+        return batch_norm_act(self.bn3, y, self.act3, x if self.downsample is None else self.downsample(x))
+
+
 def split_attention(spec: SplitAttentionSpec, shortcut: nn.Module | None = None) -> nn.Module:
     """Build a bottleneck with average pooling for its stride.
 
@@ -37,7 +52,7 @@ def split_attention(spec: SplitAttentionSpec, shortcut: nn.Module | None = None)
     """
     if shortcut is None and spec.has_shortcut:
         shortcut = down_sample(spec)
-    return ResNestBottleneck(
+    return SplitAttentionBottleneck(
         spec.in_channels, spec.channels, spec.stride, shortcut, radix=spec.radix, cardinality=spec.cardinality,
         base_width=spec.width, avd=True, avd_first=False,
     )  # fmt: skip
@@ -45,16 +60,17 @@ def split_attention(spec: SplitAttentionSpec, shortcut: nn.Module | None = None)
 
 def down_sample(spec: SplitAttentionSpec) -> nn.Module:
     """Build ResNet-D's shortcut: average pooling, a 1x1 convolution, batch norm."""
-    return downsample_avg(spec.in_channels, EXPANSION * spec.channels, 1, spec.stride)
+    shortcut: Any = downsample_avg(spec.in_channels, EXPANSION * spec.channels, 1, spec.stride)
+    return NormSequential(*shortcut)
 
 
-def deep_stem(spec: DeepStemSpec) -> nn.Sequential:
+def deep_stem(spec: DeepStemSpec) -> NormSequential:
     """Build three 3x3 convolutions with batch norm and ReLU, then the pooling."""
     parts: list[nn.Module] = []
     for inputs, outputs, stride in ((3, spec.width, spec.stride), (spec.width, spec.width, 1),
                                     (spec.width, spec.out_channels, 1)):  # fmt: skip
         parts += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*parts, *([nn.MaxPool2d(3, 2, 1)] if spec.pool else []))
+    return NormSequential(*parts, *([nn.MaxPool2d(3, 2, 1)] if spec.pool else []))
 
 
 def split_attention_net(space: Space, num_classes: int) -> Supernet:

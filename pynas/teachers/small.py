@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pynas.data import ImageData, Loader
 from pynas.errors import InputError
+from pynas.nn.batch_norm import batch_norm_act, conv_bn
 from pynas.teachers.teacher import Teacher
 from pynas.tensor_files import read_tensors, write_tensors
 
@@ -23,11 +24,9 @@ def small(num_classes: int, blocks: Sequence[Sequence[int]], stem: Sequence[int]
     """Return a small residual network: a stem, blocks and a linear classifier.
 
     blocks: (channels, stride) or (channels, stride, layers) of each block; block b is the submodule `blocks.b`, whose
-        layers are timm's basic residual blocks, the first of them with the stride.
+        layers are ResNet's basic blocks, the first of them with the stride.
     stem: (channels, stride) of a convolution.
     """
-    from timm.layers import ConvNormAct
-
     for numbers in (stem, *blocks):
         if len(numbers) not in (2, 3) or any(not isinstance(n, int) or n < 1 for n in numbers):
             raise InputError(f"[teacher] expected (channels, stride[, layers]), each at least 1, got {numbers}")
@@ -36,19 +35,32 @@ def small(num_classes: int, blocks: Sequence[Sequence[int]], stem: Sequence[int]
         layers.append(_basic_blocks(channels, width, stride, *depth))
         channels = width
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
-    parts = {"stem": ConvNormAct(3, stem[0], 3, stride=stem[1]), "blocks": nn.Sequential(*layers), "head": head}
+    parts = {"stem": conv_bn(3, stem[0], 3, stem[1], activation="relu"), "blocks": nn.Sequential(*layers), "head": head}
     return nn.Sequential(OrderedDict(parts))
 
 
-def _basic_blocks(channels: int, width: int, stride: int, depth: int = 1) -> nn.Sequential:
-    from timm.layers import ConvNormAct
-    from timm.models.resnet import BasicBlock
+class BasicBlock(nn.Module):
+    """ResNet's block of two 3x3 convolutions (He et al., CVPR 2016); a 1x1 convolution where the width or the size changes."""
 
-    shortcut = None
-    if stride != 1 or channels != width:
-        shortcut = ConvNormAct(channels, width, 1, stride=stride, padding=0, apply_act=False)
-    first = BasicBlock(channels, width, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(depth - 1)))
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        changes = stride != 1 or in_channels != channels
+        # First, so that its weights come first from a seed.
+        downsample = conv_bn(in_channels, channels, 1, stride, activation=None) if changes else None
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2, self.act2 = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, in_channels, H, W] -> [B, channels, H / stride, W / stride]."""
+        y = self.conv2(batch_norm_act(self.bn1, self.conv1(x), self.act1))
+        return batch_norm_act(self.bn2, y, self.act2, x if self.downsample is None else self.downsample(x))
+
+
+def _basic_blocks(channels: int, width: int, stride: int, depth: int = 1) -> nn.Sequential:
+    return nn.Sequential(BasicBlock(channels, width, stride), *(BasicBlock(width, width) for _ in range(depth - 1)))
 
 
 def small_like(

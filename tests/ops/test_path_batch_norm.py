@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pynas import ops
 from pynas.errors import InputError
-from pynas.ops.path_batch_norm import ACTIVATIONS, path_batch_norm_reference
+from pynas.ops._path_batch_norm import ACTIVATIONS, path_batch_norm_reference
 
 # Paths, then the shape of x. Each is a branch of the CUDA kernels, in one layout or both.
 CASES = [
@@ -156,10 +156,10 @@ def test_silu_over_its_whole_range(device):
     torch.testing.assert_close(y, F.silu(x.double()).float(), rtol=1e-6, atol=1e-30)
 
 
-@pytest.mark.parametrize("name", ["x", "weight", "residual", "out"])
+@pytest.mark.parametrize("name", ["mean", "running_mean", "out"])
 def test_refuses_gradients(name, device):
-    tensors = {"x": make((4, 3), device, torch.float32), "weight": None, "residual": None, "out": None}
-    shape = (3,) if name == "weight" else (4, 3)
+    tensors = {"x": make((4, 3), device, torch.float32), "mean": None, "running_mean": None, "out": None}
+    shape = {"mean": (2, 3), "running_mean": (3,), "out": (4, 3)}[name]
     tensors[name] = torch.zeros(shape, device=device, requires_grad=True)
     call = lambda: ops.path_batch_norm(tensors.pop("x"), 2, **tensors)  # noqa: E731
     with pytest.raises(InputError, match=rf"\[path_batch_norm\] expected {name} without requires_grad"):
@@ -182,6 +182,20 @@ BAD = [
     ("weight on cpu", {"weight": torch.zeros(3, device="meta")}),
     ("residual of x's shape", {"residual": torch.zeros(4, 1)}),
     ("residual of dtype torch.float32", {"residual": torch.zeros(4, 3, dtype=torch.float64)}),
+    ("running_mean and running_var both", {"paths": 1, "running_mean": torch.zeros(3)}),
+    ("running averages of one path", {"running_mean": torch.zeros(3), "running_var": torch.ones(3)}),
+    ("running_var contiguous", {"paths": 1, "running_mean": torch.zeros(3), "running_var": torch.ones(4)}),
+    ("running_mean contiguous", {"paths": 1, "running_mean": torch.zeros(3).half(), "running_var": torch.ones(3)}),
+    ("running_mean contiguous", {"paths": 1, "running_mean": torch.zeros(6)[::2], "running_var": torch.ones(3)}),
+    (
+        "more than one value",
+        {"x": torch.zeros(1, 3), "paths": 1, "running_mean": torch.zeros(3), "running_var": torch.ones(3)},
+    ),
+    (
+        "a finite momentum",
+        {"paths": 1, "running_mean": torch.zeros(3), "running_var": torch.ones(3), "momentum": float("nan")},
+    ),
+    ("no out where a gradient", {"x": torch.zeros(4, 3, requires_grad=True), "out": torch.zeros(4, 3)}),
     ("out of x's shape", {"out": torch.zeros(4, 2)}),
     ("out of dtype", {"out": torch.zeros(4, 3, dtype=torch.half)}),
     ("out in x's layout", {"out": torch.zeros(3, 4).t()}),
@@ -219,8 +233,9 @@ def arguments(device: str = "cpu", dtype: torch.dtype = torch.float32, layout: s
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck(layout, device, dtype):
     for case in arguments(device, dtype, layout):
-        torch.library.opcheck(torch.ops.pynas.path_batch_norm, case)
-        torch.library.opcheck(torch.ops.pynas.path_batch_norm_, (*case, torch.empty_like(case[0])))
+        averages = (None, None, 0.1)
+        torch.library.opcheck(torch.ops.pynas.path_batch_norm, (*case, *averages))
+        torch.library.opcheck(torch.ops.pynas.path_batch_norm_, (*case, *averages, torch.empty_like(case[0])))
 
 
 @pytest.mark.parametrize("into", [False, True], ids=["new", "out"])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from pynas.errors import InputError
+from pynas.nn.batch_norm import NormSequential
 
 
 class Fix(nn.Module):
@@ -44,7 +45,7 @@ def _fix(channels: int, width: int, stride: int) -> nn.Sequential:
     if stride > 1:
         parts["shrink"] = nn.Conv2d(channels, channels, 2 * stride - 1, stride, stride - 1, groups=channels, bias=False)
     parts["conv"], parts["bn"] = nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
-    return nn.Sequential(parts)
+    return NormSequential(parts)
 
 
 class Pool(nn.Module):
@@ -56,8 +57,8 @@ class Pool(nn.Module):
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """BYOL's projector and predictor: linear, batch norm, ReLU, linear."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
-                         nn.Linear(hidden, outputs))  # fmt: skip
+    return NormSequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
+                          nn.Linear(hidden, outputs))  # fmt: skip
 
 
 class PathHead(nn.Module):

@@ -22,6 +22,7 @@ from pynas.methods.dna.self_supervised_loss import SelfSupervisedLoss
 from pynas.methods.sampling import uniform_path
 from pynas.methods.schedule import lars, warm_cosine
 from pynas.methods.views import place
+from pynas.nn.batch_norm import NormSequential
 from pynas.rating import Scores, ScoreTable
 from pynas.spaces import Choice
 from pynas.supernets import Supernet, evaluating
@@ -222,4 +223,4 @@ def projector(in_channels: int, channels: int) -> nn.Sequential:
         parts[f"linear_{number}"] = nn.Linear(width, channels, bias=False)
         parts[f"norm_{number}"], parts[f"act_{number}"] = nn.BatchNorm1d(channels), nn.ReLU()
     parts["linear_3"] = nn.Linear(channels, channels, bias=False)
-    return nn.Sequential(parts)
+    return NormSequential(parts)

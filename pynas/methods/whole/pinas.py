@@ -20,6 +20,7 @@ from pynas.methods.schedule import warm_cosine
 from pynas.methods.views import place
 from pynas.methods.whole.shuffle import gathered, shuffled, unshuffled
 from pynas.nn import FeatureQueue
+from pynas.nn.batch_norm import NormSequential
 from pynas.ops.queue_nce import queue_nce
 from pynas.spaces import Architecture
 from pynas.supernets import device_of
@@ -83,7 +84,7 @@ class PiNAS(nn.Module, Method):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         width = net.classifier.in_features
         norm = [nn.BatchNorm1d(width)] if projector_norm else []
-        self.projector = nn.Sequential(nn.Linear(width, width), *norm, nn.ReLU(), nn.Linear(width, dim))
+        self.projector = NormSequential(nn.Linear(width, width), *norm, nn.ReLU(), nn.Linear(width, dim))
         self.key_net = frozen_copy(net) if mean_teacher else None
         self.key_projector = frozen_copy(self.projector) if mean_teacher else None
         self.queue = FeatureQueue(queue_size, dim) if negatives else None
