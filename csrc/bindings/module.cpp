@@ -3,6 +3,7 @@
 
 #include "bindings/binding.h"
 #include "bindings/interrupt.h"
+#include "common/depthwise_conv.h"
 #include "common/ensemble_loss.h"
 #include "common/isa.h"
 #include "common/parallel.h"
@@ -15,6 +16,14 @@
 
 namespace pynas {
 namespace {
+
+void bind_depthwise_weight_gradient(py::module_& module) {
+  using Args = DepthwiseWeightGradientArgs;
+  bind(module, "depthwise_weight_gradient", cpu::depthwise_weight_gradient, PYNAS_FIELD(x), PYNAS_FIELD(y_gradient),
+       PYNAS_FIELD(partial), PYNAS_FIELD(weight_gradient), PYNAS_FIELD(batch), PYNAS_FIELD(channels),
+       PYNAS_FIELD(height), PYNAS_FIELD(width), PYNAS_FIELD(out_height), PYNAS_FIELD(out_width), PYNAS_FIELD(kernel),
+       PYNAS_FIELD(stride), PYNAS_FIELD(padding), PYNAS_FIELD(images), PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
+}
 
 void bind_ensemble_loss(py::module_& module) {
   using Args = EnsembleLossArgs;
@@ -117,6 +126,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("use_openmp", &pynas::use_openmp, pybind11::kw_only(), pybind11::arg("path"),
              "Run the CPU kernels on the threads of this loaded OpenMP runtime; return whether that is possible.");
   pynas::listen_to_python();
+  pynas::bind_depthwise_weight_gradient(module);
   pynas::bind_ensemble_loss(module);
   pynas::bind_ensemble_loss_backward(module);
   pynas::bind_pareto_dominated(module);

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import _has_any_global_hook
 
+from pynas.nn.convolution import convolve
+from pynas.nn.hooks import hooked
 from pynas.ops import _library as native
 from pynas.ops import path_batch_norm
 
@@ -35,7 +36,7 @@ class NormSequential(nn.Sequential):
                 act = parts.pop(0) if parts and type(parts[0]) in _NAMES else None
                 x = batch_norm_act(part, x, act, residual)
             else:
-                x = part(x)  # type: ignore[misc]
+                x = convolve(part, x) if isinstance(part, nn.Conv2d) else part(x)  # type: ignore[misc]
         return x
 
 
@@ -127,15 +128,9 @@ def _fits(norm: Any, x: Tensor, act: Activation | None, residual: Tensor | None)
         and 0 < x.shape[1] <= norm.num_features
         and all(t is None or t.dtype == native.accumulate_dtype(x.dtype) for t in (norm.weight, norm.running_mean))
         and (residual is None or (residual.dtype == x.dtype and residual.shape == x.shape and type(residual) is Tensor))
-        and not _has_any_global_hook()
-        and not _hooked(norm)
-        and not (isinstance(act, nn.Module) and _hooked(act))
+        and not hooked(norm)
+        and not (isinstance(act, nn.Module) and hooked(act))
     )
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-                or module._backward_pre_hooks or "forward" in vars(module))  # fmt: skip
 
 
 def _kind(act: Activation | None) -> Any:

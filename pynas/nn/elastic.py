@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pynas.errors import InputError
 from pynas.nn.batch_norm import batch_norm_act, conv_bn
+from pynas.nn.convolution import convolve_by
 from pynas.nn.mbconv import MBConv
 from pynas.nn.network import Head
 
@@ -22,7 +23,7 @@ def sliced_conv(conv: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> t
     """
     bias = None if conv.bias is None else conv.bias[:channels]
     inputs, groups = (x.shape[1], 1) if conv.groups == 1 else (1, x.shape[1])
-    return F.conv2d(x, sliced_kernel(conv, channels, inputs, kernel), bias, conv.stride, kernel // 2, groups=groups)
+    return convolve_by(conv, x, sliced_kernel(conv, channels, inputs, kernel), bias, kernel // 2, groups)
 
 
 def sliced_kernel(conv: Any, channels: int, inputs: int, kernel: int) -> torch.Tensor:
