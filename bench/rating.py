@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pynas
+from bench._command import command_line, device, run
 from bench._cost import Cost, agreement, repeated, timed
 from bench.families import FAMILIES, NORMS
 from bench.others import measure_others
@@ -260,9 +261,11 @@ CASES = {
 
 def main() -> None:
     """Run the cases asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument(
+        "--dtype", nargs="+", choices=["float32", "float16", "bfloat16"], default=["float32", "bfloat16"]
+    )
     parser.add_argument(
         "--batches",
         type=int,
@@ -276,7 +279,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--check", action="store_true", help="boss: run all paths alone, and compare the scores")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads")
     for case in arguments.case:
@@ -285,4 +288,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

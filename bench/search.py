@@ -5,7 +5,6 @@ python -m bench.search [--solvers algorithm2,milp,cpsat] [--limit-s 40] [--json 
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import resource
@@ -19,6 +18,7 @@ import scipy.optimize
 import scipy.sparse
 import torch
 
+from bench._command import command_line, run
 from bench._timer import machine
 from bench.algorithm_2 import algorithm_2
 from bench.search_instances import INSTANCES, Instance
@@ -122,7 +122,7 @@ def line(record: dict, solvers: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("instances", nargs="*", metavar="INSTANCE", help=f"of: {', '.join(INSTANCES)} (default: all)")
     every = [name for name in SOLVERS if name != "cpsat" or importlib.util.find_spec("ortools")]
     parser.add_argument("--solvers", default=",".join(every), help="comma separated (default: all installed)")
@@ -142,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
