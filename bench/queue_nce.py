@@ -1,7 +1,8 @@
 """queue_nce, forward and backward: Pi-NAS has a queue of 49,152 keys of dimension 128 and a temperature of 0.2.
 
-Beside eager torch, torch.compile and the two products: the linear cross-entropies of cut-cross-entropy (on the CPU its
-torch.compile form) and of Liger (on a GPU), which give the same loss by way of the queue's log-sum-exp.
+Beside eager torch, torch.compile and the two products: the linear cross-entropies of cut-cross-entropy (its torch.compile
+form: its own kernel takes half types on a GPU only) and, on a GPU, of Liger, which give the same loss by way of the queue's
+log-sum-exp.
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ def others(options) -> dict:
     """Other projects' losses, by name."""
     found, on_gpu = {}, options.device.startswith("cuda")
     if not options.no_compile and (cut := installed("cut_cross_entropy", "cut-cross-entropy")):
-        # filter_eps leaves small gradients out: None gives all of them.
-        settings = {"impl": "cce", "filter_eps": None} if on_gpu else {"impl": "torch_compile"}
-        entropy = partial(cut.linear_cross_entropy, reduction="none", **settings)
+        entropy = partial(cut.linear_cross_entropy, reduction="none", impl="torch_compile")
         found["cut-cross-entropy"] = by_cross_entropy(entropy)
     if on_gpu and not options.no_compile and (liger := installed("liger_kernel.transformers", "liger-kernel")):
         entropy = liger.LigerFusedLinearCrossEntropyLoss(reduction="none")
