@@ -13,6 +13,9 @@ import torch
 
 from bench._memory import peak_bytes
 
+# What was reported: a block's rows, seconds by name; the reference begins one.
+reported: list[dict[str, float]] = []
+
 
 @dataclass
 class Cost:
@@ -33,6 +36,9 @@ class Cost:
     def report(self, name: str, paths: int, reference: Cost, note: str = "") -> None:
         """One line."""
         ratio = f"{reference.seconds / self.seconds:6.1f} x (a) (CPU {reference.cpu / self.cpu:5.1f} x)"
+        if reference is self:
+            reported.append({})
+        reported[-1][name.strip()] = self.seconds
         speed = f"{self.seconds:8.2f} s {self.cpu:8.2f} CPU s {paths / self.seconds:9.1f} paths/s"
         print(f"{name:34s} {speed} {ratio}  {note}", flush=True)
 

@@ -91,6 +91,8 @@ def children_peak() -> Iterator[list[int]]:
         while not stop.wait(0.002):
             for number in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
                 with contextlib.suppress(OSError, StopIteration):
+                    if os.path.samefile(f"/proc/{number}/exe", "/proc/self/exe"):
+                        continue  # a copy of this process that is about to become the program
                     lines = Path(f"/proc/{number}/status").read_text().splitlines()
                     found.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
 
