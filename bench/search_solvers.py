@@ -155,27 +155,44 @@ def cp_sat(instance: Instance, seconds: float, threads: int) -> Solve:
     return solve
 
 
-def cbc(instance: Instance, seconds: float, threads: int) -> Solve:
-    """CBC, the program that comes with PuLP, from a file that PuLP writes beforehand."""
+def write_mps(table: Table, limits: list[int], path: Path) -> None:
+    """Write the model in MPS's free form, every float to the last digit; CBC takes it from a file only."""
+    blocks = int(table.block[-1]) + 1
+    lines = ["NAME model FREE", "ROWS", " N loss", *(f" E b{b}" for b in range(blocks))]
+    lines += [*(f" L l{d}" for d in range(len(limits))), "COLUMNS", " m 'MARKER' 'INTORG'"]
+    for i, (loss, block, costs) in enumerate(zip(table.loss.tolist(), table.block.tolist(), table.cost.tolist())):
+        lines += [f" x{i} loss {loss!r} b{block} 1", *(f" x{i} l{d} {cost}" for d, cost in enumerate(costs))]
+    lines += [" m 'MARKER' 'INTEND'", "RHS", *(f" r b{b} 1" for b in range(blocks))]
+    lines += [*(f" r l{d} {limit}" for d, limit in enumerate(limits)), "BOUNDS"]
+    path.write_text("\n".join([*lines, *(f" UP b x{i} 1" for i in range(len(table.loss))), "ENDATA", ""]))
+
+
+def released_cbc(instance: Instance, seconds: float, threads: int) -> Solve:
+    """CBC 2.10.3, which comes with PuLP before its version 4."""
     import pulp
 
-    table, model = Table.of(instance), pulp.LpProblem()
-    every = [pulp.LpVariable(f"x{i}", cat="Binary") for i in range(len(table.loss))]
-    model += pulp.LpAffineExpression(zip(every, table.loss.tolist()))
-    starts = np.searchsorted(table.block, np.arange(len(instance.whole) + 1))
-    for start, stop in pairwise(starts):
-        model += pulp.LpAffineExpression((variable, 1) for variable in every[start:stop]) == 1
-    for d, limit in enumerate(instance.limits):
-        model += pulp.LpAffineExpression(zip(every, table.cost[:, d].tolist())) <= limit
-    folder = tempfile.TemporaryDirectory()
-    model.writeMPS(f"{folder.name}/model.mps")
-    words = [pulp.PULP_CBC_CMD().path, "model.mps", "-sec", str(seconds), "-timeMode", "elapsed", "-threads", str(threads),
-             "-ratio", "0", "-allow", "0", "-branch", "-solution", "solution"]  # fmt: skip
+    return cbc(pulp.PULP_CBC_CMD.pulp_cbc_path, instance, seconds, threads)
+
+
+def newest_cbc(instance: Instance, seconds: float, threads: int) -> Solve:
+    """CBC of its development branch, not always the faster one."""
+    import cbcbox
+
+    return cbc(cbcbox.cbc_bin_path(), instance, seconds, threads)
+
+
+def cbc(program: str, instance: Instance, seconds: float, threads: int) -> Solve:
+    """CBC, a program of its own, from a file written beforehand."""
+    table, folder = Table.of(instance), tempfile.TemporaryDirectory()
+    write_mps(table, instance.limits, Path(folder.name, "model.mps"))
+    words = [program, "model.mps", "-sec", str(seconds), "-timeMode", "elapsed", "-threads", str(threads),
+             "-ratio", "0", "-allow", "0", "-solve", "-solution", "solution"]  # fmt: skip
 
     def solve() -> Choice:
-        subprocess.run(words, cwd=folder.name, stdout=subprocess.DEVNULL, check=True)
-        status, *lines = Path(folder.name, "solution").read_text().splitlines()
-        values = np.zeros(len(every))
+        with folder:
+            subprocess.run(words, cwd=folder.name, stdout=subprocess.DEVNULL, check=True)
+            status, *lines = Path(folder.name, "solution").read_text().splitlines()
+        values = np.zeros(len(table.loss))
         for _, name, value, *_ in map(str.split, lines):  # those that are not 0
             values[int(name.removeprefix("x"))] = float(value)
         return table.choice(values) if status.startswith("Optimal") else None
@@ -213,6 +230,7 @@ SOLVERS = {
     "milp": Solver(milp, ("scipy.optimize", "scipy.sparse"), "scipy", False),
     "highs": Solver(highs, ("highspy", "scipy.sparse"), "highspy", False),
     "cpsat": Solver(cp_sat, ("ortools.sat.python.cp_model",), "ortools", True),
-    "cbc": Solver(cbc, ("pulp",), "pulp", False),
+    "cbc": Solver(released_cbc, ("pulp",), "pulp", False),
+    "cbc-next": Solver(newest_cbc, ("cbcbox",), "cbcbox", False),
     "scip": Solver(scip, ("pyscipopt",), "pyscipopt", False),
 }

@@ -34,7 +34,9 @@ def test_a_spread_of_either_run_counts():
     for old, new in (([0.4, 0.5, 0.6], [0.65] * 3), ([0.5] * 3, [0.55, 0.65, 0.75])):
         assert not compare(record(pareto__a=old), record(pareto__a=new), ["pareto"]).slower
     assert compare(record(pareto__a=[0.4, 0.5, 0.6]), record(pareto__a=[0.71] * 3), ["pareto"]).slower
-    assert compare(record(pareto__a=[0.5] * 3), record(pareto__a=[0.53] * 3), ["pareto"]).slower  # beyond 5 % and no noise
+    assert compare(
+        record(pareto__a=[0.5] * 3), record(pareto__a=[0.53] * 3), ["pareto"]
+    ).slower  # beyond 5 % and no noise
     assert not compare(record(pareto__a=[0.5] * 3), record(pareto__a=[0.4] * 3), ["pareto"]).slower  # faster
 
 
@@ -87,8 +89,15 @@ def test_the_exit_status_says_whether_anything_got_slower(tmp_path, monkeypatch,
     assert status == 1 and "failed: search: no memory" in said
     elsewhere = record()
     elsewhere.machine = MACHINE | {"threads": 2}
-    assert "measured elsewhere, ratios may differ by that alone: threads 1, now 2" in call(elsewhere, "--compare", path)[1]
-    for words in (["--compare", tmp_path / "none.json"], [], ["nothing", "--compare", path], ["--compare", tmp_path / "x"]):
+    assert (
+        "measured elsewhere, ratios may differ by that alone: threads 1, now 2" in call(elsewhere, "--compare", path)[1]
+    )
+    for words in (
+        ["--compare", tmp_path / "none.json"],
+        [],
+        ["nothing", "--compare", path],
+        ["--compare", tmp_path / "x"],
+    ):
         status, said = call(record(), *words)
         assert status == 2 and len(said.splitlines()) == 1 and said.startswith("[bench.all] ")
 

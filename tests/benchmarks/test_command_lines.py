@@ -10,7 +10,9 @@ import pytest
 from bench import _command
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if "def main()" in path.read_text(encoding="utf-8"))
+MODULES = sorted(
+    path.stem for path in (ROOT / "bench").glob("*.py") if "def main()" in path.read_text(encoding="utf-8")
+)
 # Words before the unknown option, where a benchmark wants some first.
 WORDS = {
     "compress": ["lite0", "--run", "out"],
@@ -58,7 +60,9 @@ def test_help_and_a_wrong_option(module, monkeypatch, capsys):
 @pytest.mark.parametrize(("module", "words"), [(module, words) for module, each in UNKNOWN.items() for words in each])
 def test_unknown_names(module, words, monkeypatch, capsys):
     status, _, err = end_of(module, words, monkeypatch, capsys)
-    wrong = next(word for word in words if word.startswith("no-such") or word in ("abacus", "many", "int8") or "," in word)
+    wrong = next(
+        word for word in words if word.startswith("no-such") or word in ("abacus", "many", "int8") or "," in word
+    )
     assert status == 2 and len(err.splitlines()) == 1 and wrong.split(",")[-1] in err
 
 
