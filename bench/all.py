@@ -51,7 +51,7 @@ def rating(*words: str) -> Benchmark:
 
 
 FAMILIES = ("ofa-layers", "autoformer", "bossnas-mbconv", "nasbench201-edges", "timm-vit")
-SEARCHES = ("6x1296 correlated", "6x1296 very correlated", "36x50 correlated", "weakly correlated 10x10 R1000")
+SEARCHES = ("6x1296 correlated", "36x50 correlated", "weakly correlated 10x10 R1000")
 BENCHMARKS = {
     **{name: Benchmark(name) for name in ("path_batch_norm", "path_distance", "ensemble_loss", "queue_nce")},
     "saliency_boxes": Benchmark("saliency_boxes"),
