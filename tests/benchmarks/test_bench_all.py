@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 
 import pytest
@@ -121,6 +122,8 @@ def test_rows_of_kernels_have_time_and_memory(tmp_path, capsys):
     found.add("pareto", BENCHMARKS["pareto"], options.json.read_text())
     assert list(found.ratios) == ["pareto: a case"] and 0.3 < found.ratios["pareto: a case"][0] < 2
     assert found.machine.keys() == MACHINE.keys()
+    peaks = json.loads(options.json.read_text())["peak_bytes"]
+    assert 39e6 < peaks["eager"] < 45e6 and peaks["pynas"] < 3e6
     assert "40." in capsys.readouterr().out.split("eager")[1].split(" MB")[0]
 
 
