@@ -51,7 +51,7 @@ def others(options) -> dict:
     if not options.no_compile and (cut := installed("cut_cross_entropy", "cut-cross-entropy")):
         entropy = partial(cut.linear_cross_entropy, reduction="none", impl="torch_compile")
         found["cut-cross-entropy"] = by_cross_entropy(entropy)
-    if on_gpu and not options.no_compile and (liger := installed("liger_kernel.transformers", "liger-kernel")):
+    if on_gpu and not options.short and (liger := installed("liger_kernel.transformers", "liger-kernel")):
         entropy = liger.LigerFusedLinearCrossEntropyLoss(reduction="none")
         found["liger"] = by_cross_entropy(lambda embeddings, classes, targets: entropy(classes, embeddings, targets))
     return found

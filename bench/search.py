@@ -30,6 +30,7 @@ from bench._command import command_line, run
 from bench._timer import machine
 from bench.search_instances import INSTANCES, LITERATURE, OWN, Instance
 from bench.search_solvers import SOLVERS
+from bench.table import milliseconds
 
 # Of a float64 solver's loss on losses that are no small whole numbers.
 TOLERANCE = 1e-6
@@ -98,9 +99,10 @@ def line(record: dict[str, Any]) -> str:
     for solver, spent in seconds.items():
         finished = solver in record["equal"] or solver in record["wrong"]
         more = "" if finished else ">"
-        text = f"{solver} {more}{1e3 * spent:.4g} ms"
+        text = f"{solver} {more}{milliseconds(spent)}"
         if solver != "pynas" and "pynas" in record["equal"]:
-            text += f" ({more}{spent / seconds['pynas']:.3g}x)"
+            ratio = spent / seconds["pynas"]
+            text += f" ({more}{ratio:.3g}x)" if ratio < 1000 else f" ({more}{ratio:,.0f}x)"
         if record["peak_bytes"][solver] is not None:
             text += f" {record['peak_bytes'][solver] / 1e6:.1f} MB"
         parts.append(text + (f" WRONG: {record['wrong'][solver]}" if solver in record["wrong"] else ""))
@@ -111,7 +113,7 @@ def not_fastest(record: dict[str, Any]) -> str:
     """Which solver was faster than pynas; empty where none was."""
     times = {solver: record["seconds"][solver] for solver in record["equal"]}
     best = min(times, key=times.__getitem__, default="pynas")
-    return "" if best == "pynas" else f"{record['instance']}: {best} {1e3 * times[best]:.4g} ms"
+    return "" if best == "pynas" else f"{record['instance']}: {best} {milliseconds(times[best])}"
 
 
 def chosen_instances(patterns: list[str]) -> list[str]:

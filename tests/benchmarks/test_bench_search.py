@@ -113,7 +113,7 @@ def test_each_solver_runs_in_a_process_of_its_own(capsys):
         record["instance"],
     )
     assert search.not_fastest({**record, "seconds": {"pynas": 2.0, "milp": 1.0, "algorithm2": 0.1}}).endswith(
-        "milp 1000 ms"
+        "milp 1,000 ms"
     )
     assert search.alone("pynas", "no-such-instance", 1.0)["choice"] is None
     assert "pynas failed on no-such-instance: [bench.search_one] argument INSTANCE" in capsys.readouterr().out

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench import _command
+from bench.all import BENCHMARKS, SEARCHES
+from bench.search import chosen_instances
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
@@ -22,6 +24,7 @@ WORDS = {
     "calibration": ["nats-size"],
     "pack_images": ["unpack", "folder", "out.npz"],
     "search_one": ["pynas", "mbconv-dna"],
+    "table": ["out.jsonl"],
 }
 UNKNOWN = {
     "search": [["no-such-instance"], ["--solvers", "highs,no-such-solver"]],
@@ -55,6 +58,15 @@ def test_help_and_a_wrong_option(module, monkeypatch, capsys):
     status, out, err = end_of(module, [*WORDS.get(module, []), "--no-such-option"], monkeypatch, capsys)
     assert status == 2 and out == "" and len(err.splitlines()) == 1
     assert err.startswith(f"[bench.{module}] ") and "--no-such-option" in err
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_short_runs_name_options_that_are_there(name, monkeypatch, capsys):
+    benchmark = BENCHMARKS[name]
+    _, _, err = end_of(benchmark.module, [*benchmark.words, "--no-such-option"], monkeypatch, capsys)
+    assert "unrecognized arguments: --no-such-option;" in err
+    if name == "search":
+        assert len(chosen_instances([word for word in benchmark.words if "x" in word])) == len(SEARCHES)
 
 
 @pytest.mark.parametrize(("module", "words"), [(module, words) for module, each in UNKNOWN.items() for words in each])
