@@ -5,9 +5,10 @@
     python -m bench.search "subset sum * R1000"      # knapsacks of the literature (bench/knapsacks.py); --list names all
 
 Each solver runs in a process of its own (bench/search_one.py), on as many threads as torch has. Seconds are those of its call,
-without the making of its model from arrays. Memory is what model and call take above the loaded program. Solvers of whole
-numbers must find equal optima to the last digit, and so must all on the literature's whole profits; on other losses those that
-calculate in float64 may be off by their tolerances, 1e-6 of the loss. Exit status 1: an optimum differs.
+without the making of its model from arrays; pynas finds the instance's top k, the others the best. Memory is what model and call
+take above the loaded program. Solvers of whole numbers must find equal optima to the last digit, and so must all on the
+literature's whole profits; on other losses those that calculate in float64 may be off by their tolerances, 1e-6 of the loss.
+Exit status 1: an optimum differs.
 """
 
 from __future__ import annotations
