@@ -11,6 +11,11 @@ from typing import Any
 
 import torch
 
+from bench._memory import peak_bytes
+
+# What was reported: a block's rows, seconds by name; the reference begins one.
+reported: list[dict[str, float]] = []
+
 
 @dataclass
 class Cost:
@@ -31,21 +36,11 @@ class Cost:
     def report(self, name: str, paths: int, reference: Cost, note: str = "") -> None:
         """One line."""
         ratio = f"{reference.seconds / self.seconds:6.1f} x (a) (CPU {reference.cpu / self.cpu:5.1f} x)"
+        if reference is self:
+            reported.append({})
+        reported[-1][name.strip()] = self.seconds
         speed = f"{self.seconds:8.2f} s {self.cpu:8.2f} CPU s {paths / self.seconds:9.1f} paths/s"
         print(f"{name:34s} {speed} {ratio}  {note}", flush=True)
-
-
-def peak_bytes(device: str, reset: bool = False) -> int:
-    """The largest amount of memory since the last reset: of the process (Linux), or of the GPU's allocator."""
-    if device.startswith("cuda"):
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated()
-    if reset:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
 
 def timed(function, device: str) -> tuple[Cost, Any]:

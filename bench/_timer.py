@@ -8,20 +8,48 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from bench._command import command_line, device
+from bench._memory import peak_growth
 
-def arguments(description: str) -> argparse.Namespace:
-    """The command line that every benchmark has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+Case = TypeVar("Case")
+
+
+def arguments(file: str, description: str | None) -> argparse.Namespace:
+    """The command line of the kernels' benchmarks."""
+    parser = command_line(file, description)
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=30, help="rounds over all candidates")
     parser.add_argument("--json", type=Path, help="append what was measured to this file, one JSON object a line")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    return parser.parse_args()
+    parser.add_argument("--short", action="store_true", help="the first cases, few rounds, no torch.compile")
+    options = parser.parse_args()
+    if options.short:
+        options.repeats, options.no_compile = min(options.repeats, 10), True
+    if not options.no_compile and (why := _compile_fails(options.device)):
+        print(f"torch.compile is left out, it does not work here: {why}", flush=True)
+        options.no_compile = True
+    return options
+
+
+def _compile_fails(device: str) -> str:
+    """Why torch.compile does not work, as without a compiler or the header Python.h, in one line; empty where it does."""
+    try:
+        compiled(torch.sin)(torch.ones(2, device=device))
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return next((line for line in lines if "rror" in line), lines[0] if lines else type(error).__name__)[:300]
+    return ""
+
+
+def some(cases: Sequence[Case], options: argparse.Namespace) -> Sequence[Case]:
+    """All cases, or the first two with --short."""
+    return cases[:2] if options.short else cases
 
 
 def medians(
@@ -93,20 +121,23 @@ def report(
     warmup: int = 3,
     waits: bool = False,
 ) -> dict[str, float]:
-    """Time the functions; print and store milliseconds, GB/s and the ratios to "pynas"; returns the seconds of each.
+    """Time the functions; print and store milliseconds, GB/s, ratios to "pynas" and peak bytes; returns the seconds of each.
 
     On a GPU these are its own times, and those of the host stand beside them, unless each call waits for the GPU by itself.
     """
     times = medians(functions, options.device, options.repeats, warmup, waits)
     ours = times["pynas"]
     ratios = {other: seconds / ours for other, seconds in times.items() if other != "pynas"}
+    peaks = {other: peak_growth(function, options.device) for other, function in functions.items()}
     shown = "  ".join(
-        f"{other} {seconds * 1e3:.3f} ms ({ratios[other]:.2f}x)" for other, seconds in times.items() if other in ratios
+        f"{other} {times[other] * 1e3:.3f} ms ({ratio:.2f}x, {peaks[other] / 1e6:.1f} MB)"
+        for other, ratio in ratios.items()
     )
     on_gpu = options.device.startswith("cuda") and not waits
     host = {other: host_seconds(function, 3) for other, function in functions.items()} if on_gpu else {}
     of_host = f", host {host['pynas'] * 1e6:.0f} us a call" if host else ""
-    print(f"{name} {case}: {ours * 1e3:.3f} ms, {nbytes / ours / 1e9:.1f} GB/s{of_host}; {shown}", flush=True)
+    speed = f"{nbytes / ours / 1e9:.1f} GB/s, {peaks['pynas'] / 1e6:.1f} MB"
+    print(f"{name} {case}: {ours * 1e3:.3f} ms, {speed}{of_host}; {shown}", flush=True)
     if options.json:
         record = {
             "bench": name,
@@ -115,6 +146,7 @@ def report(
             "seconds": times,
             "host_seconds": host,
             "ratios": ratios,
+            "peak_bytes": peaks,
             **machine(options.device),
         }
         with options.json.open("a") as file:

@@ -9,7 +9,6 @@ the ridge to them, and takes Kendall's tau of all networks that were not trained
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from scipy import stats
 from sklearn.linear_model import RidgeCV
 
 import pynas
+from bench._command import command_line, run
 from pynas import costs, search, tabular
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
@@ -30,7 +30,7 @@ from pynas.spaces import Architecture
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("bench", choices=("nats-size", "mbconv-23"))
     parser.add_argument("--run", type=Path, help="of a run, whose folder `scores` is read [default: published scores]")
     parser.add_argument("--networks", type=int, nargs="+", default=[10, 20])
@@ -85,4 +85,4 @@ def _tau(prediction: np.ndarray, accuracy: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,13 +7,13 @@ Few launches, so that a sanitizer, which slows each one down many times, ends wi
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from collections.abc import Callable, Iterator
 
 import torch
 
+from bench._command import command_line, device, run
 from pynas import ops
 from pynas.ops.ensemble_loss import ensemble_loss_reference
 from pynas.ops.pareto import pareto_pairs, pareto_pairs_reference
@@ -196,8 +196,8 @@ def large(device: str, elements: int) -> Iterator[Check]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = command_line(__file__, __doc__)
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--large", action="store_true", help="more elements than 32 bits count")
     parser.add_argument("--elements", type=int, default=2**31, help="of --large: more than so many")
     options = parser.parse_args()
@@ -230,4 +230,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

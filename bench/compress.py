@@ -15,7 +15,6 @@ which rates and norms are chosen. OUT/MODEL.jsonl has a line per result; lines t
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ import torch_pruning
 from torch import nn
 
 import pynas
+from bench._command import command_line, run
 from bench.compress_tasks import TASKS, Task
 from pynas import compress
 from pynas.calls import Call, pick_output
@@ -130,7 +130,7 @@ METHODS: dict[str, Callable[[Task, float], nn.Module]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("model", choices=list(TASKS))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--run", type=Path, required=True)
@@ -185,4 +185,4 @@ def results(task: Task, keys: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

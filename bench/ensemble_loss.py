@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from bench import _timer
+from bench._command import run
 from pynas import ops
 from pynas.ops.ensemble_loss import ensemble_loss_reference
 
@@ -22,8 +23,8 @@ def step(loss, online: torch.Tensor, target: torch.Tensor, gradient: torch.Tenso
 
 
 def main() -> None:
-    options = _timer.arguments(__doc__)
-    for shape in SHAPES:
+    options = _timer.arguments(__file__, __doc__)
+    for shape in _timer.some(SHAPES, options):
         online = torch.randn(shape, device=options.device, requires_grad=True)
         target = torch.randn(shape, device=options.device)
         ones = torch.ones(shape[0], device=options.device)
@@ -46,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,6 +19,7 @@ import torch
 from scipy.stats import kendalltau
 
 import pynas
+from bench._command import command_line, run
 from pynas import costs, data, export, teachers
 from pynas.files import header, read_json, write_json
 from pynas.rating import Scores
@@ -29,7 +30,7 @@ DRAWN = 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("images", help=".npz with x_train, y_train, x_test, y_test")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--limit-images", type=int, default=12_500)
@@ -114,4 +115,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

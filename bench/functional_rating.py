@@ -7,18 +7,18 @@ Every path of every block is rated on noise with fresh weights by a `small` teac
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
 import torch
 
 import pynas
+from bench._command import command_line, run
 from pynas import teachers
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--space", default="mbconv-mini")
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -51,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,7 +5,6 @@ python -m bench.gpu FOLDER [STEP ...]        python -m bench.gpu --list
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import platform
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 
 from bench import _run_folders
+from bench._command import command_line, run
 from bench._steps import Session, Step, chosen
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +28,7 @@ CASES = ("dna", "boss", "slimmable", "transformer")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("build/gpu/out"))
     parser.add_argument("step", nargs="*", default=["check-", "bench-"], help="default: check- bench-")
     parser.add_argument("--list", action="store_true", help="print the steps and their limits, run nothing")
@@ -44,7 +44,7 @@ def main() -> None:
     try:
         wanted = chosen(known, options.step)
     except ValueError as error:
-        raise SystemExit(f"[gpu] {error}") from None
+        parser.exit(2, f"[gpu] {error}\n")
     os.chdir(ROOT)
     WORK.mkdir(parents=True, exist_ok=True)
     about = {"rehearsal": rehearse, "python": platform.python_version(), "started": time.strftime("%Y-%m-%dT%H:%M:%S")}
@@ -196,4 +196,4 @@ def trainings(python: str, device: str, rehearse: bool) -> list[Step]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.metadata
 import platform
 import shutil
 import subprocess
+
+from bench._command import command_line, run
 
 MODULES = ("torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "matplotlib", "safetensors", "yaml", "typer", "rich",
            "PIL", "pytest", "pytest_timeout", "hypothesis", "pybind11", "setuptools", "pydantic", "psutil")  # fmt: skip
@@ -16,7 +17,7 @@ ONLY_WITH_A_GPU = ("nvidia-smi", "compute-sanitizer")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--rehearse", action="store_true", help="programs that come with a GPU may be missing")
     options = parser.parse_args()
     missing = []
@@ -64,4 +65,4 @@ def first_line(command: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

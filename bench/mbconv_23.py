@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 import pynas
+from bench._command import command_line, run
 from pynas import costs, data, search, tabular
 from pynas.files import write_json
 from pynas.rating import Scores, ScoreTable
@@ -79,7 +80,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """Sizes, all of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("images", type=Path, help="folder with train/CLASS and test/CLASS")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
@@ -221,4 +222,4 @@ def row(found: Any, name: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,7 +11,6 @@ result. An unfinished training takes up to 29 MiB beside the images.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from bench._command import command_line, run
 
 ROWS, COLUMNS, SIDE = (
     20,
@@ -35,7 +36,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack")
     packing.add_argument("images", type=Path, help="x_train, y_train, x_test, y_test")
@@ -47,6 +48,7 @@ def main() -> None:
     unpacking.add_argument("folder", type=Path)
     unpacking.add_argument("out", type=Path)
     unpacking.add_argument("--first", type=int, help="only so many of each part, for a rehearsal")
+    packing.error = unpacking.error = parser.error  # type: ignore[method-assign]
     options = parser.parse_args()
     if options.command == "unpack":
         print(unpack(options.folder, options.out, options.first))
@@ -131,4 +133,4 @@ def decoded(shard: dict[str, np.ndarray], part: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

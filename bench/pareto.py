@@ -8,7 +8,11 @@ from __future__ import annotations
 import torch
 
 from bench import _timer
+from bench._command import run
 from pynas.ops.pareto import pareto_filter, pareto_pairs
+
+# Costs, points of which the fronts are the undominated ones.
+CASES = [(1, 2_000), (1, 20_000), (1, 100), (1, 100_000), (1, 500_000), (2, 500), (2, 10_000), (2, 40_000)]
 
 
 def random_front(size: int, costs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,18 +35,9 @@ def eager(left_loss, left_cost, right_loss, right_cost) -> torch.Tensor:
 
 
 def main() -> None:
-    options = _timer.arguments(__doc__.splitlines()[0])
+    options = _timer.arguments(__file__, __doc__)
     options.repeats = min(options.repeats, 5)
-    for costs, points in (
-        (1, 100),
-        (1, 2_000),
-        (1, 20_000),
-        (1, 100_000),
-        (1, 500_000),
-        (2, 500),
-        (2, 10_000),
-        (2, 40_000),
-    ):
+    for costs, points in _timer.some(CASES, options):
         left, right = random_front(points, costs, 0), random_front(points, costs, 1)
         sides = [tensor.to(options.device) for tensor in (*left, *right)]
         pairs = len(left[0]) * len(right[0])
@@ -60,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

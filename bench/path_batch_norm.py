@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from bench import _timer
+from bench._command import run
 from pynas import ops
 from pynas.ops.path_batch_norm import path_batch_norm_reference
 
@@ -60,10 +61,10 @@ def bench(paths: int, shape: tuple[int, ...], layout: str, dtype: torch.dtype, o
 
 
 def main() -> None:
-    options = _timer.arguments(__doc__)
+    options = _timer.arguments(__file__, __doc__)
     on_gpu = options.device.startswith("cuda")
     with torch.no_grad():
-        for paths, shape in CASES:
+        for paths, shape in _timer.some(CASES, options):
             if on_gpu:
                 paths, shape = paths * GPU_PATHS, (shape[0] * GPU_PATHS, *shape[1:])
             for layout in ("contiguous", "channels_last"):
@@ -72,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from bench import _timer
+from bench._command import run
 from pynas import ops
 from pynas.ops.path_distance import path_distance_reference
 
@@ -53,14 +54,14 @@ def bench(kind: str, paths: int, shape: tuple[int, ...], dtype: torch.dtype, opt
 
 
 def main() -> None:
-    options = _timer.arguments(__doc__)
+    options = _timer.arguments(__file__, __doc__)
     on_gpu = options.device.startswith("cuda")
     with torch.no_grad():
-        for kind, paths, shape in CASES:
+        for kind, paths, shape in _timer.some(CASES, options):
             shape = (shape[0] * (GPU_BATCH if on_gpu else 1), *shape[1:])
             for dtype in (torch.float32, torch.bfloat16) if on_gpu else (torch.float32,):
                 bench(kind, paths, shape, dtype, options)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,11 +1,19 @@
-"""queue_nce, forward and backward: Pi-NAS has a queue of 49,152 keys of dimension 128 and a temperature of 0.2."""
+"""queue_nce, forward and backward: Pi-NAS has a queue of 49,152 keys of dimension 128 and a temperature of 0.2.
+
+Beside eager torch, torch.compile and the two products: the linear cross-entropies of cut-cross-entropy (its torch.compile
+form: its own kernel takes half types on a GPU only) and, on a GPU, of Liger, which give the same loss by way of the queue's
+log-sum-exp.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from bench import _timer
+from bench._command import installed, run
 from pynas import ops
 from pynas.ops.queue_nce import queue_nce_reference
 
@@ -22,6 +30,33 @@ def step(loss, query: torch.Tensor, key: torch.Tensor, queue: torch.Tensor):
     return run
 
 
+def by_cross_entropy(linear_cross_entropy):
+    """The loss from a linear cross-entropy `(embeddings, classes, targets) -> [B]`, which knows no positive key of its own.
+
+    With the queue as classes and its first key as target n, it is log(sum_j e^(q.n_j / t)) - q.n / t.
+    """
+
+    def loss(query, key, queue, temperature):
+        scaled = query / temperature
+        targets = torch.zeros(len(query), dtype=torch.int64, device=query.device)
+        negative = linear_cross_entropy(scaled, queue, targets) + scaled @ queue[0]
+        return F.softplus(negative - (scaled * key).sum(1))
+
+    return loss
+
+
+def others(options) -> dict:
+    """Other projects' losses, by name."""
+    found, on_gpu = {}, options.device.startswith("cuda")
+    if not options.no_compile and (cut := installed("cut_cross_entropy", "cut-cross-entropy")):
+        entropy = partial(cut.linear_cross_entropy, reduction="none", impl="torch_compile")
+        found["cut-cross-entropy"] = by_cross_entropy(entropy)
+    if on_gpu and not options.short and (liger := installed("liger_kernel.transformers", "liger-kernel")):
+        entropy = liger.LigerFusedLinearCrossEntropyLoss(reduction="none")
+        found["liger"] = by_cross_entropy(lambda embeddings, classes, targets: entropy(classes, embeddings, targets))
+    return found
+
+
 def products(query: torch.Tensor, queue: torch.Tensor):
     """The two matrix products that no method can leave out."""
     logits = torch.empty(len(query), len(queue), device=query.device)
@@ -34,15 +69,17 @@ def products(query: torch.Tensor, queue: torch.Tensor):
 
 
 def main() -> None:
-    options = _timer.arguments(__doc__)
-    for batch, size, length in SHAPES:
+    options = _timer.arguments(__file__, __doc__)
+    theirs = others(options)
+    for batch, size, length in _timer.some(SHAPES, options):
         rows = [F.normalize(torch.randn(n, size, device=options.device), dim=1) for n in (batch, batch, length)]
         query, key, queue = rows[0].requires_grad_(), rows[1], rows[2]
         results = []
-        for loss in (ops.queue_nce, queue_nce_reference):
+        for loss in (queue_nce_reference, ops.queue_nce, *theirs.values()):
             value = loss(query, key, queue, TEMPERATURE)
             results.append((value, *torch.autograd.grad(value.sum(), query)))
-        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+        for found in results[1:]:
+            torch.testing.assert_close(found, results[0], rtol=1e-4, atol=1e-5)
         nbytes = 2 * queue.nbytes
         functions = {
             "pynas": step(ops.queue_nce, query, key, queue),
@@ -53,10 +90,11 @@ def main() -> None:
         if not options.no_compile:
             compiled = _timer.compiled(queue_nce_reference)
             functions["compiled"] = step(compiled, query, key, queue)
+        functions |= {name: step(loss, query, key, queue) for name, loss in theirs.items()}
         flops = 4 * batch * size * length
         times = _timer.report("queue_nce", str([batch, size, length]), nbytes, functions, options)
         print(f"{flops / times['pynas'] / 1e9:.0f} GFLOP/s, products alone {flops / times['products'] / 1e9:.0f}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -22,7 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pynas
-from bench._cost import Cost, agreement, repeated, timed
+from bench._command import command_line, device, run
+from bench._cost import Cost, agreement, repeated, reported, timed
+from bench._timer import machine
 from bench.families import FAMILIES, NORMS
 from bench.others import measure_others
 from pynas.nn import MBConv
@@ -260,29 +264,36 @@ CASES = {
 
 def main() -> None:
     """Run the cases asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--case", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    dtypes = ["float32", "bfloat16", "float16"]
+    parser.add_argument("--dtype", nargs="+", choices=dtypes, default=dtypes[:2])
     parser.add_argument(
         "--batches",
         type=int,
         help="batches rated; default: 1 for dna and boss, 4 for slimmable and transformer, 2 for others",
     )
     parser.add_argument("--sample", type=int, default=24, help="paths timed for (a)")
-    parser.add_argument(
-        "--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), help="others: only these"
-    )
+    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), help="of others")
     parser.add_argument("--norm", choices=NORMS, default="batch", help="others: the norm mode")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--check", action="store_true", help="boss: run all paths alone, and compare the scores")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="append the seconds of every row to this file, a block a line")
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads")
     for case in arguments.case:
         print(CASES[case].__doc__.splitlines()[0])
+        reported.clear()
         CASES[case](arguments)
+        if arguments.json:
+            with arguments.json.open("a") as file:
+                for number, seconds in enumerate(reported):
+                    which = next(iter(seconds)).partition("(a)")[0] or number
+                    content = {"bench": "rating", "case": f"{case} {which}".strip(), "seconds": seconds}
+                    file.write(json.dumps({**content, **machine(arguments.device)}) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 import pynas
+from bench._command import command_line, device, run
 from bench._timer import machine
 from pynas.methods import DNA
 from pynas.rating import rate
@@ -60,7 +61,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """Sizes, all of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--space", default="mbconv-dna")
     parser.add_argument("--teacher", default="tf_efficientnet_b7.ra_in1k")
     parser.add_argument("--image-size", type=int, help="default: the space's")
@@ -71,7 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--step-images", type=int, default=256, help="images of a device's share of a step")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--bandwidth", type=float, default=50e9, help="bytes a second of an all-reduce's links")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="append what was measured to this file")
     return parser.parse_args()
 
@@ -172,4 +173,4 @@ def table(parts: Parts, rows: Sequence[dict[str, float | int | str]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

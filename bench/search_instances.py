@@ -1,28 +1,48 @@
 """The instances that the search is measured on, all from a fixed seed.
 
+Losses are whole multiples of a unit, so that solvers of integers and those of floats get equal problems.
 `mbconv-dna`: pools of its sizes; costs are sums over layers, as a network's are; losses fall with cost, with noise.
 `NxM`: N blocks of M options, integer costs uniform up to a million. Plain: losses uniform, independent of the costs.
 `correlated`: loss = 1 - mean cost / 1e6 + normal noise of 0.1. `very correlated`: noise of 0.01, so that a large part of
 every pool is undominated and lies close to the relaxation.
+`CLASS KxN RR`: K classes of N items of the literature's classes, see bench/knapsacks.py.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from bench.knapsacks import KINDS, generate
+
 
 @dataclass
 class Instance:
-    """losses[b] float64 `[n_b]`, costs[b] int64 `[n_b, m]`, limits `[m]`."""
+    """whole[b] int64 `[n_b]`, losses in units; costs[b] int64 `[n_b, m]`, limits `[m]`."""
 
-    losses: list[np.ndarray]
+    whole: list[np.ndarray]
     costs: list[np.ndarray]
-    limits: list[float]
+    limits: list[int]
     top_k: int = 1
+    unit: float = 1.0
+
+    @property
+    def losses(self) -> list[np.ndarray]:
+        """Losses float64 `[n_b]`, exact."""
+        return [block * self.unit for block in self.whole]
+
+    def total(self, choice: Sequence[int]) -> int:
+        """The loss of a choice in units, exact."""
+        return sum(int(block[i]) for block, i in zip(self.whole, choice))
+
+    def over(self, choice: Sequence[int]) -> int:
+        """By how much a choice breaks a limit at most; 0 or less where it keeps them."""
+        spent = sum(block[i] for block, i in zip(self.costs, choice))
+        return int(max(spent - np.array(self.limits)))
 
 
 # DNA table 1: layers of each cell; with 6 candidates per layer, 288, 1548, 1548, 2808, 16848, 6 paths per block.
@@ -55,7 +75,7 @@ def _mbconv_dna(criteria: int, tightness: float = 0.6, top_k: int = 1, noise: fl
         benefit = (np.log(cost) - np.log(cost.min(0))).mean(1)
         losses.append(1.5 - 0.4 * benefit + rng.normal(0, noise, len(cost)))
         costs.append(np.ascontiguousarray(cost[:, :criteria]))
-    return Instance(losses, costs, _limits(costs, tightness), top_k)
+    return _rounded(losses, costs, _limits(costs, tightness), top_k)
 
 
 def _pools(sizes: list[int], noise: float | None, criteria: int = 1, top_k: int = 1, seed: int = 0) -> Instance:
@@ -66,17 +86,27 @@ def _pools(sizes: list[int], noise: float | None, criteria: int = 1, top_k: int 
         losses = [rng.uniform(0, 1, n) for n in sizes]
     else:
         losses = [1 - block.mean(1) / 1e6 + rng.normal(0, noise, len(block)) for block in costs]
-    return Instance(losses, costs, _limits(costs, 0.5), top_k)
+    return _rounded(losses, costs, _limits(costs, 0.5), top_k)
 
 
-def _limits(costs: list[np.ndarray], tightness: float) -> list[float]:
+def _rounded(losses: list[np.ndarray], costs: list[np.ndarray], limits: list[int], top_k: int) -> Instance:
+    """Losses to 2**-40, finer than any that was measured; all options together stay below 2**62."""
+    return Instance([np.rint(block * 2.0**40).astype(np.int64) for block in losses], costs, limits, top_k, 2.0**-40)
+
+
+def _limits(costs: list[np.ndarray], tightness: float) -> list[int]:
     """Between the least and the greatest total: least + tightness * (greatest - least)."""
     least = np.sum([block.min(0) for block in costs], axis=0)
     most = np.sum([block.max(0) for block in costs], axis=0)
     return [int(value) for value in least + tightness * (most - least)]
 
 
-INSTANCES: dict[str, Callable[[], Instance]] = {
+def _knapsack(kind: str, classes: int, items: int, most: int) -> Instance:
+    weights, profits, capacity = generate(kind, classes, items, most)
+    return Instance([-block for block in profits], [block[:, None] for block in weights], [capacity])
+
+
+OWN: dict[str, Callable[[], Instance]] = {
     "mbconv-dna": lambda: _mbconv_dna(1),
     "mbconv-dna, top-1000": lambda: _mbconv_dna(1, top_k=1000),
     "mbconv-dna, top-10000": lambda: _mbconv_dna(1, top_k=10_000),
@@ -96,3 +126,9 @@ INSTANCES: dict[str, Callable[[], Instance]] = {
     "20x316": lambda: _pools([316] * 20, None),
     "20x316 correlated": lambda: _pools([316] * 20, 0.1),
 }
+# Of the literature: every class of instances at every size and range of coefficients.
+LITERATURE: dict[str, Callable[[], Instance]] = {
+    f"{kind} {classes}x{items} R{most}": functools.partial(_knapsack, kind, classes, items, most)
+    for kind, most, classes, items in itertools.product(KINDS, (1000, 10_000), (10, 100, 1000), (10, 100, 1000))
+}
+INSTANCES = OWN | LITERATURE

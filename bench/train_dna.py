@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 import pynas
+from bench._command import command_line, device, run
 from pynas import costs, data, export, search, teachers
 from pynas.files import write_json, write_text
 from pynas.rating import Scores, ScoreTable
@@ -42,7 +43,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """Sizes, all of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("images", help=".npz with x_train, y_train, x_test, y_test")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=20, help="of the supernet")
@@ -53,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--retrain-batch", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=8, help="retrainings at a time, all on one device")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 
@@ -138,4 +139,4 @@ def table(options: argparse.Namespace, nets: dict[str, str], results: dict[str, 
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,10 +7,9 @@ The same number of ratings for all; the median over the seeds, beside the best o
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
+from bench._command import command_line, run
 from pynas import spaces, tabular
 from pynas.search import evolve, learn_action_space, random_search
 
@@ -19,7 +18,7 @@ SEARCHES = {"random": random_search, "evolution": evolve, "action space": learn_
 
 def main() -> None:
     """Print a row per search and budget."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--budget", type=int, nargs="+", default=[150, 250])
     parser.add_argument("--seeds", type=int, default=7)
     arguments = parser.parse_args()
@@ -36,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

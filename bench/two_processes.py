@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, distributed, multiprocessing
 
 import pynas
+from bench._command import command_line, device, run
 
 SEED = 5
 
@@ -117,8 +118,8 @@ def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = command_line(__file__, __doc__)
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--json", type=Path, help="append what was found to this file")
@@ -152,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,11 +14,10 @@ input and the output. Aggregates rank among the networks that tau is of.
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 from scipy import stats
 
+from bench._command import command_line, run
 from pynas import tabular
 from pynas.runs.proxies import Batch, builder, draw, sample_rows
 from pynas.spaces.nasbench201 import EDGES
@@ -59,8 +58,8 @@ def report(
 
 def main() -> None:
     """Score, correlate, print one table per benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bench", nargs="+", default=["nats-size", "nasbench201"])
+    parser = command_line(__file__, __doc__)
+    parser.add_argument("--bench", nargs="+", choices=list(COSTS), default=["nats-size", "nasbench201"])
     parser.add_argument("--file", help="keep values here, and go on from them")
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--images", type=int, default=32)
@@ -82,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
