@@ -138,7 +138,7 @@ class BlockTraining(nn.Module, Method):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return AdamW without weight decay."""
-        return torch.optim.AdamW(self.net.parameters(), self._learning_rate, weight_decay=0.0)
+        return torch.optim.AdamW(self.net.parameters(), self._learning_rate, weight_decay=0.0, fused=True)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return the factor of a linear warm-up and a cosine to 0."""

@@ -88,7 +88,7 @@ class Distillation(nn.Module, Method):
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self._weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW([group for group in groups if group["params"]], lr=self._learning_rate)
+        return torch.optim.AdamW([group for group in groups if group["params"]], lr=self._learning_rate, fused=True)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return the factor of a linear warm-up and a cosine to 0."""

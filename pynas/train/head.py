@@ -27,7 +27,7 @@ def fit_head(model: nn.Module, loader: Iterable[Batch], epochs: int, *, rate: fl
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval().requires_grad_(False)
     head.train().requires_grad_(True)
-    optimizer = torch.optim.Adam(head.parameters(), rate)
+    optimizer = torch.optim.Adam(head.parameters(), rate, fused=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for epoch in range(epochs):

@@ -19,6 +19,7 @@ from pynas.methods.bossnas.losses import bootstrap_losses, build_heads, check_ta
 from pynas.methods.bossnas.options import Bootstrap, Heads, Optimization
 from pynas.methods.bossnas.rating import PathRating, TrainedBlock, rate_block
 from pynas.methods.ema import ema_momentum, frozen_copy, update_ema
+from pynas.methods.precision import Precision
 from pynas.methods.sampling import BlockSampler
 from pynas.methods.schedule import lars, warm_cosine
 from pynas.methods.views import check_views, first_view, place
@@ -68,8 +69,7 @@ class BossNAS(nn.Module, Method):
         side = net.space.image_size
         self.net, self.image_shape = net, image_shape or (3, side, side)
         self.bootstrap, self.optimization, self.num_classes = bootstrap, optimization, num_classes
-        distills = bootstrap.target == "distillation"
-        self.teacher = as_teacher(teacher, taps) if distills and teacher is not None else None
+        self.teacher = as_teacher(teacher, taps) if bootstrap.target == "distillation" and teacher is not None else None
         self.pairs = bootstrap.paths if bootstrap.views == "each" else 1
         self.learning_rate = optimization.rate * batch_size / 4096
         outputs = check_target(bootstrap.target, num_classes, self.teacher, self.image_shape, len(net.space.blocks))
@@ -78,7 +78,7 @@ class BossNAS(nn.Module, Method):
         self.ema = frozen_copy(net)
         self.ema.head = None
         self.chosen: list[Choice] = []
-        self.block, self.detector = 0, CollapseDetector()
+        self.block, self.detector, self.precision = 0, CollapseDetector(), Precision(optimization.amp)
         self._samplers: dict[tuple[int, object], BlockSampler] = {}
         for b, cells in enumerate(net.space.blocks):
             for state in {cell.start for cell in cells}:
@@ -124,10 +124,10 @@ class BossNAS(nn.Module, Method):
         return self._samplers[block, state]
 
     def prepare(self, batches: Batches) -> None:
-        """Check the number of views of the first batch."""
-        for images, _ in batches:
-            check_views(images, self.views)
-            return
+        """Check the number of views of the first batch, and choose the type of the forward passes where that is left open."""
+        check_views((first := next(iter(batches)))[0], self.views)
+        self.precision.choose(self, [first])
+        self.detector = CollapseDetector()
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return LARS over the blocks that train now, with their heads."""
@@ -295,6 +295,6 @@ class BossNAS(nn.Module, Method):
         """Move images to the method's device, channels last."""
         return place(images, self.device)
 
-    def autocast(self) -> torch.autocast:
-        """Return the context of the training's forward passes: bfloat16 with `amp`."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.optimization.amp)
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context of the training's forward passes, in the type of `amp`."""
+        return self.precision.autocast(self.device)

@@ -54,10 +54,11 @@ class Heads:
 class Optimization:
     """Settings of LARS.
 
-    rate: learning rate for batches of 4096 images, scaled by `batch_size` / 4096. amp: forward passes in bfloat16.
+    rate: learning rate for batches of 4096 images, scaled by `batch_size` / 4096. amp: forward passes in bfloat16;
+        "auto" where that is faster (`Precision`).
     """
 
     rate: NonNegative = 4.8
     weight_decay: NonNegative = 1e-6
     warmup_epochs: NonNegative = 1.0
-    amp: bool = False
+    amp: bool | Literal["auto"] = False

@@ -164,7 +164,7 @@ def _probe(block: TrainedBlock, batches: Batches, settings: PathRating, seed: in
     linear = nn.Linear(head.width, block.num_classes).to(device)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
-    optimizer = torch.optim.Adam(linear.parameters(), settings.probe_rate)
+    optimizer = torch.optim.Adam(linear.parameters(), settings.probe_rate, fused=True)
     for _, (images, labels) in itertools.product(range(settings.probe_epochs), list(batches)):
         x = block.features(first_view(images))
         for choice in block.sampler(rng):

@@ -23,6 +23,7 @@ from pynas.methods.dna.inputs import block_inputs
 from pynas.methods.dna.optimizer import block_optimizer, block_rates
 from pynas.methods.dna.projection import build_projections, fit_projections
 from pynas.methods.dna.widths import Widen, input_widths, narrow
+from pynas.methods.precision import Precision
 from pynas.methods.sampling import uniform_path
 from pynas.methods.views import place
 from pynas.rating import Scores, ScoreTable
@@ -31,7 +32,6 @@ from pynas.supernets import Supernet, device_of
 from pynas.teachers import Teacher, as_teacher
 from pynas.train.method import Method, backward, unshared_state, with_prefixes
 
-AMP = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Loss = str | Callable[..., Tensor]
 
 
@@ -57,7 +57,7 @@ class DNA(nn.Module, Method):
     logits_after: share of the epochs after which blocks learn the teacher's logits, by the "kl" of ratings; 1: never (paper).
     teacher_norm: batch norm of the teacher: "running" (its stored statistics) or "batch" (each batch's, as in the released
         code); None keeps the teacher's setting.
-    amp: "bfloat16" or "float16" (with loss scaling) for the forward passes of the training; None is float32.
+    amp: "bfloat16", "float16" (scales losses) or "auto" (`Precision`) for the training's forward passes; None: float32.
     cache: folder for the teacher's features of the images that are rated on (`FeatureCache`), at most `cache_bytes`;
         the extra "cache" installs its package lmdb.
         cache_training: also cache the training images, which must then be the same in every epoch.
@@ -87,7 +87,7 @@ class DNA(nn.Module, Method):
         loss_weights: Sequence[float] | None = None,
         logits_after: Fraction = 1.0,
         teacher_norm: Literal["running", "batch"] | None = None,
-        amp: Literal["bfloat16", "float16"] | None = None,
+        amp: Literal["bfloat16", "float16", "auto"] | None = None,
         cache: str | Path | None = None,
         cache_bytes: AtLeastOne = 4 * 2**30,
         cache_training: bool = False,
@@ -100,15 +100,13 @@ class DNA(nn.Module, Method):
         side = net.space.image_size
         self.image_shape = image_shape or (3, side, side)
         self.learning_rates, self.weight_decay = block_rates(learning_rates, len(net.space)), weight_decay
-        self.decay, self.decay_every = decay, decay_every
-        self.projection_batches = projection_batches
+        self.decay, self.decay_every, self.projection_batches = decay, decay_every, projection_batches
         self.loss_weights = check_weights(loss_weights, len(net.space))
-        self.amp, self.optimizer_kind = AMP[amp], optimizer
+        self.precision, self.optimizer_kind = Precision(amp), optimizer
         self.projections, self.full_width = build_projections(self.teacher, net, self.image_shape, width)
         self.widths = input_widths(net, self.image_shape)
         self.cache = None if cache is None else FeatureCache(cache, self.teacher, cache_bytes)
-        self.cache_training = cache_training
-        self.trained_blocks = range(len(net.space))
+        self.cache_training, self.trained_blocks = cache_training, range(len(net.space))
         self.logits_after, self.learns_logits = logits_after, False
         self._tails: dict[tuple[int, torch.device], nn.Module] = {}
         for block in self.trained_blocks if logits_after < 1 else ():
@@ -126,11 +124,12 @@ class DNA(nn.Module, Method):
 
     def prepare(self, batches: Batches) -> None:
         """Fit the projections on the first training batches."""
-        fit_projections(self.projections, batches, self.projection_batches, lambda x: self.teacher(self.place(x)))
+        fit_projections(self.projections, self.precision.choose(self, batches), self.projection_batches,
+                        lambda x: self.teacher(self.place(x)))  # fmt: skip
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return the optimizer with the starting rates of the blocks (section 4.3)."""
-        if self.amp == torch.float16:
+        if self.precision.dtype == torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type)
         return block_optimizer(self.net, self.full_width, self.optimizer_kind, self.learning_rates, self.weight_decay)
 
@@ -213,7 +212,7 @@ class DNA(nn.Module, Method):
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which forward passes run in the `amp` type."""
-        return torch.autocast(self.device.type, self.amp) if self.amp is not None else contextlib.nullcontext()
+        return self.precision.autocast(self.device)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients, if it has any; in float16 it is scaled, so that small gradients do not vanish."""

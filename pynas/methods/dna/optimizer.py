@@ -39,7 +39,7 @@ def block_optimizer(
         groups[0] = [*net.stem.parameters(), *groups[0]]
     if net.head is not None:
         groups.append([*net.head.parameters(), *around.entries[-1].parameters()])
-    options = {} if weight_decay is None else {"weight_decay": weight_decay}
+    options: dict[str, Any] = {} if weight_decay is None else {"weight_decay": weight_decay}
     return OPTIMIZERS[kind](
-        [{"params": group, "lr": rate, **options} for group, rate in zip(groups, [*rates, rates[-1]])]
+        [{"params": group, "lr": rate, **options} for group, rate in zip(groups, [*rates, rates[-1]])], fused=True
     )

@@ -46,7 +46,7 @@ class LinearEvaluation(nn.Module, Method):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return SGD over the classifier."""
-        return torch.optim.SGD(self.net.classifier.parameters(), self.learning_rate, momentum=0.9)
+        return torch.optim.SGD(self.net.classifier.parameters(), self.learning_rate, momentum=0.9, fused=True)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return `decay` to the power of the number of milestones that have passed."""

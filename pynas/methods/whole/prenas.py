@@ -87,7 +87,7 @@ class PreNAS(nn.Module, Method):
     def optimizer(self) -> torch.optim.Optimizer:
         """Return AdamW; biases, norms, the class token and positions have no weight decay."""
         groups = param_groups_weight_decay(self.net, self.weight_decay, no_weight_decay_list=self.net.no_weight_decay())
-        return torch.optim.AdamW(groups, self.learning_rate)
+        return torch.optim.AdamW(groups, self.learning_rate, fused=True)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return the factor of a linear warm-up from 1e-3, then a cosine down to `min_rate`."""
