@@ -7,7 +7,8 @@
 namespace pynas::cuda::traversal {
 namespace {
 
-// With several limits, tiles that a tile is compared with. Dominated points may remain, which costs time and changes no answer.
+// Tiles that a tile is compared with at most, twice as many as top_k dominators fill aside. Dominated points may remain, which
+// costs time and changes no answer.
 constexpr int64_t kNearTiles = 64;
 
 // A point with the costs in registers.
@@ -102,7 +103,7 @@ template <int M>
 void flag(Device& device, const Tiles& tiles, int64_t top_k) {
   constexpr size_t shared = kWarp * sizeof(Prefix) + kTile * ((1 + M) * sizeof(int64_t) + 3 * sizeof(int32_t));
   launch(kName, flag_tiles<M>, grid_size(tiles.tiles), kTile, shared, device.stream, tiles, top_k,
-         M == 1 ? kNone : kNearTiles, device.flags.get(tiles.size));
+         kNearTiles + 2 * top_k / kTile, device.flags.get(tiles.size));
 }
 
 }  // namespace

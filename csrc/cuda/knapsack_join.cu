@@ -1,6 +1,7 @@
 #include "cuda/knapsack_join.cuh"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "common/interrupt.h"
@@ -27,6 +28,11 @@ struct Join {
       counters;    // pairs found, those past `capacity` counted but not written; tiles compared; the least loss found
   bool only_best;  // no pair above the least loss found is of interest
 };
+
+// The greatest loss of interest for leading entries from `position` on: a tie with the worst pair counts only before it.
+__device__ inline int64_t greatest_from(const Join& args, int64_t greatest, int32_t position) {
+  return greatest == args.worst.loss && position > args.worst.leading ? greatest - 1 : greatest;
+}
 
 // What a thread knows of its leading entry.
 template <int M>
@@ -64,9 +70,10 @@ __device__ bool tiles_may_join(const Join& args, int64_t lead, int64_t trail) {
   const Tiles &leading = args.leading, &trailing = args.trailing;
   if (leading.first_state[lead] > trailing.last_state[trail] || leading.last_state[lead] < trailing.first_state[trail])
     return false;
-  if (leading.least_value[lead] + trailing.least_value[trail] > static_cast<double>(args.worst.loss) + args.value_over)
+  const int64_t greatest = greatest_from(args, args.worst.loss, leading.first_position[lead]);
+  if (leading.least_value[lead] + trailing.least_value[trail] > static_cast<double>(greatest) + args.value_over)
     return false;
-  bool all = leading.least[lead] + trailing.least[trail] <= args.worst.loss;
+  bool all = leading.least[lead] + trailing.least[trail] <= greatest;
 #pragma unroll
   for (int d = 0; d < M; ++d)
     all &= leading.least[(1 + d) * leading.tiles + lead] + trailing.least[(1 + d) * trailing.tiles + trail] <=
@@ -116,7 +123,7 @@ __global__ void join_tiles(Join args) {
         states[threadIdx.x] = trailing.state[at];
       }
       __syncthreads();
-      const int64_t greatest = now[1], left = trailing.size - tile * kTile;
+      const int64_t greatest = greatest_from(args, now[1], open.position), left = trailing.size - tile * kTile;
       const bool full = now[0] > args.capacity;  // the pairs will be looked for again
       const int count = left < kTile ? static_cast<int>(left) : kTile;
       if (__any_sync(0xffffffffu, !full && open.may_join(args, tile, greatest))) {
@@ -158,13 +165,17 @@ class Best {
   std::vector<Pair> pairs_;
 };
 
-// The leading tiles by their least value: the worst pair of interest falls early.
-const int32_t* order_tiles(Device& device, JoinMemory& memory, const Tiles& leading) {
+// The leading tiles by their least value, up to its rounding, and position: the worst pair of interest falls early.
+const int32_t* order_tiles(Device& device, JoinMemory& memory, const Tiles& leading, double margin) {
   std::vector<double> value(leading.tiles);
+  std::vector<int32_t> position(leading.tiles), order(leading.tiles);
   download(value.data(), leading.least_value, leading.tiles, device.stream);
-  std::vector<int32_t> order(leading.tiles);
+  download(position.data(), leading.first_position, leading.tiles, device.stream);
+  for (double& each : value) each = std::floor(each / (4 * margin));
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return value[a] < value[b]; });
+  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return value[a] != value[b] ? value[a] < value[b] : position[a] < position[b];
+  });
   int32_t* to = memory.order.get(leading.tiles);
   upload(to, order.data(), leading.tiles, device.stream);
   return to;
@@ -193,12 +204,12 @@ std::vector<knapsack::Solution> join(Device& device, JoinMemory& memory, const k
   Join args{};
   args.leading = make_tiles(device, memory.leading, leading, problem.limits, problem.states);
   args.trailing = make_tiles(device, memory.trailing, trailing, problem.limits, problem.states);
-  args.order = order_tiles(device, memory, args.leading);
+  args.order = order_tiles(device, memory, args.leading, bound.margin);
   args.chunk = device.chunk;
   for (int d = 0; d < problem.limits; ++d) args.limit[d] = problem.limit[d];
   args.value_over = bound.limit_value + bound.margin;
   // More than top_k, so that each pass that finds too many pairs narrows what the next one looks for.
-  args.capacity = std::max(device.capacity, 2 * problem.top_k);
+  args.capacity = std::max(device.capacity, 8 * problem.top_k);
   args.found = memory.found.get(args.capacity);
   args.counters = memory.counters.get(3);
   args.only_best = problem.top_k == 1;

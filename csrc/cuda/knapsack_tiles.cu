@@ -55,7 +55,7 @@ struct TilesOut {
   Entries sorted;
   int64_t *least, *most;
   double* least_value;
-  int32_t *first_state, *last_state;
+  int32_t *first_state, *last_state, *first_position;
 };
 
 // The least over the block; scratch: 32 values.
@@ -90,8 +90,12 @@ __global__ void fill_tiles(Entries entries, int dims, int64_t tiles, TilesOut ou
     const double least_value = block_least(value, reinterpret_cast<double*>(scratch));
     const int32_t first = block_least(state, reinterpret_cast<int32_t*>(scratch));
     const int32_t last = -block_least(-state, reinterpret_cast<int32_t*>(scratch));
-    if (threadIdx.x == 0)
-      out.least_value[tile] = least_value, out.first_state[tile] = first, out.last_state[tile] = last;
+    const int32_t position = block_least(from, reinterpret_cast<int32_t*>(scratch));
+    if (threadIdx.x != 0) continue;
+    out.least_value[tile] = least_value;
+    out.first_state[tile] = first;
+    out.last_state[tile] = last;
+    out.first_position[tile] = position;
   }
 }
 
@@ -118,15 +122,15 @@ Tiles make_tiles(Device& device, TilesMemory& memory, const Entries& entries, in
     curve.least[d] = range[2 * d];
     curve.shift[d] = bits > curve.bits ? bits - curve.bits : 0;
   }
-  TilesOut out{memory.position.get(n),        memory.sorted.get(n, limits),  memory.least.get(dims * tiles),
-               memory.most.get(dims * tiles), memory.least_value.get(tiles), memory.first_state.get(tiles),
-               memory.last_state.get(tiles)};
+  TilesOut out{memory.position.get(n),        memory.sorted.get(n, limits),    memory.least.get(dims * tiles),
+               memory.most.get(dims * tiles), memory.least_value.get(tiles),   memory.first_state.get(tiles),
+               memory.last_state.get(tiles),  memory.first_position.get(tiles)};
   launch(kName, write_codes, grid_size(parts_of(n)), kThreads, 0, device.stream, entries, curve, device.codes.get(n),
          out.position);
   if (tiles > 1) sort_codes(device, out.position, n, states > 1 ? kCodeBits + bits_of(states - 1) : kCodeBits);
   launch(kName, fill_tiles, grid_size(tiles), kTile, kWarp * sizeof(int64_t), device.stream, entries, dims, tiles, out);
   return {n,         tiles,    out.position,    out.sorted.keys, out.sorted.value, out.sorted.state,
-          out.least, out.most, out.least_value, out.first_state, out.last_state};
+          out.least, out.most, out.least_value, out.first_state, out.last_state,   out.first_position};
 }
 
 }  // namespace pynas::cuda::traversal

@@ -10,17 +10,17 @@ constexpr int kTile = 128;  // entries, and threads of a block that works on til
 // Entries along a Z curve through losses and costs, states apart, and the box of each tile of kTile of them.
 struct Tiles {
   int64_t size, tiles;
-  const int32_t* position;                  // [n], in the list
-  const int64_t* keys;                      // [1 + M, n]
-  const double* value;                      // [n]
-  const int32_t* state;                     // [n]
-  const int64_t *least, *most;              // [1 + M, tiles]
-  const double* least_value;                // [tiles]
-  const int32_t *first_state, *last_state;  // [tiles]
+  const int32_t* position;                                   // [n], in the list
+  const int64_t* keys;                                       // [1 + M, n]
+  const double* value;                                       // [n]
+  const int32_t* state;                                      // [n]
+  const int64_t *least, *most;                               // [1 + M, tiles]
+  const double* least_value;                                 // [tiles]
+  const int32_t *first_state, *last_state, *first_position;  // [tiles]
 };
 
 struct TilesMemory {
-  Memory<int32_t> position, first_state, last_state;
+  Memory<int32_t> position, first_state, last_state, first_position;
   EntriesMemory sorted;
   Memory<int64_t> least, most;
   Memory<double> least_value;
