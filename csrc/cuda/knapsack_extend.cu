@@ -5,6 +5,8 @@
 namespace pynas::cuda::traversal {
 namespace {
 
+constexpr int64_t kNearTiles = 64;
+
 // All sums of an entry and an option. In lexicographic order the option of the earlier block belongs to the outer loop.
 struct Sums {
   Entries from;
@@ -80,6 +82,7 @@ __global__ void write_sums(Sums sums, int64_t parts, const int64_t* counts, Entr
   }
 }
 
+// Some of the entries, by their positions.
 struct Kept {
   const int32_t* position;  // [n]
   Entries from, to;
@@ -97,6 +100,17 @@ __global__ void take_kept(Kept kept, int dims) {
     kept.parent[at] = kept.parent_from[from];
     kept.option[at] = kept.option_from[from];
   }
+}
+
+// Takes the entries at `device.kept`.
+Entries take(Device& device, const Entries& entries, const Level& level, int64_t count, int limits, EntriesMemory& to,
+             Level& level_to) {
+  const Kept kept{device.kept.data(),        entries,
+                  to.get(count, limits),     level.parent.data(),
+                  level.option.data(),       level_to.parent.get(count),
+                  level_to.option.get(count)};
+  launch(kName, take_kept, grid_size(parts_of(count)), kThreads, 0, device.stream, kept, 1 + limits);
+  return kept.to;
 }
 
 // The options of a block, on the GPU.
@@ -159,22 +173,23 @@ bool extend(Device& device, ExtendMemory& memory, const knapsack::Problem& probl
   effort.visited += sums.count();
   effort.pruned += sums.count() - count;
   if (count > 4 * longest || count > std::numeric_limits<int32_t>::max()) return false;
-  const Entries all = memory.sums.get(count, limits);
-  int32_t *parent = memory.parent.get(count), *option = memory.option.get(count);
+  Entries all = memory.sums.entries.get(count, limits);
   launch(kName, write_sums, grid_size(parts), kThreads, shared, device.stream, sums, parts,
-         static_cast<const int64_t*>(counts), all, parent, option);
-  int64_t left = 0;
-  if (count > 0) {
-    flag_undominated(device, memory.tiles, all, limits, problem.states, problem.top_k);
-    left = keep_flagged(device, count);
+         static_cast<const int64_t*>(counts), all, memory.sums.level.parent.get(count),
+         memory.sums.level.option.get(count));
+  // Tiles are compared with themselves as long as that leaves less than half, then with those near them.
+  int64_t left = count;
+  for (int64_t near = 1; all.size > 0;) {
+    flag_undominated(device, memory.tiles, all, limits, problem.states, problem.top_k, near);
+    left = keep_flagged(device, all.size);
+    if (near == kNearTiles) break;
+    if (2 * left > all.size) near = kNearTiles;
+    all = take(device, all, memory.sums.level, left, limits, memory.fewer.entries, memory.fewer.level);
+    std::swap(memory.sums, memory.fewer);
   }
   effort.pruned += count - left;
   if (left > longest) return false;
-  list.entries = list.memory.get(left, limits);
-  Level& level = list.levels.emplace_back();
-  const Kept kept{device.kept.data(),    all, list.entries, parent, option, level.parent.get(left),
-                  level.option.get(left)};
-  launch(kName, take_kept, grid_size(parts_of(left)), kThreads, 0, device.stream, kept, 1 + limits);
+  list.entries = take(device, all, memory.sums.level, left, limits, list.memory, list.levels.emplace_back());
   return true;
 }
 

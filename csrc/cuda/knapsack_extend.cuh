@@ -11,9 +11,15 @@ struct Level {
   Memory<int32_t> parent, option;
 };
 
+// Entries, with those of the list before that they come from.
+struct ExtendedMemory {
+  EntriesMemory entries;
+  Level level;
+};
+
 struct ExtendMemory {
-  EntriesMemory sums;
-  Memory<int32_t> parent, option, option_states;
+  ExtendedMemory sums, fewer;
+  Memory<int32_t> option_states;
   Memory<int64_t> option_keys, need;
   Memory<double> option_values;
   TilesMemory tiles;

@@ -7,10 +7,6 @@
 namespace pynas::cuda::traversal {
 namespace {
 
-// Tiles that a tile is compared with at most, twice as many as top_k dominators fill aside. Dominated points may remain, which
-// costs time and changes no answer.
-constexpr int64_t kNearTiles = 64;
-
 // A point with the costs in registers.
 template <int M>
 struct Point {
@@ -100,22 +96,22 @@ __global__ void flag_tiles(Tiles tiles, int64_t top_k, int64_t near_tiles, unsig
 }
 
 template <int M>
-void flag(Device& device, const Tiles& tiles, int64_t top_k) {
+void flag(Device& device, const Tiles& tiles, int64_t top_k, int64_t near) {
   constexpr size_t shared = kWarp * sizeof(Prefix) + kTile * ((1 + M) * sizeof(int64_t) + 3 * sizeof(int32_t));
   launch(kName, flag_tiles<M>, grid_size(tiles.tiles), kTile, shared, device.stream, tiles, top_k,
-         kNearTiles + 2 * top_k / kTile, device.flags.get(tiles.size));
+         near + 2 * top_k / kTile, device.flags.get(tiles.size));
 }
 
 }  // namespace
 
 void flag_undominated(Device& device, TilesMemory& memory, const Entries& entries, int limits, int states,
-                      int64_t top_k) {
+                      int64_t top_k, int64_t near) {
   static_assert(kMostLimits == 4);
   const Tiles tiles = make_tiles(device, memory, entries, limits, states);
-  if (limits == 1) flag<1>(device, tiles, top_k);
-  else if (limits == 2) flag<2>(device, tiles, top_k);
-  else if (limits == 3) flag<3>(device, tiles, top_k);
-  else flag<4>(device, tiles, top_k);
+  if (limits == 1) flag<1>(device, tiles, top_k, near);
+  else if (limits == 2) flag<2>(device, tiles, top_k, near);
+  else if (limits == 3) flag<3>(device, tiles, top_k, near);
+  else flag<4>(device, tiles, top_k, near);
 }
 
 }  // namespace pynas::cuda::traversal

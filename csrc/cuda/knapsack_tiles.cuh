@@ -28,9 +28,9 @@ struct TilesMemory {
 
 Tiles make_tiles(Device& device, TilesMemory& memory, const Entries& entries, int limits, int states);
 
-// Flags in `device.flags` the entries that fewer than top_k others of their state dominate, or that no near tile shows to be
-// dominated. `memory`: for tiles.
+// Flags in `device.flags` the entries that fewer than top_k others of their state dominate, or that no tile it is compared with
+// shows to be dominated: `near` tiles and twice as many as top_k dominators fill. `memory`: for tiles.
 void flag_undominated(Device& device, TilesMemory& memory, const Entries& entries, int limits, int states,
-                      int64_t top_k);
+                      int64_t top_k, int64_t near);
 
 }  // namespace pynas::cuda::traversal
