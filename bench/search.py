@@ -1,6 +1,6 @@
 """Exact search against algorithm 2 as printed, scipy's MILP (HiGHS) and OR-tools CP-SAT: equal optima, then times.
 
-python -m bench.search [--solvers algorithm2,milp,cpsat] [--limit-s 40] [--json FILE] [INSTANCE ...]
+python -m bench.search [--solvers algorithm2,milp,cpsat] [--limit-s 40] [--device cuda] [--json FILE] [INSTANCE ...]
 """
 
 from __future__ import annotations
@@ -92,10 +92,16 @@ def timed(work: Callable[[], Traversal], least_seconds: float = 0.3, least_repea
     return result, statistics.median(times)
 
 
-def measure(name: str, solvers: list[str], limit_s: float) -> dict[str, object]:
-    """Times of all on one instance, in seconds; every solver that finishes must find an equal optimum."""
+def measure(name: str, solvers: list[str], limit_s: float, device: str) -> dict[str, object]:
+    """Times of all on one instance, in seconds; every solver that finishes must find an equal optimum, the CPU the same choices."""
     instance = INSTANCES[name]()
-    found, seconds = timed(lambda: traverse(instance.losses, instance.costs, instance.limits, instance.top_k))
+
+    def work(device: str) -> Traversal:
+        return traverse(instance.losses, instance.costs, instance.limits, instance.top_k, device=device)
+
+    found, seconds = timed(lambda: work(device))
+    if device != "cpu":
+        assert np.array_equal(found.indices, work("cpu").indices), name
     found.verify()
     record: dict[str, object] = {"instance": name, "top_k": instance.top_k, "seconds": {"pynas": seconds}, "equal": []}
     record["space_log10"] = round(sum(float(np.log10(len(block))) for block in instance.losses), 1)
@@ -128,17 +134,18 @@ def main() -> None:
     parser.add_argument("--solvers", default=",".join(every), help="comma separated (default: all installed)")
     parser.add_argument("--limit-s", type=float, default=40.0, help="time limit of each solver, seconds")
     parser.add_argument("--json", type=Path, help="append what was measured to this file, one JSON object a line")
+    parser.add_argument("--device", default="cpu", help="of pynas: cpu or cuda")
     arguments = parser.parse_args()
     solvers = [name for name in arguments.solvers.split(",") if name]
     print(f"{torch.get_num_threads()} threads; milliseconds (median for pynas), and the ratio to pynas; > not finished")
     columns = "".join(f"{name:>12}{'ratio':>10}" for name in solvers)
     print(f"{'instance':<32}{'space':>9}{'top k':>7}{'pynas':>10}{columns}{'peak MB':>9}")
     for name in arguments.instances or INSTANCES:
-        record = measure(name, solvers, arguments.limit_s)
+        record = measure(name, solvers, arguments.limit_s, arguments.device)
         print(line(record, solvers), flush=True)
         if arguments.json:
             with arguments.json.open("a") as file:
-                file.write(json.dumps({"bench": "search", **record, **machine("cpu")}) + "\n")
+                file.write(json.dumps({"bench": "search", **record, **machine(arguments.device)}) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 `mbconv-dna`: pools of its sizes; costs are sums over layers, as a network's are; losses fall with cost, with noise.
 `NxM`: N blocks of M options, integer costs uniform up to a million. Plain: losses uniform, independent of the costs.
 `correlated`: loss = 1 - mean cost / 1e6 + normal noise of 0.1. `very correlated`: noise of 0.01, so that a large part of
-every pool is undominated and lies close to the relaxation.
+every pool is undominated and lies close to the relaxation. `equal losses`: all 0, so that the first choice within tight limits is
+sought. `subset sum`: two options, the loss of the second is minus its first cost; the bounds leave nothing out.
 """
 
 from __future__ import annotations
@@ -69,6 +70,20 @@ def _pools(sizes: list[int], noise: float | None, criteria: int = 1, top_k: int 
     return Instance(losses, costs, _limits(costs, 0.5), top_k)
 
 
+def _equal(sizes: list[int], criteria: int, tightness: float) -> Instance:
+    """Losses of 0, integer costs up to a million."""
+    instance = _pools(sizes, None, criteria)
+    zeros = [np.zeros(size) for size in sizes]
+    return Instance(zeros, instance.costs, _limits(instance.costs, tightness))
+
+
+def _subset_sum(count: int, criteria: int, seed: int = 0) -> Instance:
+    """Weights up to 1,000 and further costs as large, half of all of which may be taken."""
+    weights = np.random.default_rng(seed).integers(1, 1000, (count, criteria))
+    costs = [np.stack([np.zeros_like(weight), weight]) for weight in weights]
+    return Instance([-cost[:, 0].astype(float) for cost in costs], costs, _limits(costs, 0.5))
+
+
 def _limits(costs: list[np.ndarray], tightness: float) -> list[float]:
     """Between the least and the greatest total: least + tightness * (greatest - least)."""
     least = np.sum([block.min(0) for block in costs], axis=0)
@@ -89,6 +104,10 @@ INSTANCES: dict[str, Callable[[], Instance]] = {
     "6x1296 very correlated": lambda: _pools([1296] * 6, 0.01),
     "6x1296 correlated, 2 limits": lambda: _pools([1296] * 6, 0.1, 2),
     "6x1296 correlated, 3 limits": lambda: _pools([1296] * 6, 0.1, 3),
+    "36x50 very correlated, 3 limits": lambda: _pools([50] * 36, 0.01, 3),
+    "80x54 very correlated, 3 limits": lambda: _pools([54] * 80, 0.01, 3),
+    "12x40 equal losses, 3 limits": lambda: _equal([40] * 12, 3, 0.2),
+    "subset sum of 48, 2 limits": lambda: _subset_sum(48, 2),
     "36x50": lambda: _pools([50] * 36, None),
     "36x50 correlated": lambda: _pools([50] * 36, 0.1),
     "80x54": lambda: _pools([54] * 80, None),

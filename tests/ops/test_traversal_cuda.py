@@ -139,7 +139,9 @@ def test_too_little_memory(call_on, monkeypatch):
     arguments = instance("very correlated", 3)
     with call_on("cuda_host"):
         monkeypatch.setenv("CUDA_HOST_MEMORY", "20000")
-        with pytest.raises(RuntimeError, match=r"^\[traverse\] expected \d+ bytes free on the GPU .*, got fewer; .*cpu.$"):
+        with pytest.raises(
+            RuntimeError, match=r"^\[traverse\] expected \d+ bytes free on the GPU .*, got fewer; .*cpu.$"
+        ):
             traverse(*arguments)
         monkeypatch.delenv("CUDA_HOST_MEMORY")
         traverse(*arguments)
