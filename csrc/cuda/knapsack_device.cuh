@@ -31,14 +31,12 @@ class Memory {
     std::swap(held_, other.held_);
     return *this;
   }
-  ~Memory() { cudaFree(data_); }
+  ~Memory() { free(); }
 
   // The address of `count` elements or more. What they held is lost when there were fewer.
   T* get(int64_t count) {
     if (count <= held_ && data_ != nullptr) return data_;
-    cudaFree(data_);
-    data_ = nullptr;
-    held_ = 0;
+    free();
     const bool possible = count >= 0 && count < kMostBytes / static_cast<int64_t>(sizeof(T));
     const size_t bytes = possible ? static_cast<size_t>(count > 0 ? count : 1) * sizeof(T) : 0;
     const cudaError_t error =
@@ -58,6 +56,12 @@ class Memory {
   T* data() const { return data_; }
 
  private:
+  // Without memory, the GPU is not touched: even to free nothing would start it.
+  void free() {
+    if (data_ != nullptr) cudaFree(std::exchange(data_, nullptr));
+    held_ = 0;
+  }
+
   T* data_ = nullptr;
   int64_t held_ = 0;
 };

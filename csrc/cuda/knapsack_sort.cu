@@ -47,6 +47,7 @@ struct Sorted {
 __global__ void move_by_digit(Sorted items, int64_t n, int bit, int64_t parts, const int64_t* before) {
   PYNAS_SHARED(Prefix, scratch);
   auto* places = reinterpret_cast<int*>(scratch + kWarp);  // [kDigits, kThreads]
+  int* starts = places + kDigits * kThreads;               // of each digit, in this part
   const int thread = static_cast<int>(threadIdx.x);
   for (int64_t part = blockIdx.x; part < parts; part += gridDim.x) {
     const int64_t first = part * kPart + thread * kRun;
@@ -64,12 +65,11 @@ __global__ void move_by_digit(Sorted items, int64_t n, int bit, int64_t parts, c
     const int earlier = static_cast<int>(exclusive_prefix({kNone, sum}, scratch, total).count);
     for (int k = 0; k < kDigits; ++k) places[thread * kDigits + k] = earlier + sums[k];
     __syncthreads();
-    int of_digit[kDigits];  // the place in this part of each digit's first item
-    for (int d = 0; d < kDigits; ++d) of_digit[d] = places[d * kThreads];
+    if (thread < kDigits) starts[thread] = places[thread * kThreads];
     __syncthreads();
     for (int64_t i = first; i < first + kRun && i < n; ++i) {
       const int digit = digit_of(items.codes[i], bit);
-      const int64_t to = before[digit * parts + part] + places[digit * kThreads + thread]++ - of_digit[digit];
+      const int64_t to = before[digit * parts + part] + places[digit * kThreads + thread]++ - starts[digit];
       items.codes_to[to] = items.codes[i];
       items.order_to[to] = items.order[i];
     }
@@ -111,7 +111,7 @@ void sum_before(int64_t* counts, int64_t n, void* stream) {
 }
 
 void sort_codes(Device& device, int32_t* order, int64_t n, int bits) {
-  constexpr size_t shared = kWarp * sizeof(Prefix) + kDigits * kThreads * sizeof(int);
+  constexpr size_t shared = kWarp * sizeof(Prefix) + kDigits * (kThreads + 1) * sizeof(int);
   const int64_t parts = parts_of(n);
   int64_t* counts = device.counts.get(kDigits * parts + 1);
   Sorted items{device.codes.data(), order, device.other_codes.get(n), device.other_order.get(n)};

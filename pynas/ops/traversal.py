@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -14,6 +15,7 @@ from pynas.ops import _library as native
 # trailing list that a block of threads looks through.
 _DEVICE_SUMS, _DEVICE_PAIRS, _DEVICE_CHUNK = 1 << 18, 1 << 20, 128
 _DEVICE_LIMITS = range(1, 5)
+_NO_MEMORY = "bytes free on the GPU"  # of the error in csrc/cuda/knapsack_device.cuh
 _MOST_LONGEST = 1 << 28
 
 
@@ -39,8 +41,8 @@ def traverse(
 
     device: "cpu", or "cuda" or "cuda:N", where lists run on the GPU from the first step with 2**18 sums on; shorter ones,
     blocks that no list takes, and more than four limits or none stay on the CPU. None: "cuda" where there is a GPU, one to
-    four limits and a product of the blocks' sizes of at least 2**36, so that both lists may come to such a step. Only the
-    counts of nodes depend on the device.
+    four limits and a product of the blocks' sizes of at least 2**36, so that both lists may come to such a step; "cpu" where
+    the GPU's memory is too small. Only the counts of nodes depend on the device.
 
     Return indices `[top_k, B]` (-1 in rows past the last solution), counts `[4]` (solutions found, nodes visited, nodes
     pruned, rounds), and float64 `[M+1]`: the Lagrangian multipliers, then the bound they give on the total loss, where
@@ -65,7 +67,9 @@ def _gpu(device: str | None, offsets: torch.Tensor, limits: torch.Tensor) -> int
                    "one without; rebuild where nvcc is on PATH, or use device cpu")  # fmt: skip
     count = torch.cuda.device_count()
     number = _current_gpu() if place.index is None else place.index
-    native.require(number < count, "traverse", f"a CUDA device for {device!r}", f"{count} on this machine; use device cpu")
+    native.require(
+        number < count, "traverse", f"a CUDA device for {device!r}", f"{count} on this machine; use device cpu"
+    )
     return number
 
 
@@ -156,7 +160,8 @@ def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k
     indices = torch.full((top_k, block_count), -1, dtype=torch.int64)
     counts = torch.zeros(4, dtype=torch.int64)
     multipliers = torch.zeros(limit_count + 1, dtype=torch.float64)
-    native.run(
+    run = functools.partial(
+        native.run,
         "traverse",
         offsets=offsets,
         losses=losses,
@@ -177,9 +182,14 @@ def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k
         device_pairs=_DEVICE_PAIRS,
         device_chunk=_DEVICE_CHUNK,
         threads=native.threads(),
-        # Its own data are the CPU's, so it need not wait for what torch has under way on a stream.
-        stream=native.stream(offsets) if gpu is None else 0,
     )
+    try:
+        # Its data are the CPU's, so it need not wait for what torch has under way on a stream.
+        run(stream=native.stream(offsets) if gpu is None else 0)
+    except RuntimeError as error:
+        if device is not None or gpu is None or _NO_MEMORY not in str(error):
+            raise
+        return _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest, "cpu")
     return indices, counts, multipliers
 
 

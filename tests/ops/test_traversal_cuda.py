@@ -5,6 +5,7 @@ import importlib
 import pytest
 import torch
 
+from pynas.ops import _library
 from pynas.ops.traversal import traverse
 
 MODULE = importlib.import_module("pynas.ops.traversal")
@@ -145,6 +146,21 @@ def test_too_little_memory(call_on, monkeypatch):
             traverse(*arguments)
         monkeypatch.delenv("CUDA_HOST_MEMORY")
         traverse(*arguments)
+
+
+def test_a_search_that_chose_a_full_gpu_by_itself_goes_to_the_cpu(cuda_host, monkeypatch):
+    arguments = instance("very correlated", 3)
+    expected = traverse(*arguments, device="cpu")
+    monkeypatch.setattr(_library, "_C", cuda_host)
+    monkeypatch.setattr(MODULE, "_gpu", lambda device, *_: None if device == "cpu" else 0)
+    monkeypatch.setattr(MODULE, "_DEVICE_SUMS", 0)
+    found = traverse(*arguments)
+    assert torch.equal(found[0], expected[0]) and not torch.equal(found[1], expected[1])
+    monkeypatch.setenv("CUDA_HOST_MEMORY", "20000")
+    for got, wanted in zip(traverse(*arguments), expected):
+        assert torch.equal(got, wanted)
+    with pytest.raises(RuntimeError, match="bytes free on the GPU"):
+        traverse(*arguments, device="cuda")
 
 
 def test_large_instances_go_to_the_gpu_by_themselves(monkeypatch):
