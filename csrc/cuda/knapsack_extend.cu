@@ -177,12 +177,13 @@ bool extend(Device& device, ExtendMemory& memory, const knapsack::Problem& probl
   launch(kName, write_sums, grid_size(parts), kThreads, shared, device.stream, sums, parts,
          static_cast<const int64_t*>(counts), all, memory.sums.level.parent.get(count),
          memory.sums.level.option.get(count));
-  // Tiles are compared with themselves as long as that leaves less than half, then with those near them.
+  // Tiles are compared with themselves as long as that leaves less than half, then with those near them; where that leaves nearly
+  // all, the rest is not worth the time.
   int64_t left = count;
   for (int64_t near = 1; all.size > 0;) {
     flag_undominated(device, memory.tiles, all, limits, problem.states, problem.top_k, near);
     left = keep_flagged(device, all.size);
-    if (near == kNearTiles) break;
+    if (near == kNearTiles || 64 * left > 63 * all.size) break;
     if (2 * left > all.size) near = kNearTiles;
     all = take(device, all, memory.sums.level, left, limits, memory.fewer.entries, memory.fewer.level);
     std::swap(memory.sums, memory.fewer);

@@ -1,12 +1,14 @@
 #include "cuda/knapsack_tiles.cuh"
 
+#include <algorithm>
+
 #include "cuda/reduce.cuh"
 #include "cuda/scan.cuh"
 
 namespace pynas::cuda::traversal {
 namespace {
 
-constexpr int kCodeBits = 32;
+constexpr int kCodeBits = 48;  // at most, aside from the state's
 
 __global__ void start_ranges(int64_t* ranges, int dims) {
   const int d = static_cast<int>(threadIdx.x);
@@ -32,7 +34,7 @@ __global__ void find_ranges(Entries entries, int dims, int64_t* ranges) {
 }
 
 struct Curve {
-  int dims, bits;  // bits of each dimension
+  int dims, bits, used;  // bits of each dimension
   int64_t least[1 + kMostLimits];
   int shift[1 + kMostLimits];
 };
@@ -45,7 +47,7 @@ __global__ void write_codes(Entries entries, Curve curve, uint64_t* codes, int32
       const auto place = static_cast<uint64_t>((entries.keys[d * entries.size + i] - curve.least[d]) >> curve.shift[d]);
       for (int bit = 0; bit < curve.bits; ++bit) code |= (place >> bit & 1) << (bit * curve.dims + d);
     }
-    codes[i] = code | static_cast<uint64_t>(entries.state[i]) << kCodeBits;
+    codes[i] = code | static_cast<uint64_t>(entries.state[i]) << curve.used;
     order[i] = static_cast<int32_t>(i);
   }
 }
@@ -116,18 +118,20 @@ Tiles make_tiles(Device& device, TilesMemory& memory, const Entries& entries, in
   launch(kName, find_ranges, blocks, kThreads, 0, device.stream, entries, dims, ranges);
   std::vector<int64_t> range(2 * dims);
   download(range.data(), ranges, 2 * dims, device.stream);
-  Curve curve{dims, kCodeBits / dims, {}, {}};
+  Curve curve{dims, kCodeBits / dims, 0, {}, {}};
   for (int d = 0; d < dims; ++d) {
     const int bits = bits_of(static_cast<uint64_t>(range[2 * d + 1] - range[2 * d]));
     curve.least[d] = range[2 * d];
     curve.shift[d] = bits > curve.bits ? bits - curve.bits : 0;
+    curve.used = std::max(curve.used, dims * (bits - curve.shift[d]));
   }
   TilesOut out{memory.position.get(n),        memory.sorted.get(n, limits),    memory.least.get(dims * tiles),
                memory.most.get(dims * tiles), memory.least_value.get(tiles),   memory.first_state.get(tiles),
                memory.last_state.get(tiles),  memory.first_position.get(tiles)};
   launch(kName, write_codes, grid_size(parts_of(n)), kThreads, 0, device.stream, entries, curve, device.codes.get(n),
          out.position);
-  if (tiles > 1) sort_codes(device, out.position, n, states > 1 ? kCodeBits + bits_of(states - 1) : kCodeBits);
+  const int state_bits = states > 1 ? bits_of(states - 1) : 0;
+  if (tiles > 1) sort_codes(device, out.position, n, std::min(curve.used + state_bits, 64));
   launch(kName, fill_tiles, grid_size(tiles), kTile, kWarp * sizeof(int64_t), device.stream, entries, dims, tiles, out);
   return {n,         tiles,    out.position,    out.sorted.keys, out.sorted.value, out.sorted.state,
           out.least, out.most, out.least_value, out.first_state, out.last_state,   out.first_position};
