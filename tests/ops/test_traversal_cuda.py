@@ -91,6 +91,22 @@ def test_small_chunks(solve, chunk, monkeypatch):
         check(solve, instance("very correlated", 3, sizes=(10,) * 6), top_k=top_k)
 
 
+def test_more_tiles_than_a_launch_joins(solve, monkeypatch):
+    monkeypatch.setattr(MODULE, "_DEVICE_CHUNK", 1)
+    found, _ = check(solve, instance("free", 1, sizes=(40, 40, 40, 40), tightness=0.9), top_k=5000)
+    assert found[1] > 128 * 128  # more than a tile, and than the 64 of the first launch
+
+
+@pytest.mark.slow
+def test_long_lists_are_sorted_and_filtered(solve):
+    """Of 160,000 sums, more counts than a block of threads adds up at once, 799 are undominated: one for each first cost."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.cat([torch.randperm(400, generator=generator) for _ in range(3)])
+    costs = torch.stack([first, torch.randint(0, 10**6, (1200,), generator=generator)], dim=1)
+    found, expected = check(solve, [torch.arange(4) * 400, -first, costs, torch.tensor([600, 1_500_000])])
+    assert found[1] > 160_000 and found[2] > 158_000 and expected[2] > 158_000
+
+
 @pytest.mark.parametrize("longest", [1, 40, 600, 5000])
 @pytest.mark.parametrize("top_k", [1, 20])
 def test_short_lists(solve, longest, top_k):
