@@ -98,6 +98,7 @@ def test_more_tiles_than_a_launch_joins(solve, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("solve", ["cuda_host"], indirect=True)
 def test_long_lists_are_sorted_and_filtered(solve):
     """Of 160,000 sums, more counts than a block of threads adds up at once, 799 are undominated: one for each first cost."""
     generator = torch.Generator().manual_seed(0)
