@@ -7,6 +7,7 @@ Few launches, so that a sanitizer, which slows each one down many times, ends wi
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -135,6 +136,27 @@ def pareto(device: str) -> Iterator[Check]:
         yield f"pareto_pairs {costs} costs", run
 
 
+def traverse(device: str) -> Iterator[Check]:
+    """One to four limits, lists of several tiles, fewer pairs at a time than there are."""
+    module = importlib.import_module("pynas.ops.traversal")
+    for limits, top_k in itertools.product((1, 2, 3, 4), (1, 100)):
+
+        def run(limits=limits, top_k=top_k) -> None:
+            costs = torch.randint(0, 10**6, (6 * 14, limits))
+            losses = (10**6 - costs.double().mean(1) + 1e4 * torch.randn(len(costs))).long()
+            arguments = (torch.arange(0, 85, 14), losses, costs, costs.view(6, 14, limits).amax(1).sum(0) // 2)
+            wanted = module.traverse(*arguments, top_k=top_k, device="cpu")
+            before = module._DEVICE_SUMS, module._DEVICE_PAIRS
+            module._DEVICE_SUMS, module._DEVICE_PAIRS = 0, 50
+            try:
+                found = module.traverse(*arguments, top_k=top_k, device=device)
+            finally:
+                module._DEVICE_SUMS, module._DEVICE_PAIRS = before
+            assert torch.equal(found[0], wanted[0]) and torch.equal(found[2], wanted[2])
+
+        yield f"traverse {limits} limits, top {top_k}", run
+
+
 def large(device: str, elements: int) -> Iterator[Check]:
     """More than 2**31 elements in half types; the reference is the kernel on a part, or plain torch part by part."""
     side = int(elements**0.5) + 2
@@ -201,7 +223,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="more elements than 32 bits count")
     parser.add_argument("--elements", type=int, default=2**31, help="of --large: more than so many")
     options = parser.parse_args()
-    small = (path_batch_norm, path_distance, ensemble_loss, queue_nce, saliency_boxes, pareto)
+    small = (path_batch_norm, path_distance, ensemble_loss, queue_nce, saliency_boxes, pareto, traverse)
     if options.large:
         checks = list(large(options.device, options.elements))
     else:

@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "gpu"  # run folders and unpacked images; ignored by git
 DATA = WORK / "cifar10.npz"
 KERNELS = ("path_batch_norm", "path_distance", "ensemble_loss", "queue_nce", "saliency_boxes", "pareto")
+LONG_SEARCHES = ("36x50 very correlated, 3 limits", "80x54 very correlated, 3 limits", "12x40 equal losses, 3 limits",
+                 "subset sum of 48, 2 limits")  # fmt: skip
 TOOLS = ("memcheck", "racecheck", "synccheck")
 CASES = ("dna", "boss", "slimmable", "transformer")
 
@@ -140,6 +142,10 @@ def benches(folder: Path, python: str, device: str, rehearse: bool) -> list[Step
     few = ["--repeats", "1", "--no-compile"] if rehearse else []
     out, built = ["--device", device, "--json", str(folder / "bench.jsonl")], ("facts", "build")
     found = [Step(f"bench-{stem}", [python, "-m", f"bench.{stem}", *out, *few], 200, built) for stem in KERNELS]
+    searched = ("36x50",) if rehearse else LONG_SEARCHES
+    solvers = "pynas" if rehearse else "pynas,pynas-cuda"
+    command = [python, "-m", "bench.search", "--solvers", solvers, "--json", str(folder / "bench.jsonl"), *searched]
+    found.append(Step("bench-search", command, 200, built))
     for case in CASES:
         small = ["--sample", "2", "--layers", "2", "--dtype", "float32"] if rehearse else []
         command = [python, "-m", "bench.rating", "--case", case, "--device", device, *small]

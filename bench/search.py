@@ -140,7 +140,8 @@ def installed_solvers(asked: str | None) -> list[str]:
     Raises:
         ValueError: an unknown name.
     """
-    solvers = [name for name in asked.split(",") if name] if asked else list(SOLVERS)
+    here = [name for name in SOLVERS if name != "pynas-cuda" or torch.cuda.is_available()]
+    solvers = [name for name in asked.split(",") if name] if asked else here
     if unknown := [name for name in solvers if name not in SOLVERS]:
         raise ValueError(f"expected solvers of {', '.join(SOLVERS)}, got {', '.join(unknown)}")
     missing = {name: SOLVERS[name].package for name in solvers if not importlib.util.find_spec(SOLVERS[name].package)}

@@ -4,7 +4,8 @@ Losses are whole multiples of a unit, so that solvers of integers and those of f
 `mbconv-dna`: pools of its sizes; costs are sums over layers, as a network's are; losses fall with cost, with noise.
 `NxM`: N blocks of M options, integer costs uniform up to a million. Plain: losses uniform, independent of the costs.
 `correlated`: loss = 1 - mean cost / 1e6 + normal noise of 0.1. `very correlated`: noise of 0.01, so that a large part of
-every pool is undominated and lies close to the relaxation.
+every pool is undominated and lies close to the relaxation. `equal losses`: all 0, so that the first choice within tight limits is
+sought. `subset sum of N`: two options, the loss of the second is minus its first cost; the bounds leave nothing out.
 `CLASS KxN RR`: K classes of N items of the literature's classes, see bench/knapsacks.py.
 """
 
@@ -89,6 +90,19 @@ def _pools(sizes: list[int], noise: float | None, criteria: int = 1, top_k: int 
     return _rounded(losses, costs, _limits(costs, 0.5), top_k)
 
 
+def _equal(sizes: list[int], criteria: int, tightness: float) -> Instance:
+    """Losses of 0, integer costs up to a million."""
+    costs = _pools(sizes, None, criteria).costs
+    return Instance([np.zeros(size, np.int64) for size in sizes], costs, _limits(costs, tightness))
+
+
+def _subset_sum(count: int, criteria: int, seed: int = 0) -> Instance:
+    """Weights up to 1,000 and further costs as large, half of all of which may be taken."""
+    weights = np.random.default_rng(seed).integers(1, 1000, (count, criteria))
+    costs = [np.stack([np.zeros_like(weight), weight]) for weight in weights]
+    return Instance([-cost[:, 0] for cost in costs], costs, _limits(costs, 0.5))
+
+
 def _rounded(losses: list[np.ndarray], costs: list[np.ndarray], limits: list[int], top_k: int) -> Instance:
     """Losses to 2**-40, finer than any that was measured; all options together stay below 2**62."""
     return Instance([np.rint(block * 2.0**40).astype(np.int64) for block in losses], costs, limits, top_k, 2.0**-40)
@@ -119,6 +133,10 @@ OWN: dict[str, Callable[[], Instance]] = {
     "6x1296 very correlated": lambda: _pools([1296] * 6, 0.01),
     "6x1296 correlated, 2 limits": lambda: _pools([1296] * 6, 0.1, 2),
     "6x1296 correlated, 3 limits": lambda: _pools([1296] * 6, 0.1, 3),
+    "36x50 very correlated, 3 limits": lambda: _pools([50] * 36, 0.01, 3),
+    "80x54 very correlated, 3 limits": lambda: _pools([54] * 80, 0.01, 3),
+    "12x40 equal losses, 3 limits": lambda: _equal([40] * 12, 3, 0.2),
+    "subset sum of 48, 2 limits": lambda: _subset_sum(48, 2),
     "36x50": lambda: _pools([50] * 36, None),
     "36x50 correlated": lambda: _pools([50] * 36, 0.1),
     "80x54": lambda: _pools([54] * 80, None),

@@ -7,6 +7,7 @@ losses that are no small whole numbers their answer may be that near to the best
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class Table:
         return scipy.sparse.vstack([ones, scipy.sparse.csc_matrix(self.cost.T.astype(float))], format="csc")
 
 
-def pynas(instance: Instance, seconds: float, threads: int) -> Solve:
+def pynas(instance: Instance, seconds: float, threads: int, device: str = "cpu") -> Solve:
     """The search of this project, of the instance's top_k."""
     import torch
 
@@ -68,7 +69,7 @@ def pynas(instance: Instance, seconds: float, threads: int) -> Solve:
 
     torch.set_num_threads(threads)
     losses = instance.losses
-    return lambda: traverse(losses, instance.costs, instance.limits, instance.top_k).indices[0].tolist()
+    return lambda: traverse(losses, instance.costs, instance.limits, instance.top_k, device=device).indices[0].tolist()
 
 
 def algorithm_2(instance: Instance, seconds: float, threads: int) -> Solve:
@@ -226,6 +227,7 @@ def scip(instance: Instance, seconds: float, threads: int) -> Solve:
 
 SOLVERS = {
     "pynas": Solver(pynas, ("torch", "pynas.search"), "torch", True),
+    "pynas-cuda": Solver(functools.partial(pynas, device="cuda"), ("torch", "pynas.search"), "torch", True),
     "algorithm2": Solver(algorithm_2, ("numpy",), "numpy", True),
     "milp": Solver(milp, ("scipy.optimize", "scipy.sparse"), "scipy", False),
     "highs": Solver(highs, ("highspy", "scipy.sparse"), "highspy", False),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -54,3 +56,24 @@ def tolerance(dtype: torch.dtype) -> float:
 def cuda_host() -> ModuleType:
     """The native module with the CUDA kernels compiled for the CPU; they run on stream 0."""
     return sys.modules["pynas._C"] if SANITIZE else _build_cuda_host()
+
+
+@contextmanager
+def kernels_of(module: ModuleType, stream: int | None) -> Iterator[None]:
+    """Let the operators call the kernels of `module`: those for CUDA if there is a stream."""
+    from pynas.ops import _library  # after a sanitized pynas._C has taken its place
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_library, "_C", module)
+        patch.setattr(_library, "stream", lambda _: stream)
+        patch.setattr(_library, "backend", lambda _: "cpu" if stream is None else "cuda")
+        yield
+
+
+@pytest.fixture(scope="session")
+def call_on(request: pytest.FixtureRequest) -> Callable[[str], AbstractContextManager[None]]:
+    """call_on("cuda_host"): within it, operators on CPU tensors run the CUDA kernels; call_on("cpu"): the CPU's."""
+    from pynas.ops import _library
+
+    module = request.getfixturevalue("cuda_host")
+    return lambda backend: kernels_of(module, 0) if backend == "cuda_host" else kernels_of(_library._C, None)

@@ -109,10 +109,11 @@ void bind_saliency_boxes(py::module_& module) {
 
 void bind_traverse(py::module_& module) {
   using Args = TraverseArgs;
-  bind(module, "traverse", cpu::traverse, PYNAS_FIELD(offsets), PYNAS_FIELD(losses), PYNAS_FIELD(costs),
+  bind(module, "traverse", cpu::traverse, cuda::traverse, PYNAS_FIELD(offsets), PYNAS_FIELD(losses), PYNAS_FIELD(costs),
        PYNAS_FIELD(limits), PYNAS_FIELD(state_in), PYNAS_FIELD(state_out), PYNAS_FIELD(indices), PYNAS_FIELD(counts),
        PYNAS_FIELD(multipliers), PYNAS_FIELD(block_count), PYNAS_FIELD(limit_count), PYNAS_FIELD(states),
-       PYNAS_FIELD(top_k), PYNAS_FIELD(longest), PYNAS_FIELD(threads));
+       PYNAS_FIELD(top_k), PYNAS_FIELD(longest), PYNAS_FIELD(device), PYNAS_FIELD(device_sums),
+       PYNAS_FIELD(device_pairs), PYNAS_FIELD(device_chunk), PYNAS_FIELD(threads));
 }
 
 }  // namespace

@@ -107,6 +107,7 @@ void parallel_run(int64_t n, int64_t grain, int threads, ParallelBody body, void
     for (auto& thread : team) thread.join();
   }
   if (job.error != nullptr) std::rethrow_exception(job.error);
+  check_interrupt();  // the wait may have heard of one when all bodies were done
 }
 
 }  // namespace pynas

@@ -1,5 +1,6 @@
 // The exact search, a multiple-choice knapsack: take one option of every block so that every total cost keeps its limit,
-// and return the top_k solutions of least total loss. csrc/cpu/knapsack/ solves it.
+// and return the top_k solutions of least total loss. csrc/cpu/knapsack/ solves it, csrc/cuda/knapsack*.cu its large
+// steps on a GPU. All addresses are the CPU's.
 //
 // All numbers are integers, so sums are exact in any order. Solutions are ordered by total loss, then by their indices
 // block by block. This order is total, so the answer is unique and does not depend on the number of threads.
@@ -23,12 +24,19 @@ struct TraverseArgs {
   int64_t limit_count;       // M
   int64_t states;            // number of boundary states; 1 without states
   int64_t top_k;
-  int64_t longest;  // partial solutions per list, which bounds the memory; other blocks are walked depth first
+  int64_t longest;       // partial solutions per list, which bounds the memory; other blocks are walked depth first
+  int device;            // the number of the GPU
+  int64_t device_sums;   // a step with so many sums, and those after it, run on the GPU
+  int64_t device_pairs;  // pairs that the join there writes at a time
+  int64_t device_chunk;  // tiles of a trailing list that one block of threads looks through
   int threads;
 };
 
 namespace cpu {
 void traverse(const TraverseArgs& args);
+}
+namespace cuda {
+void traverse(const TraverseArgs& args, void* stream);
 }
 
 }  // namespace pynas

@@ -7,6 +7,7 @@
 #include "common/path_distance.h"
 #include "common/queue_nce.h"
 #include "common/saliency_boxes.h"
+#include "common/traversal.h"
 
 #define PYNAS_NO_CUDA(kernel, Args)                                                                       \
   void pynas::cuda::kernel(const Args&, void*) {                                                          \
@@ -23,3 +24,4 @@ PYNAS_NO_CUDA(path_batch_norm_backward, PathBatchNormBackwardArgs)
 PYNAS_NO_CUDA(path_distance, PathDistanceArgs)
 PYNAS_NO_CUDA(queue_nce, QueueNceArgs)
 PYNAS_NO_CUDA(saliency_boxes, SaliencyBoxesArgs)
+PYNAS_NO_CUDA(traverse, TraverseArgs)

@@ -57,6 +57,8 @@ def command(
 ) -> None:
     """Find the architectures with the least joined score that keep every limit; no other one is better.
 
+    Long lists of the search go to the GPU of --device, if there is one; the answer does not depend on it.
+
     A limit is a number, a share of the largest network of the space by that cost (60%), or of the teacher ('60% of teacher').
 
     `dna-plus` trains its later generations here: torchrun shares them among processes, as with `pynas train`.

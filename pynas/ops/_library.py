@@ -80,18 +80,13 @@ def call(kernel: str, on: torch.Tensor, /, **arguments: object) -> None:
     arguments.update(threads=threads(), stream=stream(on))
     if on.is_cuda and on.device.index != torch.cuda.current_device():
         with torch.cuda.device(on.device):
-            _run(kernel, arguments)
+            run(kernel, **arguments)
     else:
-        _run(kernel, arguments)
+        run(kernel, **arguments)
 
 
-def call_on_cpu(kernel: str, /, **arguments: object) -> None:
-    """Run a native kernel that takes no CUDA stream."""
-    _run(kernel, arguments)
-
-
-def _run(kernel: str, arguments: dict[str, object]) -> None:
-    """Call a native kernel with tensors as their addresses and dtypes as their numbers."""
+def run(kernel: str, /, **arguments: object) -> None:
+    """Run a native kernel with these arguments alone, tensors as their addresses and dtypes as their numbers."""
     # `arguments` keeps the tensors alive while the kernel has their addresses.
     passed = {
         name: value.data_ptr() if isinstance(value, torch.Tensor)

@@ -119,7 +119,7 @@ def _depthwise_weight_gradient(x, y_gradient, kernel, stride, padding):
     weight_gradient = x.new_empty((channels, 1, kernel, kernel), dtype=dtype)
     if x.numel() == 0:
         return weight_gradient.zero_()
-    native.call_on_cpu(
+    native.run(
         "depthwise_weight_gradient",
         x=x.contiguous(memory_format=torch.channels_last),
         y_gradient=y_gradient.contiguous(memory_format=torch.channels_last),

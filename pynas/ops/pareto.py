@@ -86,9 +86,7 @@ def _filter(losses: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
         return _filter_on_device(losses, costs)
     kept, count = torch.empty_like(losses), torch.zeros(1, dtype=torch.int64)
     points, cost_count = costs.shape
-    native.call_on_cpu(
-        "pareto_filter", loss=losses, cost=costs, kept=kept, count=count, points=points, costs=cost_count
-    )
+    native.run("pareto_filter", loss=losses, cost=costs, kept=kept, count=count, points=points, costs=cost_count)
     return kept[: int(count)].clone()
 
 

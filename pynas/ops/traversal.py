@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
 import torch
 
+from pynas import _C
 from pynas.ops import _library as native
+
+# On a GPU: from how many sums on a step runs there, pairs that the join writes at a time, and tiles (of 128 entries) of the
+# trailing list that a block of threads looks through.
+_DEVICE_SUMS, _DEVICE_PAIRS, _DEVICE_CHUNK = 1 << 18, 1 << 20, 128
+_DEVICE_LIMITS = range(1, 5)
+_NO_MEMORY = "bytes free on the GPU"  # of the error in csrc/cuda/knapsack_device.cuh
+_MOST_LONGEST = 1 << 28
 
 
 def traverse(
@@ -20,6 +29,7 @@ def traverse(
     states: int = 1,
     top_k: int = 1,
     longest: int = 1 << 20,
+    device: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Find the `top_k` solutions of least total loss with every total cost <= its limit; ties by the indices in order.
 
@@ -29,11 +39,43 @@ def traverse(
     in state 0 and the last one ends there; some choice through all blocks must use each option. longest: the most
     partial solutions in a list, which bounds the memory (64 bytes each, and a little more per block and limit).
 
+    device: "cpu", or "cuda" or "cuda:N", where lists run on the GPU from the first step with 2**18 sums on; shorter ones,
+    blocks that no list takes, and more than four limits or none stay on the CPU. None: "cuda" where there is a GPU, one to
+    four limits and a product of the blocks' sizes of at least 2**36, so that both lists may come to such a step; "cpu" where
+    the GPU's memory is too small. Only the counts of nodes depend on the device.
+
     Return indices `[top_k, B]` (-1 in rows past the last solution), counts `[4]` (solutions found, nodes visited, nodes
     pruned, rounds), and float64 `[M+1]`: the Lagrangian multipliers, then the bound they give on the total loss, where
     losses are shifted so that the least of each block is 0. Not differentiable.
     """
-    return _run(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
+    return _run(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest, device)
+
+
+def _gpu(device: str | None, offsets: torch.Tensor, limits: torch.Tensor) -> int | None:
+    """Return the number of the GPU that takes the large steps; None for the CPU."""
+    if device is None:
+        large = limits.shape[0] in _DEVICE_LIMITS and float(offsets.diff().log2().sum()) >= 36
+        return _current_gpu() if large and _C.with_cuda and torch.cuda.is_available() else None
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        native.refuse("traverse", "device cpu, cuda or cuda:N", repr(device))
+    native.require(place.type in ("cpu", "cuda"), "traverse", "device cpu, cuda or cuda:N", repr(device))
+    if place.type == "cpu":
+        return None
+    native.require(_C.with_cuda, "traverse", "a build of pynas with CUDA kernels for device cuda",
+                   "one without; rebuild where nvcc is on PATH, or use device cpu")  # fmt: skip
+    count = torch.cuda.device_count()
+    number = _current_gpu() if place.index is None else place.index
+    native.require(
+        number < count, "traverse", f"a CUDA device for {device!r}", f"{count} on this machine; use device cpu"
+    )
+    return number
+
+
+def _current_gpu() -> int:
+    """Return the number of the current GPU without starting torch on it: a search may need none."""
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
 
 
 def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top_k: int, longest: int) -> None:
@@ -58,6 +100,7 @@ def _check(offsets, losses, costs, limits, state_in, state_out, states: int, top
     native.require(costs.shape[1] == limits.shape[0], "traverse", f"{costs.shape[1]} limits", limits.shape[0])
     native.require(offsets.shape[0] >= 2, "traverse", "at least one block", offsets.shape[0] - 1)
     native.require(top_k >= 1, "traverse", "top_k of at least 1", top_k)
+    native.require(1 <= longest <= _MOST_LONGEST, "traverse", f"longest of 1 to {_MOST_LONGEST}", longest)
     native.require(
         (state_in is None) == (state_out is None), "traverse", "both state_in and state_out, or neither", "one"
     )
@@ -104,9 +147,10 @@ def _check_values(offsets, losses, costs, state_in, state_out, states: int) -> N
     native.require(before.tolist() == [0], "traverse", "the last block to end in state 0", before.tolist())
 
 
-def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest):
+def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest, device=None):
     _check(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
     _check_values(offsets, losses, costs, state_in, state_out, states)
+    gpu = _gpu(device, offsets, limits)
     offsets, losses, costs, limits = (t.contiguous() for t in (offsets, losses, costs, limits))
     if states == 1:
         state_in = state_out = None
@@ -116,7 +160,8 @@ def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k
     indices = torch.full((top_k, block_count), -1, dtype=torch.int64)
     counts = torch.zeros(4, dtype=torch.int64)
     multipliers = torch.zeros(limit_count + 1, dtype=torch.float64)
-    native.call_on_cpu(
+    run = functools.partial(
+        native.run,
         "traverse",
         offsets=offsets,
         losses=losses,
@@ -132,12 +177,23 @@ def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k
         states=states,
         top_k=top_k,
         longest=longest,
+        device=gpu or 0,
+        device_sums=_DEVICE_SUMS,
+        device_pairs=_DEVICE_PAIRS,
+        device_chunk=_DEVICE_CHUNK,
         threads=native.threads(),
     )
+    try:
+        # Its data are the CPU's, so it need not wait for what torch has under way on a stream.
+        run(stream=native.stream(offsets) if gpu is None else 0)
+    except RuntimeError as error:
+        if device is not None or gpu is None or _NO_MEMORY not in str(error):
+            raise
+        return _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest, "cpu")
     return indices, counts, multipliers
 
 
-def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest):
+def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest, device=None):
     _check(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest)
     return (
         offsets.new_empty((top_k, offsets.shape[0] - 1)),
@@ -149,7 +205,7 @@ def _fake(offsets, losses, costs, limits, state_in, state_out, states, top_k, lo
 _run = native.define(
     "traverse",
     "(Tensor offsets, Tensor losses, Tensor costs, Tensor limits, Tensor? state_in, Tensor? state_out, "
-    "int states, int top_k, int longest) -> (Tensor, Tensor, Tensor)",
+    "int states, int top_k, int longest, str? device=None) -> (Tensor, Tensor, Tensor)",
     _traverse,
     _fake,
 )

@@ -49,7 +49,7 @@ def find_exactly(run: Run, request: Request) -> dict[str, Any]:
 
     def find(top_k: int) -> search.Found:
         return search.best(scores, costs, limits=limits.upper, top_k=top_k, at_least=limits.lower, weights=request.weights,
-                           join=request.join)  # fmt: skip
+                           join=request.join, device=search_device(run))  # fmt: skip
 
     found = find(request.top_k)
     certificate = found.certificate
@@ -72,6 +72,11 @@ def find_exactly(run: Run, request: Request) -> dict[str, Any]:
     keep_joined(run.folder, joined)
     write_json(run.folder / "search.json", content)
     return content
+
+
+def search_device(run: Run) -> str | None:
+    """Return where the exact search has its long lists: on the run's device; None where any GPU will do, if there is need."""
+    return None if run.device.type == "cuda" and run.device.index is None else str(run.device)
 
 
 def _rerank(run: Run, members: Sequence[Scores], costs: Any, found: search.Found, content: dict[str, Any]) -> None:

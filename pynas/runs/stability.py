@@ -27,7 +27,7 @@ from pynas.runs.request import Request
 from pynas.runs.retrain import RETRAINING, filled, retrain
 from pynas.runs.retrain import Request as Retraining
 from pynas.runs.run import Run
-from pynas.runs.search import find_limits
+from pynas.runs.search import find_limits, search_device
 from pynas.runs.truth import read_truth
 from pynas.spaces import Architecture
 from pynas.tabular.robustness import sampled_totals
@@ -67,7 +67,7 @@ def stability(
     _, tau = sampled_totals(list(rated.values()))
     rows = []
     for number, (epoch, scores) in enumerate(rated.items()):
-        found = search.best(scores, run.costs, bounds)[0]
+        found = search.best(scores, run.costs, bounds, device=search_device(run))[0]
         row = {"epoch": epoch, "loss": losses.get(epoch), "found": run.space.format(found.architecture), "score": found.score,
                "tau_to_last": tau[number][-1],
                "accuracy": known.get(found.architecture) if training is None or truth is not None else None,

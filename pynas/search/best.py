@@ -80,6 +80,7 @@ def best(
     at_least: Mapping[str, float | str | None] | None = None,
     weights: Sequence[float] | None = None,
     join: str = "sum",
+    device: str | None = None,
 ) -> Found:
     """Find the top_k architectures of the scores' space with the least joined score whose costs keep every limit, exactly.
 
@@ -92,15 +93,18 @@ def best(
     limits, at_least: upper and lower bounds by cost name, inclusive, on the whole cost with its fixed part, e.g.
     `{"madds": 400e6}`, texts such as "400M", "12ms" and "60%"; None (and infinity for an upper one) is no limit. A share is of
     the costs' reference (`costs.metadata["reference"]`), else of the most expensive architecture of the space.
+    device: as in `traverse`.
 
     Raises:
         InputError: tables without their space, costs that do not match, infinite scores, an unknown cost, a limit on a cost
-            that does not add up over the blocks (`Costs.tied`), a product of scores that are not above 0.
+            that does not add up over the blocks (`Costs.tied`), a product of scores that are not above 0, a device that is
+            not there.
         InfeasibleError: no architecture keeps the limits; the message says the least cost that can be reached and which
             limits clash.
     """
     pools = Pools("best", scores, costs)
     problem = pools.problem(limits, at_least, weights, join)
+    problem.device = device
     traversal = run(problem, top_k)
     joined = np.exp(traversal.losses) if join == "product" else traversal.losses
     entries = [pools.entry(*found) for found in zip(traversal.indices, joined, traversal.costs.tolist())]

@@ -28,7 +28,10 @@ class Limit:
 
 @dataclass
 class Problem:
-    """One row per option, block after block: losses int64 `[N]` on their grid, a column and a limit per cost."""
+    """One row per option, block after block: losses int64 `[N]` on their grid, a column and a limit per cost.
+
+    device: where the exact search has its long lists, as `pynas.ops.traversal.traverse` takes it.
+    """
 
     name: str
     offsets: np.ndarray
@@ -37,6 +40,7 @@ class Problem:
     columns: Sequence[Column]
     limits: Sequence[Limit]
     links: Links
+    device: str | None = None
 
     @property
     def space_size(self) -> int:
@@ -81,6 +85,8 @@ class Problem:
         start, stop = (
             torch.from_numpy(state) if links.states > 1 else None for state in (links.state_in, links.state_out)
         )
-        indices, counts, multipliers = traverse(offsets, loss, cost, limits, start, stop, links.states, top_k)
+        indices, counts, multipliers = traverse(
+            offsets, loss, cost, limits, start, stop, links.states, top_k, device=self.device
+        )
         rows = indices.numpy()[: int(counts[0])] + links.offsets[:-1]
         return rows if whole else links.rows[rows], counts.numpy(), multipliers.numpy()

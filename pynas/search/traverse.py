@@ -57,6 +57,7 @@ def traverse(
     state_in: Sequence[np.ndarray] | None = None,
     state_out: Sequence[np.ndarray] | None = None,
     follows: np.ndarray | None = None,
+    device: str | None = None,
 ) -> Traversal:
     """Find the top_k choices of one option per block with the least total loss whose total costs keep the limits, exactly.
 
@@ -69,9 +70,12 @@ def traverse(
     state_in[b], state_out[b]: boundary states, int `[n_b]`: an option follows one whose state_out equals its state_in. The first
         block's state_in and the last one's state_out are free.
     follows: bool `[S, S]`, replaces equality by `follows[state_out, state_in]`.
+    device: "cpu", or "cuda" (or "cuda:N"), where a list that has grown long goes on on the GPU; None: "cuda" where there is
+    one, one to four limits and 2**36 choices or more. The answer does not depend on it.
 
     Raises:
-        InputError: NaN, infinite, negative costs, overflowing sums, empty blocks, lengths that do not match.
+        InputError: NaN, infinite, negative costs, overflowing sums, empty blocks, lengths that do not match, a device that is
+            not there.
         InfeasibleError: no choice keeps the limits; the message says the least cost that can be reached and which limits clash.
     """
     name = "traverse"
@@ -79,6 +83,7 @@ def traverse(
     upper = _per_cost(name, "limits", limits, table.shape[1])
     lower = _per_cost(name, "at_least", at_least, table.shape[1])
     problem.limits = [Limit(f"cost {d}", u, l) for d, (u, l) in enumerate(zip(upper, lower))]
+    problem.device = device
     choices = run(problem, top_k)
     choices.costs = choices.costs.astype(table.dtype if np.issubdtype(table.dtype, np.integer) else np.float64)
     return choices

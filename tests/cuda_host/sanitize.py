@@ -12,6 +12,7 @@ import sys
 
 from build import ROOT, build
 
+TESTS = ["tests/ops", "tests/search/test_traverse.py", "tests/search/test_subset_sum.py"]
 # Tests that compile with torch's own tool chain would only sanitize that.
 LEAVE_OUT = "not compile and not export and not opcheck and not instruction"
 
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
         ASAN_OPTIONS="detect_leaks=0",  # Python and torch keep what they allocate
         UBSAN_OPTIONS="print_stacktrace=1",
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-k", LEAVE_OUT, "tests/ops", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-k", LEAVE_OUT, *TESTS, *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 

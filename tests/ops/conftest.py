@@ -3,31 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from types import ModuleType
 
 import pytest
 import torch
 from hypothesis import strategies as st
-
-from pynas.ops import _library
-
-
-@contextmanager
-def kernels_of(module: ModuleType, stream: int | None) -> Iterator[None]:
-    """Let the operators call the kernels of `module`: those for CUDA if there is a stream."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_library, "_C", module)
-        patch.setattr(_library, "stream", lambda _: stream)
-        patch.setattr(_library, "backend", lambda _: "cpu" if stream is None else "cuda")
-        yield
-
-
-@pytest.fixture(scope="session")
-def call_on(request: pytest.FixtureRequest) -> Callable[[str], AbstractContextManager[None]]:
-    """call_on("cuda_host"): within it, operators on CPU tensors run the CUDA kernels; call_on("cpu"): the CPU's."""
-    module = request.getfixturevalue("cuda_host")
-    return lambda backend: kernels_of(module, 0) if backend == "cuda_host" else kernels_of(_library._C, None)
 
 
 @pytest.fixture(params=["cpu", "cuda_host", pytest.param("cuda", marks=pytest.mark.cuda)])

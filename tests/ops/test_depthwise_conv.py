@@ -45,9 +45,9 @@ def test_as_torch(case, layout, dtype):
 
 
 def test_the_kernel_takes_wide_vectors_of_channels_and_torch_the_rest(monkeypatch):
-    calls, kernel = [], _library.call_on_cpu
+    calls, kernel = [], _library.run
     monkeypatch.setattr(
-        _library, "call_on_cpu", lambda name, **fields: (calls.append(fields["kernel"]), kernel(name, **fields))
+        _library, "run", lambda name, **fields: (calls.append(fields["kernel"]), kernel(name, **fields))
     )
     for layout, size, columns in ((torch.channels_last, 5, 9), (torch.channels_last, 3, 9), (torch.contiguous_format, 5, 9),
                                   (torch.channels_last, 7, 400)):  # fmt: skip

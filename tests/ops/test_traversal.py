@@ -1,17 +1,26 @@
-"""The traverse operator: against its reference, under torch's checks, and what it refuses."""
+"""The traverse operator: against its reference, on the CPU and through the CUDA kernels, and what it refuses."""
+
+import importlib
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pynas.ops.traversal import traverse, traverse_reference
+
+SETTINGS = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True)
+def every_step_on_the_gpu(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("pynas.ops.traversal"), "_DEVICE_SUMS", 0)
 
 
 @st.composite
 def problems(draw):
     sizes = [draw(st.integers(1, 4)) for _ in range(draw(st.integers(1, 4)))]
-    limits = draw(st.integers(0, 3))
+    limits = draw(st.integers(0, 5))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     count, spread = sum(sizes), draw(st.sampled_from([2, 10, 2**57]))
     offsets = torch.tensor([0, *sizes]).cumsum(0)
@@ -21,11 +30,11 @@ def problems(draw):
     return offsets, losses, costs, most, draw(st.sampled_from([1, 3, 300]))
 
 
-@given(problems(), st.sampled_from([1, 3, 1 << 20]))
-@settings(max_examples=300, deadline=None)
-def test_equals_reference(problem, longest):
+@given(problem=problems(), longest=st.sampled_from([1, 3, 1 << 20]))
+@SETTINGS
+def test_equals_reference(device, problem, longest):
     *tensors, top_k = problem
-    indices, counts, _ = traverse(*tensors, top_k=top_k, longest=longest)
+    indices, counts, _ = traverse(*tensors, top_k=top_k, longest=longest, device=device)
     expected = traverse_reference(*tensors, top_k=top_k)
     assert torch.equal(indices, expected)
     assert counts[0] == (expected[:, 0] >= 0).sum()
@@ -47,26 +56,26 @@ def example(states=False):
 
 
 @pytest.mark.parametrize("states", [False, True])
-def test_states_equal_reference(states):
+def test_states_equal_reference(device, states):
     arguments = example(states)
     for longest in (1, 5, 1 << 20):
-        indices, _, _ = traverse(*arguments, top_k=50, longest=longest)
+        indices, _, _ = traverse(*arguments, top_k=50, longest=longest, device=device)
         assert torch.equal(indices, traverse_reference(*arguments, top_k=50))
     assert (indices[:, 0] >= 0).sum() > 5
 
 
 @pytest.mark.parametrize("limits", [0, 1, 2, 3])
 @pytest.mark.parametrize("top_k", [1, 40])
-def test_short_lists_give_the_same(limits, top_k):
+def test_short_lists_give_the_same(device, limits, top_k):
     generator = torch.Generator().manual_seed(limits)
     sizes = torch.tensor([0, 20, 30, 10, 25])
     costs = torch.randint(0, 1000, (int(sizes.sum()), limits), generator=generator)
     losses = torch.randint(0, 200, (int(sizes.sum()),), generator=generator) - costs.sum(1) // 4
     problem = (sizes.cumsum(0), losses, costs, torch.full((limits,), 1900))
-    expected, _, _ = traverse(*problem, top_k=top_k)
+    expected, _, _ = traverse(*problem, top_k=top_k, device=device)
     assert (expected >= 0).all()
     for longest in (1, 15, 200):
-        assert torch.equal(traverse(*problem, top_k=top_k, longest=longest)[0], expected)
+        assert torch.equal(traverse(*problem, top_k=top_k, longest=longest, device=device)[0], expected)
 
 
 @pytest.mark.parametrize("states", [False, True])
@@ -110,12 +119,16 @@ def any_tensors(draw):
     return tensors
 
 
-@given(any_tensors(), st.sampled_from([-1, 0, 1, 4, 2000]))
-@settings(max_examples=300, deadline=None)
-def test_fuzz(tensors, top_k):
+@given(
+    tensors=any_tensors(),
+    top_k=st.sampled_from([-1, 0, 1, 4, 2000]),
+    longest=st.sampled_from([-1, 0, 1, 7, 1 << 20, 1 << 28, 1 << 62]),
+)
+@SETTINGS
+def test_fuzz(device, tensors, top_k, longest):
     """A clear refusal or the right answer, never a crash."""
     try:
-        indices, _, _ = traverse(*tensors, top_k=top_k)
+        indices, _, _ = traverse(*tensors, top_k=top_k, longest=longest, device=device)
     except ValueError as error:
         assert str(error).startswith("[traverse] expected")
         return
@@ -152,3 +165,16 @@ def test_refuses(at, value, message):
     arguments[at] = value
     with pytest.raises(ValueError, match=r"\[traverse\] expected .*(" + message + ")"):
         traverse(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device cpu, cuda or cuda:N, got 'gpu'"),
+        ("meta", "device cpu, cuda or cuda:N, got 'meta'"),
+        ("cuda:99", r"a CUDA device for 'cuda:99', got \d+ on this machine; use device cpu"),
+    ],
+)
+def test_refuses_the_device(device, message):
+    with pytest.raises(ValueError, match=rf"^\[traverse\] expected {message}$"):
+        traverse(*example(), device=device)

@@ -14,6 +14,8 @@ from pynas.rating import Scores, ScoreTable
 from pynas.search import best, front
 from pynas.spaces.architecture import Architecture
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 SHAPES = [[(2, 3), (3,)], [(2, 2)], [(4,), (2, 2), (1, 3)]]
 
 

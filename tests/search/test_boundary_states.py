@@ -9,6 +9,8 @@ from pynas.rating import Scores, ScoreTable
 from pynas.search import best, front
 from pynas.spaces import Architecture
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 SMALL = ["hytra-mini", "nats-size", "nats-size-cifar100", "bignas-mini"]
 LARGE = ["hytra", "bignas-cnn"]
 

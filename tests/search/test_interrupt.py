@@ -1,6 +1,7 @@
 """Ctrl-C ends a long search at once, in the main thread and in another, on one thread and on several."""
 
 import contextlib
+import importlib
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from pynas import search
+from pynas.ops.traversal import traverse
 
 W = np.random.default_rng(0).integers(1, 1000, 1024)
 
@@ -83,6 +85,17 @@ def test_ctrl_c_ends_a_search(run, threads):
     start = time.monotonic()
     with interrupted_after(0.7), pytest.raises(KeyboardInterrupt):
         run()
+    assert time.monotonic() - start < SOON
+
+
+def test_ctrl_c_ends_a_search_on_the_gpu(call_on, monkeypatch):
+    """Through the CUDA kernels on the CPU, where this search takes many short launches."""
+    monkeypatch.setattr(importlib.import_module("pynas.ops.traversal"), "_DEVICE_SUMS", 0)
+    costs = torch.from_numpy(np.random.default_rng(3).integers(0, 10**6, (200, 4)))
+    losses = 10**6 - costs.sum(1) // 4 + torch.from_numpy(np.random.default_rng(4).integers(0, 20_000, 200))
+    start = time.monotonic()
+    with call_on("cuda_host"), interrupted_after(0.7), pytest.raises(KeyboardInterrupt):
+        traverse(torch.arange(0, 201, 25), losses, costs, torch.full((4,), 4 * 10**6), top_k=20, longest=5000)
     assert time.monotonic() - start < SOON
 
 

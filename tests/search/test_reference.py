@@ -7,6 +7,8 @@ import scipy.optimize
 from bench.algorithm_2 import algorithm_2
 from pynas.search import traverse
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def instance(seed, sizes, noise=0.1):
     rng = np.random.default_rng(seed)

@@ -9,6 +9,8 @@ import torch
 from pynas import search
 from pynas.ops.traversal import traverse
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def first_subset(weights, limit):
     """The first choice, in lexicographic order, whose weights sum to the greatest reachable sum within the limit."""

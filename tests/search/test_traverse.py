@@ -14,6 +14,8 @@ from pynas.search.grid import Grid
 
 from .brute_force import brute_force
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 # Few distinct values make ties and equal sums; 0.1 multiples make sums that float64 rounds.
 LOSSES = st.one_of(st.integers(0, 3).map(float), st.integers(-9, 9).map(lambda n: n * 0.1), st.floats(-5, 5))
 FLOAT_COSTS = st.one_of(st.integers(0, 4).map(lambda n: n * 0.1), st.floats(0, 3))

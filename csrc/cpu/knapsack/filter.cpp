@@ -121,36 +121,129 @@ std::vector<int32_t> no_limit(const Points& points, int64_t top_k) {
   return kept;
 }
 
-// Compares each point with the first points kept of its group, at most kWindow of them.
-std::vector<int32_t> several_limits(const Points& points, int64_t top_k) {
-  std::vector<int32_t> order(points.count);
-  std::iota(order.begin(), order.end(), 0);
-  if (top_k > 16) return order;  // seldom worth the time: few points have so many dominators
-  const auto group = [&](int32_t i) { return points.group ? points.group[i] : 0; };
-  sort_listening(order.begin(), order.end(), [&](int32_t i, int32_t j) {
-    return std::make_pair(group(i), Key(points.losses[i], i)) < std::make_pair(group(j), Key(points.losses[j], j));
-  });
-  constexpr size_t kWindow = 128;
-  std::vector<int32_t> kept;
-  std::vector<int64_t> window;  // costs of the first kept of the group, [w, M]
-  size_t filled = 0;
-  Ticker tick;
-  for (size_t p = 0; p < order.size(); ++p) {
-    tick(static_cast<int64_t>(filled) + 1);
-    const int32_t i = order[p];
-    if (p > 0 && group(i) != group(order[p - 1])) window.clear(), filled = 0;
-    const int64_t* cost = points.costs + static_cast<int64_t>(i) * points.limits;
-    int64_t dominators = 0;
-    for (size_t w = 0; w < filled && dominators < top_k; ++w) {
-      bool all = true;
-      for (int d = 0; d < points.limits; ++d) all &= window[w * points.limits + d] <= cost[d];
-      dominators += all;
-    }
-    if (dominators >= top_k) continue;
-    kept.push_back(i);
-    if (filled < kWindow) window.insert(window.end(), cost, cost + points.limits), ++filled;
+// A point on a Z curve through losses and costs: of two points of which one is no greater in all, it comes first, or both share
+// a place.
+struct Placed {
+  int32_t group, position;
+  uint64_t place;
+
+  bool operator<(const Placed& other) const {
+    if (group != other.group) return group < other.group;
+    return place != other.place ? place < other.place : position < other.position;
   }
-  std::sort(kept.begin(), kept.end());
+};
+
+std::vector<Placed> place(const Points& points) {
+  constexpr int kHalf = 10;
+  const int dims = 1 + points.limits, bits = std::min(64 / dims, 2 * kHalf);
+  // The bits of a number, dims apart.
+  std::vector<uint64_t> apart(1 << kHalf);
+  for (size_t n = 0; n < apart.size(); ++n)
+    for (int bit = 0; bit < std::min(bits, kHalf); ++bit) apart[n] |= (n >> bit & 1) << (bit * dims);
+  std::vector<Placed> placed(points.count);
+  for (int32_t i = 0; i < points.count; ++i) placed[i] = {points.group ? points.group[i] : 0, i, 0};
+  for (int d = 0; d < std::min(dims, 64); ++d) {
+    const int64_t* keys = d == 0 ? points.losses : points.costs + d - 1;
+    const int64_t step = d == 0 ? 1 : points.limits;
+    int64_t least = keys[0], most = keys[0];
+    for (int64_t i = 0; i < points.count; ++i)
+      least = std::min(least, keys[i * step]), most = std::max(most, keys[i * step]);
+    const uint64_t range = static_cast<uint64_t>(most) - static_cast<uint64_t>(least);
+    int shift = 0;
+    while (range >> shift >> bits != 0) ++shift;
+    for (int64_t i = 0; i < points.count; ++i) {
+      const uint64_t part = (static_cast<uint64_t>(keys[i * step]) - static_cast<uint64_t>(least)) >> shift;
+      placed[i].place |= apart[part % apart.size()] << d;
+      if (bits > kHalf) placed[i].place |= apart[part / apart.size()] << (kHalf * dims + d);
+    }
+  }
+  return placed;
+}
+
+// The last points kept of a group, at most kSize of them.
+class LastKept {
+ public:
+  explicit LastKept(const Points& points) : points_(points), width_(1 + points.limits), keys_(kSize * width_) {}
+
+  // Whether `enough` of them dominate point i.
+  bool dominate(int32_t i, int64_t enough) const {
+    const int64_t* cost = points_.costs + static_cast<int64_t>(i) * points_.limits;
+    const Key key(points_.losses[i], i);
+    for (size_t w = 1; w <= size(); ++w) {
+      const size_t at = (added_ - w) % kSize;
+      const int64_t* other = keys_.data() + at * width_;
+      bool all = Key(other[0], positions_[at]) < key;
+      for (int d = 0; d < points_.limits; ++d) all &= other[1 + d] <= cost[d];
+      if (all && --enough == 0) return true;
+    }
+    return false;
+  }
+
+  void add(int32_t i) {
+    const size_t at = added_++ % kSize;
+    positions_[at] = i;
+    keys_[at * width_] = points_.losses[i];
+    std::copy_n(points_.costs + static_cast<int64_t>(i) * points_.limits, points_.limits,
+                keys_.begin() + at * width_ + 1);
+  }
+
+  void clear() { added_ = 0; }
+  size_t size() const { return std::min(added_, kSize); }
+
+ private:
+  static constexpr size_t kSize = 128;
+  const Points& points_;
+  const size_t width_;
+  std::vector<int64_t> keys_;  // [kSize, 1 + M], losses and costs
+  int32_t positions_[kSize];
+  size_t added_ = 0;
+};
+
+// Appends those of [begin, end), in the order of the curve, that the last ones kept before them do not dominate.
+void keep_undominated(const Points& points, int64_t top_k, const Placed* begin, const Placed* end,
+                      std::vector<int32_t>& kept) {
+  LastKept last(points);
+  Ticker tick;
+  for (const Placed* point = begin; point < end; ++point) {
+    if (point > begin && point[0].group != point[-1].group) last.clear();
+    tick(static_cast<int64_t>(last.size()) + 1);
+    if (last.dominate(point->position, top_k)) continue;
+    kept.push_back(point->position);
+    last.add(point->position);
+  }
+}
+
+// Whether a 64th of two pieces of the curve is dominated. Reorders the points.
+bool worth_the_time(const Points& points, int64_t top_k, std::vector<Placed>& placed) {
+  constexpr int64_t kPiece = 2048;
+  const int64_t count = points.count;
+  if (count < 8 * kPiece) return true;
+  std::vector<int32_t> kept;
+  for (const int64_t at : {count / 3, 2 * count / 3}) {
+    check_interrupt();
+    const auto begin = placed.begin() + at, end = begin + kPiece;
+    std::nth_element(placed.begin(), begin, placed.end());
+    std::nth_element(begin, end, placed.end());
+    std::sort(begin, end);
+    keep_undominated(points, top_k, &*begin, &*end, kept);
+  }
+  return static_cast<int64_t>(kept.size()) * 64 <= 2 * kPiece * 63;
+}
+
+// Compares each point with those kept before it on the curve that are near: its dominators come before it.
+std::vector<int32_t> several_limits(const Points& points, int64_t top_k) {
+  std::vector<int32_t> kept;
+  if (points.count > 0 && top_k <= 16) {  // few points have more dominators
+    std::vector<Placed> placed = place(points);
+    if (worth_the_time(points, top_k, placed)) {
+      sort_listening(placed.begin(), placed.end(), std::less<>());
+      keep_undominated(points, top_k, placed.data(), placed.data() + placed.size(), kept);
+      std::sort(kept.begin(), kept.end());
+      return kept;
+    }
+  }
+  kept.resize(points.count);
+  std::iota(kept.begin(), kept.end(), 0);
   return kept;
 }
 

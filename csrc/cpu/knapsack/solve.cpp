@@ -1,10 +1,13 @@
 // The exact search of the multiple-choice knapsack. The Lagrangian bound leaves few options in the window of losses; the
 // partial solutions of both ends are listed and joined. Round after round the window changes, until one proves the answer.
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "common/interrupt.h"
+#include "cpu/knapsack/ends.h"
 #include "cpu/knapsack/filter.h"
-#include "cpu/knapsack/join.h"
 #include "cpu/knapsack/table.h"
 
 namespace pynas::knapsack {
@@ -49,46 +52,42 @@ Problem core_of(const Problem& problem, const Bound& bound, const Window& window
 }
 
 // Extends the lists of both ends, the shorter one first. False when blocks remain that neither list can take.
-bool list_both_ends(const Problem& core, const Bound& bound, const Window& window, int64_t longest, Halves& halves,
-                    Effort& effort) {
-  halves = {0, core.blocks.size(), empty_list(core.limits), empty_list(core.limits)};
+bool list_both_ends(const Problem& core, const Window& window, int64_t longest, Ends& ends) {
   bool leading_open = true, trailing_open = true;
-  while (halves.begin < halves.end && (leading_open || trailing_open)) {
+  while (ends.begin() < ends.end() && (leading_open || trailing_open)) {
     check_interrupt();
-    const int64_t leading_size = halves.leading.size() * core.blocks[halves.begin].size();
-    const int64_t trailing_size = halves.trailing.size() * core.blocks[halves.end - 1].size();
+    const int64_t leading_size = ends.size(true) * core.blocks[ends.begin()].size();
+    const int64_t trailing_size = ends.size(false) * core.blocks[ends.end() - 1].size();
     const bool leading = !trailing_open || (leading_open && leading_size <= trailing_size);
-    const size_t b = leading ? halves.begin : halves.end - 1;
     const bool extended =
-        (leading ? leading_size : trailing_size) <= 64 * longest &&
-        extend(core, bound, window, leading, b, longest, leading ? halves.leading : halves.trailing, effort);
+        (leading ? leading_size : trailing_size) <= 64 * longest && ends.extend(window, leading, longest);
     if (!extended) (leading ? leading_open : trailing_open) = false;
-    else if (leading) ++halves.begin;
-    else --halves.end;
   }
-  return halves.begin == halves.end;
+  return ends.begin() == ends.end();
 }
 
-// Writes the solution's index in every block.
-void write(const Problem& core, const Halves& halves, const Solution& solution, int64_t* indices) {
-  int32_t entry = solution.leading;
-  for (size_t b = halves.begin; b-- > 0;) {
-    indices[b] = core.blocks[b].index[halves.leading.option[b][entry]];
-    entry = halves.leading.parent[b][entry];
+// Writes the solutions' indices in every block, [solutions, B].
+void write(const Problem& core, const Ends& ends, const std::vector<Solution>& solutions, int64_t* indices) {
+  const size_t count = core.blocks.size();
+  std::vector<int32_t> leading, trailing;
+  for (const Solution& solution : solutions) {
+    leading.push_back(solution.leading);
+    trailing.push_back(solution.trailing);
   }
-  for (size_t b = halves.begin; b < halves.end; ++b)
-    indices[b] = core.blocks[b].index[solution.middle[b - halves.begin]];
-  entry = solution.trailing;
-  for (size_t b = halves.end; b < core.blocks.size(); ++b) {
-    const size_t level = core.blocks.size() - 1 - b;
-    indices[b] = core.blocks[b].index[halves.trailing.option[level][entry]];
-    entry = halves.trailing.parent[level][entry];
+  const std::vector<std::vector<int32_t>> first = ends.trace(true, std::move(leading));
+  const std::vector<std::vector<int32_t>> last = ends.trace(false, std::move(trailing));
+  for (size_t s = 0; s < solutions.size(); ++s) {
+    for (size_t b = 0; b < count; ++b) {
+      const int32_t option = b < ends.begin() ? first[b][s]
+                             : b < ends.end() ? solutions[s].middle[b - ends.begin()]
+                                              : last[count - 1 - b][s];
+      indices[s * count + b] = core.blocks[b].index[option];
+    }
   }
 }
 
 // The best solution by the table, as one without lists.
-std::vector<Solution> by_table(const Problem& core, Halves& halves, Effort& effort) {
-  halves = {0, core.blocks.size(), empty_list(core.limits), empty_list(core.limits)};
+std::vector<Solution> by_table(const Problem& core, Effort& effort) {
   std::optional<std::vector<int32_t>> options = solve_by_table(core, effort);
   if (!options) return {};
   int64_t loss = 0;
@@ -96,7 +95,9 @@ std::vector<Solution> by_table(const Problem& core, Halves& halves, Effort& effo
   return {{loss, 0, std::move(*options), 0}};
 }
 
-void solve(const TraverseArgs& args) {
+}  // namespace
+
+void solve(const TraverseArgs& args, const MakeEnds& make_ends) {
   Effort effort;
   const Problems problems = read(args, effort);
   const Bound bound = lagrangian_bound(problems);
@@ -108,15 +109,13 @@ void solve(const TraverseArgs& args) {
     const Window window = schedule.window(bound);
     effort.cut = false;
     const Problem core = core_of(problems.whole, bound, window, effort);
-    Halves halves;
+    const std::unique_ptr<Ends> ends = make_ends(core, bound, effort);
     const bool tabled = args.counts[3] > 1 && fits_table(core, schedule.longest);
-    if (!tabled && !list_both_ends(core, bound, window, schedule.longest, halves, effort) && schedule.narrow()) continue;
-    const std::vector<Solution> found = tabled
-                                            ? by_table(core, halves, effort)
-                                            : join(core, bound, halves, schedule.known_loss, args.threads, effort);
+    if (!tabled && !list_both_ends(core, window, schedule.longest, *ends) && schedule.narrow()) continue;
+    const std::vector<Solution> found = tabled ? by_table(core, effort) : ends->join(schedule.known_loss);
     const bool full = static_cast<int64_t>(found.size()) >= args.top_k;
     if ((full && found.back().loss <= window.loss) || !effort.cut || window.loss >= schedule.greatest_loss) {
-      for (size_t s = 0; s < found.size(); ++s) write(core, halves, found[s], args.indices + s * args.block_count);
+      write(core, *ends, found, args.indices);
       args.counts[0] = static_cast<int64_t>(found.size());
       break;
     }
@@ -127,10 +126,11 @@ void solve(const TraverseArgs& args) {
   args.counts[2] = effort.pruned;
 }
 
-}  // namespace
 }  // namespace pynas::knapsack
 
 void pynas::cpu::traverse(const TraverseArgs& args) {
   const Listening call;
-  knapsack::solve(args);
+  knapsack::solve(args, [&](const knapsack::Problem& core, const knapsack::Bound& bound, knapsack::Effort& effort) {
+    return std::make_unique<knapsack::Ends>(core, bound, args.threads, effort);
+  });
 }
