@@ -73,7 +73,7 @@ def batch_norm_act(
     leading: x has fewer channels than the norm, whose leading weights and statistics are used, as elastic layers share them. The
         statistics are then averages over many subnets: re-estimate them in an extracted one (`export.recalibrate`).
     """
-    if norm.training and (leading or x.shape[1] == norm.num_features) and _fits(norm, x, act, residual):
+    if norm.training and _fits(norm, x, act, residual) and (leading or x.shape[1] == norm.num_features):
         return _train(norm, x, _NAMES[_kind(act)], residual)
     y = _leading(norm, x) if leading else norm(x)
     if residual is not None:

@@ -37,9 +37,13 @@ def restore_training(checkpoint: TensorFile, method: Any, optimizer: torch.optim
     load_weights(checkpoint, method)
     content = optimizer.state_dict()
     content["state"] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in checkpoint.with_prefix("optimizer.").items():
         number, key = name.split(".", 1)
-        content["state"].setdefault(int(number), {})[key] = value
+        like = parameters[int(number)]
+        # In the parameter's memory format: fused optimizers go through both element by element as they lie in memory.
+        kept = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
+        content["state"].setdefault(int(number), {})[key] = kept
     optimizer.load_state_dict(content)
 
 

@@ -121,7 +121,7 @@ def test_killed_runs_end_with_the_same_weights(tmp_path, options, accumulate):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"amp": "int8"}, "amp to be 'bfloat16' or 'float16', got 'int8'"),
+        ({"amp": "int8"}, "amp to be 'bfloat16', 'float16' or 'auto', got 'int8'"),
         ({"loss_weights": [1.0]}, "2 loss_weights of 0 or more"),
         ({"loss_weights": [1.0, -1.0]}, "2 loss_weights of 0 or more"),
         ({"teacher_norm": "group"}, "teacher_norm to be 'running' or 'batch', got 'group'"),

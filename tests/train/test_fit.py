@@ -296,3 +296,25 @@ def test_a_method_that_lacks_a_member_is_refused():
         InputError, match="expected a method with rate_factor, training_step, got Lacks without; define"
     ):
         pynas.fit(Lacks(), [(torch.zeros(1), torch.zeros(1))], 1)
+
+
+class ChannelsLast(Regression):
+    """A convolution in channels-last order under a fused optimizer, which takes memory as it lies."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Conv2d(3, 4, 3, padding=1).to(memory_format=torch.channels_last)
+
+    def optimizer(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1, fused=True)
+
+
+def test_a_resumed_optimizer_keeps_the_memory_format_of_its_weights(tmp_path):
+    loader = [(torch.randn(6, 3, 5, 5), torch.randn(6, 4, 5, 5)) for _ in range(4)]
+    whole, method = ChannelsLast(), ChannelsLast()
+    pynas.fit(whole, loader, 2, seed=5)
+    with pytest.raises(Killed):
+        pynas.fit(ChannelsLast(), loader, 2, tmp_path, seed=5, on_step=killer(6))
+    pynas.fit(method, loader, 2, tmp_path, seed=5)
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(method).items())

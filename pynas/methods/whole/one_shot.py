@@ -53,8 +53,8 @@ class OneShot(nn.Module, Method):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return SGD with momentum 0.9 over the whole supernet."""
-        return torch.optim.SGD(self.net.parameters(), self.learning_rate, momentum=0.9, weight_decay=self.weight_decay,
-                               fused=True)  # fmt: skip
+        # Not fused: torch's fused SGD fails where a parameter gets its first gradient in a later step.
+        return torch.optim.SGD(self.net.parameters(), self.learning_rate, momentum=0.9, weight_decay=self.weight_decay)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return the factor of a cosine or a line from 1 to 0."""

@@ -100,7 +100,8 @@ class PiNAS(nn.Module, Method):
         """Return SGD over the supernet and the projection (section 4.1), without the classifier: see `LinearEvaluation`."""
         skipped = {id(parameter) for parameter in self.net.classifier.parameters()}
         trained = [p for p in [*self.net.parameters(), *self.projector.parameters()] if id(p) not in skipped]
-        return torch.optim.SGD(trained, self.learning_rate, momentum=0.9, weight_decay=self.weight_decay, fused=True)
+        # Not fused: torch's fused SGD fails where a parameter gets its first gradient in a later step.
+        return torch.optim.SGD(trained, self.learning_rate, momentum=0.9, weight_decay=self.weight_decay)
 
     def rate_factor(self, progress: float, epochs: int) -> float:
         """Return the factor of a cosine from 1 to 0."""
