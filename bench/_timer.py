@@ -20,9 +20,11 @@ from bench._memory import peak_growth
 Case = TypeVar("Case")
 
 
-def arguments(file: str, description: str | None) -> argparse.Namespace:
-    """The command line of the kernels' benchmarks."""
+def arguments(file: str, description: str | None, cases: Sequence[str] = ()) -> argparse.Namespace:
+    """The command line of the kernels' benchmarks, with `--case` where there are cases to choose from."""
     parser = command_line(file, description)
+    if cases:
+        parser.add_argument("--case", choices=cases, nargs="+", default=cases, help="default: all")
     parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=30, help="rounds over all candidates")
     parser.add_argument("--json", type=Path, help="append what was measured to this file, one JSON object a line")

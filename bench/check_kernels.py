@@ -16,9 +16,9 @@ import torch
 
 from bench._command import command_line, device, run
 from pynas import ops
+from pynas.ops._path_batch_norm import ACTIVATIONS, path_batch_norm_reference
 from pynas.ops.ensemble_loss import ensemble_loss_reference
 from pynas.ops.pareto import pareto_pairs, pareto_pairs_reference
-from pynas.ops.path_batch_norm import ACTIVATIONS, path_batch_norm_reference
 from pynas.ops.path_distance import KINDS, path_distance_reference
 from pynas.ops.queue_nce import queue_nce_reference
 from pynas.ops.saliency_boxes import saliency_boxes_reference
