@@ -139,6 +139,8 @@ def train_classifier(
         loss = _epoch(module, loader, optimizer, schedule)
         if progress is not None:
             progress(epoch + 1, epochs, loss)
+    # As a loaded one: other orders in memory round otherwise.
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return accuracy(module.eval(), data, device=device)
 
 
