@@ -56,6 +56,7 @@ BENCHMARKS = {
     **{name: Benchmark(name) for name in ("path_batch_norm", "path_distance", "ensemble_loss", "queue_nce")},
     "saliency_boxes": Benchmark("saliency_boxes"),
     "pareto": Benchmark("pareto"),
+    "training": Benchmark("training", ("--short", "--case", "dna")),
     "search": Benchmark("search", ("--solvers", "pynas,milp", *SEARCHES), "pynas", "milp", on_gpu=False),
     "rating-dna": rating("dna", "--layers", "2"),
     "rating-boss": rating("boss", "--layers", "2"),
