@@ -18,14 +18,18 @@ class CurrentDevice {
  public:
   explicit CurrentDevice(int device) {
     check(cudaGetDevice(&before_), kName);
-    check(cudaSetDevice(device), kName);
+    if (before_ != device) check(cudaSetDevice(device), kName);
+    changed_ = before_ != device;
   }
-  ~CurrentDevice() { cudaSetDevice(before_); }
+  ~CurrentDevice() {
+    if (changed_ && cudaSetDevice(before_) != cudaSuccess) cudaGetLastError();  // or the next launch would report it
+  }
   CurrentDevice(const CurrentDevice&) = delete;
   CurrentDevice& operator=(const CurrentDevice&) = delete;
 
  private:
   int before_ = 0;
+  bool changed_ = false;
 };
 
 // What the rounds of a search share. The GPU is not touched before a step needs it.

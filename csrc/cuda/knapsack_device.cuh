@@ -71,6 +71,7 @@ void upload(T* to, const T* from, int64_t count, void* stream) {
   check(cudaMemcpyAsync(to, from, static_cast<size_t>(count) * sizeof(T), cudaMemcpyHostToDevice,
                         static_cast<cudaStream_t>(stream)),
         kName);
+  check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), kName);  // callers free `from` at once
 }
 
 // Waits for the stream.

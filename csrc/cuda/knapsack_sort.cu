@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kDigitBits = 4, kDigits = 1 << kDigitBits;
 
-__global__ void sum_counts_before(int64_t* counts, int64_t n) {
+__global__ void __launch_bounds__(1024) sum_counts_before(int64_t* counts, int64_t n) {
   PYNAS_SHARED(Prefix, scratch);
   int64_t carry = 0;
   for (int64_t start = 0; start < n; start += blockDim.x) {

@@ -30,6 +30,7 @@ inline unsigned grid_size(int64_t items) { return static_cast<unsigned>(items < 
 
 inline void check(cudaError_t error, const char* operation) {
   if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next launch would report it again
   throw std::runtime_error(std::string("[") + operation + "] CUDA error: " + cudaGetErrorString(error));
 }
 

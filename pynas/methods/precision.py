@@ -85,7 +85,7 @@ def _unchanged(method: Any) -> Iterator[None]:
     kept = {name: value.clone() for name, value in method.trained_state().items()}
     training = method.training
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):  # the loop seeds a GPU's generator in every step
             method.train()
             yield
     finally:

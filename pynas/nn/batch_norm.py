@@ -93,6 +93,7 @@ def _leading(norm: Any, x: Tensor) -> Tensor:
 
 def _train(norm: Any, x: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
     """Run the kernel with as many of the norm's channels as x has."""
+    norm._check_input_dim(x)  # torch's error for an x of other axes
     c = x.shape[1]
     mean, var, momentum = _averages(norm, c)
     weight, bias = norm.weight, norm.bias

@@ -46,7 +46,9 @@ def _fits(conv: Any, x: Tensor, weight: Tensor, groups: int) -> bool:
     return (
         type(x) is Tensor
         and x.device.type == "cpu"
+        and x.dim() == 4
         and x.dtype in native.FLOATING
+        and (x.dtype != torch.float64 or not torch.is_autocast_enabled("cpu"))
         and native.unwatched(x)
         and weight.shape[2] == weight.shape[3]
         and weight.shape[2] in KERNELS

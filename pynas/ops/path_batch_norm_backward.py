@@ -18,8 +18,9 @@ def _backward_check(y_gradient, x, paths, weight, bias, eps, activation, residua
 
 
 def _gradients(y_gradient, x, paths, weight, bias, eps, activation, residual, mean, var, given):
-    """Return the gradients of x, of weight and bias `[G, C]`, and of the residual (empty without one)."""
+    """Return the gradients of x, of weight and bias `[G, C]`, and of the residual, empty without one or an activation."""
     _backward_check(y_gradient, x, paths, weight, bias, eps, activation, residual, mean, var)
+    residual = None if activation is None else residual  # whose gradient is then y's
     outputs = x_gradient, weight_gradient, bias_gradient, residual_gradient = _gradients_like(x, paths, residual)
     if x.numel() == 0:
         return x_gradient, weight_gradient.zero_(), bias_gradient.zero_(), residual_gradient
@@ -50,7 +51,7 @@ def _gradients_like(x, paths, residual):
 
 def _backward_fake(y_gradient, x, paths, weight, bias, eps, activation, residual, mean, var, given):
     _backward_check(y_gradient, x, paths, weight, bias, eps, activation, residual, mean, var)
-    return _gradients_like(x, paths, residual)
+    return _gradients_like(x, paths, None if activation is None else residual)
 
 
 _run_backward = native.define(
@@ -77,7 +78,9 @@ def gradients_of(ctx, y_gradient):
             for i, tensor in {0: x, 2: weight, 3: bias, 6: residual}.items()
             if needs[i] and tensor is not None
         }
-        found = torch.autograd.grad(y.to(x.dtype), list(inputs.values()), y_gradient, create_graph=True)
+        found = (
+            torch.autograd.grad(y.to(x.dtype), list(inputs.values()), y_gradient, create_graph=True) if inputs else ()
+        )
         for i, gradient in zip(inputs, found):
             gradients[i] = gradient
     else:

@@ -15,7 +15,8 @@ from pynas.ops import _library as native
 # trailing list that a block of threads looks through.
 _DEVICE_SUMS, _DEVICE_PAIRS, _DEVICE_CHUNK = 1 << 18, 1 << 20, 128
 _DEVICE_LIMITS = range(1, 5)
-_NO_MEMORY = "bytes free on the GPU"  # of the error in csrc/cuda/knapsack_device.cuh
+# Errors of csrc/cuda/knapsack_device.cuh and launch.cuh after which a search that chose the GPU by itself goes to the CPU.
+_NO_GPU = "bytes free on the GPU", "CUDA error"
 _MOST_LONGEST = 1 << 28
 
 
@@ -42,7 +43,7 @@ def traverse(
     device: "cpu", or "cuda" or "cuda:N", where lists run on the GPU from the first step with 2**18 sums on; shorter ones,
     blocks that no list takes, and more than four limits or none stay on the CPU. None: "cuda" where there is a GPU, one to
     four limits and a product of the blocks' sizes of at least 2**36, so that both lists may come to such a step; "cpu" where
-    the GPU's memory is too small. Only the counts of nodes depend on the device.
+    the GPU fails or its memory is too small. Only the counts of nodes depend on the device.
 
     Return indices `[top_k, B]` (-1 in rows past the last solution), counts `[4]` (solutions found, nodes visited, nodes
     pruned, rounds), and float64 `[M+1]`: the Lagrangian multipliers, then the bound they give on the total loss, where
@@ -187,7 +188,7 @@ def _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k
         # Its data are the CPU's, so it need not wait for what torch has under way on a stream.
         run(stream=native.stream(offsets) if gpu is None else 0)
     except RuntimeError as error:
-        if device is not None or gpu is None or _NO_MEMORY not in str(error):
+        if device is not None or gpu is None or not any(reason in str(error) for reason in _NO_GPU):
             raise
         return _traverse(offsets, losses, costs, limits, state_in, state_out, states, top_k, longest, "cpu")
     return indices, counts, multipliers

@@ -42,7 +42,11 @@ def restore_training(checkpoint: TensorFile, method: Any, optimizer: torch.optim
         number, key = name.split(".", 1)
         like = parameters[int(number)]
         # In the parameter's memory format: fused optimizers go through both element by element as they lie in memory.
-        kept = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
+        kept = (
+            torch.empty_like(like, dtype=value.dtype).copy_(value)
+            if key != "step" and value.shape == like.shape
+            else value
+        )
         content["state"].setdefault(int(number), {})[key] = kept
     optimizer.load_state_dict(content)
 

@@ -11,6 +11,7 @@ from torch import nn
 import pynas
 from pynas.nn import batch_norm
 from pynas.nn.batch_norm import NormSequential, batch_norm_act, conv_bn
+from pynas.nn.convolution import convolve
 
 X = torch.randn(8, 16, 20, 20, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
 
@@ -98,6 +99,11 @@ def test_another_width_is_torchs_error():
         batch_norm_act(nn.BatchNorm2d(18), X)
 
 
+def test_other_axes_are_torchs_error(kernel_calls):
+    with pytest.raises(ValueError, match="expected 4D"):
+        batch_norm_act(nn.BatchNorm2d(16), X.flatten(2))
+
+
 def test_a_residual_of_another_type_is_added_by_torch(kernel_calls):
     y = batch_norm_act(nn.BatchNorm2d(16), X, None, X.double())
     assert y.dtype == torch.float64 and kernel_calls == []
@@ -124,6 +130,18 @@ def test_a_sequence_runs_its_norms_with_what_follows(kernel_calls):
     torch.testing.assert_close(ours(X), theirs(X))
     assert kernel_calls == ["relu", None]
     assert torch.equal(ours.eval()(X), ours(X)) and len(kernel_calls) == 2
+
+
+def test_a_convolution_of_one_image_and_of_float64_under_autocast():
+    conv = nn.Conv2d(8, 8, 5, padding=2, groups=8, bias=False)
+    image = torch.randn(8, 8, 9)
+    assert torch.equal(convolve(conv, image), conv(image))
+    conv, images = (
+        conv.double(),
+        torch.randn(2, 8, 9, 9, dtype=torch.float64).contiguous(memory_format=torch.channels_last),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolve(conv, images).dtype == conv(images).dtype == torch.float64
 
 
 def test_second_derivatives_pass():

@@ -93,6 +93,12 @@ def test_gradcheck(given, activation, with_residual, layout, device):
     assert torch.autograd.gradgradcheck(function, leaves)
 
 
+def test_a_second_pass_over_the_residual_alone(device):
+    x, residual = (inputs((4, 3, 2, 2), "contiguous", device)[name] for name in ("x", "residual"))
+    y = ops.path_batch_norm(x, 1, residual=residual.requires_grad_())[0]
+    assert torch.equal(torch.autograd.grad(y, residual, torch.ones_like(y), create_graph=True)[0], torch.ones_like(y))
+
+
 def test_relu_passes_no_gradient_where_it_is_zero(device):
     x = torch.tensor([[-1.0], [1.0], [-3.0], [3.0]], device=device, requires_grad=True)
     zero = torch.zeros(1, 1, device=device)
