@@ -124,20 +124,20 @@ def test_a_folded_network_is_the_chain_of_blocks_and_convolutions(name):
     space = spaces.get(name)
     small = 32 if name == "mbconv-mini" else 64
     torch.manual_seed(1)
-    method = DNA(supernet(space, 10), wide_teacher(space), width="teacher").eval()
+    method = DNA(supernet(space, 10), wide_teacher(space), width="teacher").eval().double()
     for part in method.net.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.running_var.fill_(0.05)  # fresh weights shrink features block by block
     architecture = space.sample(np.random.default_rng(0))
     model = export.subnet(method.net, architecture).eval()
-    images = torch.randn(2, 3, small, small)
+    images = torch.randn(2, 3, small, small, dtype=torch.float64)
     x = method.net.stem(images)
     for b, choice in enumerate(architecture):
         x = method.full_width.entries[b + 1](method.full_width.exits[b](method.net.run_path(b, choice, x)))
     sizes = [p.shape for p in model.parameters()]
     assert not torch.allclose(model(images), method.net.head(x), atol=1e-4)
     assert method.fold(model) and [p.shape for p in model.parameters()] == sizes
-    torch.testing.assert_close(model(images), method.net.head(x), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model(images), method.net.head(x), atol=1e-9, rtol=1e-9)
 
 
 def test_what_cannot_take_them_up_stays_as_it_is(method):
