@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pynas.supernets import device_of
+
 AMP: dict[Any, torch.dtype | None] = {None: None, False: None, True: torch.bfloat16,
                                       "bfloat16": torch.bfloat16, "float16": torch.float16}  # fmt: skip
 # What "auto" chooses from.
@@ -35,6 +37,10 @@ class Precision(nn.Module):
         if self.auto:
             self.register_buffer("choice", torch.zeros((), dtype=torch.int64))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Precision:
+        """Keep the choice on the CPU, where each step reads it: on a GPU every read would wait for the steps before."""
+        return self
+
     @property
     def dtype(self) -> torch.dtype | None:
         """The type under autocast; None for float32."""
@@ -53,24 +59,25 @@ class Precision(nn.Module):
         if not self.auto:
             return batches
         batches = iter(batches)
-        first = next(batches)
+        first, device = next(batches), device_of(method)
         with _unchanged(method):
-            seconds = [self._time(method, first, number) for number in range(len(_CHOICES))]
-        self.choice.fill_(int(np.argmin(seconds)))
+            seconds = [self._time(method, first, number, device) for number in range(len(_CHOICES))]
+        fastest = torch.tensor(int(np.argmin(seconds)), device=device)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.broadcast(self.choice, 0)
+            torch.distributed.broadcast(fastest, 0)
+        self.choice.copy_(fastest)
         return chain([first], batches)
 
-    def _time(self, method: Any, batch: tuple[Any, Tensor], choice: int) -> float:
+    def _time(self, method: Any, batch: tuple[Any, Tensor], choice: int, device: torch.device) -> float:
         """Seconds of two steps in a type, after a run of the same steps that warms up."""
         self.choice.fill_(choice)
         start = 0.0
         for _ in range(2):
-            _wait(self.choice.device)
+            _wait(device)
             start = time.perf_counter()
             for step in range(_STEPS):
                 method.training_step(*batch, np.random.default_rng(step))
-            _wait(self.choice.device)
+            _wait(device)
         return time.perf_counter() - start
 
 

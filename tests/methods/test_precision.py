@@ -68,6 +68,10 @@ def test_fixed_types():
     assert Precision(True).choose(None, BATCHES) is BATCHES
 
 
+def test_the_choice_stays_where_steps_read_it():
+    assert Precision("auto").to("meta").choice.device.type == "cpu"
+
+
 def test_bossnas_chooses_in_a_training():
     method = BossNAS(small_net(), image_shape=(3, 8, 8), bootstrap=Bootstrap(paths=2),
                      optimization=Optimization(amp="auto"))  # fmt: skip
