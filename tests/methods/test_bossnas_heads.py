@@ -1,5 +1,7 @@
 """BossNAS's heads: maps of several scales become as small as the smallest before their channels are mixed."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from torch.nn import functional as F
 import pynas
 from pynas.costs import count_module
 from pynas.methods.bossnas.block_tree import block_widths
-from pynas.methods.bossnas.heads import Fix
+from pynas.methods.bossnas.heads import Fix, PathHead, mlp
 
 HYTRA = {256: 8, 512: 4, 1024: 2, 2048: 1}
 
@@ -67,3 +69,23 @@ def test_widths_of_one_scale_have_no_stride():
     assert all([type(part) for part in fix.by_width[str(w)]] == [nn.Conv2d, nn.BatchNorm2d] for w in widths[0])
     x = torch.randn(2, 6, 3, 3)
     assert Fix({6: 1}, 6)(x) is x
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_vectors_of_paths_together_are_those_of_each(training):
+    """One pass of the linear layers for all paths: same vectors, gradients and running averages, in float64."""
+    torch.manual_seed(0)
+    parts = {"projector": mlp(6, 32, 5), "predictor": mlp(5, 32, 5), "linear": nn.Linear(5, 3)}
+    heads = [PathHead({4: 2, 6: 1}, 6, **parts).double().train(training)]
+    heads.append(copy.deepcopy(heads[0]))
+    shapes = [(7, 4, 8, 8), (7, 6, 4, 4), (7, 4, 8, 8)]
+    drawn = [torch.randn(shape, dtype=torch.float64) * (i + 1) for i, shape in enumerate(shapes)]
+    found = []
+    for head, run in zip(heads, (PathHead.together, lambda head, paths: torch.stack([head(path) for path in paths]))):
+        paths = [path.clone().requires_grad_() for path in drawn]
+        vectors = run(head, paths)
+        vectors.square().sum().backward()
+        found.append([vectors, *(path.grad for path in paths), *(p.grad for p in head.parameters())])
+    assert found[0][0].shape == (3, 7, 3)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(heads[0].state_dict(), heads[1].state_dict())

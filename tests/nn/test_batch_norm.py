@@ -57,6 +57,35 @@ def test_as_the_modules(options, act, name, residual, kernel_calls):
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
+def one_by_one(norm, x, act, residual, paths):
+    residuals = [None] * paths if residual is None else residual.chunk(paths)
+    return torch.cat([modules(norm, part, act, added) for part, added in zip(x.chunk(paths), residuals)])
+
+
+@pytest.mark.parametrize("eval_mode", [False, True])
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "modules"])
+@pytest.mark.parametrize("residual", [None, X.flip(0)], ids=["alone", "residual"])
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}], ids=str
+)
+def test_paths_are_normalised_as_one_after_the_other(options, residual, kernel, eval_mode, kernel_calls, monkeypatch):
+    """The statistics of each path, and running averages that move once for each in turn."""
+    if not kernel:
+        monkeypatch.setattr(batch_norm, "_LEAST_BYTES", {})
+    ours = nn.BatchNorm2d(16, **options).train(not eval_mode)
+    theirs, found = copy.deepcopy(ours), []
+    scaled = X * torch.arange(1.0, 9.0)[:, None, None, None]  # other statistics in each path
+    for norm, function in ((ours, batch_norm_act), (theirs, one_by_one)):
+        for _ in range(2):
+            x = scaled.clone().requires_grad_()
+            y = function(norm, x, nn.SiLU(), residual, paths=4)
+            y.backward(X.sin())
+        found.append([y.detach(), x.grad, *(p.grad for p in norm.parameters())])
+    assert len(kernel_calls) == (2 if kernel and not eval_mode else 0)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
 class OwnNorm(nn.BatchNorm2d):
     pass
 

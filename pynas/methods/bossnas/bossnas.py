@@ -213,12 +213,12 @@ class BossNAS(nn.Module, Method):
         return rate_block(trained, batches, calibration, rating or PathRating(), seed, **options)
 
     @staticmethod
-    def vectors(net: Supernet, head: nn.Module, block: int, choices: Sequence[Choice], x: Views) -> Tensor:
+    def vectors(net: Supernet, head: Any, block: int, choices: Sequence[Choice], x: Views) -> Tensor:
         """Return the head's output for each path and its view, `[P, B, D]` in float32."""
         # A view that several paths share runs through the stem once.
         entered = {id(view): net.enter(view) if block == 0 else view for view in x}
-        outputs = [head(net.run_path(block, choice, entered[id(view)])) for choice, view in zip(choices, x)]
-        return torch.stack([output.float() for output in outputs])
+        paths = [net.run_path(block, choice, entered[id(view)]) for choice, view in zip(choices, x)]
+        return head.together(paths).float()
 
     def after_step(self, progress: float, epochs: int) -> None:
         """Update the moving averages of the blocks that train now (eq. 2)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from pynas.errors import InputError
@@ -73,6 +74,17 @@ class PathHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.top(self.features(x))
+
+    def together(self, paths: Sequence[Tensor]) -> Tensor:
+        """Vectors `[P, B, D]` of the outputs `[B, C, H, W]` of P paths.
+
+        The linear layers run once on the rows of all paths, so their weights are read, and their gradients written, once for
+        all. Batch norms keep the statistics of the paths apart, as `forward` of each path in turn does.
+        """
+        x = torch.cat([self.features(path) for path in paths])
+        for part in self.top:
+            x = part(x, paths=len(paths)) if isinstance(part, NormSequential) else part(x)
+        return x.unflatten(0, (len(paths), -1))
 
     def features(self, x: Tensor) -> Tensor:
         """Input of `top`, `[B, width]`."""
