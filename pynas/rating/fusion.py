@@ -6,8 +6,6 @@ Symbolic tracing finds the patterns in any module; a module that cannot be trace
 from __future__ import annotations
 
 import operator
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from pynas.rating.copies import private_copy
 from pynas.rating.norms import PathNorm
+from pynas.rating.tracing import has_hooks, trace
 
 _ACTIVATION_MODULES = {nn.ReLU: "relu", nn.SiLU: "silu"}
 _ACTIVATION_FUNCTIONS = {F.relu: "relu", torch.relu: "relu", F.silu: "silu"}
@@ -36,29 +35,6 @@ class FusedNorm(nn.Module):
         return self._norm.apply(x, self._activation, residual, self._in_place)
 
 
-# Tracing patches nn.Module for the whole process: one at a time, and other threads' modules must run as ever.
-_tracing = threading.Lock()
-
-
-class _Tracer(fx.Tracer):
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self._thread:
-            return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
-        if threading.get_ident() != self._thread:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, _BatchNorm) or super().is_leaf_module(module, name)
-
-
 def fuse(module: nn.Module, side: bool = False) -> nn.Module | None:
     """Return the module with its known batch norms fused with residual and activation; None where none is known.
 
@@ -66,14 +42,10 @@ def fuse(module: nn.Module, side: bool = False) -> nn.Module | None:
     """
     if not any(isinstance(part.__dict__.get("forward"), PathNorm) for part in module.modules()):
         return None
-    if isinstance(module, _BatchNorm) or _has_hooks(module):
+    if isinstance(module, _BatchNorm) or has_hooks(module):
         return None
-    module = private_copy(module)  # a forward may keep proxies on its module while it is traced
-    try:
-        # torch.fx leaves a cycle of frames, which on this thread would hold the rating's memory.
-        with _tracing, ThreadPoolExecutor(1) as thread:
-            traced = thread.submit(_traced, module, side).result()
-    except Exception:  # a forward may do with a proxy what tracing does not support: stay unfused
+    traced = trace(private_copy(module), {} if side else {"side": None})
+    if traced is None:
         return None
     graph = traced.graph
     for node in list(graph.nodes):
@@ -84,15 +56,6 @@ def fuse(module: nn.Module, side: bool = False) -> nn.Module | None:
     graph.lint()
     traced.recompile()
     return traced
-
-
-def _traced(module: nn.Module, side: bool) -> fx.GraphModule:
-    return fx.GraphModule(module, _Tracer().trace(module, None if side else {"side": None}))
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether a module has forward hooks; tracing would run them once and then lose them."""
-    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def _norm_of(node: fx.Node, traced: fx.GraphModule) -> PathNorm | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pynas.calls import Call, hidden_leaf, pick_output
 from pynas.errors import InputError
 from pynas.supernets.shapes import is_shape, trial
+from pynas.teachers.folding import Folding
 from pynas.teachers.tail import Tail
 
 NORMS = ("running", "batch")
@@ -50,6 +51,7 @@ class Teacher(nn.Module):
             raise InputError(f"[teacher] expected a norm of {', '.join(NORMS)}, got {norm!r}")
         self.module = module.eval().requires_grad_(False)
         self.taps, self.norm, self.metadata = tuple(taps), norm, {} if metadata is None else metadata
+        self._folding = Folding(taps)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode, also where the method that holds the teacher is set to training."""
@@ -119,9 +121,11 @@ class Teacher(nn.Module):
             if stop and len(features) == len(self.taps):
                 raise _Done
 
-        output = None
-        with self._hooks(keep), self._norm_mode(), suppress(_Done):
-            output = Call.of(images, self.module)(self.module)
+        output, call = None, Call.of(images, self.module)
+        single = len(call.args) == 1 and not call.kwargs
+        module = self._folding(self.module) if single and self.norm == "running" else self.module
+        with self._hooks(module, keep), self._norm_mode(), suppress(_Done):
+            output = call(module)
         for tap in self.taps:
             if tap not in features:
                 raise InputError(f"[teacher] expected every tap to run, got nothing at {tap!r}; name other taps")
@@ -133,11 +137,11 @@ class Teacher(nn.Module):
         return [features[tap] for tap in self.taps], output
 
     @contextmanager
-    def _hooks(self, keep: Callable[[str, Any], None]) -> Iterator[None]:
+    def _hooks(self, folded: nn.Module, keep: Callable[[str, Any], None]) -> Iterator[None]:
         def call(tap: str, module: nn.Module, inputs: Any, output: Any) -> None:
             keep(tap, output)
 
-        handles = [self.module.get_submodule(tap).register_forward_hook(partial(call, tap)) for tap in self.taps]
+        handles = [folded.get_submodule(tap).register_forward_hook(partial(call, tap)) for tap in self.taps]
         try:
             yield
         finally:

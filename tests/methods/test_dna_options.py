@@ -12,6 +12,7 @@ from pynas.errors import InputError
 from pynas.methods import DNA, ProgressiveDNA
 from pynas.methods.sampling import uniform_path
 from pynas.spaces import Choice
+from pynas.teachers.folding import fold_norms
 from tests.killing import Killed, killer
 
 from .nets import small_net, small_teacher
@@ -55,7 +56,7 @@ def test_mixed_precision_is_autocast_of_the_same_step(amp):
     reference = copy.deepcopy(method)
     losses = method.training_step(images, labels, np.random.default_rng(1))
     rng = np.random.default_rng(1)
-    net, teacher = reference.net, reference.teacher.module
+    net, teacher = reference.net, fold_norms(reference.teacher.module)
     with torch.autocast("cpu", getattr(torch, amp)):
         y1 = teacher[1](teacher[0](images)).detach()
         y2 = teacher[2](y1).detach()
