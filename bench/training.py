@@ -1,4 +1,4 @@
-"""Training steps of methods: as they are, with torch's own batch norm, convolutions and optimiser, compiled, convolutions alone.
+"""Training steps of methods: as they are, by torch's own modules and optimiser, compiled, convolutions alone.
 
     python -m bench.training [--case dna bossnas prenas] [--repeats 15] [--no-compile] [--device cuda] [--json FILE]
 
@@ -25,7 +25,7 @@ import pynas
 from bench import _timer
 from bench._command import run
 from bench.two_processes import build
-from pynas.nn import batch_norm, convolution
+from pynas.nn import batch_norm, convolution, squeeze_excitation
 
 STEPS = 3  # different steps, in turn
 
@@ -93,7 +93,8 @@ class Steps:
 def by_torch() -> Iterator[None]:
     """Let torch's modules run one by one."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(batch_norm, "_LEAST_BYTES", {}))
+        for module in (batch_norm, squeeze_excitation):
+            stack.enter_context(mock.patch.object(module, "_LEAST_BYTES", {}))
         stack.enter_context(mock.patch.object(convolution, "_fits", lambda *_: False))
         yield
 

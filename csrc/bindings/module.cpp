@@ -12,6 +12,7 @@
 #include "common/path_distance.h"
 #include "common/queue_nce.h"
 #include "common/saliency_boxes.h"
+#include "common/squeeze_excitation.h"
 #include "common/traversal.h"
 
 namespace pynas {
@@ -107,6 +108,24 @@ void bind_saliency_boxes(py::module_& module) {
        PYNAS_FIELD(strip_rows), PYNAS_FIELD(strip_cols), PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
 }
 
+void bind_squeeze_excitation(py::module_& module) {
+  using Args = SqueezeExcitationArgs;
+  bind(module, "squeeze_excitation", cpu::squeeze_excitation, PYNAS_FIELD(x), PYNAS_FIELD(reduce_weight),
+       PYNAS_FIELD(expand_weight), PYNAS_FIELD(kept), PYNAS_FIELD(reduce_bias), PYNAS_FIELD(expand_bias),
+       PYNAS_FIELD(y), PYNAS_FIELD(batch), PYNAS_FIELD(channels), PYNAS_FIELD(reduced), PYNAS_FIELD(size),
+       PYNAS_FIELD(channels_last), PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
+}
+
+void bind_squeeze_excitation_backward(py::module_& module) {
+  using Args = SqueezeExcitationBackwardArgs;
+  bind(module, "squeeze_excitation_backward", cpu::squeeze_excitation_backward, PYNAS_FIELD(x),
+       PYNAS_FIELD(reduce_weight), PYNAS_FIELD(expand_weight), PYNAS_FIELD(kept), PYNAS_FIELD(y_gradient),
+       PYNAS_FIELD(x_gradient), PYNAS_FIELD(kept_gradient), PYNAS_FIELD(reduce_weight_gradient),
+       PYNAS_FIELD(reduce_bias_gradient), PYNAS_FIELD(expand_weight_gradient), PYNAS_FIELD(expand_bias_gradient),
+       PYNAS_FIELD(batch), PYNAS_FIELD(channels), PYNAS_FIELD(reduced), PYNAS_FIELD(size), PYNAS_FIELD(channels_last),
+       PYNAS_FIELD(dtype), PYNAS_FIELD(threads));
+}
+
 void bind_traverse(py::module_& module) {
   using Args = TraverseArgs;
   bind(module, "traverse", cpu::traverse, cuda::traverse, PYNAS_FIELD(offsets), PYNAS_FIELD(losses), PYNAS_FIELD(costs),
@@ -138,5 +157,7 @@ PYBIND11_MODULE(_C, module) {
   pynas::bind_path_distance(module);
   pynas::bind_queue_nce(module);
   pynas::bind_saliency_boxes(module);
+  pynas::bind_squeeze_excitation(module);
+  pynas::bind_squeeze_excitation_backward(module);
   pynas::bind_traverse(module);
 }

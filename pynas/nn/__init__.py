@@ -3,10 +3,11 @@
 from pynas.nn.batch_norm import NormSequential, batch_norm_act, conv_bn
 from pynas.nn.entangled import EntangledTransformer
 from pynas.nn.feature_queue import FeatureQueue
-from pynas.nn.mbconv import MBConv, SqueezeExcitation
+from pynas.nn.mbconv import MBConv
 from pynas.nn.network import Head, stem
 from pynas.nn.relative import RelativeAttention, RelativePosition
 from pynas.nn.slimmable import AtWidth, SlimmableConv2d, SlimmableLinear, Switchable, prefix
+from pynas.nn.squeeze_excitation import SqueezeExcitation
 from pynas.nn.transformer import PatchEmbedding, PooledHead, TransformerLayer
 
 __all__ = [

@@ -14,6 +14,7 @@ from pynas.nn.batch_norm import batch_norm_act, conv_bn
 from pynas.nn.convolution import convolve_by
 from pynas.nn.mbconv import MBConv
 from pynas.nn.network import Head
+from pynas.nn.squeeze_excitation import by_kernel
 
 
 def sliced_conv(conv: Any, x: torch.Tensor, channels: int, kernel: int = 1) -> torch.Tensor:
@@ -38,6 +39,15 @@ def elastic_conv_bn(
     """Run the leading channels of a convolution, batch norm and activation (`conv_bn`); residual: added before the activation."""
     y = sliced_conv(weights.conv, x, channels, kernel)
     return batch_norm_act(weights.bn, y, weights._modules.get("act"), residual, leading=True)
+
+
+def elastic_squeeze_excitation(weights: Any, x: torch.Tensor, reduced: int) -> torch.Tensor:
+    """Run the leading channels of a `SqueezeExcitation`, as many as x has, and `reduced` of its squeeze."""
+    y = by_kernel(weights, x, reduced)
+    if y is None:
+        squeezed = weights.act(sliced_conv(weights.reduce, x.mean((2, 3), keepdim=True), reduced))
+        y = x * weights.gate(sliced_conv(weights.expand, squeezed, x.shape[1]))
+    return y
 
 
 class ElasticConvBN(nn.Module):
@@ -116,9 +126,7 @@ class ElasticMBConv(nn.Module):
         hidden = inputs * self.expand
         y = x if self.expand == 1 else elastic_conv_bn(weights.expand, x, hidden)
         y = elastic_conv_bn(weights.depthwise, y, hidden, self.kernel)
-        se: Any = weights.se
-        squeezed = se.act(sliced_conv(se.reduce, y.mean((2, 3), keepdim=True), max(1, inputs // 4)))
-        y = y * se.gate(sliced_conv(se.expand, squeezed, hidden))
+        y = elastic_squeeze_excitation(weights.se, y, max(1, inputs // 4))
         residual = self.stride == 1 and inputs == self.channels
         if residual and self.training and self.drop_path == 0:
             return elastic_conv_bn(weights.project, y, self.channels, residual=x)

@@ -14,7 +14,7 @@ from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.nn.batch_norm import ACTIVATIONS, NormSequential, batch_norm_act, conv_bn
 from pynas.nn.drop import dropped
-from pynas.nn.mbconv import SqueezeExcitation
+from pynas.nn.squeeze_excitation import SqueezeExcitation
 
 # Channels of a bottleneck's output per channel in its middle, and per channel of the squeeze.
 _EXPANSION, _SQUEEZE = 4, 16

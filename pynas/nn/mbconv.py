@@ -7,21 +7,7 @@ from torch import nn
 
 from pynas.nn.batch_norm import conv_bn
 from pynas.nn.drop import dropped
-
-
-class SqueezeExcitation(nn.Module):
-    """Channel gates computed from the mean over space: x * sigmoid(expand(silu(reduce(mean(x)))))."""
-
-    def __init__(self, channels: int, reduced_channels: int):
-        super().__init__()
-        self.reduce = nn.Conv2d(channels, reduced_channels, 1)
-        self.act = nn.SiLU(inplace=True)
-        self.expand = nn.Conv2d(reduced_channels, channels, 1)
-        self.gate = nn.Sigmoid()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [B, C, H, W]."""
-        return x * self.gate(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))
+from pynas.nn.squeeze_excitation import SqueezeExcitation
 
 
 class MBConv(nn.Module):
