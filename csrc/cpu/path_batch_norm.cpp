@@ -132,15 +132,6 @@ void run_channels_last(const PathBatchNormArgs& args) {
   for_each_tile<T>(args, args.chunk, true, [&](const Tile<T>& tile) { tile_normalise<T, activation>(args, tile); });
 }
 
-template <class T, Activation activation>
-void run_contiguous(const PathBatchNormArgs& args) {
-  const int64_t grain = 16384 / (args.batch * args.size) + 1;
-  parallel_for(args.paths * args.channels, grain, args.threads, [&](int64_t begin, int64_t end, int) {
-    for (int64_t item = begin; item < end; ++item)
-      channel_contiguous<T, activation>(args, item / args.channels, item % args.channels);
-  });
-}
-
 }  // namespace
 
 void path_batch_norm(const PathBatchNormArgs& args) {
@@ -148,7 +139,9 @@ void path_batch_norm(const PathBatchNormArgs& args) {
     using T = decltype(zero);
     dispatch_activation(args.activation, [&](auto tag) {
       constexpr Activation activation = decltype(tag)::value;
-      args.channels_last ? run_channels_last<T, activation>(args) : run_contiguous<T, activation>(args);
+      if (args.channels_last) return run_channels_last<T, activation>(args);
+      for_each_channel(args, 16384,
+                       [&](int64_t path, int64_t channel) { channel_contiguous<T, activation>(args, path, channel); });
     });
   });
 }

@@ -183,15 +183,6 @@ void run_channels_last(const PathBatchNormBackwardArgs& args) {
   run_tiles<T, activation, false>(args);
 }
 
-template <class T, Activation activation>
-void run_contiguous(const PathBatchNormBackwardArgs& args) {
-  const int64_t grain = 8192 / (args.batch * args.size) + 1;
-  parallel_for(args.paths * args.channels, grain, args.threads, [&](int64_t begin, int64_t end, int) {
-    for (int64_t item = begin; item < end; ++item)
-      channel_contiguous<T, activation>(args, item / args.channels, item % args.channels);
-  });
-}
-
 }  // namespace
 
 void path_batch_norm_backward(const PathBatchNormBackwardArgs& args) {
@@ -199,7 +190,9 @@ void path_batch_norm_backward(const PathBatchNormBackwardArgs& args) {
     using T = decltype(zero);
     dispatch_activation(args.activation, [&](auto tag) {
       constexpr Activation activation = decltype(tag)::value;
-      args.channels_last ? run_channels_last<T, activation>(args) : run_contiguous<T, activation>(args);
+      if (args.channels_last) return run_channels_last<T, activation>(args);
+      for_each_channel(args, 8192,
+                       [&](int64_t path, int64_t channel) { channel_contiguous<T, activation>(args, path, channel); });
     });
   });
 }

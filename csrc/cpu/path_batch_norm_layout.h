@@ -111,6 +111,15 @@ struct Channel {
   }
 };
 
+// Contiguous: calls f(path, channel) for all, in parallel; grain: elements of a thread's share at least.
+template <class F>
+void for_each_channel(const PathBatchNorm& args, int64_t grain, F f) {
+  parallel_for(args.paths * args.channels, grain / (args.batch * args.size) + 1, args.threads,
+               [&](int64_t begin, int64_t end, int) {
+                 for (int64_t item = begin; item < end; ++item) f(item / args.channels, item % args.channels);
+               });
+}
+
 // Channels-last: up to kTile neighbouring channels of the rows [begin, end) of one path. Memory is read row by row, once for
 // the sums and once for y; the elements of a single channel are far apart. Of few channels, `fold` rows form one band, so that
 // loops are long: band element i is of channel i % width.
