@@ -54,18 +54,16 @@ def fold_norms(module: nn.Module, taps: Sequence[str] = ()) -> nn.Module:
     A norm is folded where symbolic tracing shows that a convolution runs once, its output goes to this norm alone, and no module
     of `taps` gives that output (Jacob et al., CVPR 2018, section 3.2).
     """
-    if not any(type(part) in _NORMS for part in module.modules()):
+    pairs = _pairs(module, taps) if any(type(part) in _NORMS for part in module.modules()) else []
+    if not pairs:
         return module
     folded = private_copy(module)
-    pairs = _pairs(module, taps)
-    for conv, norm in pairs:
-        fused = fuse_conv_bn_eval(folded.get_submodule(conv), folded.get_submodule(norm))
-        act = folded.get_submodule(norm)
-        folded.set_submodule(conv, fused)
-        folded.set_submodule(
-            norm, nn.Sequential(act.drop, act.act) if isinstance(act, BatchNormAct2d) else nn.Identity()
-        )
-    return folded.requires_grad_(False) if pairs else module
+    for conv_name, norm_name in pairs:
+        conv, norm = folded.get_submodule(conv_name), folded.get_submodule(norm_name)
+        after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        folded.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        folded.set_submodule(norm_name, after)
+    return folded.requires_grad_(False)
 
 
 def _pairs(module: nn.Module, taps: Sequence[str]) -> list[tuple[str, str]]:
