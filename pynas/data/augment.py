@@ -7,7 +7,7 @@ seeds the global generators before each call (see `loaders.py`), so any transfor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pynas.data.strong import BYOL, MOCO, Changes, Jitter, Strong
+from pynas.data.strong import BYOL, MOCO, Changes, Strong, draw
 from pynas.errors import InputError
 
 Transform = Callable[[Any], Any]
@@ -71,6 +71,18 @@ class Views:
         return [self.transform(images) for _ in range(self.n)]
 
 
+class Unfinished(NamedTuple):
+    """Images uint8 `[..., 3, H, W]` whose colours are to be changed on their device, and the numbers `[..., 13]` drawn for it."""
+
+    images: Tensor
+    numbers: Tensor
+
+
+def with_numbers(image: Tensor) -> Unfinished:
+    """Draw the numbers of an image `[3, H, W]` now, for `Changes.of_batch` on a device."""
+    return Unfinished(image, draw(1)[0])
+
+
 class OfPIL:
     """Apply a transform of PIL images to each image of a uint8 batch `[B, 3, H, W]`."""
 
@@ -111,23 +123,32 @@ def in_memory(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float
     crop, amount = CropFlip(max(1, size[0] // 8), flip), _jitter(kind)
     if kind == "standard":
         return crop
-    return v2.Compose([crop, OfPIL(_timm(kind, size, flip, mean)[1]) if amount is None else Jitter(amount)])
+    if amount is None:
+        return v2.Compose([crop, OfPIL(_timm(kind, size, flip, mean)[1])])
+    return v2.Compose([crop, Changes.of_colours(amount)])
 
 
-def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float]) -> Transform:
-    """Return the transform of PIL images of any size: "none" crops the centre, "standard" is ImageNet's random resized crop.
+def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float], later: bool = False) -> Transform:
+    """Return the transform of images uint8 `[3, H, W]` of any size: "none" crops the centre, "standard" is ImageNet's crop.
 
-    A policy follows timm's crop, as in the recipes of DeiT and AutoFormer.
+    A policy follows timm's crop, as in the recipes of DeiT and AutoFormer. later: leave changes of colour to the device: the
+    transform gives `Unfinished` images where `changes_of(kind)` is not None.
     """
     if kind == "none":
-        return v2.Compose([v2.Resize(round(min(size) / 0.875)), v2.CenterCrop(size), v2.PILToTensor()])
+        return v2.Compose([v2.Resize(round(min(size) / 0.875)), v2.CenterCrop(size)])
+    changes = changes_of(kind)
+    if changes is None and kind not in AUGMENTATIONS:
+        return v2.Compose([v2.ToPILImage(), *_timm(kind, size, flip, mean), v2.PILToTensor()])
+    steps: list[Transform] = [v2.RandomResizedCrop(size, scale=(0.2 if kind == "moco" else 0.08, 1.0))]
+    steps += [v2.RandomHorizontalFlip()] if flip else []
+    steps += [] if changes is None else [with_numbers if later else changes.of_image]
+    return v2.Compose(steps)
+
+
+def changes_of(kind: str) -> Changes | None:
+    """Return the changes of colour of an augmentation, None where it has none or a policy of timm's."""
     amount = _jitter(kind)
-    if amount is None and kind not in AUGMENTATIONS:
-        return v2.Compose([*_timm(kind, size, flip, mean), v2.PILToTensor()])
-    crop = v2.RandomResizedCrop(size, scale=(0.2 if kind == "moco" else 0.08, 1.0))
-    rest = [] if amount is None else [v2.ColorJitter(amount, amount, amount)]
-    rest += _changes(_VIEWS[kind], size) if kind in _VIEWS else []
-    return v2.Compose([crop, *_mirror(flip), *rest, v2.PILToTensor()])
+    return _VIEWS.get(kind) if amount is None else Changes.of_colours(amount)
 
 
 def normalised(mean: Sequence[float], std: Sequence[float]) -> v2.Transform:
@@ -168,17 +189,3 @@ def _timm(policy: str, size: tuple[int, int], flip: bool, mean: Sequence[float])
 def _posterize(image: Image.Image, bits: int, **settings: Any) -> Image.Image:
     """Posterize as timm does; give black for 0 bits, as older Pillow did (Pillow 13 raises an error)."""
     return posterize(image, bits, **settings) if bits >= 1 else Image.new(image.mode, image.size)
-
-
-def _mirror(flip: bool) -> list[v2.Transform]:
-    return [v2.RandomHorizontalFlip()] if flip else []
-
-
-def _changes(changes: Changes, size: tuple[int, int]) -> list[v2.Transform]:
-    """Changes of BYOL or MoCo after crop and mirror, for PIL images."""
-    return [
-        v2.RandomApply([v2.ColorJitter(*changes.jitter)], p=changes.jittered),
-        v2.RandomGrayscale(p=changes.grey),
-        v2.RandomApply([v2.GaussianBlur(max(3, size[0] // 10 | 1), sigma=(0.1, 2.0))], p=changes.blurred),
-        v2.RandomSolarize(threshold=128, p=changes.solarized),
-    ]

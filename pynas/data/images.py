@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torchvision.transforms import v2
 
 from pynas.data import augment
-from pynas.data.loaders import Arrays, Folder, Loader
+from pynas.data.datasets import Arrays, Stored
+from pynas.data.loaders import Loader
 from pynas.errors import InputError
 
 
@@ -30,9 +32,9 @@ class ImageData:
     """
 
     name: str
-    train: Arrays | Folder
-    val: Arrays | Folder
-    test: Arrays | Folder
+    train: Arrays | Stored
+    val: Arrays | Stored
+    test: Arrays | Stored
     num_classes: int
     image_shape: tuple[int, int, int]
     mean: tuple[float, float, float]
@@ -50,9 +52,12 @@ class ImageData:
         Raises:
             InputError: another augmentation.
         """
+        return self._transform(augmentation, later=False)
+
+    def _transform(self, augmentation: str, later: bool) -> augment.Transform:
         augment.check(augmentation)
-        build = augment.in_memory if isinstance(self.train, Arrays) else augment.from_files
-        return build(augmentation, self.image_shape[1:], self.flip, self.mean)
+        settings = augmentation, self.image_shape[1:], self.flip, self.mean
+        return augment.in_memory(*settings) if isinstance(self.train, Arrays) else augment.from_files(*settings, later)
 
     def loader(
         self,
@@ -71,10 +76,13 @@ class ImageData:
         views: how often each image is augmented; with more than one, a batch is a list of views.
         erasing: share of the images in which 1 to `erasing_count` rectangles are replaced by noise.
         options: arguments of `Loader`: shuffle, repeats, seed, workers, device, fingerprint.
+
+        On a GPU the colours of images on disk are changed there, after their crop; noise that erases must come after that.
         """
         if part not in ("train", "val", "test"):
             raise InputError(f"[data] expected a part of train, val, test, got {part!r}")
-        transform, mean, std = self.transform(augmentation), self.mean, self.std
+        later = torch.device(options.get("device", "cpu")).type != "cpu" and not erasing
+        transform, mean, std = self._transform(augmentation, later), self.mean, self.std
         erase = augment.erasing(erasing, erasing_count)
         if erasing:
             # The noise has mean 0 and deviation 1, so the images must be normalised before it.
@@ -84,7 +92,8 @@ class ImageData:
         options.setdefault("fingerprint", self.fingerprint)
         if views > 1:
             transform = augment.Views(transform, views)
-        return Loader(getattr(self, part), batch_size, transform, mean, std, **options)
+        changes = augment.changes_of(augmentation)
+        return Loader(getattr(self, part), batch_size, transform, mean, std, changes=changes, **options)
 
 
 def some_of(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

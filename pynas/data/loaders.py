@@ -1,8 +1,9 @@
-"""Datasets in memory and on disk, and a loader of them that resumes exactly: (seed, epoch, step) decide a batch."""
+"""Loader of images that resumes exactly: (seed, epoch, step) decide a batch, whatever the number of its workers."""
 
 from __future__ import annotations
 
 import copy
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,57 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pynas.data.augment import Transform, normalised
-from pynas.data.decode import read_image
+from pynas.data.augment import Transform, Unfinished, normalised
+from pynas.data.datasets import Arrays, Stored
+from pynas.data.strong import Changes
 from pynas.errors import InputError
 
 
-class Arrays(Dataset):
-    """Images in memory: uint8 `[N, 3, H, W]` and labels int64 `[N]`."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Images and labels at several indices."""
-        rows = torch.from_numpy(indices).to(self.images.device)
-        return self.images[rows], self.labels[rows]
-
-    def to(self, device: torch.device) -> Arrays:
-        """Return a copy on a device."""
-        return Arrays(self.images.to(device), self.labels.to(device))
-
-
-class Folder(Dataset):
-    """Images on disk: (path, label) samples, each decoded by `read_image` to a PIL image when it is read."""
-
-    def __init__(self, samples: Sequence[tuple[str, int]]) -> None:
-        self.samples = list(samples)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        path, label = self.samples[index]
-        return read_image(path), label
-
-
 @contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Seed torch (CPU), numpy and `random` with a key of integers for a while, then restore their states."""
-    first, second = np.random.SeedSequence(key).generate_state(2, np.uint64).tolist()
+def kept_generators() -> Iterator[None]:
+    """Restore the states of the generators of torch (CPU), numpy and `random` in the end."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 (timm draws from it)
-    torch.random.default_generator.manual_seed(first)
-    random.seed(second)
-    np.random.seed(second % 2**32)  # noqa: NPY002
     try:
         yield
     finally:
@@ -71,12 +33,44 @@ def seeded(*key: int) -> Iterator[None]:
         np.random.set_state(states[2])  # noqa: NPY002
 
 
+def seed_generators(*key: int) -> None:
+    """Seed torch (CPU), numpy and `random` with a key of integers."""
+    first, second = np.random.SeedSequence(key).generate_state(2, np.uint64).tolist()
+    torch.random.default_generator.manual_seed(first)
+    random.seed(second)
+    np.random.seed(second % 2**32)  # noqa: NPY002
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed the generators with a key of integers for a while, then restore their states."""
+    with kept_generators():
+        seed_generators(*key)
+        yield
+
+
+def default_workers(dataset: Dataset, device: torch.device) -> int:
+    """Return the processes that read images where the user names no number.
+
+    None for images in memory, and where the device is the CPU, whose cores the training takes. Beside a GPU, the cores that this
+    process may use, shared with the other processes of torchrun on this machine; at most 16.
+    """
+    if isinstance(dataset, Arrays) or device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 class Loader:
     """Batches `(images, labels)` of one epoch: float32 `[B, 3, H, W]` (a list of them for views), int64 `[B]`.
 
     The seed and the epoch decide the order. The transform gets images in memory as one batch, seeded by (seed, epoch,
     step), and images on disk one by one, seeded by (seed, epoch, index, repeat). So a batch does not depend on the number
     of workers, nor on the step that a run resumes from: call `set_epoch(epoch, start)`, then iterate.
+
+    workers: processes that read and augment images, as torch's DataLoader has them; they stay from epoch to epoch. None for
+        `default_workers`, 0 for this process.
+    changes: changes the colours of `Unfinished` images, which the transform gives, on the device.
 
     repeats: repeated augmentation (Hoffer et al., 2020; timm's RepeatAugSampler): each image comes `repeats` times in a
         row, augmented anew each time. The number of batches stays, so an epoch sees only 1/`repeats` of the images.
@@ -88,7 +82,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Arrays | Folder,
+        dataset: Arrays | Stored,
         batch_size: int,
         transform: Transform,
         mean: Sequence[float],
@@ -97,7 +91,8 @@ class Loader:
         shuffle: bool = False,
         repeats: int = 1,
         seed: int = 0,
-        workers: int = 0,
+        workers: int | None = None,
+        changes: Changes | None = None,
         device: str | torch.device = "cpu",
         fingerprint: str | None = None,
     ) -> None:
@@ -107,12 +102,17 @@ class Loader:
         if not isinstance(repeats, int) or repeats < 1 or (repeats > 1 and not shuffle):
             raise InputError(f"[loader] expected whole repeats of at least 1, and 1 without shuffling, got {repeats!r}")
         self.dataset, self.batch_size, self.shuffle, self.repeats = dataset, batch_size, shuffle, repeats
-        self.seed, self.workers, self.device = seed, workers, torch.device(device)
-        self.fingerprint, self.epoch, self.start = fingerprint, 0, 0
+        self.seed, self.device, self.fingerprint = seed, torch.device(device), fingerprint
+        self.workers = default_workers(dataset, self.device) if workers is None else workers
+        if self.workers < 0:
+            raise InputError(f"[loader] expected workers of at least 0, got {workers}")
+        self.epoch, self.start = 0, 0
         # Images in memory move to the device once, unless other processes have to reach them.
-        source = dataset.to(self.device) if isinstance(dataset, Arrays) and workers == 0 else dataset
+        source = dataset.to(self.device) if isinstance(dataset, Arrays) and self.workers == 0 else dataset
         self._fetch = _Fetch(source, transform, seed)
-        self._finish = partial(_finish, normalise=normalised(mean, std), device=self.device)
+        self._finish = partial(_finish, changes=changes, normalise=normalised(mean, std), device=self.device)
+        self._reader: DataLoader | None = None
+        self._reading = False
 
     def __len__(self) -> int:
         """Batches in a whole epoch; where images are shuffled, an incomplete last batch is left out."""
@@ -134,27 +134,63 @@ class Loader:
             raise InputError(f"[loader] expected batches that {size} processes share equally, got {self.batch_size} images"
                              f"{f' and a last one of {last}' if last else ''}; use another batch size")  # fmt: skip
         shared = copy.copy(self)
-        shared._fetch = self._fetch.share(slice(own, None, size))
+        shared._fetch, shared._reader, shared._reading = self._fetch.share(slice(own, None, size)), None, False
         return shared
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        # Workers that stay serve one iteration at a time; another one beside it gets workers of its own.
+        alone = self._reading or self.workers == 0
+        if alone:
+            reader = self._new_reader(persistent=False)
+        else:
+            reader = self._reader = self._reader or self._new_reader(persistent=True)
+        sampler: Any = reader.sampler
+        sampler.keys = self._keys()
+        return self._batches(reader, alone)
+
+    def _batches(self, reader: DataLoader, alone: bool) -> Iterator[tuple[Any, Tensor]]:
+        if alone:
+            yield from map(self._finish, reader)
+            return
+        self._reading = True
+        try:
+            yield from map(self._finish, reader)
+        finally:
+            self._reading = False
+
+    def _keys(self) -> list[Any]:
+        """What each batch of the epoch is made of, from `start` on."""
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(len(order))
         repeat = np.arange(len(order)) % self.repeats
         order = np.repeat(order, self.repeats)[: len(order)]
         rows = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in range(len(self))]
-        keys = [(self.epoch, step, order[rows[step]], repeat[rows[step]]) for step in range(self.start, len(self))]
+        return [(self.epoch, step, order[rows[step]], repeat[rows[step]]) for step in range(self.start, len(self))]
+
+    def _new_reader(self, persistent: bool) -> DataLoader:
         # Without its own generator, a DataLoader draws from the global one, and a resumed run would differ.
-        loader = DataLoader(
+        return DataLoader(
             self._fetch,
             batch_size=None,
-            sampler=keys,
+            sampler=_Keys(),
             num_workers=self.workers,
+            persistent_workers=persistent,
             generator=torch.Generator(),
             pin_memory=self.device.type == "cuda" and self.workers > 0,
         )
-        return map(self._finish, loader)
+
+
+class _Keys(Sampler):
+    """Keys of the batches of the iteration that begins next."""
+
+    keys: Sequence[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 class _Fetch(Dataset):
@@ -163,7 +199,7 @@ class _Fetch(Dataset):
     repeats: how often each index came before, in a row. part: the images of each batch that this process gets.
     """
 
-    def __init__(self, dataset: Arrays | Folder, transform: Transform, seed: int, part: slice = slice(None)) -> None:
+    def __init__(self, dataset: Arrays | Stored, transform: Transform, seed: int, part: slice = slice(None)) -> None:
         self.dataset, self.transform, self.seed, self.part = dataset, transform, seed, part
 
     def share(self, part: slice) -> _Fetch:
@@ -184,22 +220,33 @@ class _Fetch(Dataset):
             views = [view[self.part] for view in images] if isinstance(images, list) else images[self.part]
             return views, labels[self.part]
         drawn = zip(indices[self.part].tolist(), repeats[self.part].tolist())
-        images, labels = torch.utils.data.default_collate([self._sample(epoch, *pair) for pair in drawn])
+        with kept_generators():
+            images, labels = torch.utils.data.default_collate([self._sample(epoch, *pair) for pair in drawn])
         return images, labels
 
     def _sample(self, epoch: int, index: int, repeat: int) -> tuple[Any, int]:
         image, label = self.dataset[index]
-        with seeded(self.seed, epoch, index, repeat):
-            return self.transform(image), label
+        seed_generators(self.seed, epoch, index, repeat)
+        return self.transform(image), label
 
 
 def _finish(
-    batch: tuple[Any, Tensor] | InputError, normalise: Callable[[Tensor], Tensor], device: torch.device
+    batch: tuple[Any, Tensor] | InputError,
+    changes: Changes | None,
+    normalise: Callable[[Tensor], Tensor],
+    device: torch.device,
 ) -> tuple[Any, Tensor]:
-    """Move a batch to the device as bytes and normalise it there; raise the error that its worker returned."""
+    """Move a batch to the device as bytes, finish and normalise it there; raise the error that its worker returned."""
     if isinstance(batch, InputError):
         raise batch
+
+    def finish(view: Any) -> Tensor:
+        if not isinstance(view, Unfinished):
+            return normalise(view.to(device, non_blocking=True))
+        assert changes is not None
+        return normalise(changes.of_batch(view.images.to(device, non_blocking=True), view.numbers))
+
     images, labels = batch
-    move = partial(torch.Tensor.to, device=device, non_blocking=True)
-    finished = [normalise(move(view)) for view in images] if isinstance(images, list) else normalise(move(images))
-    return finished, move(labels)
+    # A batch of views is a list, `Unfinished` a tuple.
+    finished = [finish(view) for view in images] if isinstance(images, list) else finish(images)
+    return finished, labels.to(device, non_blocking=True)

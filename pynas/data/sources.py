@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
+from pynas.data.datasets import Arrays, Folder
 from pynas.data.decode import class_folders
-from pynas.data.images import Arrays, Folder, ImageData, search_split, some_of, stratified_split
+from pynas.data.images import ImageData, search_split, some_of, stratified_split
 from pynas.errors import InputError
 
 NAMES = ("digits", "cifar10", "cifar100")

@@ -1,18 +1,41 @@
-"""BYOL's and MoCo's augmentation of a whole batch in memory: drawn per image, the arithmetic is done for all at once.
+"""BYOL's and MoCo's changes of colour, drawn per image: of a whole batch by torch on its device, of one image by OpenCV.
 
-This is an order of magnitude faster than torchvision's transforms image by image, and runs on GPUs. The order of the
-colour changes is drawn once per batch.
+Image by image, OpenCV takes a fifth of torch's time on a CPU; on a GPU the arithmetic is done for all images at once.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
+
+# Columns of the numbers that are drawn for an image: which changes it gets, the jitter's factors, their order, the blur.
+_FLAGS, _FACTORS, _ORDER, _SIGMA, NUMBERS = slice(0, 4), slice(4, 8), slice(8, 12), 12, 13
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+# Range of the blur's standard deviation, in pixels.
+_SIGMAS = (0.1, 2.0)
+
+
+class Drawn(NamedTuple):
+    """Uniform numbers of `draw`, read as the changes of each image of a batch.
+
+    flags: bool `[B, 4]`, whether an image is jittered, grey, blurred, solarised. factors: `[B, 4]`, of brightness, contrast and
+    saturation, and the turn of the hue. order: int64 `[B, 4]`, of these four. sigma: `[B]`, of the blur in pixels.
+    """
+
+    flags: Tensor
+    factors: Tensor
+    order: Tensor
+    sigma: Tensor
 
 
 @dataclass(frozen=True)
@@ -25,6 +48,58 @@ class Changes:
     blurred: float = 0.5
     solarized: float = 0.0
 
+    @classmethod
+    def of_colours(cls, amount: float) -> Changes:
+        """Return a jitter alone, of every image: brightness, contrast and saturation by factors in 1 - amount..1 + amount."""
+        return cls((amount, amount, amount, 0.0), 1.0, 0.0, 0.0)
+
+    def read(self, numbers: Tensor) -> Drawn:
+        """Read numbers `[B, 13]`, uniform in [0, 1)."""
+        shares = torch.tensor([self.jittered, self.grey, self.blurred, self.solarized])
+        factors = (2 * numbers[:, _FACTORS] - 1) * torch.tensor(self.jitter)
+        factors[:, :_HUE] += 1
+        sigma = _SIGMAS[0] + (_SIGMAS[1] - _SIGMAS[0]) * numbers[:, _SIGMA]
+        return Drawn(numbers[:, _FLAGS] < shares, factors, numbers[:, _ORDER].argsort(1), sigma)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Change a batch as drawn now from torch's generator: uint8 `[B, 3, H, W]` in and out."""
+        return self.of_batch(images, draw(len(images)))
+
+    def of_batch(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """Change a batch on its device: uint8 `[B, 3, H, W]` in and out; numbers: `[B, 13]` on the CPU."""
+        drawn = self.read(numbers)
+        x = images.float() / 255
+        rows = [flags.nonzero()[:, 0] for flags in drawn.flags.unbind(1)]
+        _apply(x, rows[0], lambda part, chosen: jitter(part, drawn.factors[chosen], drawn.order[chosen]))
+        _apply(x, rows[1], lambda part, chosen: grey(part).expand_as(part))
+        _apply(x, rows[2], lambda part, chosen: blur(part, drawn.sigma[chosen], blur_size(x.shape[2])))
+        _apply(x, rows[3], lambda part, chosen: torch.where(part >= 128 / 255, 1 - part, part))
+        return to_bytes(x)
+
+    def of_image(self, image: Tensor) -> Tensor:
+        """Change an image on the CPU by OpenCV, as drawn now from torch's generator: uint8 `[3, H, W]` in and out."""
+        from pynas.data import opencv  # its import takes a moment, and a GPU needs none of it
+
+        drawn = self.read(draw(1))
+        (flags,), (factors,), (order,) = (value.tolist() for value in drawn[:3])
+        jittered, greyed, blurred, solarised = flags
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        if jittered:
+            for change in order:
+                pixels = opencv.JITTERS[change](pixels, factors[change])
+        if greyed:
+            pixels = opencv.saturated(pixels, 0.0)
+        if blurred:
+            pixels = opencv.blurred(pixels, float(drawn.sigma), blur_size(image.shape[1]))
+        if solarised:
+            pixels = np.where(pixels >= 128, 255 - pixels, pixels)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def draw(images: int) -> Tensor:
+    """Draw the numbers of so many images from torch's CPU generator: `[images, 13]`."""
+    return torch.rand(images, NUMBERS, device="cpu")
+
 
 # BYOL's, with the mean probabilities of its two views (arXiv:2006.07733, table 6); MoCo v2's (arXiv:2003.04297), as Pi-NAS.
 BYOL = Changes((0.4, 0.4, 0.2, 0.1), blurred=0.55, solarized=0.1)
@@ -32,7 +107,7 @@ MOCO = Changes((0.4, 0.4, 0.4, 0.1))
 
 
 class Strong:
-    """Crop and resize, mirror (where `flip`), colour jitter, grey, blur, solarise: uint8 `[B, 3, H, W]` in and out.
+    """Crop and resize, mirror (where `flip`), and change the colours of a batch in memory: uint8 `[B, 3, H, W]` in and out.
 
     scale: range of the crop's share of the area; the ratio of its sides is within 3/4..4/3. All parameters are drawn by
     torch's CPU generator, whatever the device.
@@ -45,23 +120,8 @@ class Strong:
         batch, _, height, width = images.shape
         x = resized_crops(images.float() / 255, *draw_crops(batch, height, width, self.scale))
         if self.flip:
-            x = torch.where(_draw_share(0.5, x), x.flip(-1), x)
-        changes, size = self.changes, max(3, height // 10 | 1)
-        x = torch.where(_draw_share(changes.jittered, x), jitter(x, changes.jitter), x)
-        x = torch.where(_draw_share(changes.grey, x), grey(x).expand_as(x), x)
-        x = torch.where(_draw_share(changes.blurred, x), blur(x, 0.1 + 1.9 * torch.rand(batch), size), x)
-        x = torch.where(_draw_share(changes.solarized, x) & (x >= 128 / 255), 1 - x, x)
-        return to_bytes(x)
-
-
-class Jitter:
-    """Change brightness, contrast and saturation by factors in 1 - amount..1 + amount: uint8 `[B, 3, H, W]` in and out."""
-
-    def __init__(self, amount: float) -> None:
-        self.ranges = (amount, amount, amount, 0.0)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return to_bytes(jitter(images.float() / 255, self.ranges))
+            x = torch.where((torch.rand(batch) < 0.5).to(x.device)[:, None, None, None], x.flip(-1), x)
+        return self.changes(to_bytes(x))
 
 
 def to_bytes(x: Tensor) -> Tensor:
@@ -69,9 +129,11 @@ def to_bytes(x: Tensor) -> Tensor:
     return (x * 255).round().to(torch.uint8)
 
 
-def _draw_share(share: float, like: Tensor) -> Tensor:
-    """Mask `[B, 1, 1, 1]` that is true for each image with probability `share`."""
-    return (torch.rand(len(like)) < share).to(like.device)[:, None, None, None]
+def _apply(x: Tensor, rows: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Replace some images of a batch by `change(images, rows)`; rows: on the CPU, so that nothing waits for a GPU."""
+    if len(rows):
+        there = rows.to(x.device, non_blocking=True)
+        x[there] = change(x[there], rows)
 
 
 def draw_crops(batch: int, height: int, width: int, scale: tuple[float, float]) -> tuple[Tensor, ...]:
@@ -110,20 +172,25 @@ def _positions(start: Tensor, length: Tensor, size: int, like: Tensor) -> Tensor
     return (2 * position + 1) / size - 1
 
 
-def jitter(x: Tensor, ranges: tuple[float, float, float, float]) -> Tensor:
-    """Change brightness, contrast, saturation and hue by factors drawn per image, in an order drawn per batch."""
-    factors = [((2 * torch.rand(len(x)) - 1) * most).to(x)[:, None, None, None] for most in ranges]
-    for change in torch.randperm(4).tolist():
-        factor = 1 + factors[change]
-        if change == 0:
-            x = (x * factor).clamp(0, 1)
-        elif change == 1:
-            x = _blend(x, grey(x).mean((2, 3), keepdim=True), factor)
-        elif change == 2:
-            x = _blend(x, grey(x), factor)
-        else:
-            x = turn_hue(x, factors[3])
+def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Change the colours of images `[B, 3, H, W]` in [0, 1], each in an order of its own; factors, order: as of `Drawn`."""
+    x = x.clone()
+    for place, change in itertools.product(range(4), range(4)):
+        rows = (order[:, place] == change).nonzero()[:, 0]
+        if change != _HUE or factors[rows, _HUE].any():
+            _apply(x, rows, partial(_changed, change, factors))
     return x
+
+
+def _changed(change: int, factors: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+    """Images after one change of the jitter."""
+    factor = factors[rows, change].to(x)[:, None, None, None]
+    if change == _HUE:
+        return turn_hue(x, factor)
+    if change == _BRIGHTNESS:
+        return (x * factor).clamp(0, 1)
+    levels = grey(x)
+    return _blend(x, levels.mean((2, 3), keepdim=True) if change == _CONTRAST else levels, factor)
 
 
 def grey(x: Tensor) -> Tensor:
@@ -148,6 +215,11 @@ def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     offsets = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
     k = (offsets + hue) % 6
     return most - spread * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def blur_size(height: int) -> int:
+    """Return the size of the blur's kernel for images of so many rows, in pixels, odd."""
+    return max(3, height // 10 | 1)
 
 
 def blur(x: Tensor, sigma: Tensor, size: int) -> Tensor:

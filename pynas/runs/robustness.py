@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pynas.data import Arrays, Folder, ImageData
+from pynas.data import ImageData
 from pynas.data.images import stratified_split
 from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
@@ -172,11 +172,5 @@ def _settings(base: Run, variant: Variant) -> Settings:
 
 def part_of(data: ImageData, fraction: float) -> ImageData:
     """Return the data with a stratified part of the training images, which does not depend on the run's seed."""
-    train = data.train
-    labels = train.labels.numpy() if isinstance(train, Arrays) else np.array([label for _, label in train.samples])
-    kept, _ = stratified_split(labels, 1 - fraction, seed=0)
-    if isinstance(train, Arrays):
-        part: Arrays | Folder = Arrays(*train.batch(kept))
-    else:
-        part = Folder([train.samples[i] for i in kept])
-    return replace(data, train=part, fingerprint=f"{data.fingerprint}-{fraction:g}")
+    kept, _ = stratified_split(np.asarray(data.train.labels), 1 - fraction, seed=0)
+    return replace(data, train=data.train.select(kept), fingerprint=f"{data.fingerprint}-{fraction:g}")

@@ -146,7 +146,7 @@ def test_a_jitter_follows_crop_and_flip(colours: data.ImageData, folder: data.Im
     """Images of one grey value: brightness changes them by a factor in 0.6..1.4, and contrast, in memory, by the dark border."""
     grey = torch.full((300, 3, 16, 16), 100, dtype=torch.uint8)
     inner = colours.transform("jitter-0.4")(grey)[:, :, 4:12, 4:12]
-    files = [folder.transform("jitter-0.4")(Image.new("RGB", (40, 40), (100, 100, 100))) for _ in range(100)]
+    files = [folder.transform("jitter-0.4")(torch.full((3, 40, 40), 100, dtype=torch.uint8)) for _ in range(100)]
     for images in (inner, torch.stack(files)):
         values = images.flatten(1).double()
         assert (values.amax(1) - values.amin(1)).max() <= 1

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from pynas import data
-from pynas.data.decode import read_image
+from pynas.data.decode import decode, read_image
 from pynas.errors import InputError
 
 GREY = np.linspace(0, 65535, 256).round().reshape(16, 16)
@@ -81,14 +82,38 @@ CASES = {  # content, values wanted, error allowed
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_values_are_scaled_to_8_bits(tmp_path: Path, name: str) -> None:
+def test_values_are_scaled_to_8_bits(name: str) -> None:
     content, want, error = CASES[name]
-    (tmp_path / "x").write_bytes(content)
-    image = read_image(tmp_path / "x")
+    image = read_image(content, "x")
     want = np.asarray(want, np.float64)
     want = want if want.ndim == 3 else want[..., None]
     assert image.mode == "RGB" and image.size == (16, 16)
     assert np.abs(np.asarray(image) - want).max() <= error + 1e-9
+    assert np.array_equal(decode(content, "x").permute(1, 2, 0), np.asarray(image))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"quality": 60, "subsampling": 2}, {"quality": 95, "subsampling": 0},
+                                     {"progressive": True}, {"subsampling": 1}])  # fmt: skip
+def test_jpegs_are_decoded_as_pillow_decodes_them(mode: str, options: dict[str, object]) -> None:
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 13, 3), dtype=np.uint8)).resize(
+        (125, 83), Image.Resampling.BICUBIC
+    )
+    content = saved(smooth.convert(mode), "JPEG", **options)
+    want = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    with mock.patch("pynas.data.decode.read_image", side_effect=AssertionError("Pillow")):
+        got = decode(content, "x")
+    assert got.shape == (3, 83, 125) and np.array_equal(got.permute(1, 2, 0), want)
+
+
+def test_truncated_and_too_large_jpegs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = saved(RGB, "JPEG")
+    with pytest.raises(InputError, match="expected an image, got pic: .*[Tt]runcated"):
+        decode(content[:-200], "pic")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match="at most 100 pixels, got pic: "):
+        decode(content, "pic")
 
 
 GOOD = saved(Image.fromarray(np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)), "PNG")
@@ -115,17 +140,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_other_files_are_named(tmp_path: Path, name: str) -> None:
+def test_other_files_are_named(name: str) -> None:
     content, message = BAD[name]
-    (tmp_path / "pic.png").write_bytes(content)
     with pytest.raises(InputError, match=rf"^\[data\] .*{message}") as error:
-        read_image(tmp_path / "pic.png")
+        read_image(content, "pic.png")
     assert "pic.png" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected an image, got .*gone\.png: .*No such file"):
-        read_image(tmp_path / "gone.png")
+        data.Folder([(str(tmp_path / "gone.png"), 0)])[0]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -128,7 +128,7 @@ def test_files_are_decoded_like_the_naive_way(folder: data.ImageData) -> None:
 
     x, y = next(iter(folder.loader("test", 20)))
     for row, label, (path, want) in zip(x, y, folder.test.samples, strict=True):
-        image = v2.functional.pil_to_tensor(v2.functional.resize(Image.open(path).convert("RGB"), [18]))
+        image = v2.functional.resize(v2.functional.pil_to_tensor(Image.open(path).convert("RGB")), [18])
         image = v2.functional.center_crop(image, [16, 16]) / 255
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (folder.mean, folder.std))
         torch.testing.assert_close(row, (image - mean) / std)
