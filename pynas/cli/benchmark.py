@@ -27,6 +27,7 @@ def command(
         bool, typer.Option("--training", help="Time forward and backward passes together (BossNAS, table 1: 32 images).")
     ] = False,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Time the forward pass of networks in batches and for one image, and count memory, parameters and MAdds (Pi-NAS, table 2).
@@ -39,7 +40,7 @@ def command(
     from pynas.runs.processes import check_alone
 
     check_alone("benchmark")
-    opened = load(run, device)
+    opened = load(run, device, workers=workers)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
         content = benchmark(opened, architecture or (), image_size, batch_size, repeats, training)

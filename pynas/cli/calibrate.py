@@ -36,8 +36,8 @@ def command(
     epochs: Annotated[int | None, typer.Option(help="[default: the recipe's]", show_default=False)] = None,
     batch_size: Annotated[int | None, typer.Option(help="[default: the recipe's]", show_default=False)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice and of the trainings.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:
     """Train a few networks from scratch and fit the scores to their accuracies; goes on where it was stopped.
@@ -53,10 +53,10 @@ def command(
                              "batch_size": batch_size, "seed": seed,
                              "limits": options.limits(madds=max_madds, params=max_params)}  # fmt: skip
     request = calibrate.Calibrating(**given)
-    opened = load(run, device)
+    opened = load(run, device, workers=workers)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
-        content = calibrate.calibrate(opened, request, workers)
+        content = calibrate.calibrate(opened, request)
     if json:
         display.print_json(content)
         return

@@ -100,6 +100,7 @@ def command(
         typer.Option(help="NAME=FILE.csv of another method's scores, for --plot side-by-side; repeatable."),
     ] = None,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Rank correlation of scores with published accuracies, and the accuracy they find under budgets, beside trivial baselines.
@@ -138,7 +139,7 @@ def command(
         raise InputError("[correlate] expected a run's folder for --loss, --norm, or without --bench, got none")
     if truth is not None and (run is None or bench is not None):
         raise InputError("[correlate] expected --truth with a run's folder and without --bench, got none or both")
-    opened = None if run is None else load(run, device)
+    opened = None if run is None else load(run, device, workers=workers)
     cost = {} if run is None or (spent := search_cost(run)) is None else {"search_cost": spent}
     if truth is not None:
         assert opened is not None

@@ -45,6 +45,7 @@ def command(
         ),
     ] = None,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:
     """Take a network out of the supernet, re-estimate its batch norm, measure it, write subnet.safetensors.
@@ -63,7 +64,7 @@ def command(
         raise InputError("[export] expected limits, --subnet or --architecture, got limits and another")
     if image_size is not None and python is None and torch_export is None and onnx is None:
         raise InputError("[export] expected --python, --torch-export or --onnx beside --image-size, got none of them")
-    opened = load(run, device)
+    opened = load(run, device, workers=workers)
     if limits:
         opened.search(limits)
     content = opened.export(architecture) if subnet is None else written_subnet(opened, subnet)

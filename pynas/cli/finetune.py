@@ -31,8 +31,8 @@ def command(
         int | None, typer.Option(help="Side of the images in pixels. [default: the network's]", show_default=False)
     ] = None,
     test_size: options.TestSize = None,
-    workers: options.Workers = 0,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Train a network on another data set, from the weights that it has, with a new classifier; goes on where it was stopped.

@@ -34,6 +34,7 @@ def command(
     ] = None,
     images: Annotated[int, typer.Option(help="Random images of SNIP's backward pass.")] = 64,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:
     """Measure subnets of equal size on the validation images: their accuracy spans (table 7) and SNIP's mean best rank (table 8).
@@ -56,7 +57,7 @@ def command(
     if spaces is not None and (vary != "both" or (dim, depth, sample) != (None, None, None)):
         raise InputError("[isomers] expected --spaces without --vary, --dim, --depth and --sample, as it draws from the whole "
                          "space, got one of them")  # fmt: skip
-    opened = load(run, device)
+    opened = load(run, device, workers=workers)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
         content = measure_isomers(opened, request) if spaces is None else compare_spaces(opened, spaces, images)

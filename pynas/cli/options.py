@@ -168,7 +168,14 @@ TestSize = Annotated[
         help="Measure at images of this side too, without training on them. [default: no]", show_default=False
     ),
 ]
-Workers = Annotated[int, typer.Option(help="Processes that read images.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that read and augment images; 0: none beside this one. [default: beside a GPU and for images on disk "
+        "this process's share of the cores, at most 16; else 0]",
+        show_default=False,
+    ),
+]
 
 
 def settings(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ def command(
     loss: options.Loss = None,
     norm: options.Norm = None,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:
     """Rate all paths of a trained supernet on the validation images.
@@ -21,7 +22,7 @@ def command(
     from pynas.runs.processes import process_group
     from pynas.train.team import is_first_process
 
-    opened = load(run, device)
+    opened = load(run, device, workers=workers)
     with process_group(opened.device, run), display.bars(is_first_process()) as bars:
         opened.progress = display.progress(bars)
         scores = opened.rate(loss, norm)

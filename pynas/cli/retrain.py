@@ -43,8 +43,8 @@ def command(
         typer.Option(help="Name of the folder, for a second retraining by the same recipe. [default: RECIPE-START]",
                      show_default=False),
     ] = None,
-    workers: options.Workers = 0,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Train a found network on all training images and measure it; goes on where it was stopped.

@@ -49,6 +49,7 @@ def command(
     max_madds: options.MaxMAdds = None,
     max_params: options.MaxParams = None,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:
     """Train and rate several times, with other seeds and with less data, and compare ratings and searched nets.
@@ -74,7 +75,7 @@ def command(
                 f"[robustness] expected --seed {wanted[0]}, the first of --seeds {seeds}, or none, got {seed}"
             )
         named["seed"] = wanted[0]
-    base = create(run, device=device, **options.settings({**named, "seeds": None}))
+    base = create(run, device=device, workers=workers, **options.settings({**named, "seeds": None}))
     sample = sample or (1000 if base.recipe.defaults.averages else 100)
     limits = options.limits(madds=max_madds, params=max_params)
     with display.bars() as bars:

@@ -34,6 +34,7 @@ def command(
     loss: options.Loss = None,
     norm: options.Norm = None,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     tensorboard: options.TensorBoard = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -62,11 +63,11 @@ def command(
     if dry_run:
         from pynas.runs.estimate import estimate
 
-        content = estimate(wanted, device)
+        content = estimate(wanted, device, workers)
         (display.print_json if json else display.print_estimate)(content)
         return
     processes.check_alone("run")
-    opened = create(run, device=device, **settings)
+    opened = create(run, device=device, workers=workers, **settings)
     with display.bars() as bars:
         opened.progress = display.progress(bars, opened.folder if tensorboard else None)
         opened.train()

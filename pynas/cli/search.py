@@ -53,6 +53,7 @@ def command(
     ] = None,
     top_k: options.TopK = 5,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:
     """Find the architectures with the least joined score that keep every limit; no other one is better.
@@ -72,7 +73,7 @@ def command(
     from pynas.train.team import is_first_process
 
     limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, memory=max_memory, latency=max_latency)
-    opened = load(run, device)
+    opened = load(run, device, workers=workers)
     if not opened.recipe.defaults.shares_search:
         check_alone("search")
     with process_group(opened.device, run), display.bars(is_first_process()) as bars:

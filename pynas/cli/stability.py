@@ -26,8 +26,8 @@ def command(
     ] = None,
     epochs: options.TrainingEpochs = None,
     batch_size: options.TrainingBatchSize = None,
-    workers: options.Workers = 0,
     device: options.Device = "auto",
+    workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Rate and search the weights of each kept epoch, and compare with the last ones (DNA, figure 8).
@@ -44,15 +44,15 @@ def command(
     from pynas.runs.retrain import Request
     from pynas.runs.stability import stability
 
-    if retrain is None and (epochs or batch_size or workers):
-        raise InputError("[stability] expected --retrain RECIPE beside --epochs, --batch-size and --workers, got none")
+    if retrain is None and (epochs or batch_size):
+        raise InputError("[stability] expected --retrain RECIPE beside --epochs and --batch-size, got none")
     training = None if retrain is None else Request(recipe=retrain, epochs=epochs, batch_size=batch_size)
     check_alone("stability")
-    opened = load(run, device)
+    opened = load(run, device, workers=workers)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
         limits = options.limits(madds=max_madds, params=max_params)
-        content = stability(opened, limits, truth, training, workers)
+        content = stability(opened, limits, truth, training)
     if json:
         display.print_json(content)
         return

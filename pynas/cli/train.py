@@ -26,6 +26,7 @@ def command(
     option: options.MethodOptions = None,
     spread: options.Spread = "data",
     device: options.Device = "auto",
+    workers: options.Workers = None,
     tensorboard: options.TensorBoard = False,
     json: options.Json = False,
 ) -> None:
@@ -43,7 +44,7 @@ def command(
 
     with process_group(choose_device(device), run), display.bars(is_first_process()) as bars:
         with first_process_first():
-            opened = create(run, device=device, spread=spread, **options.settings(named))
+            opened = create(run, device=device, workers=workers, spread=spread, **options.settings(named))
         if is_first_process() and not json:
             display.print_recipe(describe_recipe(opened.settings))
         opened.progress = display.progress(bars, opened.folder if tensorboard and is_first_process() else None)

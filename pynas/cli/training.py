@@ -13,16 +13,16 @@ from pynas.train.team import is_first_process
 
 
 def train_network(
-    train: Callable[..., dict[str, Any]], folder: Path, request: Any, device: str, workers: int, json: bool
+    train: Callable[..., dict[str, Any]], folder: Path, request: Any, device: str, workers: int | None, json: bool
 ) -> None:
     """Open a run, train a network by its request, and print what was measured, once among several processes.
 
     train: `pynas.runs.retrain.retrain` or `pynas.runs.finetune.finetune`. request: of that module.
     """
-    run = load(folder, device)
+    run = load(folder, device, workers=workers)
     with process_group(run.device, folder), display.bars(is_first_process()) as bars:
         run.progress = display.progress(bars)
-        content = train(run, request, workers)
+        content = train(run, request)
         if not is_first_process():
             return
     (display.print_json if json else display.print_trained)(content)

@@ -26,6 +26,7 @@ class ImageData:
     mean, std: per channel, of images in [0, 1]; replace them for another normalisation, such as a pretrained teacher's:
         `dataclasses.replace(data, mean=..., std=...)`.
     flip: whether a mirrored image keeps its class.
+    workers: processes that read images in each of its loaders, None for `pynas.data.loaders.default_workers`.
     fingerprint: 16 hexadecimal digits, a hash of the content, the split and the order of `val`. Of a folder, the content is
         the images' names below it, their sizes and classes, and up to 256 MiB in all their bytes too: more would take
         minutes to read, so that in a larger folder an image that is replaced by one of as many bytes stays unnoticed.
@@ -41,6 +42,7 @@ class ImageData:
     std: tuple[float, float, float]
     flip: bool
     fingerprint: str
+    workers: int | None = None
 
     def transform(self, augmentation: str = "none") -> augment.Transform:
         """Return the transform of an augmentation, for training images as this dataset holds them.
@@ -90,6 +92,7 @@ class ImageData:
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         options.setdefault("shuffle", part == "train")
         options.setdefault("fingerprint", self.fingerprint)
+        options.setdefault("workers", self.workers)
         if views > 1:
             transform = augment.Views(transform, views)
         changes = augment.changes_of(augmentation)

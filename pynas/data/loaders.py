@@ -159,7 +159,7 @@ class Loader:
             self._reading = False
 
     def _keys(self) -> list[Any]:
-        """What each batch of the epoch is made of, from `start` on."""
+        """Keys of the epoch's batches from `start` on, as `_Fetch` takes them."""
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(len(order))

@@ -45,14 +45,16 @@ class Statistics(TorchFunctionMode):
             elif type(part).forward not in _KNOWN_FORWARDS:
                 part.register_forward_hook(self._check_seen)
 
-    def use(self, mode: str) -> None:
+    def use(self, mode: str, means: dict[int, tuple[Tensor, Tensor]] | None = None) -> None:
         """Set the mode: "batch" (statistics of the batch), "record" (of the batch, kept) or "recorded" (the mean of those kept).
 
-        Those kept before are forgotten by "batch" and "record".
+        means: those that `recorded` returned, in the mode "recorded"; None for none.
         """
-        self._mode = mode
-        if mode != "recorded":
-            self._means.clear()
+        self._mode, self._means = mode, {} if means is None else means
+
+    def recorded(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Return what was kept since `use("record")`."""
+        return self._means
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch, batch norms with the statistics of the mode."""

@@ -124,9 +124,7 @@ def recipe_of(name: str, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:
     return recipes[name]
 
 
-def training_loader(
-    data: ImageData, recipe: Recipe, batch_size: int, *, seed: int = 0, workers: int = 0, device: Any = "cpu"
-) -> Loader:
+def training_loader(data: ImageData, recipe: Recipe, batch_size: int, *, seed: int = 0, device: Any = "cpu") -> Loader:
     """Return the loader of the training images with the recipe's augmentation."""
     return data.loader("train", batch_size, recipe.augmentation, erasing=recipe.erasing, repeats=recipe.repeats,
-                       seed=seed, workers=workers, device=device)  # fmt: skip
+                       seed=seed, device=device)  # fmt: skip

@@ -207,7 +207,6 @@ def retrain(
     batch_size: int | None = None,
     run: str | Path | None = None,
     seed: int = 0,
-    workers: int = 0,
     device: str | torch.device = "cpu",
     on_step: Callable[[Step], None] | None = None,
     **options: Any,
@@ -224,7 +223,7 @@ def retrain(
     """
     epochs = recipe.epochs if epochs is None else epochs
     batch_size = min(recipe.batch_size if batch_size is None else batch_size, len(data.train))
-    loader = training_loader(data, recipe, batch_size, seed=seed, workers=workers, device=device)
+    loader = training_loader(data, recipe, batch_size, seed=seed, device=device)
     method = Retraining(  # type: ignore[abstract]  # the hooks of Method that it does not define do nothing
         model, recipe, num_classes=data.num_classes, batch_size=batch_size, batches=len(loader), **options
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

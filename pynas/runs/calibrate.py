@@ -61,13 +61,12 @@ class Calibrating:
             raise InputError(f"[calibrate] expected at least {LEAST} networks to fit to, got {self.train}")
 
 
-def calibrate(run: Run, request: Calibrating, workers: int = 0) -> dict[str, Any]:
+def calibrate(run: Run, request: Calibrating) -> dict[str, Any]:
     """Choose and train networks, fit scores to their accuracies, and write and return calibration.json.
 
     A training that was stopped goes on, and networks that an earlier calibration trained alike are not trained again. The
     fitted scores are in the folder `calibration/scores`, where `pynas search --calibrated` reads them.
 
-    workers: processes that read images.
 
     Raises:
         InputError: no scores, too few networks, no published accuracies, or another training than the folder's.
@@ -80,7 +79,7 @@ def calibrate(run: Run, request: Calibrating, workers: int = 0) -> dict[str, Any
     elif request.truth is not None:
         accuracies = _published(run, networks)
     else:
-        accuracies = _Trainings(run, request, workers).accuracies(networks)
+        accuracies = _Trainings(run, request).accuracies(networks)
     fitted = search.calibrate(scores, costs, networks, accuracies, seed=request.seed)
     fitted.scores.save(run.folder / FOLDER / "scores")
     source = "trained in the run" if request.truth is None else str(request.truth)
@@ -161,9 +160,9 @@ class _Trainings:
     down as it comes.
     """
 
-    def __init__(self, run: Run, request: Calibrating, workers: int) -> None:
+    def __init__(self, run: Run, request: Calibrating) -> None:
         recipe = recipe_of(request.recipe)
-        self.run, self.recipe, self.workers = run, recipe, workers
+        self.run, self.recipe = run, recipe
         self.settings: dict[str, Any] = {
             "recipe": recipe.name,
             "epochs": request.epochs or recipe.epochs,
@@ -203,7 +202,7 @@ class _Trainings:
         )
         model, _ = export.retrain(
             model, data, self.recipe, epochs=settings["epochs"], batch_size=settings["batch_size"],
-            run=run.folder / FOLDER / "networks" / name, seed=settings["seed"], workers=self.workers, device=run.device,
+            run=run.folder / FOLDER / "networks" / name, seed=settings["seed"], device=run.device,
             on_step=run.progress.steps("train"),
         )  # fmt: skip
         return export.evaluate(model, data, "val", run.device)["top1"]

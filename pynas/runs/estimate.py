@@ -62,7 +62,7 @@ class Enough(Exception):
     """Ends a training whose steps are timed."""
 
 
-def estimate(settings: Settings, device: str = "auto") -> dict[str, Any]:
+def estimate(settings: Settings, device: str = "auto", workers: int | None = None) -> dict[str, Any]:
     """Return sizes, costs, memory and time of a run of these settings; nothing stays on the disk.
 
     Raises:
@@ -72,7 +72,7 @@ def estimate(settings: Settings, device: str = "auto") -> dict[str, Any]:
         folder, settings = open_folder(Path(temporary) / "run", settings, {})
         clock = Clock()
         recipe = recipe_of(settings.method, settings.space)
-        run = Run(folder, settings, recipe, device, progress=Progress(log=clock.log), rehearsal=True)
+        run = Run(folder, settings, recipe, device, progress=Progress(log=clock.log), rehearsal=True, workers=workers)
         with contextlib.suppress(Enough):
             recipe.train(run)  # of one seed; each further one takes as long
         seeds = settings.seeds

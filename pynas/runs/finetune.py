@@ -48,13 +48,12 @@ class Request:
             recipe_of(self.recipe, TRANSFERS).changed(self.options)
 
 
-def finetune(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
+def finetune(run: Run, request: Request) -> dict[str, Any]:
     """Train a network on another data set from the weights that it has; a training that was stopped goes on.
 
     Its classifier is drawn anew. Images are normalised as those that it was trained on. Writes
     finetuning/DATA-RECIPE/: checkpoints, metrics.jsonl, report.json and subnet.safetensors.
 
-    workers: processes that read images.
 
     Raises:
         InputError: no network, or one of several retrained ones to be named, or another request than the folder's.
@@ -74,7 +73,7 @@ def finetune(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
         begin(folder, request, FINETUNING, model, data, test_data)
     extra = {"phi": metadata["phi"]} if metadata.get("phi") else {}
     architecture = run.space.parse(metadata["architecture"])
-    content = train_network(run, folder, request, recipe, model, data, architecture, workers=workers, test_data=test_data,
+    content = train_network(run, folder, request, recipe, model, data, architecture, test_data=test_data,
                             training={}, metadata=extra)  # fmt: skip
     return write_report(folder, content | {"from": str(path)}, request, FINETUNING)
 

@@ -27,12 +27,14 @@ def create(
     device: str = "auto",
     spread: str = "data",
     progress: Progress | None = None,
+    workers: int | None = None,
     **settings: Any,
 ) -> Run:
     """Make a run, or open the one that the folder holds; the process then works in the folder alone until it ends.
 
     folder: None for a new one under runs/. device: auto, cpu, cuda or cuda:N. spread: what processes of torchrun share,
-    "data" or "blocks" (see `pynas.train.Team`). progress: where the stages report.
+    "data" or "blocks" (see `pynas.train.Team`). progress: where the stages report. workers: processes that read images, None
+    for a number that suits the device.
     settings: fields of `pynas.runs.Settings`; None stands for the default, which depends on the method for `space`, and on the
         recipe for `epochs`, `batch_size` and `accumulate`. `options` holds those of the method. recipe: None for the method's
         "paper" where images have 224 pixels and more, else "small".
@@ -48,7 +50,7 @@ def create(
     hold(folder)
     if new:
         new_folders.append(folder)
-    return Run(folder, made, recipe_of(made.method, made.space), device, spread, progress)
+    return Run(folder, made, recipe_of(made.method, made.space), device, spread, progress, workers=workers)
 
 
 def forget_unbegun() -> None:
@@ -108,8 +110,10 @@ def describe_recipe(settings: Settings) -> dict[str, Any]:
     return {"recipe": settings.recipe, "paper": paper, "differs": differs}
 
 
-def load(folder: str | Path, device: str = "auto", progress: Progress | None = None) -> Run:
+def load(folder: str | Path, device: str = "auto", progress: Progress | None = None, workers: int | None = None) -> Run:
     """Open the run that a folder holds; the process then works in the folder alone until it ends.
+
+    device, progress, workers: as of `create`.
 
     Raises:
         InputError: no run there, or another process works there.
@@ -117,4 +121,4 @@ def load(folder: str | Path, device: str = "auto", progress: Progress | None = N
     folder = Path(folder)
     settings = read_settings(folder)
     hold(folder)
-    return Run(folder, settings, recipe_of(settings.method, settings.space), device, progress=progress)
+    return Run(folder, settings, recipe_of(settings.method, settings.space), device, progress=progress, workers=workers)

@@ -76,11 +76,8 @@ class Request:
         return self.name or f"{self.recipe}-{self.start}" + ("" if self.phi is None else f"-phi_{self.phi}")
 
 
-def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
-    """Train a found network, measure it and write it; a training of the same request that was stopped goes on.
-
-    workers: processes that read images.
-    """
+def retrain(run: Run, request: Request) -> dict[str, Any]:
+    """Train a found network, measure it and write it; a training of the same request that was stopped goes on."""
     data = whole_training_data(run, request.image_size or _side(run, request.phi))
     architecture = chosen_architecture(run, request.architecture)
     recipe = recipe_of(request.recipe)
@@ -98,7 +95,7 @@ def retrain(run: Run, request: Request, workers: int = 0) -> dict[str, Any]:
         "temperature": request.temperature,
     }
     scaled = {} if request.phi is None else {"phi": request.phi}
-    content = train_network(run, folder, request, recipe, model, data, architecture, workers=workers, test_data=test_data,
+    content = train_network(run, folder, request, recipe, model, data, architecture, test_data=test_data,
                             training=distillation, metadata=scaled)  # fmt: skip
     return write_report(folder, content | {"from": request.start} | scaled, request, RETRAINING)
 
@@ -112,7 +109,6 @@ def train_network(
     data: ImageData,
     architecture: Architecture,
     *,
-    workers: int,
     test_data: ImageData | None,
     training: Mapping[str, Any],
     metadata: Mapping[str, Any],
@@ -126,7 +122,7 @@ def train_network(
     model, measured = _trained(
         folder,
         model, data, recipe, epochs=request.epochs, batch_size=request.batch_size, run=folder, seed=run.settings.seed,
-        workers=workers, device=run.device, on_step=run.progress.steps("retrain"), amp=request.amp, **training,
+        device=run.device, on_step=run.progress.steps("retrain"), amp=request.amp, **training,
     )  # fmt: skip
     if test_data is not None:
         at_size = export.evaluate(_resized(model, data, test_data), test_data, device=run.device)

@@ -41,6 +41,7 @@ class Run:
 
     `train`, `rate`, `search` and `export` are its stages, in this order; what a stage wrote before is not done again.
 
+    workers: processes that read images, None for a number that suits the device (`pynas.data.loaders.default_workers`).
     rehearsal: a small teacher is not trained, as in dry runs. base: the run whose images, teacher and costs a variant in one of
     its subfolders shares.
     """
@@ -55,9 +56,10 @@ class Run:
         progress: Progress | None = None,
         rehearsal: bool = False,
         base: Run | None = None,
+        workers: int | None = None,
     ):
         self.folder, self.settings, self.recipe, self.spread = folder, settings, recipe, spread
-        self.rehearsal, self.base = rehearsal, base
+        self.rehearsal, self.base, self.workers = rehearsal, base, workers
         self.home: Path = folder if base is None else base.home  # the folder that the user knows
         self.device, self.progress = choose_device(device), progress or Progress()
         self.options: dict[str, Any] = recipe.options().filled(settings.recipe, settings.options)
@@ -142,7 +144,7 @@ class Run:
     def variant(self, name: str, settings: Settings) -> Run:
         """Return a run in a subfolder, of other settings but with the images, the split, the teacher and costs of this one."""
         return Run(self.folder / name, settings, self.recipe, str(self.device), self.spread, self.progress.named(name),
-                   self.rehearsal, self)  # fmt: skip
+                   self.rehearsal, self, self.workers)  # fmt: skip
 
     @property
     def method_options(self) -> dict[str, Any]:
@@ -165,7 +167,7 @@ class Run:
         teacher = self.named_teacher
         if teacher is not None and "mean" in teacher.metadata:
             images = replace(images, mean=tuple(teacher.metadata["mean"]), std=tuple(teacher.metadata["std"]))
-        return images
+        return replace(images, workers=self.workers)
 
     @property
     def image_size(self) -> int:
@@ -175,7 +177,7 @@ class Run:
     def other_images(self, name: str, image_size: int, **options: Any) -> ImageData:
         """Return images of another data set or side, normalised as the run's; options: of `pynas.data.load`."""
         images = load(name, image_size, seed=self.settings.seed, **options)
-        return replace(images, mean=self.data.mean, std=self.data.std)
+        return replace(images, mean=self.data.mean, std=self.data.std, workers=self.workers)
 
     @cached_property
     def net(self) -> Any:

@@ -41,7 +41,6 @@ def stability(
     limits: Mapping[str, Any] | None = None,
     truth: Path | None = None,
     training: Retraining | None = None,
-    workers: int = 0,
 ) -> dict[str, Any]:
     """Rate the weights kept after each epoch of `keep_epochs`, search each, and compare; write and return stability.json.
 
@@ -49,8 +48,7 @@ def stability(
 
     limits: of the search, as `Run.search` takes them. truth: CSV file of trained networks' accuracies, None for the published
     ones of the space, where there are any. training: retrain each network found whose accuracy is not in `truth`, once, in a folder
-    `retraining/stability-EPOCH-KEY` named after the first epoch that found it and the request; None trains none. workers:
-    processes that read images.
+    `retraining/stability-EPOCH-KEY` named after the first epoch that found it and the request; None trains none.
 
     Raises:
         InputError: a method that rates no paths, an unfinished training, or no epoch whose weights or scores were kept.
@@ -73,7 +71,7 @@ def stability(
                "accuracy": known.get(found.architecture) if training is None or truth is not None else None,
                "accuracy_tau": _accuracy_tau(scores, known), "retraining": None}  # fmt: skip
         if training is not None and row["accuracy"] is None:
-            row |= _retrained(run, replace(training, architecture=str(found.architecture)), epoch, workers)
+            row |= _retrained(run, replace(training, architecture=str(found.architecture)), epoch)
         rows.append(row)
     title = f"{run.settings.method} on {run.space.name}, {run.settings.data}"
     pictures = save_figure(stability_figure(rows, title), run.folder / "stability")
@@ -83,14 +81,14 @@ def stability(
     return content
 
 
-def _retrained(run: Run, training: Retraining, epoch: int, workers: int) -> dict[str, Any]:
+def _retrained(run: Run, training: Retraining, epoch: int) -> dict[str, Any]:
     """Retrain a network, or read what its retraining measured; return its test accuracy (%) and the folder's name."""
     request = asdict(filled(training, recipe_of(training.recipe)))
     key = hashlib.blake2b(json.dumps(request).encode(), digest_size=4).hexdigest()
     folder = run.folder / "retraining"
     name = next((path.name for path in folder.glob(f"stability-*-{key}")), f"stability-{epoch}-{key}")
     report = folder / name / "report.json"
-    done = read_json(report, RETRAINING) if report.exists() else retrain(run, replace(training, name=name), workers)
+    done = read_json(report, RETRAINING) if report.exists() else retrain(run, replace(training, name=name))
     return {"accuracy": 100 * done["top1"], "retraining": name}
 
 

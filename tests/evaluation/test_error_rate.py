@@ -1,6 +1,7 @@
 """Error rates of whole architectures against exported networks with re-estimated batch norm."""
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -69,6 +70,56 @@ def test_an_architecture_is_rated_once(net):
     found = rate.many([first, second, first], lambda n, total: done.append((n, total)))
     assert found[0] == found[2] == rate(first) and set(rate.known) == {first, second}
     assert done[-1] == (3, 3)
+
+
+class Counted:
+    """Batches that count how often they are read, and how many of them are held."""
+
+    def __init__(self, data):
+        self.data, self.passes, self.held, self.most = data, 0, 0, 0
+
+    def __len__(self):
+        return len(self.data)
+
+    def __iter__(self):
+        self.passes += 1
+        for images, labels in self.data:
+            images = images.clone()
+            weakref.finalize(images, self.dropped)
+            self.held += 1
+            self.most = max(self.most, self.held)
+            yield images, labels
+
+    def dropped(self):
+        self.held -= 1
+
+
+@pytest.mark.parametrize("norm", ["recalibrate", "batch", "running"])
+def test_batches_stream_once_for_many_architectures(net, norm):
+    """The same errors as one by one; a few batches are held at a time, however many there are."""
+    architectures, done = [SPACE.sample(np.random.default_rng(n)) for n in range(5)], []
+    data, calibration = Counted(batches(1, 12)), batches(1, 2)
+    rate = ErrorRate(net, data, calibration, norm, stacked=False)
+    before = data.passes
+    found = rate.many(architectures, lambda number, total: done.append((number, total)))
+    assert data.passes == before + 1 and data.most <= 2
+    assert done == sorted(done) and done[-1] == (5, 5) and len(done) >= 12
+    alone = ErrorRate(net, iter(batches(1, 12)), calibration, norm, stacked=False)
+    assert found.tolist() == [alone(architecture) for architecture in architectures]
+
+
+def test_batches_that_cannot_be_read_again_are_named(net):
+    class Once:
+        def __init__(self):
+            self.data = iter(batches(2, 1))
+
+        def __iter__(self):
+            return self.data
+
+    rate = ErrorRate(net, Once(), norm="batch", stacked=False)
+    assert 0 <= rate(SPACE.sample(np.random.default_rng(0))) <= 1
+    with pytest.raises(InputError, match="batches that can be read anew"):
+        rate(SPACE.sample(np.random.default_rng(1)))
 
 
 @pytest.mark.parametrize("norm", ["recalibrate", "batch"])

@@ -127,7 +127,7 @@ def alone(calibration, x, architecture):
 
 
 def logits(rating, architecture, x):
-    with torch.no_grad(), rating._normed(architecture):
+    with torch.no_grad(), rating._normed(rating._recalibrated(architecture)):
         return rating.net(x, architecture)
 
 
@@ -156,7 +156,7 @@ def test_a_norm_that_runs_at_two_widths_in_one_pass():
     net = pynas.Supernet([[[encoded(layer, [4]), encoded(layer, [8])]]], head=nn.Flatten())
     calibration, (x, labels) = [batch for batch, _ in images(2)], images(1)[0]
     rating, seen = pynas.ErrorRate(net, [(x, labels)], calibration), []
-    with torch.no_grad(), rating._normed(net.space.parse("00")):
+    with torch.no_grad(), rating._normed(rating._recalibrated(net.space.parse("00"))):
         found = rating.net(x, net.space.parse("00"))
         # A fresh net, whose norm's inputs are kept, gives the statistics by hand.
         plain = copy.deepcopy(layer).eval()
