@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -89,6 +90,14 @@ def main() -> None:
     except InputError as error:
         _forget_unbegun()
         sys.exit(_complain(str(error), 2))
+    except RuntimeError as error:
+        if not re.search(
+            r"DataLoader worker.*(killed by signal|exited unexpectedly)|shared memory|shm", str(error), re.DOTALL
+        ):
+            raise
+        last = str(error).strip().splitlines()[-1].rstrip(". ")
+        sys.exit(_complain(f"[data] expected processes that read images to the end, got: {last}; use fewer --workers, or give "
+                           "/dev/shm more room; the last checkpoint is kept", 2))  # fmt: skip
     except FloatingPointError as error:
         sys.exit(_complain(str(error), 1))
     except OSError as error:

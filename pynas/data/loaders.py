@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -112,7 +113,7 @@ class Loader:
         self._fetch = _Fetch(source, transform, seed)
         self._finish = partial(_finish, changes=changes, normalise=normalised(mean, std), device=self.device)
         self._reader: DataLoader | None = None
-        self._reading = False
+        self._iteration: Any = None  # reference to the last iteration that the workers serve
 
     def __len__(self) -> int:
         """Batches in a whole epoch; where images are shuffled, an incomplete last batch is left out."""
@@ -134,29 +135,23 @@ class Loader:
             raise InputError(f"[loader] expected batches that {size} processes share equally, got {self.batch_size} images"
                              f"{f' and a last one of {last}' if last else ''}; use another batch size")  # fmt: skip
         shared = copy.copy(self)
-        shared._fetch, shared._reader, shared._reading = self._fetch.share(slice(own, None, size)), None, False
+        shared._fetch, shared._reader, shared._iteration = self._fetch.share(slice(own, None, size)), None, None
         return shared
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         # Workers that stay serve one iteration at a time; another one beside it gets workers of its own.
-        alone = self._reading or self.workers == 0
-        if alone:
-            reader = self._new_reader(persistent=False)
-        else:
-            reader = self._reader = self._reader or self._new_reader(persistent=True)
+        before = None if self._iteration is None else self._iteration()
+        if self.workers == 0 or (before is not None and before.gi_frame is not None):
+            return self._batches(self._new_reader(persistent=False))
+        self._reader = self._reader or self._new_reader(persistent=True)
+        iteration = self._batches(self._reader)
+        self._iteration = weakref.ref(iteration)
+        return iteration
+
+    def _batches(self, reader: DataLoader) -> Generator[tuple[Any, Tensor]]:
         sampler: Any = reader.sampler
         sampler.keys = self._keys()
-        return self._batches(reader, alone)
-
-    def _batches(self, reader: DataLoader, alone: bool) -> Iterator[tuple[Any, Tensor]]:
-        if alone:
-            yield from map(self._finish, reader)
-            return
-        self._reading = True
-        try:
-            yield from map(self._finish, reader)
-        finally:
-            self._reading = False
+        return (self._finish(batch) for batch in reader)
 
     def _keys(self) -> list[Any]:
         """Keys of the epoch's batches from `start` on, as `_Fetch` takes them."""

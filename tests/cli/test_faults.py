@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 import pynas as package
@@ -239,6 +240,30 @@ def test_an_image_that_cannot_be_read(tmp_path, monkeypatch, capsys):
     words = ["train", "--data", tmp_path / "images", "--epochs", 1, "--batch-size", 4, "--image-size", 32]
     code, line = end(monkeypatch, capsys, *words, "--run", tmp_path / "run")
     assert code == 2 and re.search(rf"expected an image, got {broken}/\d+\.png", line)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_worker_that_dies(half_images, finished, tmp_path, monkeypatch, capsys, pynas):
+    """One line; the run goes on, and ends like one that had no workers."""
+    from pynas.runs.progress import Progress
+
+    folder = tmp_path / "run"
+
+    def kill(step):
+        if step.step == 4:
+            for child in psutil.Process().children():
+                if "data_worker" in child.name() or "python" in child.name():
+                    child.kill()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "steps", lambda progress, name="": kill)
+        code, line = end(patch, capsys, *begun(half_images, folder), "--workers", 2)
+    assert code == 2 and re.search(
+        r"^pynas: \[data\] expected processes that read .*DataLoader worker.*fewer --workers", line
+    )
+    assert (folder / "checkpoints/last.safetensors").exists()
+    pynas("run", "--run", folder, "--workers", 1)
+    same_results(folder, finished[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import random
 from collections.abc import Callable
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torchvision.transforms import v2
 
 from pynas import data
-from pynas.data import Arrays, CropFlip, Folder, Loader, PerImage, Views
-from pynas.data.loaders import seeded
+from pynas.data import Arrays, CropFlip, Folder, Loader, PerImage, Views, augment
+from pynas.data.loaders import default_workers, seeded
 from pynas.errors import InputError
 
 # From Python 3.12 on, forking workers beside torch's threads is warned about; the workers here only index and crop.
@@ -203,3 +205,76 @@ def test_shares_make_up_the_whole_batch(request: pytest.FixtureRequest, source: 
             assert torch.equal(parts[own][number], tensor[own::2])
     with pytest.raises(InputError, match="batches that 3 processes share equally, got 4 images"):
         loader.share(0, 3)
+
+
+def test_workers_stay_from_epoch_to_epoch_and_end_with_the_loader(folder: data.ImageData) -> None:
+    loader = folder.loader("train", 4, "standard", workers=2)
+    pids = []
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        list(loader)
+        assert loader._reader is not None and loader._reader._iterator is not None
+        pids.append([worker.pid for worker in loader._reader._iterator._workers])
+    assert pids[0] == pids[1] == pids[2]
+    share = loader.share(0, 2)
+    next(iter(share))
+    assert [worker.pid for worker in share._reader._iterator._workers] != pids[0]
+    workers = [psutil.Process(pid) for pid in pids[0]]
+    del loader, share
+    gc.collect()
+    psutil.wait_procs(workers, timeout=10)
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+
+
+def test_iterations_beside_each_other_and_those_that_were_left(folder: data.ImageData) -> None:
+    plain, loader = (folder.loader("train", 2, "standard", workers=workers) for workers in (0, 2))
+    want = list(plain)
+    assert same([a for a, _ in zip(loader, loader)], want)  # the second iteration has workers of its own
+    next(iter(loader))  # left after a batch
+    assert same(list(loader), want)
+    loader.set_epoch(1, 2)
+    begun = iter(loader)
+    loader.set_epoch(0)  # an iteration keeps the epoch that it began with
+    plain.set_epoch(1, 2)
+    assert same(list(begun), list(plain))
+
+
+@pytest.mark.parametrize("augmentation", ["strong", "moco", "jitter-0.4"])
+def test_colours_are_changed_on_the_device_as_drawn_for_the_image(folder: data.ImageData, augmentation: str) -> None:
+    """What a GPU does, on the CPU: whole batches of cropped images, with the numbers drawn for each image and view."""
+    loader = folder.loader("train", 4, augmentation, views=2)
+    later = folder.loader("train", 4, augmentation, views=2)
+    transform = augment.from_files(augmentation, (16, 16), folder.flip, folder.mean, later=True)
+    later._fetch.transform = Views(transform, 2)
+    raw, _ = later._fetch[(0, 0, np.arange(4), np.zeros(4, np.int64))]
+    assert all(isinstance(view, augment.Unfinished) and view.numbers.shape == (4, 13) for view in raw)
+    for (views, labels), (others, same_labels) in zip(loader, later, strict=True):
+        assert torch.equal(labels, same_labels)
+        for view, other in zip(views, others, strict=True):
+            off = (view - other).abs() * torch.tensor(folder.std).view(3, 1, 1) * 255
+            assert off.mean() < 2  # OpenCV rounds after every change
+    assert [len(share) for share in later.share(1, 2)._fetch[(0, 0, np.arange(4), np.zeros(4, np.int64))][0][0]] == [
+        2,
+        2,
+    ]
+
+
+def test_default_workers(folder: data.ImageData, digits: data.ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(24)), raising=False)
+    gpu = torch.device("cuda")
+    assert default_workers(folder.train, gpu) == 16 and default_workers(folder.train, torch.device("cpu")) == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert default_workers(folder.train, gpu) == 6 and default_workers(digits.train, gpu) == 0
+    assert dataclasses.replace(folder, workers=3).loader("val", 1).workers == 3
+    with pytest.raises(InputError, match="workers of at least 0, got -1"):
+        folder.loader("val", 1, workers=-1)
+
+
+def test_paths_take_an_array_and_come_back_as_they_were(tmp_path: Path) -> None:
+    samples = [(str(tmp_path / "ärger\udcff"), 1), (str(tmp_path / "b" / "long name.png"), 0)]
+    dataset = Folder(samples)
+    assert dataset.samples == samples and dataset.select(np.array([1])).samples == samples[1:]
+    assert dataset._paths.dtype.kind == "S" and dataset.labels.tolist() == [1, 0]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "long name.png").write_bytes(b"bytes")
+    assert dataset.encoded(1) == (b"bytes", samples[1][0])
