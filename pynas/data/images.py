@@ -88,7 +88,7 @@ class ImageData:
         erase = augment.erasing(erasing, erasing_count)
         if erasing:
             # The noise has mean 0 and deviation 1, so the images must be normalised before it.
-            transform = v2.Compose([transform, augment.normalised(mean, std), erase])
+            transform = v2.Compose([transform, augment.Normalise(mean, std), erase])
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         options.setdefault("shuffle", part == "train")
         options.setdefault("fingerprint", self.fingerprint)

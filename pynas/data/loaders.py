@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from pynas.data.augment import Transform, Unfinished, normalised
+from pynas.data.augment import Normalise, Transform, Unfinished
 from pynas.data.datasets import Arrays, Stored
 from pynas.data.strong import Changes
 from pynas.errors import InputError
@@ -111,7 +111,7 @@ class Loader:
         # Images in memory move to the device once, unless other processes have to reach them.
         source = dataset.to(self.device) if isinstance(dataset, Arrays) and self.workers == 0 else dataset
         self._fetch = _Fetch(source, transform, seed)
-        self._finish = partial(_finish, changes=changes, normalise=normalised(mean, std), device=self.device)
+        self._finish = partial(_finish, changes=changes, normalise=Normalise(mean, std), device=self.device)
         self._reader: DataLoader | None = None
         self._iteration: Any = None  # reference to the last iteration that the workers serve
 
@@ -216,13 +216,23 @@ class _Fetch(Dataset):
             return views, labels[self.part]
         drawn = zip(indices[self.part].tolist(), repeats[self.part].tolist())
         with kept_generators():
-            images, labels = torch.utils.data.default_collate([self._sample(epoch, *pair) for pair in drawn])
-        return images, labels
+            return _collated([self._sample(epoch, *pair) for pair in drawn])
 
     def _sample(self, epoch: int, index: int, repeat: int) -> tuple[Any, int]:
         image, label = self.dataset[index]
         seed_generators(self.seed, epoch, index, repeat)
         return self.transform(image), label
+
+
+def _collated(samples: Any) -> Any:
+    """Collate as torch does, but images `[3, H, W]` in memory `[H, W, 3]` to a batch in memory `[B, H, W, 3]`."""
+    if isinstance(samples[0], Tensor) and samples[0].ndim == 3:
+        return default_collate([image.permute(1, 2, 0) for image in samples]).permute(0, 3, 1, 2)
+    if isinstance(samples[0], Unfinished):
+        return Unfinished(*map(_collated, zip(*samples)))
+    if isinstance(samples[0], (list, tuple)):
+        return [_collated(part) for part in zip(*samples)]
+    return default_collate(samples)
 
 
 def _finish(

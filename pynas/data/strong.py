@@ -32,10 +32,10 @@ class Drawn(NamedTuple):
     saturation, and the turn of the hue. order: int64 `[B, 4]`, of these four. sigma: `[B]`, of the blur in pixels.
     """
 
-    flags: Tensor
-    factors: Tensor
-    order: Tensor
-    sigma: Tensor
+    flags: np.ndarray
+    factors: np.ndarray
+    order: np.ndarray
+    sigma: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ class Changes:
 
     def read(self, numbers: Tensor) -> Drawn:
         """Read numbers `[B, 13]`, uniform in [0, 1)."""
-        shares = torch.tensor([self.jittered, self.grey, self.blurred, self.solarized])
-        factors = (2 * numbers[:, _FACTORS] - 1) * torch.tensor(self.jitter)
+        uniform = numbers.numpy()
+        factors = (2 * uniform[:, _FACTORS] - 1) * np.array(self.jitter, np.float32)
         factors[:, :_HUE] += 1
-        sigma = _SIGMAS[0] + (_SIGMAS[1] - _SIGMAS[0]) * numbers[:, _SIGMA]
-        return Drawn(numbers[:, _FLAGS] < shares, factors, numbers[:, _ORDER].argsort(1), sigma)
+        sigma = _SIGMAS[0] + (_SIGMAS[1] - _SIGMAS[0]) * uniform[:, _SIGMA]
+        flags = uniform[:, _FLAGS] < (self.jittered, self.grey, self.blurred, self.solarized)
+        return Drawn(flags, factors, uniform[:, _ORDER].argsort(1), sigma)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Change a batch as drawn now from torch's generator: uint8 `[B, 3, H, W]` in and out."""
@@ -69,10 +70,12 @@ class Changes:
         """Change a batch on its device: uint8 `[B, 3, H, W]` in and out; numbers: `[B, 13]` on the CPU."""
         drawn = self.read(numbers)
         x = images.float() / 255
-        rows = [flags.nonzero()[:, 0] for flags in drawn.flags.unbind(1)]
+        rows = [flags.nonzero()[0] for flags in drawn.flags.T]
         _apply(x, rows[0], lambda part, chosen: jitter(part, drawn.factors[chosen], drawn.order[chosen]))
         _apply(x, rows[1], lambda part, chosen: grey(part).expand_as(part))
-        _apply(x, rows[2], lambda part, chosen: blur(part, drawn.sigma[chosen], blur_size(x.shape[2])))
+        _apply(
+            x, rows[2], lambda part, chosen: blur(part, torch.from_numpy(drawn.sigma[chosen]), blur_size(x.shape[2]))
+        )
         _apply(x, rows[3], lambda part, chosen: torch.where(part >= 128 / 255, 1 - part, part))
         return to_bytes(x)
 
@@ -81,18 +84,18 @@ class Changes:
         from pynas.data import opencv  # its import takes a moment, and a GPU needs none of it
 
         drawn = self.read(draw(1))
-        (flags,), (factors,), (order,) = (value.tolist() for value in drawn[:3])
+        (flags,), (factors,), (order,), (sigma,) = (value.tolist() for value in drawn)
         jittered, greyed, blurred, solarised = flags
-        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        pixels = opencv.pixels_of(image)
         if jittered:
             for change in order:
                 pixels = opencv.JITTERS[change](pixels, factors[change])
         if greyed:
             pixels = opencv.saturated(pixels, 0.0)
         if blurred:
-            pixels = opencv.blurred(pixels, float(drawn.sigma), blur_size(image.shape[1]))
+            pixels = opencv.blurred(pixels, sigma, blur_size(image.shape[1]))
         if solarised:
-            pixels = np.where(pixels >= 128, 255 - pixels, pixels)
+            pixels = opencv.solarised(pixels)
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -129,10 +132,10 @@ def to_bytes(x: Tensor) -> Tensor:
     return (x * 255).round().to(torch.uint8)
 
 
-def _apply(x: Tensor, rows: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Replace some images of a batch by `change(images, rows)`; rows: on the CPU, so that nothing waits for a GPU."""
+def _apply(x: Tensor, rows: np.ndarray, change: Callable[[Tensor, np.ndarray], Tensor]) -> None:
+    """Replace some images of a batch by `change(images, rows)`."""
     if len(rows):
-        there = rows.to(x.device, non_blocking=True)
+        there = torch.from_numpy(rows).to(x.device, non_blocking=True)
         x[there] = change(x[there], rows)
 
 
@@ -172,19 +175,19 @@ def _positions(start: Tensor, length: Tensor, size: int, like: Tensor) -> Tensor
     return (2 * position + 1) / size - 1
 
 
-def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+def jitter(x: Tensor, factors: np.ndarray, order: np.ndarray) -> Tensor:
     """Change the colours of images `[B, 3, H, W]` in [0, 1], each in an order of its own; factors, order: as of `Drawn`."""
     x = x.clone()
     for place, change in itertools.product(range(4), range(4)):
-        rows = (order[:, place] == change).nonzero()[:, 0]
+        rows = (order[:, place] == change).nonzero()[0]
         if change != _HUE or factors[rows, _HUE].any():
             _apply(x, rows, partial(_changed, change, factors))
     return x
 
 
-def _changed(change: int, factors: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+def _changed(change: int, factors: np.ndarray, x: Tensor, rows: np.ndarray) -> Tensor:
     """Images after one change of the jitter."""
-    factor = factors[rows, change].to(x)[:, None, None, None]
+    factor = torch.from_numpy(factors[rows, change]).to(x)[:, None, None, None]
     if change == _HUE:
         return turn_hue(x, factor)
     if change == _BRIGHTNESS:

@@ -15,9 +15,10 @@ from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 from timm.data.distributed_sampler import RepeatAugSampler
+from torchvision.transforms import v2
 
 from pynas import data
-from pynas.data import Arrays, CropFlip
+from pynas.data import Arrays, CropFlip, augment
 from pynas.data.loaders import seeded
 from pynas.errors import InputError
 
@@ -189,3 +190,27 @@ def test_cuda_augments_alike(colours: data.ImageData) -> None:
         ):
             assert u.is_cuda and torch.equal(y, v.cpu())
             torch.testing.assert_close(x, u.cpu())
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.2, 1.0)])
+def test_crops_of_files_are_torchvisions(flip: bool, scale: tuple[float, float]) -> None:
+    image = torch.randint(0, 256, (50, 70, 3), dtype=torch.uint8).permute(2, 0, 1)
+    naive = v2.Compose([v2.RandomResizedCrop((24, 32), scale=scale), *([v2.RandomHorizontalFlip()] if flip else [])])
+    crop, results = augment.CropResize((24, 32), scale, flip), []
+    for number in range(30):
+        with seeded(number):
+            results.append(crop(image))
+        with seeded(number):
+            assert torch.equal(results[-1], naive(image))
+    assert len({result.numpy().tobytes() for result in results}) == 30
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3, 4, 5)])
+def test_normalisation_is_torchvisions_in_either_layout(shape: tuple[int, ...]) -> None:
+    images, mean, std = torch.randint(0, 256, shape, dtype=torch.uint8), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    want = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])(images)
+    for layout in (images, images.movedim(-3, -1).contiguous().movedim(-1, -3)):
+        found = augment.Normalise(mean, std)(layout)
+        torch.testing.assert_close(found, want, atol=2e-6, rtol=2e-6)
+        assert found.dtype == torch.float32 and found.stride() == layout.stride()
