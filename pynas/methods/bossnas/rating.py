@@ -165,7 +165,7 @@ def _probe(block: TrainedBlock, batches: Batches, settings: PathRating, seed: in
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     optimizer = torch.optim.Adam(linear.parameters(), settings.probe_rate, fused=True)
-    for _, (images, labels) in itertools.product(range(settings.probe_epochs), list(batches)):
+    for images, labels in itertools.chain.from_iterable(itertools.repeat(batches, settings.probe_epochs)):
         x = block.features(first_view(images))
         for choice in block.sampler(rng):
             with torch.no_grad():
