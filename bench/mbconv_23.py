@@ -31,8 +31,7 @@ from pynas.rating.averaging import combined
 from pynas.spaces import Choice
 from pynas.tensor_files import read_tensors
 from pynas.train import fit
-from pynas.train.checkpoint import CHECKPOINT, load_weights
-from pynas.train.loop import LAST
+from pynas.train.checkpoint import CHECKPOINT, LAST, load_weights
 
 BENCH, SPACE = "mbconv-23", "mbconv-boss"
 TAPS = [f"_blocks.{block}" for block in (2, 4, 7, 10, 14)]

@@ -23,7 +23,7 @@ from pynas.runs.export import found_architecture
 from pynas.runs.processes import first_process_first
 from pynas.runs.run import Run
 from pynas.spaces import Architecture
-from pynas.train.loop import LAST
+from pynas.train.checkpoint import LAST
 from pynas.train.team import is_first_process
 
 RETRAINING = "pynas.retraining"

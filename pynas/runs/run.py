@@ -30,8 +30,7 @@ from pynas.spaces import Architecture
 from pynas.supernets import supernet
 from pynas.tabular.bootstrap import standardised
 from pynas.tensor_files import TensorFile, read_tensors
-from pynas.train.checkpoint import CHECKPOINT, epoch_file, load_weights
-from pynas.train.loop import LAST
+from pynas.train.checkpoint import CHECKPOINT, LAST, epoch_file, load_weights
 
 COSTS = "costs.npz"
 

@@ -11,6 +11,7 @@ from pynas.errors import InputError
 from pynas.tensor_files import TensorFile
 
 CHECKPOINT = "pynas.checkpoint"
+LAST = "checkpoints/last.safetensors"
 
 
 def epoch_file(epoch: int) -> str:
@@ -19,13 +20,17 @@ def epoch_file(epoch: int) -> str:
 
 
 def training_tensors(method: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Tensors that a resumed run needs: `model.<name>`, and `optimizer.<parameter number>.<name>`."""
+    """Copy to the CPU the tensors that a resumed run needs: `model.<name>`, and `optimizer.<parameter number>.<name>`."""
     tensors = {f"model.{name}": value for name, value in method.trained_state().items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:
                 tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+    copies = {name: tensor.detach().to("cpu", copy=True, non_blocking=True) for name, tensor in tensors.items()}
+    for device in {tensor.device for tensor in tensors.values()}:
+        if device.type != "cpu":
+            torch.get_device_module(device).synchronize(device)
+    return copies
 
 
 def restore_training(checkpoint: TensorFile, method: Any, optimizer: torch.optim.Optimizer) -> None:

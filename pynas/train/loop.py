@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,13 @@ import torch
 
 from pynas.errors import InputError
 from pynas.supernets import device_of
-from pynas.tensor_files import read_tensors, write_tensors
-from pynas.train.checkpoint import CHECKPOINT, check_images, epoch_file, restore_training, training_tensors
+from pynas.train.checkpoint import LAST, check_images, restore_training
+from pynas.train.keep import Keep
 from pynas.train.method import Method, complete
-from pynas.train.team import Team, is_first_process
+from pynas.train.team import Team
+from pynas.train.training_files import TrainingFiles
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-LAST = "checkpoints/last.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Step:
     epoch: int  # counted from 1
     losses: dict[str, float]
     learning_rate: float  # of the first parameter group
+    images: int = 0  # of all processes together
 
 
 def fit(
@@ -51,6 +50,7 @@ def fit(
     on_step: Callable[[Step], None] | None = None,
     spread: str = "data",
     keep_epochs: Collection[int] = (),
+    keep: Keep = Keep(),  # noqa: B008 (frozen)
 ) -> None:
     """Train a method's supernet, resuming from `run` if it holds a checkpoint.
 
@@ -64,8 +64,11 @@ def fit(
         drops the first `start` batches. If it has a `fingerprint` of its images, a checkpoint of others is refused.
     accumulate: batches whose mean gradient makes one step of the optimizer; the last step of an epoch takes the rest.
     run: folder for checkpoints and `metrics.jsonl`; None writes nothing. A checkpoint is written after every epoch and
-        every `checkpoint_seconds`. on_step: called after every step.
-    keep_epochs: epochs after which the weights are kept in a file of their own too, `checkpoints/epoch_N.safetensors`.
+        every `checkpoint_seconds`, by a thread from a copy on the CPU: a step waits for the copy only, and for the write
+        before, if that has not ended. Whatever ends the training, the write in flight is finished. on_step: called after
+        every step.
+    keep_epochs: epochs after which the weights are kept in a file of their own too, `checkpoints/epoch_N.safetensors`;
+        keep: further such epochs.
     spread: how the processes of a torch.distributed process group divide the work, each given the same arguments: by
         "data" or by "blocks", see `Team`. The first process writes the files, and all processes must be able to read them.
 
@@ -73,6 +76,7 @@ def fit(
         InputError: no batches, keep_epochs outside 1..epochs, or a checkpoint of another network, seed, number of epochs or
             of batches in a step, or of other images.
         FloatingPointError: a loss is not finite; the last checkpoint is kept as it was.
+        OSError: files that cannot be written, raised when the next checkpoint is due or at the end.
     """
     complete(method)
     length = len(train_loader)  # type: ignore[arg-type]
@@ -83,31 +87,14 @@ def fit(
             raise InputError(f"[fit] expected {name} of at least 1, got {value}")
     if any(not 1 <= epoch <= epochs for epoch in keep_epochs):
         raise InputError(f"[fit] expected keep_epochs in 1..{epochs}, got {sorted(keep_epochs)}")
-    folder, images = None if run is None else Path(run), getattr(train_loader, "fingerprint", None)
-    trainer = _Trainer(method, length, epochs, accumulate, folder, seed, spread, images)
-    with _own_generators():
+    files = TrainingFiles(None if run is None else Path(run), keep_epochs, keep)
+    images = getattr(train_loader, "fingerprint", None)
+    trainer = _Trainer(method, length, epochs, accumulate, files, seed, spread, images)
+    with _own_generators(), files.background:
         trainer.start(train_loader)
-        train_loader = trainer.team.share(train_loader)
-        trainer.method.train()
-        saved = time.monotonic()
-        while trainer.step < trainer.steps and not method.finished():
-            epoch, step = divmod(trainer.step, trainer.epoch_steps)
-            trainer.draw_alike(np.random.default_rng([seed, epoch, 1]))  # loaders may shuffle by the global generators
-            batches = epoch_batches(train_loader, epoch, step * accumulate)
-            while not method.finished() and (group := list(itertools.islice(batches, accumulate))):
-                report = trainer.train_on(group)
-                if on_step is not None:
-                    on_step(report)
-                if trainer.team.first_says(time.monotonic() - saved > checkpoint_seconds, trainer.device):
-                    trainer.save()
-                    saved = time.monotonic()
-            if trainer.step != (epoch + 1) * trainer.epoch_steps and not method.finished():
-                got = (trainer.step - epoch * trainer.epoch_steps) * accumulate
-                raise InputError(f"[fit] expected {length} batches in epoch {epoch + 1}, got {got}")
-            if epoch + 1 in keep_epochs:
-                trainer.keep(epoch + 1)
-            trainer.save()
-        trainer.method.eval()
+        trainer.run_epochs(trainer.team.share(train_loader), checkpoint_seconds, on_step)
+    if run is not None:
+        trainer.team.first_says(True, trainer.device)  # the files of the first process are whole
 
 
 def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -139,34 +126,34 @@ class _Trainer:
         length: int,
         epochs: int,
         accumulate: int,
-        run: Path | None,
+        files: TrainingFiles,
         seed: int,
         spread: str,
         images: str | None,
     ):
         self.method, self.length, self.epochs, self.accumulate = method, length, epochs, accumulate
-        self.run, self.seed, self.images = run, seed, images
+        self.files, self.seed, self.images = files, seed, images
         self.epoch_steps = math.ceil(length / accumulate)
         self.steps = self.epoch_steps * epochs
         self.step = 0
         self.optimizer = method.optimizer()
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.lines: list[str] = []
         self.team = Team(method, spread)
         self.device = device_of(method)
 
     def start(self, loader: Iterable[Batch]) -> None:
         """Restore the checkpoint if there is one; otherwise prepare the method."""
-        if self.run is not None and (self.run / LAST).exists():
-            checkpoint = read_tensors(self.run / LAST, CHECKPOINT)
+        checkpoint = self.files.checkpoint()
+        if checkpoint is not None:
+            path = self.files.run / LAST  # type: ignore[operator]
             own = self.description()
             for name in ("seed", "epochs", "batches", "accumulate"):
                 if checkpoint.metadata.get(name) != own[name]:
                     raise InputError(
                         f"[fit] expected a checkpoint with {name} = {own[name]}, got {checkpoint.metadata.get(name)} "
-                        f"in {self.run / LAST}; use the same setting or another run folder"
+                        f"in {path}; use the same setting or another run folder"
                     )
-            check_images("fit", checkpoint.metadata, self.images, self.run / LAST)
+            check_images("fit", checkpoint.metadata, self.images, path)
             restore_training(checkpoint, self.method, self.optimizer)
             self.step = int(checkpoint.metadata["step"])
             if self.method.scaler is not None:
@@ -175,8 +162,29 @@ class _Trainer:
             torch.manual_seed(self.seed)
             self.method.prepare(epoch_batches(loader, 0))
         self.team.begin()
-        if self.run is not None and is_first_process():
-            self.truncate_metrics(self.run / "metrics.jsonl")
+        self.files.truncate_metrics(self.step)
+
+    def run_epochs(self, loader: Any, checkpoint_seconds: float, on_step: Callable[[Step], None] | None) -> None:
+        """Train to the end, with a checkpoint after every epoch and every `checkpoint_seconds`."""
+        self.method.train()
+        saved = time.monotonic()
+        while self.step < self.steps and not self.method.finished():
+            epoch, step = divmod(self.step, self.epoch_steps)
+            # Loaders may shuffle by the global generators.
+            self.draw_alike(np.random.default_rng([self.seed, epoch, 1]))
+            batches = epoch_batches(loader, epoch, step * self.accumulate)
+            while not self.method.finished() and (group := list(itertools.islice(batches, self.accumulate))):
+                report = self.train_on(group)
+                if on_step is not None:
+                    on_step(report)
+                if self.team.first_says(time.monotonic() - saved > checkpoint_seconds, self.device):
+                    self.save()
+                    saved = time.monotonic()
+            if self.step != (epoch + 1) * self.epoch_steps and not self.method.finished():
+                got = (self.step - epoch * self.epoch_steps) * self.accumulate
+                raise InputError(f"[fit] expected {self.length} batches in epoch {epoch + 1}, got {got}")
+            self.save(epoch + 1)
+        self.method.eval()
 
     def train_on(self, batches: Sequence[Batch]) -> Step:
         """Set the learning rates, then take one optimizer step by the mean gradient of the batches."""
@@ -197,8 +205,9 @@ class _Trainer:
         self.update(len(batches))
         self.method.after_step(self.step / self.epoch_steps, self.epochs)
         epoch = (self.step - 1) // self.epoch_steps + 1
-        report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor)
-        self.lines.append(json.dumps(asdict(report)))
+        images = sum(len(labels) for _, labels in batches) * self.team.group_size
+        report = Step(self.step, self.steps, epoch, losses, self.base_rates[0] * factor, images)
+        self.files.note(report)
         return report
 
     def draw_alike(self, rng: np.random.Generator) -> None:
@@ -220,7 +229,7 @@ class _Trainer:
             if not math.isfinite(loss):
                 epoch = (self.step - 1) // self.epoch_steps + 1
                 raise FloatingPointError(f"[fit] expected finite losses, got {loss} for {name} in step {self.step} "
-                                         f"(epoch {epoch}); {self.kept()}")  # fmt: skip
+                                         f"(epoch {epoch}); {self.files.kept()}")  # fmt: skip
 
     def update(self, batches: int) -> None:
         """Take an optimizer step by the mean of the gradients that `batches` batches have added up."""
@@ -246,54 +255,17 @@ class _Trainer:
                     "data": self.images, "step": self.step, "steps": self.steps}  # fmt: skip
         return metadata if self.method.scaler is None else {**metadata, "scaler": self.method.scaler.state_dict()}
 
-    def kept(self) -> str:
-        """Name the last good checkpoint, for an error message."""
-        if self.run is None or not (self.run / LAST).exists():
-            return "there is no checkpoint yet"
-        return f"the checkpoint before it is kept: {self.run / LAST}"
-
-    def save(self) -> None:
-        """Write the metrics, then the checkpoint; a resumed run drops the metrics of steps after its checkpoint."""
+    def save(self, epoch: int | None = None) -> None:
+        """Begin a checkpoint; epoch: the one that ends here."""
         self.settle()
-        if self.run is None or not is_first_process():
-            return
-        self.run.mkdir(parents=True, exist_ok=True)
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in self.lines)
-            file.flush()
-            os.fsync(file.fileno())
-        self.lines.clear()
-        tensors = training_tensors(self.method, self.optimizer)
-        write_tensors(self.run / LAST, CHECKPOINT, tensors, **self.description())
+        if self.files.writes:
+            self.files.save(self.method, self.optimizer, self.description(), epoch)
 
     def settle(self) -> None:
         """Gather what the processes trained; infinite gradients of finite losses must not replace good weights in a file."""
         self.team.settle(self.optimizer)
-        for name, parameter in self.method.named_parameters() if self.run is not None else ():
+        for name, parameter in self.method.named_parameters() if self.files.run is not None else ():
             if parameter.requires_grad and not torch.isfinite(parameter).all():
                 raise FloatingPointError(
-                    f"[fit] expected finite weights, got others in {name} after step {self.step}; {self.kept()}"
+                    f"[fit] expected finite weights, got others in {name} after step {self.step}; {self.files.kept()}"
                 )
-
-    def keep(self, epoch: int) -> None:
-        """Write the weights after an epoch to a file of their own."""
-        self.settle()
-        if self.run is None or not is_first_process():
-            return
-        tensors = {f"model.{name}": value.clone() for name, value in self.method.trained_state().items()}
-        write_tensors(self.run / epoch_file(epoch), CHECKPOINT, tensors, **self.description())
-
-    def truncate_metrics(self, path: Path) -> None:
-        """Drop the lines of steps after the checkpoint, and a half-written last line."""
-        if not path.exists():
-            return
-        keep = 0
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    if not line.endswith(b"\n") or json.loads(line)["step"] > self.step:
-                        break
-                except (ValueError, KeyError, TypeError):
-                    break
-                keep += len(line)
-        os.truncate(path, keep)

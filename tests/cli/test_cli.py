@@ -22,8 +22,7 @@ from pynas.rating import Scores
 from pynas.spaces import get
 from pynas.teachers import load_small
 from pynas.tensor_files import read_tensors
-from pynas.train.checkpoint import CHECKPOINT
-from pynas.train.loop import LAST
+from pynas.train.checkpoint import CHECKPOINT, LAST
 
 pytestmark = pytest.mark.integration
 COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'pynas'; from pynas.cli import main; main()"]

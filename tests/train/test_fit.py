@@ -10,8 +10,7 @@ from torch import nn
 import pynas
 from pynas.errors import InputError
 from pynas.tensor_files import read_tensors
-from pynas.train.checkpoint import CHECKPOINT
-from pynas.train.loop import LAST
+from pynas.train.checkpoint import CHECKPOINT, LAST
 from pynas.train.method import Method
 from tests.killing import Killed, killer
 

@@ -12,8 +12,7 @@ import pynas
 from pynas.errors import InputError
 from pynas.methods import DNA
 from pynas.tensor_files import read_tensors
-from pynas.train.checkpoint import CHECKPOINT
-from pynas.train.loop import LAST
+from pynas.train.checkpoint import CHECKPOINT, LAST
 from tests.killing import Killed, killer
 from tests.methods.nets import conv, small_teacher
 from tests.processes import join, spawn

@@ -20,8 +20,7 @@ from pynas.runs.run import Request, Run
 from pynas.spaces import Architecture
 from pynas.tensor_files import read_tensors
 from pynas.train import fit
-from pynas.train.checkpoint import CHECKPOINT
-from pynas.train.loop import LAST
+from pynas.train.checkpoint import CHECKPOINT, LAST
 from pynas.train.team import is_first_process
 
 # Epochs, images per batch (None: the run's) and rate of the linear evaluation.
