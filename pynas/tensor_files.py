@@ -69,6 +69,21 @@ def read_tensors(path: str | Path, kind: str) -> TensorFile:
     return TensorFile(tensors, content["metadata"], content["digest"])
 
 
+def read_metadata(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read the metadata of a file alone; the bytes of its tensors are neither read nor checked.
+
+    Raises:
+        InputError: a file that is missing or damaged, or of another kind or version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {}).get("pynas", "null"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"[{kind}] expected a whole safetensors file, got a damaged one: {path} ({error})") from None
+    check_header(content, kind, path)
+    return content["metadata"]
+
+
 def _check(content: Mapping[str, Any]) -> str:
     """Digest of the header, which the digest of the tensors does not cover."""
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()

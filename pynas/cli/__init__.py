@@ -31,6 +31,7 @@ from pynas.cli import (
     select,
     spaces,
     stability,
+    status,
     train,
 )
 from pynas.errors import InputError
@@ -56,6 +57,7 @@ COMMANDS = (
     benchmark,
     compress,
     report,
+    status,
     correlate,
     robustness,
     stability,

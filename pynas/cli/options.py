@@ -73,6 +73,15 @@ KeepEpochs = Annotated[
         show_default=False,
     ),
 ]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        help="every=N: keep the weights after every N-th epoch; last=M: of those only the newest M. May be repeated, and "
+        "differ when a run goes on. [default: none]",
+        show_default=False,
+    ),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Images per batch. [default: the recipe's]", show_default=False)]
 Accumulate = Annotated[
     int | None,
@@ -176,6 +185,17 @@ Workers = Annotated[
         show_default=False,
     ),
 ]
+
+
+def policy(keep: list[str] | None) -> Any:
+    """Return the `pynas.train.Keep` of the option --keep.
+
+    Raises:
+        InputError: no such policy.
+    """
+    from pynas.train.keep import Keep
+
+    return Keep.of(keep or ())
 
 
 def settings(arguments: Mapping[str, Any]) -> dict[str, Any]:

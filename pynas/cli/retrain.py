@@ -26,6 +26,7 @@ def command(
     epochs: options.TrainingEpochs = None,
     batch_size: options.TrainingBatchSize = None,
     option: options.TrainingOptions = None,
+    keep: options.Keep = None,
     distill: Annotated[float, typer.Option(help="Weight of the run's teacher in the loss, 0 to 1.")] = 0.0,
     kind: Annotated[
         str,
@@ -62,4 +63,5 @@ def command(
                              "batch_size": batch_size, "options": method_options(option) or {}, "distill": distill,
                              "distill_kind": kind, "temperature": temperature, "amp": amp, "image_size": image_size,
                              "test_size": test_size, "name": name}  # fmt: skip
-    train_network(retraining.retrain, run, retraining.Request(**given), device, workers, json)
+    train_network(retraining.retrain, run, retraining.Request(**given), device, workers, json,
+                  options.policy(keep))  # fmt: skip

@@ -18,6 +18,7 @@ def command(
     pretrained: options.Pretrained = None,
     epochs: options.Epochs = None,
     keep_epochs: options.KeepEpochs = None,
+    keep: options.Keep = None,
     batch_size: options.BatchSize = None,
     accumulate: options.Accumulate = None,
     image_size: options.ImageSize = None,
@@ -54,6 +55,7 @@ def command(
     from pynas.runs.request import Request
 
     settings, limits = options.settings(named), options.limits(madds=max_madds, params=max_params)
+    policy = options.policy(keep)
     wanted = wanted_settings(run, settings)
     joined: Any = {"prior": prior, "prior_weight": prior_weight}
     Request(**joined)  # with the next line: refused before anything is trained
@@ -67,7 +69,7 @@ def command(
         (display.print_json if json else display.print_estimate)(content)
         return
     processes.check_alone("run")
-    opened = create(run, device=device, workers=workers, **settings)
+    opened = create(run, device=device, workers=workers, keep=policy, **settings)
     with display.bars() as bars:
         opened.progress = display.progress(bars, opened.folder if tensorboard else None)
         opened.train()

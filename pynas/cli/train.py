@@ -16,6 +16,7 @@ def command(
     pretrained: options.Pretrained = None,
     epochs: options.Epochs = None,
     keep_epochs: options.KeepEpochs = None,
+    keep: options.Keep = None,
     batch_size: options.BatchSize = None,
     accumulate: options.Accumulate = None,
     image_size: options.ImageSize = None,
@@ -42,9 +43,10 @@ def command(
     from pynas.runs.processes import choose_device, first_process_first, process_group
     from pynas.train.team import is_first_process
 
+    policy = options.policy(keep)
     with process_group(choose_device(device), run), display.bars(is_first_process()) as bars:
         with first_process_first():
-            opened = create(run, device=device, workers=workers, spread=spread, **options.settings(named))
+            opened = create(run, device=device, workers=workers, spread=spread, keep=policy, **options.settings(named))
         if is_first_process() and not json:
             display.print_recipe(describe_recipe(opened.settings))
         opened.progress = display.progress(bars, opened.folder if tensorboard and is_first_process() else None)

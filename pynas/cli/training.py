@@ -13,13 +13,19 @@ from pynas.train.team import is_first_process
 
 
 def train_network(
-    train: Callable[..., dict[str, Any]], folder: Path, request: Any, device: str, workers: int | None, json: bool
+    train: Callable[..., dict[str, Any]],
+    folder: Path,
+    request: Any,
+    device: str,
+    workers: int | None,
+    json: bool,
+    keep: Any = None,
 ) -> None:
     """Open a run, train a network by its request, and print what was measured, once among several processes.
 
-    train: `pynas.runs.retrain.retrain` or `pynas.runs.finetune.finetune`. request: of that module.
+    train: `pynas.runs.retrain.retrain` or `pynas.runs.finetune.finetune`. request: of that module. keep: a `pynas.train.Keep`.
     """
-    run = load(folder, device, workers=workers)
+    run = load(folder, device, workers=workers, keep=keep)
     with process_group(run.device, folder), display.bars(is_first_process()) as bars:
         run.progress = display.progress(bars)
         content = train(run, request)

@@ -20,7 +20,7 @@ from pynas.export.recipes import Recipe, training_loader
 from pynas.export.regularise import regularise
 from pynas.supernets import device_of
 from pynas.teachers import Teacher
-from pynas.train import Method, Step, fit
+from pynas.train import Keep, Method, Step, fit
 from pynas.train.method import backward, unshared_state
 
 KINDS = ("soft", "hard", "token")
@@ -209,12 +209,14 @@ def retrain(
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_step: Callable[[Step], None] | None = None,
+    keep: Keep = Keep(),  # noqa: B008 (frozen)
     **options: Any,
 ) -> tuple[nn.Module, dict[str, float]]:
     """Train a network on `data.train`; return it in evaluation mode, with its accuracies and loss on `data.test`.
 
     epochs, batch_size: None for the recipe's.
-    run: folder of checkpoints and metrics; a training that stopped resumes from there, exactly.
+    run: folder of checkpoints and metrics; a training that stopped resumes from there, exactly. keep: epochs whose weights
+        stay there.
     options: arguments of `Retraining`: teacher, distill, kind, temperature, amp.
 
     Raises:
@@ -228,7 +230,7 @@ def retrain(
         model, recipe, num_classes=data.num_classes, batch_size=batch_size, batches=len(loader), **options
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with method.regularised:
-        fit(method, loader, epochs, run, seed=seed, on_step=on_step)
+        fit(method, loader, epochs, run, seed=seed, on_step=on_step, keep=keep)
     result = method.result.eval()
     return result, evaluate(result, data, device=device)
 

@@ -14,8 +14,9 @@ from pynas.runs.options import PAPER, SETTINGS, Options
 from pynas.runs.progress import Progress
 from pynas.runs.recipes import METHODS, recipe_of
 from pynas.runs.run import COSTS, Run
-from pynas.runs.settings import CONFIG, Settings, open_folder, read_settings
+from pynas.runs.settings import CONFIG, STATUS, Settings, open_folder, read_settings
 from pynas.spaces import get
+from pynas.train import Keep
 
 # Folders of runs that this command made.
 new_folders: list[Path] = []
@@ -28,13 +29,14 @@ def create(
     spread: str = "data",
     progress: Progress | None = None,
     workers: int | None = None,
+    keep: Keep | None = None,
     **settings: Any,
 ) -> Run:
     """Make a run, or open the one that the folder holds; the process then works in the folder alone until it ends.
 
     folder: None for a new one under runs/. device: auto, cpu, cuda or cuda:N. spread: what processes of torchrun share,
     "data" or "blocks" (see `pynas.train.Team`). progress: where the stages report. workers: processes that read images, None
-    for a number that suits the device.
+    for a number that suits the device. keep: epochs whose weights stay, beside the settings' keep_epochs.
     settings: fields of `pynas.runs.Settings`; None stands for the default, which depends on the method for `space`, and on the
         recipe for `epochs`, `batch_size` and `accumulate`. `options` holds those of the method. recipe: None for the method's
         "paper" where images have 224 pixels and more, else "small".
@@ -50,16 +52,17 @@ def create(
     hold(folder)
     if new:
         new_folders.append(folder)
-    return Run(folder, made, recipe_of(made.method, made.space), device, spread, progress, workers=workers)
+    runner = recipe_of(made.method, made.space)
+    return Run(folder, made, runner, device, spread, progress, workers=workers, keep=keep)
 
 
 def forget_unbegun() -> None:
     """Remove the folders of runs that this command made, and that were refused before their first step.
 
-    They hold nothing but settings, counted costs and the record of the images.
+    They hold nothing but settings, counted costs, the record of the images and the status.
     """
     for folder in new_folders:
-        if all(path.is_dir() or path.name in (CONFIG, COSTS, RECORD) for path in folder.rglob("*")):
+        if all(path.is_dir() or path.name in (CONFIG, COSTS, RECORD, STATUS) for path in folder.rglob("*")):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -110,10 +113,16 @@ def describe_recipe(settings: Settings) -> dict[str, Any]:
     return {"recipe": settings.recipe, "paper": paper, "differs": differs}
 
 
-def load(folder: str | Path, device: str = "auto", progress: Progress | None = None, workers: int | None = None) -> Run:
+def load(
+    folder: str | Path,
+    device: str = "auto",
+    progress: Progress | None = None,
+    workers: int | None = None,
+    keep: Keep | None = None,
+) -> Run:
     """Open the run that a folder holds; the process then works in the folder alone until it ends.
 
-    device, progress, workers: as of `create`.
+    device, progress, workers, keep: as of `create`.
 
     Raises:
         InputError: no run there, or another process works there.
@@ -121,4 +130,5 @@ def load(folder: str | Path, device: str = "auto", progress: Progress | None = N
     folder = Path(folder)
     settings = read_settings(folder)
     hold(folder)
-    return Run(folder, settings, recipe_of(settings.method, settings.space), device, progress=progress, workers=workers)
+    recipe = recipe_of(settings.method, settings.space)
+    return Run(folder, settings, recipe, device, progress=progress, workers=workers, keep=keep)

@@ -9,13 +9,13 @@ from typing import Any
 from pynas.data import ImageData
 from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
-from pynas.runs.settings import CONFIG
+from pynas.runs.settings import CONFIG, STATUS
 from pynas.train.team import is_first_process
 
 RECORD = "data.json"
 _KIND = "pynas.data"
 # Entries of a run's folder that do not depend on the images.
-_FREE = {CONFIG, RECORD, "tensorboard"}
+_FREE = {CONFIG, RECORD, STATUS, "tensorboard"}
 
 
 def check_images(folder: Path, images: ImageData) -> None:

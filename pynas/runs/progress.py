@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pynas.rating import Progress as RatingProgress
 from pynas.train import Step
@@ -30,6 +31,10 @@ class Progress:
             None if bar is None else lambda work: bar(f"{name}: {work}"),
             None if log is None else lambda work: log(f"{name}/{work}"),
         )
+
+    def also(self, other: Progress) -> Progress:
+        """Return a progress that reports to this one, then to another."""
+        return Progress(_both(self.bar, other.bar), _both(self.log, other.log))
 
     def ticking(self, tick: Callable[[], None]) -> Progress:
         """Return a progress that reports alike, and first calls `tick` at every report."""
@@ -75,6 +80,23 @@ class Progress:
             return lambda done, total: None
         update = self.bar(name)
         return lambda done, total: update(done, total, "")
+
+
+def _both(first: Any, second: Any) -> Any:
+    """Return one maker of reports out of two, of which either may be None."""
+    if first is None or second is None:
+        return first or second
+
+    def make(name: str) -> Callable[..., None]:
+        reports = first(name), second(name)
+
+        def report(*arguments: Any) -> None:
+            for each in reports:
+                each(*arguments)
+
+        return report
+
+    return make
 
 
 class PathCounter:

@@ -22,6 +22,7 @@ from pynas.methods.dna.scaling import compound_scaling
 from pynas.runs.export import found_architecture
 from pynas.runs.processes import first_process_first
 from pynas.runs.run import Run
+from pynas.runs.status import reporting
 from pynas.spaces import Architecture
 from pynas.train.checkpoint import LAST
 from pynas.train.team import is_first_process
@@ -119,11 +120,12 @@ def train_network(
     training: further arguments of `pynas.export.Retraining`. metadata: kept in the file, as `save_subnet` takes them.
     """
     recipe = recipe.changed(request.options)
-    model, measured = _trained(
-        folder,
-        model, data, recipe, epochs=request.epochs, batch_size=request.batch_size, run=folder, seed=run.settings.seed,
-        device=run.device, on_step=run.progress.steps("retrain"), amp=request.amp, **training,
-    )  # fmt: skip
+    with reporting(run, "retrain"):
+        model, measured = _trained(
+            folder,
+            model, data, recipe, epochs=request.epochs, batch_size=request.batch_size, run=folder, seed=run.settings.seed,
+            device=run.device, on_step=run.progress.steps("retrain"), keep=run.keep, amp=request.amp, **training,
+        )  # fmt: skip
     if test_data is not None:
         at_size = export.evaluate(_resized(model, data, test_data), test_data, device=run.device)
         measured |= {"test_size": test_data.image_shape[1], "top1_at_test_size": at_size["top1"],

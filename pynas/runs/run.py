@@ -26,10 +26,12 @@ from pynas.runs.recipe import Recipe
 from pynas.runs.request import Request
 from pynas.runs.settings import Settings, member_folder
 from pynas.runs.spent import spending
+from pynas.runs.status import reporting
 from pynas.spaces import Architecture
 from pynas.supernets import supernet
 from pynas.tabular.bootstrap import standardised
 from pynas.tensor_files import TensorFile, read_tensors
+from pynas.train import Keep
 from pynas.train.checkpoint import CHECKPOINT, LAST, epoch_file, load_weights
 
 COSTS = "costs.npz"
@@ -41,6 +43,7 @@ class Run:
     `train`, `rate`, `search` and `export` are its stages, in this order; what a stage wrote before is not done again.
 
     workers: processes that read images, None for a number that suits the device (`pynas.data.loaders.default_workers`).
+    keep: epochs whose weights stay, beside the settings' keep_epochs; results do not depend on it.
     rehearsal: a small teacher is not trained, as in dry runs. base: the run whose images, teacher and costs a variant in one of
     its subfolders shares.
     """
@@ -56,9 +59,10 @@ class Run:
         rehearsal: bool = False,
         base: Run | None = None,
         workers: int | None = None,
+        keep: Keep | None = None,
     ):
         self.folder, self.settings, self.recipe, self.spread = folder, settings, recipe, spread
-        self.rehearsal, self.base, self.workers = rehearsal, base, workers
+        self.rehearsal, self.base, self.workers, self.keep = rehearsal, base, workers, keep or Keep()
         self.home: Path = folder if base is None else base.home  # the folder that the user knows
         self.device, self.progress = choose_device(device), progress or Progress()
         self.options: dict[str, Any] = recipe.options().filled(settings.recipe, settings.options)
@@ -66,9 +70,10 @@ class Run:
 
     def train(self) -> None:
         """Train the supernet (and a small teacher where none is named), or go on where a training was stopped."""
-        for member in self.members():
-            member.train_alone()
-        meet()
+        with reporting(self, "train"):
+            for member in self.members():
+                member.train_alone()
+            meet()
 
     def train_alone(self) -> None:
         """Train this run's own supernet, without those of further seeds."""
@@ -85,7 +90,8 @@ class Run:
         Raises:
             InputError: no finished training, or a loss or norm that the method does not rate by.
         """
-        return combined([member.rate_alone(loss, norm) for member in self.members()])
+        with reporting(self, "rate"):
+            return combined([member.rate_alone(loss, norm) for member in self.members()])
 
     def rate_alone(self, loss: str | None, norm: str | None) -> Scores | None:
         """Rate this run's own supernet, without those of further seeds; otherwise as `rate`."""
@@ -123,7 +129,8 @@ class Run:
             InputError: no scores, an unknown cost, or a limit of another form.
             InfeasibleError: no architecture keeps the limits.
         """
-        return self.recipe.find(self, Request(limits or {}, **request))
+        with reporting(self, "search"):
+            return self.recipe.find(self, Request(limits or {}, **request))
 
     def export(self, architecture: Architecture | str | None = None) -> dict[str, Any]:
         """Write a network with its weights as subnet.safetensors; return its name, accuracy, costs and file.
@@ -143,7 +150,7 @@ class Run:
     def variant(self, name: str, settings: Settings) -> Run:
         """Return a run in a subfolder, of other settings but with the images, the split, the teacher and costs of this one."""
         return Run(self.folder / name, settings, self.recipe, str(self.device), self.spread, self.progress.named(name),
-                   self.rehearsal, self, self.workers)  # fmt: skip
+                   self.rehearsal, self, self.workers, self.keep)  # fmt: skip
 
     @property
     def method_options(self) -> dict[str, Any]:

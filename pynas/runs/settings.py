@@ -15,7 +15,7 @@ from pynas.checked import AtLeastOne, validate
 from pynas.errors import InputError
 from pynas.files import check_header, header, write_text
 
-CONFIG = "config.yaml"
+CONFIG, STATUS = "config.yaml", "status.json"
 _KIND = "pynas.run"
 
 

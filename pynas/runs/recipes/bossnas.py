@@ -24,7 +24,7 @@ from pynas.runs.search import find_exactly
 from pynas.spaces import Architecture
 from pynas.teachers import Teacher
 from pynas.tensor_files import digest
-from pynas.train import fit_head
+from pynas.train import Keep, fit_head
 from pynas.train.team import is_first_process
 
 # rating: how paths are scored (`PathRating.kind`). rate_every: rate each block at the end of every so many epochs too, for
@@ -93,7 +93,14 @@ class BossNASRecipe:
                        batch_size=run.settings.batch_size * run.settings.accumulate, **options)  # fmt: skip
 
     def train(self, run: Run) -> None:
-        """Train, rate and fix block after block; goes on where it was stopped."""
+        """Train, rate and fix block after block; goes on where it was stopped.
+
+        Raises:
+            InputError: weights to keep on the way.
+        """
+        if run.keep != Keep():
+            raise InputError(f"[run] expected no --keep for bossnas, which trains block by block, got {run.keep}; "
+                             "rate on the way by --option rate_every=N")  # fmt: skip
         self._trained(run)
         if is_first_process():
             run.count_costs()

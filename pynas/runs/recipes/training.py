@@ -15,4 +15,4 @@ def train_supernet(run: Run, loader: Loader | None = None) -> None:
     method, settings = run.method(), run.settings
     fit(method, loader or run.training_loader(), settings.epochs, run.folder, seed=settings.seed,
         accumulate=settings.accumulate, on_step=run.progress.steps(), spread=run.spread,
-        keep_epochs=settings.keep_epochs)  # fmt: skip
+        keep_epochs=settings.keep_epochs, keep=run.keep)  # fmt: skip
