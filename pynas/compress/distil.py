@@ -102,7 +102,7 @@ class Distillation(nn.Module, Method):
         """Add the gradients of one batch; images: a batch as the model takes it; labels are not used."""
         device = next(self.net.parameters()).device
         loss = self._compared(self.net, Call.of(images, self.net).to(device))
-        backward(loss)
+        backward(loss, reduce=self.reduce)
         return {"distillation": loss.detach()}
 
     def after_step(self, progress: float, epochs: int) -> None:

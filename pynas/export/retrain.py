@@ -130,7 +130,7 @@ class Retraining(nn.Module, Method):
             distillation = self._distillation(distilled_logits(output).float(), self.teacher.logits(images))
             losses["distillation"] = distillation.detach()
             loss = (1 - self.distill) * loss + self.distill * distillation
-        backward(loss)
+        backward(loss, reduce=self.reduce)
         return losses
 
     def trained_state(self) -> dict[str, torch.Tensor]:

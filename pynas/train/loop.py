@@ -19,7 +19,7 @@ from pynas.errors import InputError
 from pynas.supernets import device_of
 from pynas.train.checkpoint import LAST, check_images, restore_training
 from pynas.train.keep import Keep
-from pynas.train.method import Method, complete
+from pynas.train.method import Method, complete, with_last
 from pynas.train.team import Team
 from pynas.train.training_files import TrainingFiles
 
@@ -92,7 +92,10 @@ def fit(
     trainer = _Trainer(method, length, epochs, accumulate, files, seed, spread, images)
     with _own_generators(), files.background:
         trainer.start(train_loader)
-        trainer.run_epochs(trainer.team.share(train_loader), checkpoint_seconds, on_step)
+        try:
+            trainer.run_epochs(trainer.team.share(train_loader), checkpoint_seconds, on_step)
+        finally:
+            trainer.team.end()
     if run is not None:
         trainer.team.first_says(True, trainer.device)  # the files of the first process are whole
 
@@ -197,7 +200,7 @@ class _Trainer:
         self.method.before_step(progress, self.epochs, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        by_batch = [self.losses(*batch, rng) for batch in batches]
+        by_batch = [self.losses(*batch, rng, last) for batch, last in with_last(batches)]
         names = dict.fromkeys(name for each in by_batch for name in each)
         losses = {name: sum(each.get(name, 0.0) for each in by_batch) / len(by_batch) for name in names}
         losses = self.team.average_losses(losses)
@@ -219,8 +222,12 @@ class _Trainer:
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed + self.team.rank)
 
-    def losses(self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> dict[str, float]:
-        """Run forward and backward for one batch; return its losses by name."""
+    def losses(
+        self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator, last: bool
+    ) -> dict[str, float]:
+        """Run forward and backward for one batch, the step's last one or not; return its losses by name."""
+        if last:
+            self.team.last_batch(self.optimizer)
         return {name: float(loss) for name, loss in self.method.training_step(images, labels, rng).items()}
 
     def check(self, losses: Mapping[str, float]) -> None:
@@ -234,7 +241,7 @@ class _Trainer:
     def update(self, batches: int) -> None:
         """Take an optimizer step by the mean of the gradients that `batches` batches have added up."""
         scaler = self.method.scaler
-        self.team.average_gradients(self.optimizer)  # before unscaling, so that all processes see the same overflows
+        self.team.average_gradients()  # before unscaling, so that all processes see the same overflows
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not gradients:  # the step's paths have no weights
             return

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from pynas.errors import InputError
+
+T = TypeVar("T")
 
 
 class Method(Protocol):
@@ -26,11 +28,14 @@ class Method(Protocol):
     net: the supernet. scaler: the `torch.amp.GradScaler` that `training_step` scales its losses by, None for no scaling.
     trained_blocks: the blocks that this process trains. None where the blocks depend on each other; a method whose blocks
         learn independently sets a range of all its blocks, and `fit(..., spread="blocks")` gives every process its share.
+    reduce: what a `training_step` gives to `backward` in its last backward pass, None where nothing is to be sent; a method that
+    never does so has its gradients sent after its step.
     """
 
     net: Any
     scaler: torch.amp.GradScaler | None = None
     trained_blocks: Collection[int] | None = None
+    reduce: Callable[[torch.Tensor], None] | None = None
 
     def prepare(self, batches: Iterable[tuple[Any, torch.Tensor]]) -> None:
         """Fit what stays fixed during training, on training batches; called before the first step of a fresh run."""
@@ -83,10 +88,31 @@ class Method(Protocol):
         raise InputError(f"[fit] expected a method with block_state, got {type(self).__name__}; use spread='data'")
 
 
-def backward(loss: torch.Tensor, scaler: torch.amp.GradScaler | None = None) -> None:
-    """Add a loss's gradients, scaled by `scaler` if any; a loss of paths without weights (skip, pool, zero) has none."""
+def backward(
+    loss: torch.Tensor,
+    scaler: torch.amp.GradScaler | None = None,
+    reduce: Callable[[torch.Tensor], None] | None = None,
+) -> None:
+    """Add a loss's gradients, scaled by `scaler` if any; a loss of paths without weights (skip, pool, zero) has none.
+
+    reduce: the method's, in the last backward pass of a `training_step`, so that its gradients travel to the other processes while
+    the pass runs.
+    """
+    if reduce is not None:
+        reduce(loss)
     if loss.requires_grad:
         (loss if scaler is None else scaler.scale(loss)).backward()
+
+
+def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Yield each item, and whether it is the last one."""
+    before: list[T] = []
+    for item in items:
+        if before:
+            yield before.pop(), False
+        before.append(item)
+    if before:
+        yield before.pop(), True
 
 
 def complete(method: Any) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pynas.errors import InputError
 from pynas.supernets import device_of
 from pynas.train.method import Method
+from pynas.train.reducer import Reducer
 
 SPREADS = ("data", "blocks")
 
@@ -41,12 +42,9 @@ class Team:
     Batch norm normalises each process's share by itself, as in torch's DistributedDataParallel; running statistics are
     averaged. On GPUs torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) normalises the whole batch.
 
-    Gradients are averaged weight by weight after the step's last backward pass, 0 where a process did not use a weight; the
-    processes may use different ones (experts chosen by the input, layers dropped at random). torch's
-    DistributedDataParallel averages so too, but only what runs through the `forward` of the module that it wraps, once per
-    backward pass. A `training_step` calls stem, blocks, heads and projectors one by one, and runs a weight in several
-    backward passes before the optimizer steps (fair sampling, sandwich, accumulated batches): DDP would not average the
-    former and would send the latter once per pass.
+    Gradients are averaged weight by weight while the step's last backward pass still runs (`Reducer`), where the method says which
+    it is (`pynas.train.method.backward`), else after it; 0 where a process did not use a weight: the processes may use different
+    ones (experts chosen by the input, layers dropped at random).
 
     Raises:
         InputError: an unknown spread, or "blocks" for a method whose blocks depend on each other.
@@ -68,6 +66,7 @@ class Team:
         if spread == "blocks" and self.size > 1:
             self._form_groups(len(method.net.space))
         self.group_size = self.size // self.groups
+        self._reducer: Reducer | None = None
 
     def _form_groups(self, blocks: int) -> None:
         shares = block_groups(self.size, blocks)
@@ -108,24 +107,31 @@ class Team:
         for tensor in state.values():
             _send(tensor, None)
 
+    def last_batch(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the gradients of an optimizer's weights travel in the method's last backward pass, which comes now."""
+        if self.group_size == 1:
+            return
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        if self._reducer is None or list(map(id, weights)) != list(map(id, self._reducer.weights)):
+            self.end()
+            self._reducer = Reducer(weights, self.group, self.group_size)
+        self.method.reduce = self._reducer.begin
+
     @torch.no_grad()
-    def average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+    def average_gradients(self) -> None:
         """Replace gradients by their means over the processes that share a batch, 0 where a process has none.
 
         A weight that none of them used keeps the gradient None: neither weight decay nor momentum moves it.
         """
-        if self.group_size == 1:
-            return
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        if not weights:
-            return
-        used = torch.tensor([int(w.grad is not None) for w in weights], dtype=torch.int32, device=weights[0].device)
-        dist.all_reduce(used, dist.ReduceOp.MAX, group=self.group)
-        somewhere = [weight for weight, flag in zip(weights, used.tolist()) if flag]
-        for weight in somewhere:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-        self._average([weight.grad for weight in somewhere])
+        if self._reducer is not None:
+            self.method.reduce = None
+            self._reducer.finish()
+
+    def end(self) -> None:
+        """Take the hooks off the method's weights."""
+        if self._reducer is not None:
+            self._reducer.close()
+            self._reducer = self.method.reduce = None
 
     def average_losses(self, losses: Mapping[str, float]) -> dict[str, float]:
         """Mean losses over the shares of a batch; all processes get the same, and stop alike where one is not finite.

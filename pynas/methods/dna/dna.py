@@ -196,7 +196,7 @@ class DNA(nn.Module, Method):
                 None if logits is None else logits.float(),
                 labels,
             )
-        self.backward(loss)
+        self.backward(loss, self.reduce)
         return {"head": loss.detach()}
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -214,9 +214,9 @@ class DNA(nn.Module, Method):
         """Return the context in which forward passes run in the `amp` type."""
         return self.precision.autocast(self.device)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, reduce: Callable[[Tensor], None] | None = None) -> None:
         """Add the loss's gradients, if it has any; in float16 it is scaled, so that small gradients do not vanish."""
-        backward(loss, self.scaler)
+        backward(loss, self.scaler, reduce)
 
     def rate(self, batches: Batches, **options: Any) -> Scores:
         """Rate every path of every block. options: as of `rate_block`."""

@@ -28,7 +28,7 @@ from pynas.spaces import Choice
 from pynas.supernets import Supernet, evaluating
 from pynas.supernets.modes import batch_statistics, device_of
 from pynas.teachers import Teacher, as_teacher
-from pynas.train.method import Method, backward
+from pynas.train.method import Method, backward, with_last
 
 
 class DNAPlusPlus(nn.Module, Method):
@@ -112,14 +112,14 @@ class DNAPlusPlus(nn.Module, Method):
         with torch.no_grad():
             features = self.teacher(second)
         losses = {}
-        for b, cells in enumerate(self.net.space.blocks):
+        for (b, cells), last in with_last(enumerate(self.net.space.blocks)):
             x = self.net.enter(second) if b == 0 else self.entries[b - 1](features[b - 1])
             target = self.teacher_projectors[b](targets[b])
             loss = torch.zeros((), device=x.device)
             for c, cell in enumerate(cells):
                 output = self.net.run_path(b, Choice(c, uniform_path(cell.counts, rng)), x)
                 loss = loss + self.loss(self.projectors[b](output), target) / len(cells)
-            backward(loss)
+            backward(loss, reduce=self.reduce if last else None)
             losses[f"block_{b + 1}"] = loss.detach()
         return losses
 

@@ -59,5 +59,5 @@ class LinearEvaluation(nn.Module, Method):
         with torch.no_grad(), batch_statistics(self.net):
             features = self.net.features(place(images, device_of(self.net)), self.net.space.sample(rng))
         loss = functional.cross_entropy(self.net.classifier(features), labels.to(features.device))
-        backward(loss)
+        backward(loss, reduce=self.reduce)
         return {"classification": loss.detach()}

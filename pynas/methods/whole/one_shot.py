@@ -16,7 +16,7 @@ from pynas.methods.schedule import warm_cosine
 from pynas.methods.views import place
 from pynas.spaces import Architecture
 from pynas.supernets import device_of
-from pynas.train.method import Method, backward
+from pynas.train.method import Method, backward, with_last
 
 
 class OneShot(nn.Module, Method):
@@ -70,10 +70,10 @@ class OneShot(nn.Module, Method):
     ) -> dict[str, torch.Tensor]:
         """Run forward and backward of the step's paths; the reported loss is their mean."""
         images, losses = place(images, device_of(self.net)), []
-        for architecture in self.architectures(rng):
+        for architecture, last in with_last(self.architectures(rng)):
             logits = self.net(images, architecture)
             loss = functional.cross_entropy(logits, labels.to(logits.device), label_smoothing=self.label_smoothing)
-            backward(loss)
+            backward(loss, reduce=self.reduce if last else None)
             losses.append(loss.detach())
         return {"classification": torch.stack(losses).mean()}
 

@@ -126,7 +126,7 @@ class PiNAS(nn.Module, Method):
         keys = [self.key(view, path) for view, path in zip(views[2:], paths)]
         partners = keys[::-1] if self.cross_path else keys
         loss = torch.stack([self.distance(query, key) for query, key in zip(queries, partners)]).sum()
-        backward(loss)
+        backward(loss, reduce=self.reduce)
         if self.queue is not None:
             self.queue.push(gathered((keys[0] + keys[1]) / 2))
         self.watch(queries[0].detach())

@@ -20,7 +20,7 @@ from pynas.errors import InputError
 from pynas.methods.whole import subnets
 from pynas.spaces import Architecture
 from pynas.supernets import AutoFormer, BigNAS, device_of
-from pynas.train.method import Method, backward
+from pynas.train.method import Method, backward, with_last
 
 
 class PreNAS(nn.Module, Method):
@@ -114,14 +114,14 @@ class PreNAS(nn.Module, Method):
         device = device_of(self.net)
         images, targets = self._mixed(images.to(device), labels.to(device), rng)
         chosen, total, teacher = self.architectures(rng), torch.zeros((), device=device), None
-        for architecture in chosen:
+        for architecture, last in with_last(chosen):
             logits = self.net(images, architecture)
             if teacher is not None:
                 loss = F.cross_entropy(logits, teacher)
             else:
                 smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing
                 loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
-            backward(loss / len(chosen))
+            backward(loss / len(chosen), reduce=self.reduce if last else None)
             total += loss.detach() / len(chosen)
             if self.distill and teacher is None:
                 teacher = logits.detach().softmax(1)
