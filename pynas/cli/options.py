@@ -100,6 +100,13 @@ ValFraction = Annotated[
     float | None,
     typer.Option(help="Part of the training images that paths are rated on. [default: 0.2]", show_default=False),
 ]
+ValImages = Annotated[
+    int | None,
+    typer.Option(
+        help="Rate paths on so many of the training images, instead of --val-fraction. [default: the recipe's]",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything. [default: 0]", show_default=False)]
 Seeds = Annotated[
     int | None,

@@ -26,6 +26,7 @@ def command(
     image_size: options.ImageSize = None,
     limit_images: options.LimitImages = None,
     val_fraction: options.ValFraction = None,
+    val_images: options.ValImages = None,
     seed: options.Seed = None,
     option: options.MethodOptions = None,
     seeds: Annotated[

@@ -24,6 +24,7 @@ def command(
     image_size: options.ImageSize = None,
     limit_images: options.LimitImages = None,
     val_fraction: options.ValFraction = None,
+    val_images: options.ValImages = None,
     seed: options.Seed = None,
     seeds: options.Seeds = None,
     option: options.MethodOptions = None,
@@ -60,16 +61,18 @@ def command(
     joined: Any = {"prior": prior, "prior_weight": prior_weight}
     Request(**joined)  # with the next line: refused before anything is trained
     recipe_of(wanted.method, wanted.space).defaults.check_rating(loss, norm)
-    if not json:
-        display.print_recipe(describe_recipe(wanted))
     if dry_run:
         from pynas.runs.estimate import estimate
 
         content = estimate(wanted, device, workers)
+        if not json:
+            display.print_recipe(describe_recipe(wanted, content["images"]["val"]))
         (display.print_json if json else display.print_estimate)(content)
         return
     processes.check_alone("run")
     opened = create(run, device=device, workers=workers, keep=policy, **settings)
+    if not json:
+        display.print_recipe(describe_recipe(opened.settings, len(opened.data.val)))
     with display.bars() as bars:
         opened.progress = display.progress(bars, opened.folder if tensorboard else None)
         opened.train()

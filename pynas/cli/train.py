@@ -22,6 +22,7 @@ def command(
     image_size: options.ImageSize = None,
     limit_images: options.LimitImages = None,
     val_fraction: options.ValFraction = None,
+    val_images: options.ValImages = None,
     seed: options.Seed = None,
     seeds: options.Seeds = None,
     option: options.MethodOptions = None,
@@ -48,7 +49,7 @@ def command(
         with first_process_first():
             opened = create(run, device=device, workers=workers, spread=spread, keep=policy, **options.settings(named))
         if is_first_process() and not json:
-            display.print_recipe(describe_recipe(opened.settings))
+            display.print_recipe(describe_recipe(opened.settings, len(opened.data.val)))
         opened.progress = display.progress(bars, opened.folder if tensorboard and is_first_process() else None)
         opened.train()
         if not is_first_process():

@@ -70,6 +70,14 @@ class Stored(Dataset):
             InputError: bytes that cannot be read.
         """
 
+    def listing(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images' names, bytes `[N]`, and their sizes in bytes, int64 `[N]`, both part of the fingerprint.
+
+        Here there are no names, and every size is that of the first image.
+        """
+        size = len(self.encoded(0)[0]) if len(self) else 0
+        return np.zeros(len(self), "S1"), np.full(len(self), size, np.int64)
+
     @abstractmethod
     def select(self: AnyStored, rows: np.ndarray) -> AnyStored:
         """Return the images at several indices, as a dataset."""
@@ -90,14 +98,23 @@ class Folder(Stored):
     def encoded(self, index: int) -> tuple[bytes, str]:
         """Return the bytes of a file, and its path."""
         path = os.fsdecode(self._paths[index])
-        try:
-            with open(path, "rb") as file:
-                return file.read(), path
-        except OSError as error:
-            raise InputError(f"[data] expected an image, got {path}: {error}; mend or remove the file") from None
+        return read_file(path), path
 
     def select(self, rows: np.ndarray) -> Folder:
         """Return the files at several indices, as a dataset."""
         chosen: Any = Folder.__new__(Folder)
         chosen.labels, chosen._paths = self.labels[rows], self._paths[rows]
         return chosen
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"[data] expected an image, got {path}: {error}; mend or remove the file") from None

@@ -57,7 +57,7 @@ def read_image(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
-                read = _to_rgb(image)
+                read = to_rgb(image)
             if image.format == "PNG":  # checks the chunks that need not be read for the pixels
                 with Image.open(io.BytesIO(data)) as image:
                     image.verify()
@@ -103,7 +103,12 @@ def class_folders(path: Path) -> tuple[list[str], list[tuple[str, int]]]:
         ) from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as 8-bit RGB, see `read_image`.
+
+    Raises:
+        InputError: numbers without a known range.
+    """
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         raise InputError(f"mode {image.mode!r} ({'32-bit floats' if image.mode == 'F' else 'signed or 32-bit integers'}), "
                          "whose range is not known; convert it to 8 or 16 bits")  # fmt: skip

@@ -116,7 +116,71 @@ def some_of(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(rank_in_class[order], kind="stable")[:count]])
 
 
-def search_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def count_classes(train: np.ndarray, test: np.ndarray, name: str) -> int:
+    """Return the number of classes of a data set; train, test: labels int64 `[N]`; name: for messages.
+
+    Raises:
+        InputError: fewer than two classes, training labels that are not 0..C-1 without gaps, no test labels or others.
+    """
+    present = np.unique(train)
+    classes = len(present)
+    if classes < 2:
+        raise InputError(f"[data] expected at least 2 classes, got {classes} in {name}")
+    if present[0] != 0 or present[-1] != classes - 1:
+        missing = int(np.setdiff1d(np.arange(classes), present)[0])
+        raise InputError(f"[data] expected training labels 0..C-1 without gaps, got {classes} in {present[0]}..{present[-1]} "
+                         f"and no image of class {missing} in {name}; number the classes anew")  # fmt: skip
+    if not len(test):
+        raise InputError(f"[data] expected test images, got none in {name}")
+    if test.min() < 0 or test.max() >= classes:
+        raise InputError(f"[data] expected test labels in 0..{classes - 1}, got {test.min()}..{test.max()} in {name}")
+    return classes
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which training images are used, and which of these are split off for rating, each class in its share.
+
+    fraction: share that is split off, None for 0.2. images: split off so many instead; where that is more than the share
+    `at_most` of the training images (None: any), that share is split off. limit: use so many training images, equally many of
+    each class; None for all. seed: of all that is drawn.
+
+    Raises:
+        InputError: both a fraction and a number of images, a number below 1, or a seed outside 0..2^32-1.
+    """
+
+    fraction: float | None = None
+    images: int | None = None
+    at_most: float | None = None
+    limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"[data] expected a seed in 0..{2**32 - 1}, got {self.seed}")
+        if self.images is not None and self.fraction is not None:
+            raise InputError(f"[data] expected val_fraction or val_images, got both, {self.fraction} and {self.images}; "
+                             "leave one out")  # fmt: skip
+        if self.images is not None and self.images < 1:
+            raise InputError(f"[data] expected val_images of at least 1, got {self.images}")
+
+    def limited(self, labels: np.ndarray) -> np.ndarray | None:
+        """Return the sorted indices of the images that the limit keeps, None for all."""
+        keeps_all = self.limit is None or self.limit >= len(labels)
+        return None if keeps_all else some_of(labels, self.limit, self.seed)  # type: ignore[arg-type]
+
+    def parts(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of the training part, and of the part that is split off, see `search_split`."""
+        if self.images is None:
+            share: float | int = 0.2 if self.fraction is None else float(self.fraction)
+        elif self.at_most is not None and self.images > self.at_most * len(labels):
+            share = self.at_most
+        else:
+            share = self.images
+        return search_split(labels, share, self.seed)
+
+
+def search_split(labels: np.ndarray, share: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the training part, sorted, and of the validation part, in a random order.
 
     Sources sort their images by class; a batch of one class has other statistics than the data, and other scores.
@@ -124,28 +188,30 @@ def search_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.nda
     Raises:
         InputError: see `stratified_split`.
     """
-    train, val = stratified_split(labels, fraction, seed)
+    train, val = stratified_split(labels, share, seed)
     return train, np.random.default_rng(seed).permutation(val)
 
 
-def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(labels: np.ndarray, share: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of two parts, in which each class has the share that it has in the whole.
 
-    fraction: share of the second part, in [0, 1).
+    share: of the second part, in [0, 1); a whole number above 0: so many images.
 
     Raises:
-        InputError: a fraction outside [0, 1), or a class with too few images for both parts.
+        InputError: a share outside [0, 1), as many images as there are, or a class with too few images for both parts.
     """
     from sklearn.model_selection import train_test_split
 
     indices = np.arange(len(labels))
-    if not 0 <= fraction < 1:
-        raise InputError(f"[data] expected val_fraction in [0, 1), got {fraction}")
-    if fraction == 0:
+    name = "val_images" if isinstance(share, int) and share else "val_fraction"
+    if not 0 <= share < (len(labels) if name == "val_images" else 1):
+        rule = f"below the {len(labels)} training images" if name == "val_images" else "in [0, 1)"
+        raise InputError(f"[data] expected {name} {rule}, got {share}")
+    if share == 0:
         return indices, indices[:0]
     try:
-        first, second = train_test_split(indices, test_size=fraction, stratify=labels, random_state=seed)
+        first, second = train_test_split(indices, test_size=share, stratify=labels, random_state=seed)
     except ValueError as error:
         raise InputError(f"[data] expected images of every class in both parts of the split, got: {error}; "
-                         "choose another val_fraction") from None  # fmt: skip
+                         f"choose another {name}") from None  # fmt: skip
     return np.sort(first), np.sort(second)

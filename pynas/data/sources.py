@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +10,12 @@ from torchvision.transforms import v2
 
 from pynas.data.datasets import Arrays, Folder
 from pynas.data.decode import class_folders
-from pynas.data.images import ImageData, search_split, some_of, stratified_split
+from pynas.data.images import ImageData, Split, count_classes, stratified_split
+from pynas.data.on_disk import fingerprint, folder_contents, split_stored
 from pynas.errors import InputError
 
 NAMES = ("digits", "cifar10", "cifar100")
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# Bytes of an image folder up to which its fingerprint covers every byte; it is read within seconds.
-_MOST_HASHED = 2**28
 
 Raw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -29,43 +24,45 @@ def load(
     name: str | Path,
     image_size: int | None = None,
     *,
-    val_fraction: float = 0.2,
+    val_fraction: float | None = None,
+    val_images: int | None = None,
+    val_at_most: float | None = None,
     limit: int | None = None,
     seed: int = 0,
     root: str | Path = "data",
     download: bool = False,
     flip: bool | None = None,
 ) -> ImageData:
-    """Load images by name or path, and split the share `val_fraction` off the training part for rating (stratified).
+    """Load images by name or path, and split some of the training part off for rating, each class in its share.
 
     name: "digits" (scikit-learn's 8x8 handwritten digits, 32x32 by default); "cifar10" or "cifar100" (torchvision's
         copy under `root`); a .npz file with x_train, y_train, x_test, y_test (uint8 `[N, H, W]` or `[N, H, W, 1 or 3]`,
         labels 0..C-1); a folder with train/CLASS/* and val/CLASS/* (224x224 by default), whose val/ is the test part, see
         `pynas.data.decode` for the files that count as images and how their pixels are read.
     image_size: side that the images are resized to, bilinearly.
+    val_fraction: share of the training images that is split off, 0.2 by default. val_images: split off so many instead;
+        where that is more than the share `val_at_most` of them, that share is split off (None: so many in any case).
     limit: number of training images to use, equally many of each class; None for all.
     seed: of the split, of the order of the images to rate on, and of the images that `limit` keeps.
     flip: whether a mirrored image keeps its class; None for yes, except for digits.
 
     Raises:
-        InputError: an unknown name, missing or malformed data, one class only, a class too small to split.
+        InputError: an unknown name, missing or malformed data, one class only, a class too small to split, or both
+            `val_fraction` and `val_images`.
     """
     path = Path(name)
     if image_size is not None and image_size < 1:
         raise InputError(f"[data] expected an image size of at least 1, got {image_size}")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"[data] expected a seed in 0..{2**32 - 1}, got {seed}")
+    split = Split(val_fraction, val_images, val_at_most, limit, seed)
     if name == "digits":
-        return _in_memory("digits", _limited(_digits(), limit, seed), image_size or 32, val_fraction, seed, bool(flip))
+        return _in_memory("digits", _digits(), image_size or 32, split, bool(flip))
     mirrored = flip is None or flip
     if name in ("cifar10", "cifar100"):
-        raw = _limited(_cifar(str(name), root, download), limit, seed)
-        return _in_memory(str(name), raw, image_size, val_fraction, seed, mirrored)
+        return _in_memory(str(name), _cifar(str(name), root, download), image_size, split, mirrored)
     if path.is_dir():
-        return _folder(path, image_size or 224, val_fraction, seed, mirrored, limit)
+        return _folder(path, image_size or 224, split, mirrored)
     if path.is_file():
-        raw = _limited(_npz(path), limit, seed)
-        return _in_memory(path.stem, raw, image_size, val_fraction, seed, mirrored)
+        return _in_memory(path.stem, _npz(path), image_size, split, mirrored)
     raise InputError(
         f"[data] expected {', '.join(NAMES)}, a .npz file or a folder, got {str(name)!r}, which does not exist"
     )
@@ -109,24 +106,18 @@ def _npz(path: Path) -> Raw:
     return x_train, y_train, x_test, y_test
 
 
-def _limited(raw: Raw, limit: int | None, seed: int) -> Raw:
-    """Keep `limit` training images; malformed arrays pass unchanged, `_in_memory` reports them."""
-    labels = np.asarray(raw[1]).reshape(-1)
-    if limit is None or limit >= len(labels) or len(labels) != len(raw[0]):
-        return raw
-    rows = some_of(labels, limit, seed)
-    return raw[0][rows], raw[1][rows], raw[2], raw[3]
-
-
-def _in_memory(name: str, raw: Raw, image_size: int | None, val_fraction: float, seed: int, flip: bool) -> ImageData:
+def _in_memory(name: str, raw: Raw, image_size: int | None, split: Split, flip: bool) -> ImageData:
     x_train, x_test = _check_images(raw[0], "x_train"), _check_images(raw[2], "x_test")
     if x_train.shape[1:] != x_test.shape[1:]:
         raise InputError(
             f"[data] expected one image size, got {x_train.shape[1:]} in train, {x_test.shape[1:]} in test"
         )
     y_train, y_test = _check_labels(raw[1], len(x_train), "y_train"), _check_labels(raw[3], len(x_test), "y_test")
-    num_classes = _count_classes(y_train, y_test)
-    train, val = search_split(y_train, val_fraction, seed)
+    num_classes = count_classes(y_train, y_test, name)
+    kept = split.limited(y_train)
+    if kept is not None:
+        x_train, y_train = x_train[kept], y_train[kept]
+    train, val = split.parts(y_train)
     hashed = [x_train, y_train, x_test, y_test, np.asarray([image_size or 0]), train, val]
     images, test = _to_tensor(x_train, image_size), _to_tensor(x_test, image_size)
     mean, std = _statistics(images[train])
@@ -140,7 +131,7 @@ def _in_memory(name: str, raw: Raw, image_size: int | None, val_fraction: float,
         mean=mean,
         std=std,
         flip=flip,
-        fingerprint=_fingerprint(array.tobytes() for array in hashed),
+        fingerprint=fingerprint(array.tobytes() for array in hashed),
     )
 
 
@@ -166,20 +157,6 @@ def _check_labels(labels: np.ndarray, count: int, key: str) -> np.ndarray:
     return labels.reshape(-1).astype(np.int64)
 
 
-def _count_classes(train: np.ndarray, test: np.ndarray) -> int:
-    present = np.unique(train)
-    classes = len(present)
-    if classes < 2:
-        raise InputError(f"[data] expected at least 2 classes, got {classes}")
-    if present[0] != 0 or present[-1] != classes - 1:
-        raise InputError(
-            f"[data] expected training labels 0..C-1 without gaps, got {classes} in {present[0]}..{present[-1]}"
-        )
-    if test.min() < 0 or test.max() >= classes:
-        raise InputError(f"[data] expected test labels in 0..{classes - 1}, got {test.min()}..{test.max()}")
-    return classes
-
-
 def _to_tensor(images: np.ndarray, image_size: int | None) -> torch.Tensor:
     """Convert uint8 `[N, H, W, C]` to uint8 `[N, 3, H, W]`; resize in float32, so that every machine gets the same bytes."""
     tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
@@ -203,55 +180,12 @@ def _statistics(images: torch.Tensor) -> tuple[tuple[float, float, float], tuple
     return tuple(mean.tolist()), tuple(std.tolist())  # type: ignore[return-value]
 
 
-def _folder(
-    path: Path, image_size: int, val_fraction: float, seed: int, flip: bool, limit: int | None = None
-) -> ImageData:
+def _folder(path: Path, image_size: int, split: Split, flip: bool) -> ImageData:
     (classes, samples), (test_classes, test) = (class_folders(path / part) for part in ("train", "val"))
     if classes != test_classes:
         differing = sorted(set(classes) ^ set(test_classes))
         raise InputError(
             f"[data] expected the same classes in {path}/train and {path}/val, got {differing[:5]} in one only"
         )
-    if len(classes) < 2:
-        raise InputError(f"[data] expected at least 2 classes in {path}/train, got {len(classes)}")
-    labels = np.asarray([label for _, label in samples])
-    if limit is not None and limit < len(samples):
-        rows = some_of(labels, limit, seed).tolist()
-        samples, labels = [samples[row] for row in rows], labels[rows]
-    train, val = search_split(labels, val_fraction, seed)
-    return ImageData(
-        name=path.resolve().name,
-        train=Folder([samples[i] for i in train]),
-        val=Folder([samples[i] for i in val]),
-        test=Folder(test),
-        num_classes=len(classes),
-        image_shape=(3, image_size, image_size),
-        mean=_IMAGENET_MEAN,
-        std=_IMAGENET_STD,
-        flip=flip,
-        fingerprint=_fingerprint(
-            [*_contents(path, samples + test), repr(image_size).encode(), train.tobytes(), val.tobytes()]
-        ),
-    )
-
-
-def _contents(root: Path, samples: list[tuple[str, int]]) -> Iterator[bytes]:
-    """Yield the names below the root, sizes and classes of the files, and their bytes where these are few enough."""
-    try:
-        sizes = [Path(name).stat().st_size for name, _ in samples]
-        listing = [
-            (Path(name).relative_to(root).as_posix(), size, label) for (name, label), size in zip(samples, sizes)
-        ]
-        yield repr(listing).encode()
-        if sum(sizes) <= _MOST_HASHED:
-            for name, _ in samples:
-                yield Path(name).read_bytes()
-    except OSError as error:
-        raise InputError(f"[data] expected images that can be read, got {error}") from None
-
-
-def _fingerprint(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
+    name, contents = path.resolve().name, folder_contents(path)
+    return split_stored(name, Folder(samples), Folder(test), split, image_size, flip, contents)

@@ -21,7 +21,7 @@ def train_command(settings: Settings, folder: str) -> str:
     words = ["pynas", "train", "--run", folder]
     for name, value in settings.model_dump().items():
         option = f"--{name.replace('_', '-')}"
-        if value is None or value == []:
+        if value is None or value == [] or (name == "val_fraction" and settings.val_images is not None):
             continue
         if isinstance(value, bool):
             words.append(option if value else f"--no-{option[2:]}")

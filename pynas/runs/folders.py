@@ -75,8 +75,15 @@ def wanted_settings(folder: Path | None, given: Mapping[str, Any]) -> Settings:
     """
     named = {name: value for name, value in given.items() if value is not None}
     options = named.pop("options", None)
+    if {"val_fraction", "val_images"} <= set(named):
+        raise InputError(f"[run] expected val_fraction or val_images, got both, {named['val_fraction']} and "
+                         f"{named['val_images']}; leave one out")  # fmt: skip
     if folder is not None and (folder / CONFIG).exists():
-        wanted = read_settings(folder).replace(**named)
+        before = read_settings(folder)
+        if "val_fraction" in named and before.val_images is not None:
+            raise InputError(f"[run] expected val_images = {before.val_images}, as {folder} was made with, got val_fraction = "
+                             f"{named['val_fraction']}; use another folder")  # fmt: skip
+        wanted = before.replace(**named)
         if "recipe" in named:
             wanted = wanted.replace(recipe=options_of(wanted).recipe(wanted.recipe, get(wanted.space)))
     else:
@@ -84,7 +91,10 @@ def wanted_settings(folder: Path | None, given: Mapping[str, Any]) -> Settings:
         wanted = wanted.replace(space=named.get("space") or recipe_of(wanted.method).defaults.space)
         offered = options_of(wanted)
         chosen = offered.recipe(named.get("recipe"), get(wanted.space), wanted.image_size)
-        wanted = wanted.replace(**{**offered.settings(chosen), **named, "recipe": chosen})
+        proposed = offered.settings(chosen)
+        if "val_fraction" in named:
+            proposed.pop("val_images", None)
+        wanted = wanted.replace(**{**proposed, **named, "recipe": chosen})
     if any(epoch > wanted.epochs for epoch in wanted.keep_epochs):
         raise InputError(f"[run] expected keep_epochs in 1..{wanted.epochs}, got {wanted.keep_epochs}")
     recipe = recipe_of(wanted.method, wanted.space)
@@ -100,15 +110,18 @@ def options_of(settings: Settings) -> Options:
     return recipe_of(settings.method, settings.space).options()
 
 
-def describe_recipe(settings: Settings) -> dict[str, Any]:
+def describe_recipe(settings: Settings, rated: int | None = None) -> dict[str, Any]:
     """Return the name of the recipe that settings were made from, and the values in which they differ from the paper's.
 
-    `differs`: the value and the paper's by the name of the option or setting.
+    `differs`: the value and the paper's by the name of the option or setting. rated: number of validation images, which stands for
+    `val_images` where the paper names a number; None where it is not known yet.
     """
     options, space = options_of(settings), get(settings.space)
     paper = options.recipe(PAPER, space)
     own = options.filled(settings.recipe, settings.options) | {name: getattr(settings, name) for name in SETTINGS}
     theirs = options.values(paper)
+    if rated is not None and theirs["val_images"] is not None:
+        own["val_images"] = rated
     differs = {name: [value, theirs[name]] for name, value in own.items() if value != theirs[name]}
     return {"recipe": settings.recipe, "paper": paper, "differs": differs}
 

@@ -9,13 +9,16 @@ from typing import Any
 from pynas.data import ImageData
 from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
-from pynas.runs.settings import CONFIG, STATUS
+from pynas.runs.options import Options
+from pynas.runs.settings import CONFIG, STATUS, Settings
 from pynas.train.team import is_first_process
 
 RECORD = "data.json"
 _KIND = "pynas.data"
 # Entries of a run's folder that do not depend on the images.
 _FREE = {CONFIG, RECORD, STATUS, "tensorboard"}
+# Largest share of the training images that a recipe's `val_images` takes.
+MOST_RATED = 0.2
 
 
 def check_images(folder: Path, images: ImageData) -> None:
@@ -39,6 +42,18 @@ def check_images(folder: Path, images: ImageData) -> None:
     if is_first_process():
         parts = {part: len(getattr(images, part)) for part in ("train", "val", "test")}
         write_json(path, header(_KIND) | {"name": images.name, "fingerprint": images.fingerprint, "images": parts})
+
+
+def split_of(settings: Settings, options: Options) -> dict[str, Any]:
+    """Return how the training images of a run are limited and split, as `pynas.data.load` takes it.
+
+    The papers' numbers of validation images are those of ImageNet: of fewer images, a fifth is split off. options: the method's.
+    """
+    limit, images = {"limit": settings.limit_images}, settings.val_images
+    if images is None:
+        return {**limit, "val_fraction": settings.val_fraction}
+    of_recipe = options.settings(settings.recipe).get("val_images") == images
+    return {**limit, "val_images": images, "val_at_most": MOST_RATED if of_recipe else None}
 
 
 def check_rated(metadata: Mapping[str, Any], images: ImageData, path: Path) -> None:

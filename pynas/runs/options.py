@@ -17,7 +17,7 @@ from pynas.spaces import Space
 Fields = Mapping[str, tuple[Any, Any]]
 SMALL, PAPER = "small", "paper"
 # Settings that a recipe names beside options; a recipe without one takes that of `Settings`.
-SETTINGS = ("epochs", "batch_size", "accumulate")
+SETTINGS = ("epochs", "batch_size", "accumulate", "val_fraction", "val_images")
 # Side in pixels of images from which on the paper's recipe is the default.
 _LARGE = 224
 

@@ -18,7 +18,7 @@ from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.runs.block_teachers import fitting_teacher, fresh_teacher, small_teacher_shape
-from pynas.runs.images import check_images
+from pynas.runs.images import check_images, split_of
 from pynas.runs.options import loader_options
 from pynas.runs.processes import choose_device, first_process_first, meet
 from pynas.runs.progress import Progress
@@ -167,13 +167,17 @@ class Run:
         if self.base is not None:
             return self.base.data
         settings = self.settings
-        images = load(settings.data, self.image_size, val_fraction=settings.val_fraction, seed=settings.seed,
-                      limit=settings.limit_images)  # fmt: skip
+        images = load(settings.data, self.image_size, seed=settings.seed, **self.split)
         check_images(self.folder, images)
         teacher = self.named_teacher
         if teacher is not None and "mean" in teacher.metadata:
             images = replace(images, mean=tuple(teacher.metadata["mean"]), std=tuple(teacher.metadata["std"]))
         return replace(images, workers=self.workers)
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """How the training images are limited and split, as `pynas.data.load` takes it."""
+        return split_of(self.settings, self.recipe.options())
 
     @property
     def image_size(self) -> int:

@@ -26,7 +26,8 @@ class Settings(BaseModel):
     name of `pynas.spaces.SPACES`. data: digits, cifar10, cifar100, an .npz file or an image folder. teacher: a timm name, or small
     (trained in the run); taps: the teacher's submodules after each block; pretrained: whether a timm teacher has weights.
     accumulate: batches whose mean gradient makes one step. image_size: side in pixels, None for the space's.
-    limit_images: use so many training images. val_fraction: share of the training images that paths are rated on.
+    limit_images: use so many training images. val_fraction: share of the training images that paths are rated on. val_images:
+    rate on so many of them instead; a number that is the recipe's own becomes a fifth of the training images where it is more.
     keep_epochs: epochs after which weights are kept beside the last ones, for `pynas stability`.
     seeds: supernets whose scores are averaged, of the seeds from `seed` on; the one setting that a run may raise later.
     """
@@ -46,6 +47,7 @@ class Settings(BaseModel):
     image_size: AtLeastOne | None = None
     limit_images: AtLeastOne | None = None
     val_fraction: Annotated[float, Ge(0), Lt(1)] = 0.2
+    val_images: AtLeastOne | None = None
     seed: Annotated[int, Ge(0)] = 0
     seeds: AtLeastOne = 1
     keep_epochs: list[AtLeastOne] = Field(default_factory=list)
@@ -163,6 +165,7 @@ def read_settings(folder: Path) -> Settings:
         ("seeds", 1),
         ("recipe", "small"),
         ("keep_epochs", []),
+        ("val_images", None),
     ):  # of runs made before there were others
         content.setdefault(name, before)
     old = (content["options"] or {}).pop(

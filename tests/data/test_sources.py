@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pynas import data
-from pynas.data import sources
+from pynas.data import on_disk
 from pynas.data.images import search_split, some_of, stratified_split
 from pynas.errors import InputError
 
@@ -142,7 +142,7 @@ def test_the_fingerprint_of_a_folder_tells_every_change(tmp_path: Path, make_fol
 def test_large_folders_are_told_by_names_and_sizes(
     tmp_path: Path, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_MOST_HASHED", 1000)
+    monkeypatch.setattr(on_disk, "MOST_HASHED", 1000)
     root = make_folder(tmp_path / "images")
     first, image = data.load(root, 16).fingerprint, root / "train" / "ant" / "3.png"
     image.write_bytes(image.read_bytes()[::-1])  # not noticed, as documented

@@ -17,24 +17,25 @@ from pynas.runs.settings import method_options
 PRINTED = {
     # DNA, section 4.3 (MBConv); eq. 6 and 7.
     ("dna", "paper"): {"learning_rates": (0.002, 0.005), "decay": 0.9, "decay_every": 1, "optimizer": "adam",
-                       "loss": "relative_l1", "logits_after": 1.0, "epochs": 20},
+                       "loss": "relative_l1", "logits_after": 1.0, "epochs": 20, "val_images": 50_000},
     # DNA, section 4.4 (ViT): AdamW, x0.9 every three epochs, for a batch of 256.
     ("dna", "paper-vit"): {"learning_rates": (0.0025, 0.0025), "decay": 0.9, "decay_every": 3, "optimizer": "adamw",
                            "epochs": 20, "batch": 256},
     # DNA, section 4.4 (DNA++): LARS, a cosine, for a batch of 256; eq. 11 of the teacher alone.
-    ("dna-pp", "paper"): {"learning_rate": 0.33, "both": False, "epochs": 20, "batch": 256},
+    ("dna-pp", "paper"): {"learning_rate": 0.33, "both": False, "epochs": 20, "batch": 256, "val_images": 50_000},
     # BossNAS, section 5 and appendix A.2.
     ("bossnas", "paper"): {"hidden": 4096, "dim": 256, "rate": 4.8, "paths": 4, "warmup_epochs": 1.0, "epochs": 20,
-                           "batch": 4096},
-    ("bossnas", "paper-nats-size"): {"rate": 4.8, "epochs": 30, "batch": 4096},
+                           "batch": 4096, "val_images": 50_000},
+    ("bossnas", "paper-nats-size"): {"rate": 4.8, "epochs": 30, "batch": 4096, "val_fraction": 0.5, "val_images": None},
     # Pi-NAS, section 4.1.
     ("pinas", "paper"): {"momentum": 0.999, "learning_rate": 0.03, "weight_decay": 1e-4, "epochs": 100, "batch": 192,
                          "projector_norm": False, "linear_rate": 30.0, "linear_epochs": 100, "linear_batch_size": 256,
-                         "budget": 1000, "search": "action-space", "queue_size": 49_152, "augmentation": "moco"},
+                         "budget": 1000, "search": "action-space", "queue_size": 49_152, "augmentation": "moco",
+                         "val_images": 50_000},
     # PreNAS, section 4.1.
     ("prenas", "paper"): {"learning_rate": 1e-3, "min_rate": 2e-5, "epochs": 500, "batch": 1024, "interval": "1M"},
     # SPOS as the baseline of DNA's table 7 (section 4.5): 120 epochs.
-    ("spos", "paper"): {"epochs": 120},
+    ("spos", "paper"): {"epochs": 120, "val_images": 50_000},
 }  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def test_each_method_has_both_recipes_of_known_options(method):
     for name, values in options.recipes.items():
         assert set(options.filled(name, {})) == set(options.method) | set(options.stages)
         unknown = set(values) - set(options.method) - set(options.stages)
-        assert unknown <= {"epochs", "batch_size", "accumulate"}
+        assert unknown <= {"epochs", "batch_size", "accumulate", "val_fraction", "val_images"}
 
 
 @pytest.mark.parametrize(
@@ -179,3 +180,42 @@ def test_every_option_reaches_its_part(tmp_path):
     views, _ = next(iter(run.training_loader()))
     expected = run.data.loader("train", 32, "moco", views=2)
     assert all(a.equal(b) for a, b in zip(views, next(iter(expected))[0], strict=True))
+
+
+def test_a_recipes_number_of_validation_images_is_at_most_a_fifth(tmp_path):
+    run = runs.create(tmp_path / "paper", method="dna", recipe="paper", limit_images=200)
+    assert run.settings.val_images == 50_000 and (len(run.data.train), len(run.data.val)) == (160, 40)
+    assert describe_recipe(run.settings, len(run.data.val))["differs"] == {"val_images": [40, 50_000]}
+    again = shlex.split(train_command(run.settings, "again"))
+    assert again[again.index("--val-images") + 1] == "50000" and "--val-fraction" not in again
+    named = runs.create(tmp_path / "named", method="dna", recipe="paper", limit_images=200, val_images=60)
+    assert len(named.data.val) == 60
+    too_many = runs.create(tmp_path / "too-many", method="dna", limit_images=200, val_images=200)
+    with pytest.raises(InputError, match="val_images below the 200 training images, got 200"):
+        too_many.data  # noqa: B018
+
+
+def test_a_named_share_goes_before_the_recipes_number(tmp_path):
+    run = runs.create(tmp_path / "share", recipe="paper", val_fraction=0.5, limit_images=200)
+    assert run.settings.val_images is None and len(run.data.val) == 100
+    runs.create(tmp_path / "number", val_images=50)
+    with pytest.raises(InputError, match="expected val_images = 50, as .*number was made with, got val_fraction = 0.2"):
+        runs.create(tmp_path / "number", val_fraction=0.2)
+    with pytest.raises(InputError, match="expected val_images = None, as .*share was made with, got 20"):
+        runs.create(tmp_path / "share", val_images=20)
+    with pytest.raises(InputError, match="val_fraction or val_images, got both, 0.2 and 50; leave one out"):
+        runs.create(tmp_path / "both", val_fraction=0.2, val_images=50)
+
+
+def test_a_folder_from_before_numbers_of_validation_images_goes_by_its_share(tmp_path):
+    made = runs.create(tmp_path / "run", recipe="paper", val_fraction=0.3)
+    path = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    del content["val_images"]
+    path.write_text(yaml.safe_dump(content))
+    assert runs.load(tmp_path / "run").settings == made.settings
+
+
+def test_scaled_teachers_see_the_split_of_the_run(tmp_path):
+    run = runs.create(tmp_path / "run", method="dna-plus", recipe="paper", limit_images=200, space="mbconv-mini")
+    assert run.split == run.recipe.generation(run, 1).split == {"limit": 200, "val_images": 50_000, "val_at_most": 0.2}

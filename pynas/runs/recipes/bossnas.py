@@ -40,6 +40,8 @@ _STAGES = {
     "head_epochs": (AtLeastOne, 3),
 }
 # Section 5 and appendix A.2; 4,096 images a step are the mean of 64 batches of 64, the released code's batch on each GPU.
+# Appendix, data sets: "50 K images from the original train set to form a NAS-val set"; CIFAR-10 is "divided into 25 K train set,
+# 25 K val set". CIFAR-100's validation images are half of its test images there, which stay test images here.
 _PAPER = {
     "hidden": 4096,
     "dim": 256,
@@ -48,10 +50,11 @@ _PAPER = {
     "epochs": 20,
     "batch_size": 64,
     "accumulate": 64,
+    "val_images": 50_000,
 }
 # Both views, the average's centre and a normalised mean of the targets; six epochs a block.
 _CODE = {"both_views": True, "renormalize": True, "centre_of": "average", "exchange_views": True, "epochs": 6}
-_NATS = {"batch_size": 256, "accumulate": 16}
+_NATS = {"batch_size": 256, "accumulate": 16, "val_fraction": 0.5, "val_images": None}
 _RECIPES: dict[str, dict[str, Any]] = {
     # Smaller heads and a higher rate: the small default space would otherwise spend its time in the heads, and hardly learn in
     # the hundreds of steps that it gets.

@@ -172,10 +172,7 @@ class DNAPlusRecipe:
         data, side = run.data, run.data.image_shape[1]
         if options["teacher_size"] == "scaled":
             side = compound_scaling(plus.phi).side(side)
-            settings = run.settings
-            data = run.other_images(
-                settings.data, side, val_fraction=settings.val_fraction, limit=settings.limit_images
-            )
+            data = run.other_images(run.settings.data, side, **run.split)
         training: dict[str, Any] = {"recipe": recipe.name, "epochs": options["teacher_epochs"] or recipe.epochs,
                     "batch_size": options["teacher_batch_size"] or recipe.batch_size, "seed": run.settings.seed,
                     "image_size": side}  # fmt: skip
