@@ -12,7 +12,7 @@ from pynas.cli import options
 
 def command(
     run: Annotated[Path, typer.Argument(help="Folder of a run with a retrained or an exported network.")],
-    data: Annotated[str, typer.Option(help="digits, cifar10, cifar100, an .npz file or an image folder.", show_default=False)],
+    data: Annotated[str, typer.Option(help="Images, see `pynas train --help`.", show_default=False)],
     recipe: Annotated[
         str | None,
         typer.Option(help="transfer-cnn (DNA, table 3) or transfer-vit (PreNAS, table 5). [default: by the network]",

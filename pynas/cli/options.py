@@ -48,7 +48,9 @@ Space = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        help="digits, cifar10, cifar100, an .npz file or an image folder. [default: digits]", show_default=False
+        help="digits, cifar10, cifar100, an .npz file, an image folder, torchvision:NAME, hf:NAME or hf:FOLDER, or shards as "
+        "'train-{000..127}.tar'. [default: digits]",
+        show_default=False,
     ),
 ]
 Teacher = Annotated[

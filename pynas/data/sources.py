@@ -1,4 +1,4 @@
-"""Load images: scikit-learn's digits, .npz files, CIFAR, folders of images."""
+"""Load images: scikit-learn's digits, .npz files, CIFAR, folders of images, and what the libraries of others read."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from pynas.data.datasets import Arrays, Folder
+from pynas.data.datasets import Arrays, Folder, Stored
 from pynas.data.decode import class_folders
+from pynas.data.hub import read_hub
 from pynas.data.images import ImageData, Split, count_classes, stratified_split
-from pynas.data.on_disk import fingerprint, folder_contents, split_stored
+from pynas.data.on_disk import contents_of, fingerprint, folder_contents, split_stored
+from pynas.data.shards import read_shards
+from pynas.data.vision import read_torchvision
 from pynas.errors import InputError
 
 NAMES = ("digits", "cifar10", "cifar100")
@@ -38,7 +41,9 @@ def load(
     name: "digits" (scikit-learn's 8x8 handwritten digits, 32x32 by default); "cifar10" or "cifar100" (torchvision's
         copy under `root`); a .npz file with x_train, y_train, x_test, y_test (uint8 `[N, H, W]` or `[N, H, W, 1 or 3]`,
         labels 0..C-1); a folder with train/CLASS/* and val/CLASS/* (224x224 by default), whose val/ is the test part, see
-        `pynas.data.decode` for the files that count as images and how their pixels are read.
+        `pynas.data.decode` for the files that count as images and how their pixels are read; "torchvision:NAME" for a class of
+        torchvision.datasets with its files under `root` (`pynas.data.vision`); "hf:NAME", "hf:NAME:CONFIG" or "hf:FOLDER", see
+        `pynas.data.hub`; training shards of webdataset, as "shards/train-{000..127}.tar" (`pynas.data.shards`).
     image_size: side that the images are resized to, bilinearly.
     val_fraction: share of the training images that is split off, 0.2 by default. val_images: split off so many instead;
         where that is more than the share `val_at_most` of them, that share is split off (None: so many in any case).
@@ -59,12 +64,20 @@ def load(
     mirrored = flip is None or flip
     if name in ("cifar10", "cifar100"):
         return _in_memory(str(name), _cifar(str(name), root, download), image_size, split, mirrored)
+    kind, _, rest = str(name).partition(":")
+    if kind == "hf" and rest:
+        return split_stored(rest, *read_hub(rest), split, image_size or 224, mirrored)
+    if kind == "torchvision" and rest:
+        return _torchvision(rest, root, image_size, split, mirrored)
+    if path.suffix == ".tar":
+        return split_stored(str(name), *read_shards(str(name)), split, image_size or 224, mirrored)
     if path.is_dir():
         return _folder(path, image_size or 224, split, mirrored)
     if path.is_file():
         return _in_memory(path.stem, _npz(path), image_size, split, mirrored)
     raise InputError(
-        f"[data] expected {', '.join(NAMES)}, a .npz file or a folder, got {str(name)!r}, which does not exist"
+        f"[data] expected {', '.join(NAMES)}, torchvision:NAME, hf:NAME, shards as train-{{000..127}}.tar, a .npz file or a "
+        f"folder, got {str(name)!r}, which does not exist"
     )
 
 
@@ -189,3 +202,11 @@ def _folder(path: Path, image_size: int, split: Split, flip: bool) -> ImageData:
         )
     name, contents = path.resolve().name, folder_contents(path)
     return split_stored(name, Folder(samples), Folder(test), split, image_size, flip, contents)
+
+
+def _torchvision(name: str, root: str | Path, image_size: int | None, split: Split, flip: bool) -> ImageData:
+    train, test = read_torchvision(name, root)
+    if not isinstance(train, Stored):
+        return _in_memory(name, (*train, *test), image_size, split, flip)
+    contents = folder_contents(Path(root).expanduser()) if isinstance(train, Folder) else contents_of
+    return split_stored(name, train, test, split, image_size or 224, flip, contents)

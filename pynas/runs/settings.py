@@ -23,7 +23,7 @@ class Settings(BaseModel):
     """Everything that a run's results depend on, apart from the search, which is repeated at will.
 
     method: a name of `pynas.runs.METHODS`; options: of the method, beside those of the `recipe`, see `pynas methods`. space: a
-    name of `pynas.spaces.SPACES`. data: digits, cifar10, cifar100, an .npz file or an image folder. teacher: a timm name, or small
+    name of `pynas.spaces.SPACES`. data: as `pynas.data.load` takes it. teacher: a timm name, or small
     (trained in the run); taps: the teacher's submodules after each block; pretrained: whether a timm teacher has weights.
     accumulate: batches whose mean gradient makes one step. image_size: side in pixels, None for the space's.
     limit_images: use so many training images. val_fraction: share of the training images that paths are rated on. val_images:
