@@ -25,7 +25,7 @@ from pynas.copies import copy_module
 from pynas.errors import InputError
 from pynas.methods.schedule import warm_cosine
 from pynas.train import Step, fit
-from pynas.train.method import Method, backward, with_last
+from pynas.train.method import Method, backward
 
 
 class SharedUnit(nn.Module):
@@ -151,7 +151,7 @@ class BlockTraining(nn.Module, Method):
         every = [unit for units in blocks for unit in units]
         calls, targets, _ = captured(model, every, call, ends=[units[-1] for units in blocks])
         waiting, losses, kept = iter(calls), [], call.attended
-        for (units, shared, target), last in with_last(zip(blocks, self.net, targets)):
+        for units, shared, target in zip(blocks, self.net, targets):
             own = [next(waiting) for _ in units]
             x, side = units[0].feature(own[0]), side_of(own, units, None)
             for unit in shared:  # type: ignore[attr-defined]
@@ -159,7 +159,7 @@ class BlockTraining(nn.Module, Method):
             if kept is not None and x.shape[:2] == kept.shape:
                 x, target = x[kept], target[kept]
             loss = (x - target).abs().mean() / target.std().clamp_min(1e-12)
-            backward(loss, reduce=self.reduce if last else None)
+            backward(loss, reduce=self.reduce)
             losses.append(loss.detach())
         return {"relative_l1": torch.stack(losses).mean()}
 

@@ -28,8 +28,8 @@ class Method(Protocol):
     net: the supernet. scaler: the `torch.amp.GradScaler` that `training_step` scales its losses by, None for no scaling.
     trained_blocks: the blocks that this process trains. None where the blocks depend on each other; a method whose blocks
         learn independently sets a range of all its blocks, and `fit(..., spread="blocks")` gives every process its share.
-    reduce: what a `training_step` gives to `backward` in its last backward pass, None where nothing is to be sent; a method that
-    never does so has its gradients sent after its step.
+    reduce: what a `training_step` gives to `backward` in a weight's last backward pass, None where nothing is to be sent yet;
+    gradients without are sent after the step.
     """
 
     net: Any
@@ -95,8 +95,8 @@ def backward(
 ) -> None:
     """Add a loss's gradients, scaled by `scaler` if any; a loss of paths without weights (skip, pool, zero) has none.
 
-    reduce: the method's, in the last backward pass of a `training_step`, so that its gradients travel to the other processes while
-    the pass runs.
+    reduce: the method's, in the last backward pass of a `training_step` that reaches a weight, so that its gradient travels to
+    the other processes while the pass runs.
     """
     if reduce is not None:
         reduce(loss)

@@ -42,9 +42,9 @@ class Team:
     Batch norm normalises each process's share by itself, as in torch's DistributedDataParallel; running statistics are
     averaged. On GPUs torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) normalises the whole batch.
 
-    Gradients are averaged weight by weight while the step's last backward pass still runs (`Reducer`), where the method says which
-    it is (`pynas.train.method.backward`), else after it; 0 where a process did not use a weight: the processes may use different
-    ones (experts chosen by the input, layers dropped at random).
+    Gradients are averaged weight by weight while backward passes still run (`Reducer`), where the method says which pass is a
+    weight's last (`pynas.train.method.backward`), else after the step; 0 where a process did not use a weight: the processes may
+    use different ones (experts chosen by the input, layers dropped at random).
 
     Raises:
         InputError: an unknown spread, or "blocks" for a method whose blocks depend on each other.
@@ -108,7 +108,7 @@ class Team:
             _send(tensor, None)
 
     def last_batch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the gradients of an optimizer's weights travel in the method's last backward pass, which comes now."""
+        """Let the gradients of an optimizer's weights travel in the backward passes of the step's last batch, which comes now."""
         if self.group_size == 1:
             return
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]

@@ -1,8 +1,5 @@
 """Gradients that travel during the last backward pass are the means over processes, and only those of used weights are sent."""
 
-from pathlib import Path
-
-import pytest
 import torch
 from torch import distributed, nn
 from torch.utils.checkpoint import checkpoint
@@ -108,28 +105,60 @@ def test_gradients_travel_while_the_pass_runs_and_unused_ones_stay(tmp_path):
         assert sorted(event for event in events if event != "first layer") == [8] * 3 + [64] * 3  # three of six layers
 
 
-def misused(rank, port, folder):
+def late(rank, port, folder):
     join(rank, port, 2)
     net = Net()
     averaging = Reducer(list(net.parameters()), None, 2)
-    averaging.begin(net(images(rank), (0,)))
-    with pytest.raises(RuntimeError, match="one last backward pass in a step, got another one"):
-        averaging.begin(net(images(rank), (0,)))
+    for number in range(2):  # a weight in two passes, each said to be its last
+        loss = net(images(rank), (0, 1 + number))
+        averaging.begin(loss)
+        loss.backward()
+    sums = net.layers[0].weight.grad.clone()
     averaging.finish()
-    x = images(rank).requires_grad_()
-    loss = checkpoint(lambda x: net(x, (0, 1)), x, use_reentrant=True)
-    averaging.begin(loss)
-    loss.backward()
-    with pytest.raises(RuntimeError, match=r"got one of weight \d \[8.* use_reentrant=False"):
-        averaging.finish()
+    means = net.layers[0].weight.grad.clone()
     net.zero_grad()
-    loss = checkpoint(lambda x: net(x, (0, 1)), x, use_reentrant=False)
-    averaging.begin(loss)
+    loss = checkpoint(lambda x: net(x, (0, 1)), images(rank).requires_grad_(), use_reentrant=True)
+    averaging.begin(loss)  # the graph does not show the weights: they are sent in the end
     loss.backward()
+    own = net.layers[0].weight.grad.clone()
     averaging.finish()
-    Path(folder, str(rank)).touch()
+    torch.save([sums, means, own, net.layers[0].weight.grad], f"{folder}/{rank}.pt")
 
 
-def test_misuse_is_named(tmp_path):
-    spawn(misused, tmp_path, 2)
-    assert len(list(tmp_path.iterdir())) == 2
+def test_weights_of_several_passes_and_of_checkpoints(tmp_path):
+    spawn(late, tmp_path, 2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for number in (0, 2):
+        torch.testing.assert_close(first[number + 1], (first[number] + second[number]) / 2)
+        assert torch.equal(first[number + 1], second[number + 1])
+
+
+def blocks(rank, port, folder):
+    """Losses of blocks, each of weights of its own, one after the other."""
+    join(rank, port, 2)
+    net, order, plain = Net(), [], distributed.all_reduce
+
+    def watched(tensor, *arguments, **options):
+        if options.get("async_op"):
+            order.append("sent")
+        return plain(tensor, *arguments, **options)
+
+    module.dist.all_reduce = watched
+    averaging = Reducer(list(net.parameters()), None, 2)
+    for number in range(3):
+        loss = net(images(rank), (number,))
+        averaging.begin(loss)
+        loss.backward()
+        order.append(f"block {number}")
+    averaging.finish()
+    torch.save([order, [layer.weight.grad for layer in net.layers[:3]]], f"{folder}/{rank}.pt")
+
+
+def test_blocks_send_theirs_before_the_next_one_runs(tmp_path):
+    spawn(blocks, tmp_path, 2)
+    alone = [[step(Net(), rank, [(number,)])[2 * number] for number in range(3)] for rank in range(2)]
+    for rank in range(2):
+        order, gradients = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert order == ["sent", "block 0", "sent", "block 1", "sent", "block 2"]
+        for found, first, second in zip(gradients, *alone):
+            torch.testing.assert_close(found, (first + second) / 2)

@@ -148,7 +148,7 @@ class BossNAS(nn.Module, Method):
         for b, state, inputs in self.inputs(views, rng):
             with self.autocast():
                 by_path = self.path_losses(b, self.sampler(b, state)(rng), inputs, views, labels)
-            backward(by_path.sum(), reduce=self.reduce if b == self.training_blocks[-1] else None)
+            backward(by_path.sum(), reduce=self.reduce)
             losses[f"block_{b + 1}"] = by_path.detach().mean()
         return losses
 

@@ -174,7 +174,7 @@ class DNA(nn.Module, Method):
                 else:
                     output = self.full_width.exits[block](output).float()
                     loss = loss + functional.mse_loss(output, target[:, : output.shape[1]].float())
-        self.backward(loss * self.loss_weights[block])
+        self.backward(loss * self.loss_weights[block], self.reduce)
         return loss.detach() / len(choices)
 
     def train_head(
