@@ -137,9 +137,8 @@ class Run:
 
         architecture: None for the best that was found.
         """
-        if isinstance(architecture, str):
-            architecture = self.space.parse(architecture)
-        return self.recipe.export(self, architecture)
+        chosen = self.space.parse(architecture) if isinstance(architecture, str) else architecture
+        return self.recipe.export(self, chosen)
 
     def members(self) -> Iterator[Run]:
         """Yield the runs whose scores are averaged: this one, and of each further seed a variant in a subfolder."""
@@ -166,8 +165,7 @@ class Run:
         """
         if self.base is not None:
             return self.base.data
-        settings = self.settings
-        images = load(settings.data, self.image_size, seed=settings.seed, **self.split)
+        images = load(self.settings.data, self.image_size, seed=self.settings.seed, **self.split)
         check_images(self.folder, images)
         teacher = self.named_teacher
         if teacher is not None and "mean" in teacher.metadata:
