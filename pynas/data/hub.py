@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,9 @@ def _opened(text: str) -> dict[str, Any]:
 
     folder = Path(text).is_dir()
     name, _, config = (text, "", "") if folder else text.partition(":")
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    client.setLevel(logging.ERROR)  # no line for each of its retries
     try:
         if folder and any((Path(text) / file).exists() for file in ("dataset_dict.json", "state.json")):
             splits = datasets.load_from_disk(text)
@@ -111,6 +115,8 @@ def _opened(text: str) -> dict[str, Any]:
     except Exception as error:  # the hub's client, its readers and the network each raise their own
         raise InputError(f"[data] expected a data set at {text!r}, got {' '.join(str(error).split())}; check the name and the "
                          "network, or name a folder on this machine") from None  # fmt: skip
+    finally:
+        client.setLevel(level)
     return dict(splits) if isinstance(splits, dict) else {"one split without a name": splits}
 
 

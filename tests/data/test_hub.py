@@ -81,6 +81,13 @@ def test_images_and_labels_are_those_of_the_library(tmp_path: Path, write: Calla
         assert torch.equal(x, u) and torch.equal(y, v)
 
 
+def test_a_part_of_a_part_has_its_own_rows(tmp_path: Path) -> None:
+    train, _ = read_hub(saved(tmp_path / "a", splits())[3:])
+    part = train.select(np.array([9, 4, 2, 11])).select(np.array([3, 0, 0]))
+    assert [part.encoded(n)[0] for n in range(3)] == [encoded(TRAIN)[row] for row in (11, 9, 9)]
+    assert part.labels.tolist() == [1, 1, 1] and part.listing()[0].tolist() == [b"11.png", b"9.png", b"9.png"]
+
+
 def test_what_grows_with_the_images_is_in_arrays_or_in_the_table(tmp_path: Path) -> None:
     train, _ = read_hub(saved(tmp_path / "a", splits())[3:])
     kinds = {name: type(value) for name, value in vars(train).items()}

@@ -77,6 +77,16 @@ def test_a_data_set_of_shards(tmp_path: Path) -> None:
         assert torch.equal(x[0], u[0]) and torch.equal(x[1], u[1]) and torch.equal(y, v)
 
 
+def test_a_part_of_a_part_has_its_own_samples(tmp_path: Path) -> None:
+    train, _ = read_shards(write_shards(tmp_path))
+    part = train.select(np.array([9, 4, 2, 11])).select(np.array([3, 0]))
+    assert [part.encoded(n) for n in range(2)] == [train.encoded(11), train.encoded(9)]
+    assert (
+        part.labels.tolist() == train.labels[[11, 9]].tolist()
+        and part.listing()[0].tolist() == train.listing()[0][[11, 9]].tolist()
+    )
+
+
 def test_what_grows_with_the_images_is_in_arrays(tmp_path: Path) -> None:
     train, _ = read_shards(write_shards(tmp_path, train=60))
     held = {name: value for name, value in vars(train).items() if not isinstance(value, np.ndarray)}

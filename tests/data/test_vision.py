@@ -130,6 +130,8 @@ def test_items_are_read_one_by_one(tmp_path: Path, own: Callable[[Any], None]) -
     for index in range(6):
         image, label = images.test[index]
         assert image.shape == (3, 24, 20 + index) and image[:, 5, 5].tolist() == [index, 0, 255] and label == index % 2
+    part = images.test.select(np.array([5, 4, 2])).select(np.array([2, 0]))
+    assert [part[n][0].shape[2] for n in range(2)] == [22, 25] and part.labels.tolist() == [0, 1]
     batches = [list(images.loader("train", 4, "standard", workers=workers)) for workers in (0, 2)]
     assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(*batches, strict=True))
 
