@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
 
@@ -32,6 +31,8 @@ def decode(data: bytes, name: str) -> torch.Tensor:
         InputError: as `read_image`.
     """
     if data.startswith(_JPEG):
+        import simplejpeg  # all else works without
+
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             if colours in _JPEG_COLOURS and height * width <= (Image.MAX_IMAGE_PIXELS or float("inf")):
