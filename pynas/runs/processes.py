@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from pynas.errors import InputError
 from pynas.rating.distributed import rank_and_size
@@ -53,7 +54,11 @@ def process_group(device: torch.device, folder: Path | None) -> Iterator[None]:
         raise InputError("[run] expected a folder for several processes to work in, got none; name it with --run")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(rendezvous("env://"))
+    # Where torchrun starts processes anew in its store of before, they must not read the addresses of the dead.
+    store = distributed.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield
     finally:
