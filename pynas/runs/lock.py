@@ -46,6 +46,16 @@ def hold(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _leave_to_parent() -> None:
+    """Close the locked folders in a forked process, as a reader of images, so that it holds no lock when its parent is killed."""
+    for handle, _ in _held.values():
+        os.close(handle)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 def held() -> Path | None:
     """The folder that this process works in, the last one where there were several."""
     return list(_held.values())[-1][1] if _held else None

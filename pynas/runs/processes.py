@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
-from torch.distributed.rendezvous import rendezvous
 
 from pynas.errors import InputError
 from pynas.rating.distributed import rank_and_size
@@ -54,15 +53,23 @@ def process_group(device: torch.device, folder: Path | None) -> Iterator[None]:
         raise InputError("[run] expected a folder for several processes to work in, got none; name it with --run")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, rank, size = next(rendezvous("env://"))
-    # Where torchrun starts processes anew in its store of before, they must not read the addresses of the dead.
-    store = distributed.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+    _join("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Join the process group, by keys of this start alone.
+
+    torchrun keeps its store over restarts, and processes would find the addresses of dead ones there.
+    """
+    store, rank, size = next(distributed.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    distributed.init_process_group(
+        backend, store=distributed.PrefixStore(f"start_{attempt}", store), rank=rank, world_size=size
+    )
 
 
 def from_first_process(compute: Callable[[], T]) -> T:
