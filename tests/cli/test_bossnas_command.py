@@ -109,7 +109,7 @@ def test_correlations_stand_beside_the_baselines_and_over_the_epochs(ranked, pyn
 
 def test_a_run_leaves_every_stage_and_the_other_commands_read_it(finished, pynas, tmp_path):
     folder, report = finished
-    names = ["config.yaml", "data.json", "costs.npz", "search.json", "spent.json", "subnet.safetensors"]
+    names = ["config.yaml", "data.json", "costs.npz", "search.json", "spent.json", "status.json", "subnet.safetensors"]
     names += [name for b in range(1, 5) for name in (
         f"checkpoints/block_{b}.safetensors", f"scores/block_{b}.npz", f"training/block_{b}/metrics.jsonl")]  # fmt: skip
     assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == set(names)

@@ -32,7 +32,9 @@ RESULTS = ("search.json", "metrics.jsonl", "subnet.safetensors", "checkpoints/la
 
 
 def contents(folder):
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Bytes of all files but status.json, which says how a command ended."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "status.json")
+    return {path: path.read_bytes() for path in files}
 
 
 def end(monkeypatch, capsys, *words):
