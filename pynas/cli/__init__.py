@@ -69,6 +69,12 @@ for module in COMMANDS:
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 
 
+# What torch says of processes that read images when they die or have no room for what they read.
+_WORKER_LOST = re.compile(
+    r"DataLoader worker.*(killed by signal|exited unexpectedly)|(unable to|No space left).*(/torch_|shm)", re.DOTALL
+)
+
+
 class Stopped(BaseException):
     """A signal to stop: the terminal's Ctrl-C, or a cluster's SIGTERM."""
 
@@ -93,9 +99,7 @@ def main() -> None:
         _forget_unbegun()
         sys.exit(_complain(str(error), 2))
     except RuntimeError as error:
-        if not re.search(
-            r"DataLoader worker.*(killed by signal|exited unexpectedly)|shared memory|shm", str(error), re.DOTALL
-        ):
+        if not _WORKER_LOST.search(str(error)):
             raise
         last = str(error).strip().splitlines()[-1].rstrip(". ")
         sys.exit(_complain(f"[data] expected processes that read images to the end, got: {last}; use fewer --workers, or give "
