@@ -1,80 +1,111 @@
-"""`pynas status`: how far a run is, from its files alone."""
+"""`pynas status`: the table, JSON and --watch, of runs that work, ended, or are none."""
 
 import json
+import os
 import shutil
-import sys
+import socket
 import time
 
+import psutil
 import pytest
+from typer.testing import CliRunner
 
-from pynas.cli import main
-from pynas.runs.overview import overview, process_state
-from pynas.runs.status import KIND
+from pynas.cli import app, status
+from pynas.errors import InputError
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def run_folder(whole_run, tmp_path):
-    return shutil.copytree(whole_run, tmp_path / "run")
+def at_work(run_copy, monkeypatch):
+    """A run in whose folder this process trains, as status.json says, and the function that changes the latter."""
+    monkeypatch.setenv("COLUMNS", "150")
+    path = run_copy / "status.json"
+    content = json.loads(path.read_text()) | {
+        "state": "running", "stage": "train", "work": "train supernet", "step": 1200, "steps": 4000, "epoch": 3,
+        "losses": {"kl": 0.5}, "mean_losses": {"kl": 0.625}, "learning_rate": 0.002, "steps_per_second": 2.0,
+        "images_per_second": 128.0, "eta_seconds": 1400.0, "spent_seconds": {"train": 600.0}, "memory_bytes": 2e9,
+        "gpu_memory_bytes": 3e9, "host": socket.gethostname(), "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(), "time": time.time(),
+    }  # fmt: skip
+
+    def write(**changes):
+        path.write_text(json.dumps(content | changes))
+
+    write()
+    return run_copy, write
 
 
-def test_a_finished_run(run_folder, pynas):
-    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
-    said = pynas("status", run_folder, "--json")
-    assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before  # reads only
-    steps = json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    (member,) = said["members"]
-    assert (member["step"], member["steps"], member["blocks_rated"]) == (steps, steps, 4)
-    assert said["search"] and said["subnet"] and said["checkpoint"]["step"] == steps
-    assert said["status"]["format"] == KIND and said["status"]["spent_seconds"].keys() >= {"train", "rate"}
-    text = pynas("status", run_folder)
-    for part in ("training finished; 4 of 4 blocks rated", "search.json, subnet.safetensors", "time spent"):
-        assert part in " ".join(text.split())
+def rows(text):
+    cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in text.splitlines() if "│" in line]
+    return dict(cells)
 
 
-@pytest.mark.parametrize(
-    ("changes", "state"),
-    [
-        ({}, "running"),
-        ({"process_started": 1.0}, "gone"),  # another process has the number now
-        ({"host": "elsewhere"}, "running"),
-        ({"host": "elsewhere", "time": time.time() - 100}, "silent"),
-        ({"state": "done"}, "between"),
-        ({"state": "done", "process_started": 1.0}, "done"),
-        ({"state": "failed", "process_started": 1.0}, "failed"),
-        ({"state": "stopped", "process_started": 1.0}, "stopped"),
-    ],
-)
-def test_whether_a_process_works(changes, state):
-    import os
-    import socket
-
-    import psutil
-
-    own = {"host": socket.gethostname(), "pid": os.getpid(), "process_started": psutil.Process().create_time()}
-    assert process_state({"state": "running", "time": time.time(), **own, **changes}) == state
-    assert process_state(None) == "unknown"
+def test_a_run_at_work(at_work, pynas):
+    folder, _ = at_work
+    said = rows(pynas("status", folder))
+    assert said["process"].startswith(f"at work ({os.getpid()} on {socket.gethostname()}; written ")
+    assert said["stage"] == "train: train supernet" and said["step"] == "1,200 of 4,000, epoch 3"
+    assert (
+        said["to go"] == "23.3 min" and said["losses (mean)"] == "kl 0.5 (0.625)" and said["learning rate"] == "0.002"
+    )
+    assert said["speed"] == "2 steps/s, 128 images/s" and said["time spent"] == "train 10.0 min"
+    assert said["memory"] == "2.00GB, at most 3.00GB of the GPU"
+    assert said["checkpoint"].startswith("step 6 of 6 at ") and said["checkpoint"].endswith(
+        "checkpoints/last.safetensors"
+    )
+    assert (
+        said["done"] == "training finished; 4 of 4 blocks rated" and said["made"] == "search.json, subnet.safetensors"
+    )
 
 
-def test_without_a_status_the_other_files_speak(run_folder, pynas):
-    for content in ("{", ""):
-        (run_folder / "status.json").write_text(content)
-        said = overview(run_folder)
-        assert said["process"] == "unknown" and said["status"] is None and said["checkpoint"] is not None
-    (run_folder / "checkpoints" / "last.safetensors").unlink()
-    (run_folder / "scores" / "block_2.npz").unlink()
-    text = " ".join(pynas("status", run_folder).split())
-    assert "never reported" in text and "no checkpoint of the training; 3 of 4 blocks rated" in text
+def test_a_run_that_ended(at_work, pynas):
+    folder, write = at_work
+    write(pid=2**22 + 1)
+    said = rows(pynas("status", folder))
+    assert said["process"].startswith(f"ended without a word; the same command with --run {folder} goes on")
+    assert "to go" not in said
+    write(host="elsewhere", time=time.time() - 100)
+    assert rows(pynas("status", folder))["process"].startswith("no news since 20")
+    write(state="failed", error="No [space] left")
+    assert rows(pynas("status", folder))["process"].startswith("failed: No [space] left (")
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [(["nowhere"], "expected a run's folder, got nowhere"), (["nowhere", "--watch", "--json"], "--watch or --json")],
-)
-def test_bad_use_is_one_line(monkeypatch, capsys, words, message):
-    monkeypatch.setattr(sys, "argv", ["pynas", "status", *words])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    error = capsys.readouterr().err.strip()
-    assert stop.value.code == 2 and message in error and "\n" not in error
+def test_what_a_run_itself_wrote(whole_run, pynas):
+    content = pynas("status", whole_run, "--json")
+    assert content["status"]["state"] == "done" and content["process"] in ("between", "done")
+    assert content["members"] == [
+        {"folder": "", "step": 6, "steps": 6, "blocks": 4, "blocks_trained": 0, "blocks_rated": 4}
+    ]
+    assert content["search"] and content["subnet"] and set(content["status"]["spent_seconds"]) >= {"train", "rate"}
+
+
+def test_without_status_json(run_copy, pynas):
+    (run_copy / "status.json").unlink()
+    shutil.rmtree(run_copy / "scores")
+    said = rows(pynas("status", run_copy))
+    assert said["process"] == "never reported" and said["done"] == "training finished; 0 of 4 blocks rated"
+
+
+def test_watching_ends_with_the_run(at_work, pynas, monkeypatch):
+    folder, write = at_work
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            write(step=2500)
+        if len(looks) == 3:
+            write(state="stopped", step=2600)
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    said = pynas("status", folder, "--watch")
+    assert looks == [status.EVERY] * 3
+    assert "2,600 of 4,000" in said and "stopped; the same command" in said
+
+
+def test_what_is_refused(tmp_path, whole_run):
+    with pytest.raises(InputError, match=r"\[status\] expected --watch or --json, got both"):
+        CliRunner().invoke(app, ["status", str(whole_run), "--watch", "--json"], catch_exceptions=False)
+    with pytest.raises(InputError, match=r"expected a run's folder, got .*nothing"):
+        CliRunner().invoke(app, ["status", str(tmp_path / "nothing")], catch_exceptions=False)
