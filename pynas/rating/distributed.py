@@ -30,14 +30,17 @@ def rank_and_size(distributed: bool | None) -> tuple[int, int]:
 
 @contextmanager
 def fail_as_one(size: int, device: torch.device) -> Iterator[None]:
-    """End all processes on an error in one, so that none waits for ever for the others' scores."""
+    """End all processes on an error in one, so that none waits for ever for the others' scores.
+
+    A signal to stop, which is no Exception, ends this process at once: the others may be dead.
+    """
     if size == 1:
         yield
         return
-    caught: BaseException | None = None
+    caught: Exception | None = None
     try:
         yield
-    except BaseException as error:
+    except Exception as error:
         caught = error
     state = caught if isinstance(caught, KeepsState) else None
     counts = [caught is not state, state is not None, state is not None and state.weights]
