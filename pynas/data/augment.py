@@ -78,16 +78,6 @@ class PerImage:
         return torch.stack([self.transform(image) for image in images])
 
 
-class Then:
-    """Apply a transform, then another one."""
-
-    def __init__(self, first: Transform, second: Transform) -> None:
-        self.first, self.second = first, second
-
-    def __call__(self, images: Any) -> Any:
-        return self.second(self.first(images))
-
-
 class Views:
     """Apply a transform `n` times and return the list of results: the views of self-supervised methods."""
 
@@ -147,12 +137,10 @@ def in_memory(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float
     if kind in _VIEWS:
         # An eighth of a small image, BYOL's smallest crop, may miss the object; a fifth rarely does.
         return Strong(_VIEWS[kind], (0.2, 1.0), flip)
-    crop, amount = CropFlip(max(1, size[0] // 8), flip), _jitter(kind)
+    crop, changes = CropFlip(max(1, size[0] // 8), flip), changes_of(kind)
     if kind == "standard":
         return crop
-    if amount is None:
-        return v2.Compose([crop, OfPIL(_timm(kind, size, flip, mean)[1])])
-    return v2.Compose([crop, Changes.of_colours(amount)])
+    return v2.Compose([crop, changes or OfPIL(_timm(kind, size, flip, mean)[1])])
 
 
 def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[float], later: bool = False) -> Transform:
@@ -167,7 +155,7 @@ def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[floa
     if changes is None and kind not in AUGMENTATIONS:
         return v2.Compose([v2.ToPILImage(), *_timm(kind, size, flip, mean), v2.PILToTensor()])
     crop = CropResize(size, (0.2 if kind == "moco" else 0.08, 1.0), flip)
-    return crop if changes is None else Then(crop, with_numbers if later else changes.of_image)
+    return crop if changes is None else v2.Compose([crop, with_numbers if later else changes.of_image])
 
 
 def changes_of(kind: str) -> Changes | None:

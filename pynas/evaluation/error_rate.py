@@ -33,7 +33,7 @@ class ErrorRate:
 
     net: its logits `[B, classes, ...]` come from any head, or from the last block.
     batches: (images, labels `[B, ...]`) to rate on. They are read anew for every call of `rating(architecture)`, and once for all
-        architectures of a call of `many`; what can be read only once (an iterator) is kept on the device.
+        architectures of a call of `many`; what can be read only once (an iterator) is kept.
     calibration: (training images, anything), or images alone, to re-estimate batch norm on; kept on the device.
     norm: batch-norm statistics: "recalibrate" (re-estimated for every architecture, as the mean over the calibration
         batches, since the stored ones average over many architectures), "batch" (of the rated batch) or "running" (stored).
