@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def learn_action_space(
     limits: Mapping[str, float | str | None] | None = None,
     at_least: Mapping[str, float | str | None] | None = None,
     file: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> History:
     """Rate at most `budget` architectures, and return them; other arguments as for `evolve`.
 
@@ -51,18 +52,19 @@ def learn_action_space(
     options = {"initial": initial, "picks": picks, "depth": depth, "exploration": exploration, "proposals": proposals}
     rng, encoding = np.random.default_rng(seed), Encoding(space)
     with Ratings(
-        space, rate, budget, costs, limits, at_least, file, search="action space", seed=seed, **options
+        space, rate, budget, costs, limits, at_least, file, progress, search="action space", seed=seed, **options
     ) as ratings:
         while ratings.left:
-            if len(ratings.scores) < initial:
+            if len(ratings.architectures) < initial:
                 chosen = _distinct(ratings, rng, 1)
             else:
+                ratings.settle()
                 region = Region.best(encoding(ratings.architectures), np.array(ratings.scores), depth, exploration)
                 proposed = _distinct(ratings, rng, proposals)
                 order = np.argsort(-region.depths(encoding(proposed)), kind="stable")[:picks]
                 chosen = [proposed[i] for i in order]
             for architecture in chosen[: ratings.left]:
-                ratings(architecture)
+                ratings.add(architecture)
         return ratings.history()
 
 

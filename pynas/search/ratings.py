@@ -20,11 +20,14 @@ from pynas.search.limits import check_limits, keeps
 from pynas.spaces import Architecture, Space
 
 RATINGS = "pynas.ratings"
+# Scores an architecture. One that has `many(architectures) -> scores`, as `ErrorRate`, gets several in one call.
 Rate = Callable[[Architecture], float]
 
 # Seconds between two writes of the file, and random samples in a row that may not be rated before others are looked for:
 # without limits and with.
 _SAVE_EVERY, _TRIES, _TRIES_WITHIN = 5.0, 10_000, 1_000
+# Architectures that wait at most, and that one call of `many` rates; a search that is killed loses as many ratings.
+_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ class History:
 
 
 class Ratings:
-    """Rates architectures one by one up to a budget, each once, inside a `with` block.
+    """Rates architectures up to a budget, each once, inside a `with` block.
 
+    architectures: those chosen so far. scores: theirs, without those of the last ones that `settle` has yet to rate.
     file: JSON file of the ratings. A search whose choices depend only on its seed and on earlier ratings resumes by running
         again: ratings that the file holds are read from it.
-    metadata: description of the search; a file of another search is refused.
+    progress: called with (ratings done, budget). metadata: description of the search; a file of another search is refused.
 
     Raises:
         InputError: limits without costs or on unknown costs, a budget below 1, or a file of another search.
@@ -77,6 +81,7 @@ class Ratings:
         limits: Mapping[str, float | str | None] | None = None,
         at_least: Mapping[str, float | str | None] | None = None,
         file: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
         **metadata: Any,
     ) -> None:
         if budget < 1:
@@ -86,7 +91,7 @@ class Ratings:
         self._upper = {name: limit for name, limit in upper.items() if limit != math.inf}
         self.space, self.architectures, self.scores = space, list[Architecture](), list[float]()
         self._rate, self._budget, self._costs = rate, budget, costs
-        self._file, self._saved = file, time.monotonic()
+        self._file, self._saved, self._progress = file, time.monotonic(), progress
         self._seen: set[Architecture] = set()
         lower = {"at_least": self._lower} if self._lower else {}
         self._metadata = {"space": space.name, "limits": self._upper, **lower, **metadata}
@@ -102,7 +107,7 @@ class Ratings:
     @property
     def left(self) -> int:
         """Ratings that the budget still allows; 0 when no architecture is left."""
-        return 0 if self._exhausted else self._budget - len(self.scores)
+        return 0 if self._exhausted else self._budget - len(self.architectures)
 
     @property
     def limited(self) -> bool:
@@ -142,31 +147,40 @@ class Ratings:
         self._exhausted = True
         return None
 
-    def __call__(self, architecture: Architecture) -> float:
-        """Return the score of an architecture, from the file or rated now.
+    def add(self, architecture: Architecture) -> None:
+        """Choose an architecture, to be rated with those that follow it, at the latest by `settle`; raises as `settle`."""
+        self._seen.add(architecture)
+        self.architectures.append(architecture)
+        if len(self.architectures) - len(self.scores) == _TOGETHER:
+            self.settle()
+
+    def settle(self) -> None:
+        """Rate all that are chosen, from the file or now.
 
         Raises:
             InputError: a score that is not finite, or a file whose next rating is of another architecture.
         """
-        number = len(self.scores)
-        if number < len(self._recorded):
-            text, score = self._recorded[number]
+        waiting = self.architectures[len(self.scores) :]
+        recorded = self._recorded[len(self.scores) :][: len(waiting)]
+        for number, (architecture, (text, _)) in enumerate(zip(waiting, recorded), len(self.scores)):
             if text != str(architecture):
                 raise InputError(f"[search] expected {str(architecture)!r} as rating {number} of {self._file}, "
                                  f"got {text!r}; it is of another search or version: use another file")  # fmt: skip
-        else:
-            score = float(self._rate(architecture))
+        self.scores += [score for _, score in recorded]
+        fresh = waiting[len(recorded) :]
+        many = getattr(self._rate, "many", None)
+        for architecture, score in zip(fresh, many(fresh) if many and fresh else map(self._rate, fresh)):
             if not math.isfinite(score):
                 raise InputError(f"[search] expected a finite score, got {score} for {str(architecture)!r}")
-        self._seen.add(architecture)
-        self.architectures.append(architecture)
-        self.scores.append(score)
-        if time.monotonic() - self._saved > _SAVE_EVERY:
-            self._save()
-        return score
+            self.scores.append(float(score))
+            if self._progress is not None:
+                self._progress(len(self.scores), self._budget)
+            if time.monotonic() - self._saved > _SAVE_EVERY:
+                self._save()
 
     def history(self) -> History:
-        """Return all ratings so far."""
+        """Return all ratings so far, the waiting ones rated."""
+        self.settle()
         return History(tuple(self.architectures), np.array(self.scores), self._costs, self._exhausted)
 
     def _read(self) -> list[tuple[str, float]]:
@@ -184,7 +198,7 @@ class Ratings:
     def _save(self) -> None:
         if self._file is None or len(self.scores) <= len(self._recorded):
             return
-        texts = [str(architecture) for architecture in self.architectures]
+        texts = [str(architecture) for architecture in self.architectures[: len(self.scores)]]
         write_json(self._file, header(RATINGS, **self._metadata) | {"architectures": texts, "scores": self.scores})
         self._recorded = list(zip(texts, self.scores))
         self._saved = time.monotonic()

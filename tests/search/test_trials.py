@@ -133,6 +133,46 @@ def test_a_killed_search_goes_on(search, tmp_path):
     assert len(json.loads(file.read_text())["scores"]) == 115
 
 
+class Together:
+    """A rating whose `many` notes how many architectures each call gets."""
+
+    def __init__(self, rate):
+        self.rate, self.sizes = rate, []
+
+    def __call__(self, architecture):
+        raise AssertionError("rated one by one")
+
+    def many(self, architectures):
+        self.sizes.append(len(architectures))
+        return np.array([self.rate(architecture) for architecture in architectures])
+
+
+@pytest.mark.parametrize(
+    ("search", "sizes"),
+    [
+        (random_search, [16, 16, 16, 16, 16, 16, 4]),
+        (functools.partial(evolve, population=20), [16, 4, *[1] * 80]),
+        (functools.partial(evolve, population=20, together=8), [16, 4, *[8] * 10]),
+        (functools.partial(learn_action_space, initial=84, proposals=200), [16, 16, 16, 16, 16, 4, 8, 8]),
+    ],
+)
+def test_architectures_that_wait_are_rated_in_one_call(search, sizes):
+    rate, _ = additive(MIXED)
+    rating, done = Together(rate), []
+    history = search(MIXED, rating, 100, progress=lambda *counts: done.append(counts))
+    one_by_one = search(MIXED, rate, 100)
+    assert history.architectures == one_by_one.architectures
+    assert np.array_equal(history.scores, one_by_one.scores)
+    assert rating.sizes == sizes and done == [(number, 100) for number in range(1, 101)]
+
+
+def test_children_bred_together_know_the_scores_of_those_before():
+    rate, least = additive(MIXED)
+    found, random = ([s(MIXED, rate, 200, seed=seed).scores.min() for seed in SEEDS]
+                     for s in (functools.partial(evolve, together=8), random_search))  # fmt: skip
+    assert least <= np.median(found) < np.median(random)
+
+
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_small_space_is_searched_through(search):
     space = Space.from_counts("small", [[[3, 2], [4]], [[5]]])
@@ -195,6 +235,8 @@ def test_bad_input(search, tmp_path):
 
 
 def test_bad_sizes():
+    with pytest.raises(InputError, match="at least 1 child"):
+        evolve(MIXED, lambda a: 0.0, 10, together=0)
     rate, _ = additive(MIXED)
     with pytest.raises(InputError, match="tournament of 1 to 5 members, the population, got 10"):
         evolve(MIXED, rate, population=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -30,7 +31,7 @@ from pynas.spaces import Architecture
 LOSS = "error"
 SEARCHES: dict[str, Callable[..., Any]] = {
     "action-space": search.learn_action_space,
-    "evolution": search.evolve,
+    "evolution": functools.partial(search.evolve, together=8),  # their images are read once
     "random": search.random_search,
 }
 # search: one of SEARCHES, or all: rate every architecture, then search exactly. budget: architectures that a search rates.
@@ -139,24 +140,10 @@ def _search(run: Run, name: str, costs: Any, limits: Limits, net: Any, digest: s
     norm, budget = run.recipe.defaults.norms[0], run.options["budget"]
     made_from = [digest, run.data.fingerprint, limits.upper, limits.lower, norm]
     key = hashlib.blake2b(json.dumps(made_from).encode(), digest_size=4).hexdigest()
-    rating = _counted(error_rate(run, net, norm), budget, run.progress.count("search"))
+    rating, report = error_rate(run, net, norm), run.progress.count("search")
     file = run.folder / "ratings" / f"{name}-{key}.json"
     return SEARCHES[name](run.space, rating, budget, seed=run.settings.seed, costs=costs, limits=limits.upper,
-                          at_least=limits.lower, file=file)  # fmt: skip
-
-
-def _counted(
-    rating: Callable[[Architecture], float], budget: int, report: Callable[[int, int], None]
-) -> Callable[[Architecture], float]:
-    """Return the rating with a report of how many ratings are done."""
-    numbers = itertools.count(1)
-
-    def rate(architecture: Architecture) -> float:
-        score = rating(architecture)
-        report(next(numbers), budget)
-        return score
-
-    return rate
+                          at_least=limits.lower, file=file, progress=report)  # fmt: skip
 
 
 def _write_ratings(run: Run, architectures: Sequence[Architecture], errors: np.ndarray) -> None:
