@@ -6,7 +6,7 @@
 `Pillow` is torchvision's transforms on Pillow's images, one by one, as this package read images before; `tensors` the same on bytes
 that torchvision decodes. Each case runs in this process with one thread, so that its images/s are those of a core. Beside them the
 decoders and the changes of colour alone, and whole epochs of `ImageData.loader` by number of workers, which share this machine's
-cores. --device cuda: colours are changed there.
+cores. --device cuda: colours are changed there; without OpenCV, which a GPU does not need, those of a CPU are left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CASES = {"validation": ("none", 1), "crop and flip": ("standard", 1), f"{VIEWS} 
 
 
 def write_images(folder: Path, count: int = 32) -> list[Path]:
-    """Write JPEGs of 500x375 pixels and about 110 KB, ImageNet's mean: smooth shapes with noise."""
+    """Write JPEGs of 500x375 pixels and about 65 KB: smooth shapes with noise."""
     rng, paths = np.random.default_rng(0), []
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
@@ -86,16 +86,37 @@ def over(function: Callable[[Any], Any], items: list[Any]) -> Callable[[], None]
     return all_of_them
 
 
+def ours(kind: str, views: int) -> Callable[[bytes], Any]:
+    """Return this package's way from a file's content to the views of an augmentation."""
+    transform = augment.from_files(kind, (SIZE, SIZE), True, (0.5,) * 3)
+    transform = transform if views == 1 else Views(transform, views)
+    return lambda content: transform(decode(content, "x"))
+
+
+def core_seconds(kind: str, views: int = 1, repeats: int = 3) -> float:
+    """Seconds of a core per image, from a JPEG of `write_images` to the views of an augmentation."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        contents = [path.read_bytes() for path in write_images(Path(folder))]
+    call = over(ours(kind, views), contents)
+    seconds = _timer.medians({"ours": call}, "cpu", repeats, warmup=1)["ours"] / len(contents)
+    torch.set_num_threads(threads)
+    return seconds
+
+
 def measure(case: str, functions: dict[str, Callable[[], None]], images: int, options: Namespace) -> None:
     """Time the functions in turn; print images/s and keep a record."""
-    seconds = {name: t / images for name, t in _timer.medians(functions, "cpu", options.repeats, warmup=1).items()}
+    seconds = {
+        name: t / images for name, t in _timer.medians(functions, options.device, options.repeats, warmup=1).items()
+    }
     keep(case, seconds, options)
 
 
 def keep(case: str, seconds: dict[str, float], options: Namespace) -> None:
     """Print images/s, and append the record."""
-    ours = next(iter(seconds.values()))
-    shown = "  ".join(f"{name} {1 / t:,.0f} ({t / ours:.2f}x)" for name, t in seconds.items())
+    first = next(iter(seconds.values()))
+    shown = "  ".join(f"{name} {1 / t:,.0f} ({t / first:.2f}x)" for name, t in seconds.items())
     print(f"{case}, images/s: {shown}", flush=True)
     if options.json:
         record = {"bench": "loading", "case": case, "seconds": seconds, "device": options.device, **_timer.machine("cpu"),
@@ -113,12 +134,13 @@ def of_one_core(contents: list[bytes], options: Namespace) -> None:
         "torchvision": by_torchvision,
     }
     measure("decode", {name: over(f, contents) for name, f in functions.items()}, count, options)
+    opencv = installed("cv2", "opencv-python-headless")
     for name, (kind, views) in CASES.items():
-        transform = augment.from_files(kind, (SIZE, SIZE), True, (0.5,) * 3)
-        ours = transform if views == 1 else Views(transform, views)
+        if kind == "strong" and not opencv:
+            continue
         theirs = before(kind, views)
         measure(name, {
-            "pynas": over(lambda c, ours=ours: ours(decode(c, "x")), contents),
+            "pynas": over(ours(kind, views), contents),
             "Pillow": over(lambda c, theirs=theirs: theirs(by_pillow(c)), contents),
             "tensors": over(lambda c, theirs=theirs: theirs(by_torchvision(c)), contents),
         }, count, options)  # fmt: skip
@@ -127,14 +149,15 @@ def of_one_core(contents: list[bytes], options: Namespace) -> None:
         cropped = [crop(decode(content, "x")) for content in contents]
     batch, pillow = torch.stack(cropped), [v2.functional.to_pil_image(image) for image in cropped]
     colours = v2.Compose(before("strong", 1).transforms[2:])
+    placed = batch.to(options.device)
     functions = {
-        "pynas (OpenCV)": over(BYOL.of_image, cropped),
-        "pynas (batch)": over(lambda images: BYOL.of_batch(images, draw(len(images))), [batch]),
+        **({"pynas (OpenCV)": over(BYOL.of_image, cropped)} if opencv else {}),
+        f"pynas (batch, {options.device})": over(lambda images: BYOL.of_batch(images, draw(len(images))), [placed]),
         "Pillow": over(colours, pillow),
         "tensors": over(colours, cropped),
     }
     if kornia := installed("kornia", "kornia"):
-        functions["kornia"] = over(kornia_colours(kornia), [batch.float() / 255])
+        functions["kornia"] = over(kornia_colours(kornia), [placed.float() / 255])
     measure("strong colours", functions, count, options)
 
 
