@@ -31,6 +31,7 @@ def command(
         int | None, typer.Option(help="Side of the images in pixels. [default: the network's]", show_default=False)
     ] = None,
     test_size: options.TestSize = None,
+    sync_batch_norm: options.SyncBatchNorm = False,
     device: options.Device = "auto",
     workers: options.Workers = None,
     json: options.Json = False,
@@ -48,4 +49,5 @@ def command(
     given: dict[str, Any] = {"data": data, "recipe": recipe, "subnet": None if subnet is None else str(subnet), "epochs": epochs,
                              "batch_size": batch_size, "options": method_options(option) or {}, "amp": amp,
                              "image_size": image_size, "test_size": test_size}  # fmt: skip
-    train_network(tuning.finetune, run, tuning.Request(**given), device, workers, json)
+    train_network(tuning.finetune, run, tuning.Request(**given), device, json, workers=workers,
+                  sync_batch_norm=sync_batch_norm)  # fmt: skip

@@ -186,6 +186,11 @@ TestSize = Annotated[
         help="Measure at images of this side too, without training on them. [default: no]", show_default=False
     ),
 ]
+SyncBatchNorm = Annotated[
+    bool,
+    typer.Option("--sync-batch-norm", help="Batch norms of several processes, each with a GPU, normalise the whole batch, not "
+                 "each its share."),
+]  # fmt: skip
 Workers = Annotated[
     int | None,
     typer.Option(

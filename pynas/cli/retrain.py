@@ -44,6 +44,7 @@ def command(
         typer.Option(help="Name of the folder, for a second retraining by the same recipe. [default: RECIPE-START]",
                      show_default=False),
     ] = None,
+    sync_batch_norm: options.SyncBatchNorm = False,
     device: options.Device = "auto",
     workers: options.Workers = None,
     json: options.Json = False,
@@ -63,5 +64,5 @@ def command(
                              "batch_size": batch_size, "options": method_options(option) or {}, "distill": distill,
                              "distill_kind": kind, "temperature": temperature, "amp": amp, "image_size": image_size,
                              "test_size": test_size, "name": name}  # fmt: skip
-    train_network(retraining.retrain, run, retraining.Request(**given), device, workers, json,
-                  options.policy(keep))  # fmt: skip
+    train_network(retraining.retrain, run, retraining.Request(**given), device, json, workers=workers,
+                  keep=options.policy(keep), sync_batch_norm=sync_batch_norm)  # fmt: skip

@@ -27,6 +27,7 @@ def command(
     seeds: options.Seeds = None,
     option: options.MethodOptions = None,
     spread: options.Spread = "data",
+    sync_batch_norm: options.SyncBatchNorm = False,
     device: options.Device = "auto",
     workers: options.Workers = None,
     tensorboard: options.TensorBoard = False,
@@ -47,7 +48,8 @@ def command(
     policy = options.policy(keep)
     with process_group(choose_device(device), run), display.bars(is_first_process()) as bars:
         with first_process_first():
-            opened = create(run, device=device, workers=workers, spread=spread, keep=policy, **options.settings(named))
+            opened = create(run, device=device, workers=workers, spread=spread, keep=policy, sync_batch_norm=sync_batch_norm,
+                            **options.settings(named))  # fmt: skip
         if is_first_process() and not json:
             display.print_recipe(describe_recipe(opened.settings, len(opened.data.val)))
         opened.progress = display.progress(bars, opened.folder if tensorboard and is_first_process() else None)

@@ -17,15 +17,14 @@ def train_network(
     folder: Path,
     request: Any,
     device: str,
-    workers: int | None,
     json: bool,
-    keep: Any = None,
+    **ways: Any,
 ) -> None:
     """Open a run, train a network by its request, and print what was measured, once among several processes.
 
-    train: `pynas.runs.retrain.retrain` or `pynas.runs.finetune.finetune`. request: of that module. keep: a `pynas.train.Keep`.
+    train: `pynas.runs.retrain.retrain` or `pynas.runs.finetune.finetune`. request: of that module. ways: of `pynas.runs.load`.
     """
-    run = load(folder, device, workers=workers, keep=keep)
+    run = load(folder, device, **ways)
     with process_group(run.device, folder), display.bars(is_first_process()) as bars:
         run.progress = display.progress(bars)
         content = train(run, request)

@@ -37,6 +37,7 @@ class Retraining(nn.Module, Method):
     Stochastic depth and dropout are put into the network, see `regularise`; closing `regularised` takes them out.
 
     batches: number of batches per epoch. kind: "soft", "hard" or "token". amp: run the network in bfloat16 autocast.
+    sync_batch_norm: as of `pynas.train.Method`.
 
     Raises:
         InputError: a network without weights, an unknown kind, "token" without a teacher or for a network without a second
@@ -57,6 +58,7 @@ class Retraining(nn.Module, Method):
         kind: str = "soft",
         temperature: float = 1.0,
         amp: bool = False,
+        sync_batch_norm: bool = False,
     ):
         super().__init__()
         if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -72,7 +74,7 @@ class Retraining(nn.Module, Method):
         if mixing and batch_size % 2:
             raise InputError(f"[retrain] expected an even batch size for mixup, got {batch_size}")
         self.model, self.recipe, self.teacher = model, recipe, teacher
-        self.batch_size, self.batches, self.amp = batch_size, batches, amp
+        self.batch_size, self.batches, self.amp, self.sync_batch_norm = batch_size, batches, amp, sync_batch_norm
         self.distill, self.kind, self.temperature = distill, kind, temperature
         self.average = _average(model, recipe)
         self.mixing = _mixing(recipe, num_classes) if mixing else None
@@ -217,7 +219,7 @@ def retrain(
     epochs, batch_size: None for the recipe's.
     run: folder of checkpoints and metrics; a training that stopped resumes from there, exactly. keep: epochs whose weights
         stay there.
-    options: arguments of `Retraining`: teacher, distill, kind, temperature, amp.
+    options: arguments of `Retraining`: teacher, distill, kind, temperature, amp, sync_batch_norm.
 
     Raises:
         InputError: see `Retraining` and `pynas.fit`.

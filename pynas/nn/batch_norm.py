@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pynas.errors import InputError
 from pynas.nn.convolution import convolve
 from pynas.nn.hooks import hooked
 from pynas.ops import _library as native
@@ -96,6 +97,9 @@ def batch_norm_act(
 def _leading(norm: Any, x: Tensor) -> Tensor:
     if "forward" in vars(norm):  # a rating's, with statistics of each path
         return norm.forward(x, leading=True)
+    if norm.training and isinstance(norm, nn.SyncBatchNorm):
+        raise InputError("[fit] expected batch norms that every subnet uses whole for sync_batch_norm, got one whose leading "
+                         "channels a subnet uses; leave it out")  # fmt: skip
     c = x.shape[1]
     mean, var, momentum = _averages(norm, c)
     if not norm.training:

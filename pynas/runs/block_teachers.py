@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pynas import teachers
+from pynas.methods.dna.scaling import load_scaled
 from pynas.supernets.build import check_blocks
 from pynas.supernets.walk import walk_shapes
 
@@ -12,6 +13,21 @@ from pynas.supernets.walk import walk_shapes
 def fitting_teacher(run: Any, teacher: teachers.Teacher) -> teachers.Teacher:
     """Return a timm teacher tapped after stages of the sizes of a run's blocks, see `pynas.teachers.with_fitting_taps`."""
     return teachers.with_fitting_taps(teacher, _feature_shapes(run), run.data.image_shape)
+
+
+def kept_teacher(run: Any) -> teachers.Teacher:
+    """Return DNA+'s scaled teacher of the run's folder, or a small one, which is trained once; a rehearsal does not train."""
+    path = run.folder / "teacher.safetensors"
+    if run.settings.teacher == "scaled":
+        return load_scaled(path)
+    if path.exists():
+        return teachers.load_small(path)
+    if run.rehearsal:
+        return fresh_teacher(run)
+    teacher = teachers.fit_small(run.data, *small_teacher_shape(run), seed=run.settings.seed, device=run.device,
+                                 progress=run.progress.epochs())  # fmt: skip
+    teachers.save_small(path, teacher)
+    return teacher
 
 
 def fresh_teacher(run: Any) -> teachers.Teacher:

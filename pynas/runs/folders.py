@@ -30,6 +30,7 @@ def create(
     progress: Progress | None = None,
     workers: int | None = None,
     keep: Keep | None = None,
+    sync_batch_norm: bool = False,
     **settings: Any,
 ) -> Run:
     """Make a run, or open the one that the folder holds; the process then works in the folder alone until it ends.
@@ -37,6 +38,7 @@ def create(
     folder: None for a new one under runs/. device: auto, cpu, cuda or cuda:N. spread: what processes of torchrun share,
     "data" or "blocks" (see `pynas.train.Team`). progress: where the stages report. workers: processes that read images, None
     for a number that suits the device. keep: epochs whose weights stay, beside the settings' keep_epochs.
+    sync_batch_norm: batch norms of several processes' GPUs normalise the whole batch (`pynas.train.Method`).
     settings: fields of `pynas.runs.Settings`; None stands for the default, which depends on the method for `space`, and on the
         recipe for `epochs`, `batch_size` and `accumulate`. `options` holds those of the method. recipe: None for the method's
         "paper" where images have 224 pixels and more, else "small".
@@ -53,7 +55,9 @@ def create(
     if new:
         new_folders.append(folder)
     runner = recipe_of(made.method, made.space)
-    return Run(folder, made, runner, device, spread, progress, workers=workers, keep=keep)
+    return Run(
+        folder, made, runner, device, spread, progress, workers=workers, keep=keep, sync_batch_norm=sync_batch_norm
+    )
 
 
 def forget_unbegun() -> None:
@@ -130,12 +134,11 @@ def load(
     folder: str | Path,
     device: str = "auto",
     progress: Progress | None = None,
-    workers: int | None = None,
-    keep: Keep | None = None,
+    **ways: Any,
 ) -> Run:
     """Open the run that a folder holds; the process then works in the folder alone until it ends.
 
-    device, progress, workers, keep: as of `create`.
+    device, progress: as of `create`, and so are `ways`: workers, keep, sync_batch_norm.
 
     Raises:
         InputError: no run there, or another process works there.
@@ -144,4 +147,4 @@ def load(
     settings = read_settings(folder)
     hold(folder)
     recipe = recipe_of(settings.method, settings.space)
-    return Run(folder, settings, recipe, device, progress=progress, workers=workers, keep=keep)
+    return Run(folder, settings, recipe, device, progress=progress, **ways)

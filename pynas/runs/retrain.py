@@ -124,7 +124,8 @@ def train_network(
         model, measured = _trained(
             folder,
             model, data, recipe, epochs=request.epochs, batch_size=request.batch_size, run=folder, seed=run.settings.seed,
-            device=run.device, on_step=run.progress.steps("retrain"), keep=run.keep, amp=request.amp, **training,
+            device=run.device, on_step=run.progress.steps("retrain"), keep=run.keep, amp=request.amp,
+            sync_batch_norm=run.sync_batch_norm, **training,
         )  # fmt: skip
     if test_data is not None:
         at_size = export.evaluate(_resized(model, data, test_data), test_data, device=run.device)

@@ -14,10 +14,9 @@ import torch
 from pynas import costs, spaces, teachers
 from pynas.data import ImageData, Loader, load
 from pynas.errors import InputError
-from pynas.methods.dna.scaling import load_scaled
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
-from pynas.runs.block_teachers import fitting_teacher, fresh_teacher, small_teacher_shape
+from pynas.runs.block_teachers import fitting_teacher, kept_teacher
 from pynas.runs.images import check_images, split_of
 from pynas.runs.options import loader_options
 from pynas.runs.processes import choose_device, first_process_first, meet
@@ -44,6 +43,7 @@ class Run:
 
     workers: processes that read images, None for a number that suits the device (`pynas.data.loaders.default_workers`).
     keep: epochs whose weights stay, beside the settings' keep_epochs; results do not depend on it.
+    sync_batch_norm: batch norms of several processes' GPUs normalise the whole batch (`pynas.train.Method`).
     rehearsal: a small teacher is not trained, as in dry runs. base: the run whose images, teacher and costs a variant in one of
     its subfolders shares.
     """
@@ -60,9 +60,11 @@ class Run:
         base: Run | None = None,
         workers: int | None = None,
         keep: Keep | None = None,
+        sync_batch_norm: bool = False,
     ):
         self.folder, self.settings, self.recipe, self.spread = folder, settings, recipe, spread
         self.rehearsal, self.base, self.workers, self.keep = rehearsal, base, workers, keep or Keep()
+        self.sync_batch_norm = sync_batch_norm
         self.home: Path = folder if base is None else base.home  # the folder that the user knows
         self.device, self.progress = choose_device(device), progress or Progress()
         self.options: dict[str, Any] = recipe.options().filled(settings.recipe, settings.options)
@@ -148,8 +150,13 @@ class Run:
 
     def variant(self, name: str, settings: Settings) -> Run:
         """Return a run in a subfolder, of other settings but with the images, the split, the teacher and costs of this one."""
-        return Run(self.folder / name, settings, self.recipe, str(self.device), self.spread, self.progress.named(name),
-                   self.rehearsal, self, self.workers, self.keep)  # fmt: skip
+        return self.beside(self.folder / name, settings, self.recipe, progress=self.progress.named(name), base=self)
+
+    def beside(self, folder: Path, settings: Settings, recipe: Recipe, **others: Any) -> Run:
+        """Return a run in another folder that works on the same device and in the same way."""
+        return Run(folder, settings, recipe, **{"device": str(self.device), "spread": self.spread, "progress": self.progress,
+                   "rehearsal": self.rehearsal, "workers": self.workers, "keep": self.keep,
+                   "sync_batch_norm": self.sync_batch_norm, **others})  # fmt: skip
 
     @property
     def method_options(self) -> dict[str, Any]:
@@ -224,22 +231,13 @@ class Run:
             return self.base.teacher()
         if self.tapped_teacher is not None:
             return self.tapped_teacher
-        path = self.folder / "teacher.safetensors"
-        if self.settings.teacher == "scaled":
-            return load_scaled(path)
-        if path.exists():
-            return teachers.load_small(path)
-        if self.rehearsal:
-            return fresh_teacher(self)
-        teacher = teachers.fit_small(self.data, *small_teacher_shape(self), seed=self.settings.seed, device=self.device,
-                                     progress=self.progress.epochs())  # fmt: skip
-        teachers.save_small(path, teacher)
-        return teacher
+        return kept_teacher(self)
 
     def method(self) -> Any:
         """Return the method on the run's supernet and device; its teacher is trained if need be."""
         with first_process_first():
             method = self.seeded(lambda: self.recipe.build(self))  # weights that a method adds follow the seed too
+        method.sync_batch_norm = self.sync_batch_norm
         # Convolutions are faster in this layout, on CPUs and on GPUs alike.
         return method.to(self.device, memory_format=torch.channels_last)
 

@@ -92,10 +92,8 @@ def fit(
     trainer = _Trainer(method, length, epochs, accumulate, files, seed, spread, images)
     with _own_generators(), files.background:
         trainer.start(train_loader)
-        try:
+        with trainer.team.at_work():
             trainer.run_epochs(trainer.team.share(train_loader), checkpoint_seconds, on_step)
-        finally:
-            trainer.team.end()
     if run is not None:
         trainer.team.first_says(True, trainer.device)  # the files of the first process are whole
 

@@ -28,6 +28,8 @@ class Method(Protocol):
     net: the supernet. scaler: the `torch.amp.GradScaler` that `training_step` scales its losses by, None for no scaling.
     trained_blocks: the blocks that this process trains. None where the blocks depend on each other; a method whose blocks
         learn independently sets a range of all its blocks, and `fit(..., spread="blocks")` gives every process its share.
+    sync_batch_norm: whether batch norms of several processes, each with a GPU, normalise the whole batch, not each its share
+        (torch.nn.SyncBatchNorm).
     reduce: what a `training_step` gives to `backward` in a weight's last backward pass, None where nothing is to be sent yet;
     gradients without are sent after the step.
     """
@@ -35,6 +37,7 @@ class Method(Protocol):
     net: Any
     scaler: torch.amp.GradScaler | None = None
     trained_blocks: Collection[int] | None = None
+    sync_batch_norm: bool = False
     reduce: Callable[[torch.Tensor], None] | None = None
 
     def prepare(self, batches: Iterable[tuple[Any, torch.Tensor]]) -> None:

@@ -16,6 +16,7 @@ from pynas.errors import InputError
 from pynas.supernets import device_of
 from pynas.train.method import Method
 from pynas.train.reducer import Reducer
+from pynas.train.sync_batch_norm import synchronised
 
 SPREADS = ("data", "blocks")
 
@@ -40,7 +41,7 @@ class Team:
         This needs a method whose blocks learn independently (`trained_blocks` not None, as of `methods.DNA`).
 
     Batch norm normalises each process's share by itself, as in torch's DistributedDataParallel; running statistics are
-    averaged. On GPUs torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) normalises the whole batch.
+    averaged. With `method.sync_batch_norm` those of several GPUs normalise the whole batch.
 
     Gradients are averaged weight by weight while backward passes still run (`Reducer`), where the method says which pass is a
     weight's last (`pynas.train.method.backward`), else after the step; 0 where a process did not use a weight: the processes may
@@ -113,7 +114,7 @@ class Team:
             return
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         if self._reducer is None or list(map(id, weights)) != list(map(id, self._reducer.weights)):
-            self.end()
+            self._end()
             self._reducer = Reducer(weights, self.group, self.group_size)
         self.method.reduce = self._reducer.begin
 
@@ -127,8 +128,20 @@ class Team:
             self.method.reduce = None
             self._reducer.finish()
 
-    def end(self) -> None:
-        """Take the hooks off the method's weights."""
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Synchronise the method's batch norms meanwhile, if it wants that; take the hooks off its weights in the end.
+
+        Raises:
+            InputError: see `synchronised`.
+        """
+        with synchronised(self.method, self.group, self.group_size if self.method.sync_batch_norm else 1):
+            try:
+                yield
+            finally:
+                self._end()
+
+    def _end(self) -> None:
         if self._reducer is not None:
             self._reducer.close()
             self._reducer = self.method.reduce = None

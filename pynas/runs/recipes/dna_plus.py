@@ -140,17 +140,7 @@ class DNAPlusRecipe:
             settings = settings.model_copy(update={"teacher": "scaled", "taps": None})
         with first_process_first():
             folder, settings = open_folder(run.folder / f"generation_{number}", settings, Settings.model_fields)
-        return Run(
-            folder,
-            settings,
-            self._dna,
-            str(run.device),
-            run.spread,
-            run.progress,
-            run.rehearsal,
-            workers=run.workers,
-            keep=run.keep,
-        )
+        return run.beside(folder, settings, self._dna)
 
     def _plus(self, run: Run) -> DNAPlus:
         return DNAPlus(run.space, **run.method_options)
