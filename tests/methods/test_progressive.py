@@ -12,6 +12,7 @@ from pynas.errors import InputError
 from pynas.methods import DNA, ProgressiveDNA
 from pynas.methods.sampling import uniform_path
 from pynas.spaces import Choice
+from pynas.train.reducer import _leaves
 
 from .nets import small_net, small_teacher
 
@@ -150,3 +151,17 @@ def test_what_is_missing_is_named():
         make("progressive-a", keep=0)
     with pytest.raises(InputError, match="blocks learn independently"):
         pynas.fit(method, [batch()], 2, spread="blocks")
+
+
+@pytest.mark.parametrize(("strategy", "names"), [("progressive-a", ["blocks.0", "blocks.1", "head"]),
+                                                 ("progressive-b", ["blocks.1", "head"])])  # fmt: skip
+def test_every_block_says_that_its_gradients_may_travel(strategy, names):
+    method = make(strategy)
+    pynas.fit(method, [batch()] * 2, 2)
+    assert int(method.stage) == 1
+    by_weight = {id(weight): name for name, weight in method.net.named_parameters()}
+    graphs = []
+    method.reduce = lambda loss: graphs.append({by_weight[key] for key in _leaves(loss) if key in by_weight})
+    assert method.dna.reduce is method.reduce
+    method.train().training_step(*batch(), np.random.default_rng(0))
+    assert [next(n for n in names if any(each.startswith(n) for each in weights)) for weights in graphs] == names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -74,6 +74,15 @@ class ProgressiveDNA(nn.Module, Method):
         """The supernet."""
         return self.dna.net
 
+    @property
+    def reduce(self) -> Callable[[Tensor], None] | None:  # type: ignore[override]
+        """The one of DNA, whose blocks train."""
+        return self.dna.reduce
+
+    @reduce.setter
+    def reduce(self, value: Callable[[Tensor], None] | None) -> None:
+        self.dna.reduce = value
+
     def prepare(self, batches: Batches) -> None:
         """Fit the projections on the first training batches."""
         self.dna.prepare(batches)
@@ -119,7 +128,7 @@ class ProgressiveDNA(nn.Module, Method):
                 output = dna.net.run_path(b, choice, dna.net.enter(x) if b == 0 else x)
                 loss = functional.mse_loss(output.float(), features[b].float())
             if self.from_scratch:
-                dna.backward(loss * dna.loss_weights[b])
+                dna.backward(loss * dna.loss_weights[b], dna.reduce)
                 losses[f"block_{b + 1}"] = loss.detach()
             x = output.detach()
         losses[f"block_{last + 1}"] = dna.train_block(last, x, features[last], rng)
