@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,8 @@ def read_tensors(path: str | Path, kind: str) -> TensorFile:
     Raises:
         InputError: a file that is missing, truncated, changed since it was written, of another kind or version.
     """
-    if not Path(path).is_file():
-        raise InputError(f"[{kind}] expected the file {path}, got none; check the path")
-    try:
-        with safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {}).get("pynas", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"[{kind}] expected a whole safetensors file, got a damaged one: {path} ({error})") from None
-    check_header(content, kind, path)
+    with _opened(path, kind) as (file, content):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     if content.get("digest") != digest(tensors) or content.pop("check", None) not in (None, _check(content)):
         raise InputError(f"[{kind}] expected the bytes that were written, got others: {path} is damaged")
     return TensorFile(tensors, content["metadata"], content["digest"])
@@ -75,13 +69,24 @@ def read_metadata(path: str | Path, kind: str) -> dict[str, Any]:
     Raises:
         InputError: a file that is missing or damaged, or of another kind or version.
     """
+    with _opened(path, kind) as (_, content):
+        return content["metadata"]
+
+
+@contextmanager
+def _opened(path: str | Path, kind: str) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield safetensors' reader of a file and its checked header; what cannot be read meanwhile is an InputError."""
+    if not Path(path).is_file():
+        raise InputError(f"[{kind}] expected the file {path}, got none; check the path")
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads((file.metadata() or {}).get("pynas", "null"))
+            check_header(content, kind, path)
+            yield file, content
+    except InputError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"[{kind}] expected a whole safetensors file, got a damaged one: {path} ({error})") from None
-    check_header(content, kind, path)
-    return content["metadata"]
 
 
 def _check(content: Mapping[str, Any]) -> str:

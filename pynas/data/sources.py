@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ def load(
         where that is more than the share `val_at_most` of them, that share is split off (None: so many in any case).
     limit: number of training images to use, equally many of each class; None for all.
     seed: of the split, of the order of the images to rate on, and of the images that `limit` keeps.
+    download: whether torchvision gets data sets that `root` lacks.
     flip: whether a mirrored image keeps its class; None for yes, except for digits.
 
     Raises:
@@ -63,12 +65,13 @@ def load(
         return _in_memory("digits", _digits(), image_size or 32, split, bool(flip))
     mirrored = flip is None or flip
     if name in ("cifar10", "cifar100"):
-        return _in_memory(str(name), _cifar(str(name), root, download), image_size, split, mirrored)
+        parts = read_torchvision(str(name).upper(), root, download)
+        return _torchvision(str(name), parts, root, image_size, split, mirrored)
     kind, _, rest = str(name).partition(":")
     if kind == "hf" and rest:
         return split_stored(rest, *read_hub(rest), split, image_size or 224, mirrored)
     if kind == "torchvision" and rest:
-        return _torchvision(rest, root, image_size, split, mirrored)
+        return _torchvision(rest, read_torchvision(rest, root, download), root, image_size, split, mirrored)
     if path.suffix == ".tar":
         return split_stored(str(name), *read_shards(str(name)), split, image_size or 224, mirrored)
     if path.is_dir():
@@ -89,20 +92,6 @@ def _digits() -> Raw:
     images, labels = np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
     train, test = stratified_split(labels, 0.2, seed=0)
     return images[train], labels[train], images[test], labels[test]
-
-
-def _cifar(name: str, root: str | Path, download: bool) -> Raw:
-    import torchvision
-
-    dataset = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
-    try:
-        train, test = (dataset(root=str(root), train=train, download=download) for train in (True, False))
-    except (RuntimeError, OSError) as error:
-        raise InputError(
-            f"[data] expected {name} in the folder {str(root)!r}, got {error}; "
-            "get it once with download=True (needs a network), or give the folder that holds it as root"
-        ) from None
-    return train.data, np.asarray(train.targets), test.data, np.asarray(test.targets)
 
 
 def _npz(path: Path) -> Raw:
@@ -204,8 +193,10 @@ def _folder(path: Path, image_size: int, split: Split, flip: bool) -> ImageData:
     return split_stored(name, Folder(samples), Folder(test), split, image_size, flip, contents)
 
 
-def _torchvision(name: str, root: str | Path, image_size: int | None, split: Split, flip: bool) -> ImageData:
-    train, test = read_torchvision(name, root)
+def _torchvision(
+    name: str, parts: tuple[Any, Any], root: str | Path, image_size: int | None, split: Split, flip: bool
+) -> ImageData:
+    train, test = parts
     if not isinstance(train, Stored):
         return _in_memory(name, (*train, *test), image_size, split, flip)
     contents = folder_contents(Path(root).expanduser()) if isinstance(train, Folder) else contents_of

@@ -49,13 +49,14 @@ class Items(Stored):
         return Items(self._dataset, self.labels[rows], self._rows[rows])
 
 
-def read_torchvision(name: str, root: str | Path) -> tuple[Any, Any]:
-    """Return the training and the test part of a data set of torchvision, which is not downloaded.
+def read_torchvision(name: str, root: str | Path, download: bool = False) -> tuple[Any, Any]:
+    """Return the training and the test part of a data set of torchvision.
 
     Each part is a `Stored` data set, or images in memory: uint8 `[N, H, W, C]` (or without C) and labels `[N]`.
     The test part is the split "test", else "val".
 
-    name: of a class of `torchvision.datasets`. root: folder that holds the data, as its constructor takes it.
+    name: of a class of `torchvision.datasets`. root: folder that holds the data, as its constructor takes it. download: whether
+    torchvision gets what is missing.
 
     Raises:
         InputError: no such class, one without a training and a test part or with other targets than whole numbers, or missing
@@ -67,7 +68,7 @@ def read_torchvision(name: str, root: str | Path) -> tuple[Any, Any]:
     if not isinstance(made, type):
         raise InputError(f"[data] expected a class of torchvision.datasets, as torchvision:CIFAR100, got {name!r}")
     taken = inspect.signature(made).parameters
-    options: dict[str, Any] = {"download": False} if "download" in taken else {}
+    options: dict[str, Any] = {"download": download} if "download" in taken else {}
 
     def make(**chosen: Any) -> Any:
         try:

@@ -70,11 +70,7 @@ class Reducer:
             bucket.work.wait()
             assert bucket.flat is not None
             bucket.flat /= self._size
-            for number, part in zip(
-                bucket.numbers, bucket.flat.split([self.weights[n].numel() for n in bucket.numbers])
-            ):
-                gradient = self._gradient(number)
-                gradient.copy_(part.view(gradient.shape))
+            lay_back(bucket.flat, [self._gradient(number) for number in bucket.numbers])
         self._buckets, self._taken, self._late, self._sent = [], set(), set(), 0
 
     def close(self) -> None:
@@ -107,7 +103,7 @@ class Reducer:
         """Send the next buckets whose gradients are all there."""
         while self._sent < len(self._buckets) and not self._buckets[self._sent].pending:
             bucket = self._buckets[self._sent]
-            bucket.flat = torch.cat([self._gradient(number).reshape(-1) for number in bucket.numbers])
+            bucket.flat = laid_together([self._gradient(number) for number in bucket.numbers])
             bucket.work = dist.all_reduce(bucket.flat, group=self._group, async_op=True)
             self._sent += 1
 
@@ -117,6 +113,17 @@ class Reducer:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
         return weight.grad
+
+
+def laid_together(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors of a type as one, to be sent."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def lay_back(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy what `laid_together` made back into its tensors."""
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(part.view(tensor.shape))
 
 
 def _leaves(loss: Tensor) -> set[int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pynas.errors import InputError
 from pynas.supernets import device_of
 from pynas.train.method import Method
-from pynas.train.reducer import Reducer
+from pynas.train.reducer import Reducer, laid_together, lay_back
 from pynas.train.sync_batch_norm import synchronised
 
 SPREADS = ("data", "blocks")
@@ -194,11 +194,10 @@ class Team:
         """Replace tensors by their means over the group, those of a type sent as one."""
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             alike = [tensor for tensor in tensors if tensor.dtype == dtype]
-            flat = torch.cat([tensor.reshape(-1) for tensor in alike])
+            flat = laid_together(alike)
             dist.all_reduce(flat, group=self.group)
             flat /= self.group_size
-            for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike])):
-                tensor.copy_(part.view(tensor.shape))
+            lay_back(flat, alike)
 
     def _exchange_blocks(self, optimizer: torch.optim.Optimizer) -> None:
         method = self.method
