@@ -188,7 +188,8 @@ def print_estimate(content: Mapping[str, Any]) -> None:
         **{UNITS[name]: f"{show(low)} to {show(high)} in the space" for name, (low, high) in costs.items()},
         **({} if content["seeds"] == 1 else {"seeds": f"{content['seeds']}, one after the other"}),
         "training": f"{content['steps']:,} steps of {content['seconds_per_step']:.3g} s: "
-        f"{duration(content['training_seconds'])} (a small teacher's own comes on top)",
+        + duration(content["training_seconds"])
+        + (" (a small teacher's own comes on top)" if content["teacher_to_train"] else ""),
         "rating": f"{show(content['rating_madds_per_image'])} MAdds per image: about {duration(content['rating_seconds'])}",
         "memory": f"{show(content['memory_bytes'])} bytes at the peak of a step",
     }

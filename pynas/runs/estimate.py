@@ -81,7 +81,8 @@ def estimate(settings: Settings, device: str = "auto", workers: int | None = Non
         rating = _rating(run)
         # The first seed's supernet is still held while the others train.
         held = sum(tensor.nbytes for tensor in run.net.state_dict().values()) if seeds > 1 else 0
-        return {**_sizes(run), "seeds": seeds, "costs": costs, "device": str(run.device), "steps": steps,
+        fresh = settings.teacher == "small" and recipe.teacher(run) is not None
+        return {**_sizes(run), "seeds": seeds, "teacher_to_train": fresh, "costs": costs, "device": str(run.device), "steps": steps,
                 "seconds_per_step": clock.seconds, "training_seconds": clock.seconds * steps, **rating,
                 "rating_seconds": rating["rating_seconds"] * seeds, "memory_bytes": _peak_memory(run.device) + held}  # fmt: skip
 
