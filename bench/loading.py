@@ -86,9 +86,9 @@ def over(function: Callable[[Any], Any], items: list[Any]) -> Callable[[], None]
     return all_of_them
 
 
-def ours(kind: str, views: int) -> Callable[[bytes], Any]:
-    """Return this package's way from a file's content to the views of an augmentation."""
-    transform = augment.from_files(kind, (SIZE, SIZE), True, (0.5,) * 3)
+def ours(kind: str, views: int, later: bool = False) -> Callable[[bytes], Any]:
+    """Return this package's way from a file's content to the views of an augmentation; later: a GPU changes the colours."""
+    transform = augment.from_files(kind, (SIZE, SIZE), True, (0.5,) * 3, later)
     transform = transform if views == 1 else Views(transform, views)
     return lambda content: transform(decode(content, "x"))
 
@@ -134,6 +134,8 @@ def of_one_core(contents: list[bytes], options: Namespace) -> None:
         "torchvision": by_torchvision,
     }
     measure("decode", {name: over(f, contents) for name, f in functions.items()}, count, options)
+    name, (kind, views) = list(CASES.items())[-1]
+    measure(f"{name}, colours left to a GPU", {"pynas": over(ours(kind, views, later=True), contents)}, count, options)
     opencv = installed("cv2", "opencv-python-headless")
     for name, (kind, views) in CASES.items():
         if kind == "strong" and not opencv:
