@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -73,6 +74,20 @@ def numbers(text: str | None) -> list[float] | None:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"[quantity] expected numbers separated by commas, got {text!r}") from None
+
+
+def from_environment(name: str, default: str | None = None) -> int:
+    """Return the whole number, 0 or more, in an environment variable.
+
+    Raises:
+        InputError: the variable holds no such number, or is not set and has no default.
+    """
+    text = os.environ.get(name, default)
+    if text is None or not text.isdecimal():
+        raise InputError(
+            f"[processes] expected a whole number in the environment's {name}, got {text!r}; start with torchrun, or set it"
+        )
+    return int(text)
 
 
 def show(value: float) -> str:

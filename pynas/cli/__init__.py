@@ -34,7 +34,7 @@ from pynas.cli import (
     status,
     train,
 )
-from pynas.errors import InputError
+from pynas.errors import InputError, last_line
 
 app = typer.Typer(
     help="Neural architecture search that rates every path and finds the provably best architecture.",
@@ -69,10 +69,15 @@ for module in COMMANDS:
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 
 
-# What torch says of processes that read images when they die or have no room for what they read.
-_WORKER_LOST = re.compile(
-    r"DataLoader worker.*(killed by signal|exited unexpectedly)|(unable to|No space left).*(/torch_|shm)", re.DOTALL
-)
+# What torch says of other processes that die, and what to do: readers of images (or no room for what they read), and those of
+# torchrun, by gloo (`Connection closed by peer`, `Timed out waiting`), NCCL or the store through which they met.
+_LOST = {
+    r"DataLoader worker.*(killed by signal|exited unexpectedly)|(unable to|No space left).*(/torch_|shm)":
+        "[data] expected processes that read images to the end, got: {last}; use fewer --workers, or give /dev/shm more room; "
+        "the last checkpoint is kept",
+    r"^Dist\w*Error: |[/\\]gloo[/\\]|Gloo ":
+        "[processes] expected {WORLD_SIZE} processes to the end, got process {RANK} that lost another one: {last}; {go_on}",
+}  # fmt: skip
 
 
 class Stopped(BaseException):
@@ -91,28 +96,39 @@ def main() -> None:
         folders.new_folders.clear()
     shown, warnings.showwarning = warnings.showwarning, _warn
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    if "torch" not in sys.modules:
+        # torch's own account of a lost connection, with stack traces, would surround the one line.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     try:
         app()
-    except Stopped as stopped:
-        sys.exit(_complain(_how_to_go_on(), 128 + stopped.args[0]))
-    except InputError as error:
-        _forget_unbegun()
-        sys.exit(_complain(str(error), 2))
-    except RuntimeError as error:
-        if not _WORKER_LOST.search(str(error)):
+    except (Stopped, InputError, RuntimeError, FloatingPointError, OSError) as error:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # torchrun stops the others while they say why they end
+        message, code = _ending(error)
+        if not code:
             raise
-        last = str(error).strip().splitlines()[-1].rstrip(". ")
-        sys.exit(_complain(f"[data] expected processes that read images to the end, got: {last}; use fewer --workers, or give "
-                           "/dev/shm more room; the last checkpoint is kept", 2))  # fmt: skip
-    except FloatingPointError as error:
-        sys.exit(_complain(str(error), 1))
-    except OSError as error:
-        # A full disk or a read-only folder is the user's to mend, not a fault of the program.
-        sys.exit(_complain(f"[files] {error}", 2))
+        sys.exit(_complain(message, code))
     finally:
         warnings.showwarning = shown
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ending(error: BaseException) -> tuple[str, int]:
+    """Return the line and the exit code that an error ends with; code 0 for a fault of the program."""
+    if isinstance(error, Stopped):
+        return _how_to_go_on(), 128 + error.args[0]
+    if isinstance(error, InputError):
+        _forget_unbegun()
+        return str(error), 2
+    if isinstance(error, FloatingPointError):
+        return str(error), 1
+    if isinstance(error, OSError):  # a full disk or a read-only folder is the user's to mend
+        return f"[files] {error}", 2
+    said = f"{type(error).__name__}: {error}"
+    line = next((line for pattern, line in _LOST.items() if re.search(pattern, said, re.DOTALL)), "")
+    team = {name: os.environ.get(name, "?") for name in ("RANK", "WORLD_SIZE")}
+    return line.format(last=last_line(error), go_on=_how_to_go_on(), **team), 2 if line else 0
 
 
 def _how_to_go_on() -> str:

@@ -20,6 +20,7 @@ from pynas.data.augment import Normalise, Transform, Unfinished
 from pynas.data.datasets import Arrays, Stored
 from pynas.data.strong import Changes
 from pynas.errors import InputError
+from pynas.quantities import from_environment
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def default_workers(dataset: Dataset, device: torch.device) -> int:
     if isinstance(dataset, Arrays) or device.type == "cpu":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return min(16, max(1, cores // from_environment("LOCAL_WORLD_SIZE", "1")))
 
 
 class Loader:

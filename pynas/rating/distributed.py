@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from pynas.errors import InputError
+from pynas.quantities import from_environment
 from pynas.rating.examination import KeepsState
 
 
@@ -26,6 +29,15 @@ def rank_and_size(distributed: bool | None) -> tuple[int, int]:
             "call torch.distributed.init_process_group first"
         )
     return (dist.get_rank(), dist.get_world_size()) if ready and distributed is not False else (0, 1)
+
+
+def patience() -> dict[str, Any]:
+    """Return torch's argument `timeout`, how long processes wait for each other, from PYNAS_TIMEOUT (seconds); none by default.
+
+    torch itself waits 30 minutes, between GPUs 10.
+    """
+    seconds = from_environment("PYNAS_TIMEOUT", "0")
+    return {"timeout": timedelta(seconds=seconds)} if seconds else {}
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from pynas.files import TEMPORARY
 
 # Open folders whose lock this process holds, by device and inode, with their names.
 _held: dict[tuple[int, int], tuple[int, Path]] = {}
+# The folder of this process's work, also where the first process holds it for all.
+_folder: Path | None = None
 
 
 def hold(folder: Path) -> None:
@@ -21,7 +23,9 @@ def hold(folder: Path) -> None:
     Raises:
         InputError: another process works there.
     """
+    global _folder
     if os.environ.get("RANK", "0") != "0":
+        _folder = folder
         return
     try:
         import fcntl
@@ -58,4 +62,4 @@ if hasattr(os, "register_at_fork"):
 
 def held() -> Path | None:
     """The folder that this process works in, the last one where there were several."""
-    return list(_held.values())[-1][1] if _held else None
+    return list(_held.values())[-1][1] if _held else _folder

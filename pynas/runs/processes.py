@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from pynas.errors import InputError
-from pynas.rating.distributed import rank_and_size
+from pynas.errors import InputError, last_line
+from pynas.quantities import from_environment
+from pynas.rating.distributed import patience, rank_and_size
 from pynas.train.team import is_first_process
 
 T = TypeVar("T")
@@ -44,9 +45,9 @@ def process_group(device: torch.device, folder: Path | None) -> Iterator[None]:
     """Join the processes that torchrun started; do nothing without torchrun.
 
     Raises:
-        InputError: several processes, and no folder that all work in.
+        InputError: several processes, and no folder that all work in; the others cannot be reached; no numbers in the environment.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if from_environment("WORLD_SIZE", "1") == 1:
         yield
         return
     if folder is None:
@@ -56,8 +57,10 @@ def process_group(device: torch.device, folder: Path | None) -> Iterator[None]:
     _join("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
-    finally:
-        distributed.destroy_process_group()
+    except BaseException:
+        _abandon()
+        raise
+    distributed.destroy_process_group()
 
 
 def _join(backend: str) -> None:
@@ -65,11 +68,30 @@ def _join(backend: str) -> None:
 
     torchrun keeps its store over restarts, and processes would find the addresses of dead ones there.
     """
-    store, rank, size = next(distributed.rendezvous("env://"))
+    rank, size, port = map(from_environment, ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    if rank >= size:
+        raise InputError(
+            f"[processes] expected RANK below WORLD_SIZE, {size}, got {rank}; start with torchrun, which sets both"
+        )
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    distributed.init_process_group(
-        backend, store=distributed.PrefixStore(f"start_{attempt}", store), rank=rank, world_size=size
-    )
+    try:
+        store, *_ = next(distributed.rendezvous("env://", **patience()))
+        store = distributed.PrefixStore(f"start_{attempt}", store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, **patience())
+    except (RuntimeError, ValueError) as error:  # torch.distributed.DistError is a RuntimeError
+        raise InputError(
+            f"[processes] expected to reach {os.environ.get('MASTER_ADDR')}:{port} as process {rank} of {size}, got: "
+            f"{last_line(error)}; check that the first machine and the others run, the address and firewalls"
+        ) from None
+
+
+def _abandon() -> None:
+    """Leave the process group whose other processes may be dead, without waiting for them."""
+    with contextlib.suppress(Exception):
+        if distributed.get_backend() == "nccl":
+            distributed.distributed_c10d._abort_process_group()
+        else:
+            distributed.destroy_process_group()
 
 
 def from_first_process(compute: Callable[[], T]) -> T:
@@ -90,7 +112,7 @@ def from_first_process(compute: Callable[[], T]) -> T:
 
 def check_alone(command: str) -> None:
     """Raise InputError where torchrun started several processes for a command that one process does."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if from_environment("WORLD_SIZE", "1") > 1:
         raise InputError(f"[run] expected one process for `pynas {command}`, got {os.environ['WORLD_SIZE']}; "
                          "`pynas train`, `rate` and `retrain` share their work, and `search` that of dna-plus")  # fmt: skip
 

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pynas.rating.distributed import patience
+
 # Bytes of gradients that travel as one, as in torch's DistributedDataParallel.
 _BUCKET = 25 << 20
 
@@ -41,7 +43,7 @@ class Reducer:
         on_gpu = any(weight.is_cuda for weight in self.weights)
         members = dist.get_process_group_ranks(group) if group is not None else None
         self._control: Any = (
-            dist.new_group(members, backend="gloo", use_local_synchronization=True) if on_gpu else group
+            dist.new_group(members, backend="gloo", use_local_synchronization=True, **patience()) if on_gpu else group
         )
         self._handles = [weight.register_post_accumulate_grad_hook(partial(self._arrived, number))
                          for number, weight in enumerate(self.weights)]  # fmt: skip

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pynas.errors import InputError
+from pynas.rating.distributed import patience
 from pynas.supernets import device_of
 from pynas.train.method import Method
 from pynas.train.reducer import Reducer, laid_together, lay_back
@@ -73,7 +74,7 @@ class Team:
         shares = block_groups(self.size, blocks)
         self.groups = len(shares)
         share = self.size // self.groups
-        groups = [dist.new_group(list(range(g * share, (g + 1) * share))) for g in range(self.groups)]
+        groups = [dist.new_group(list(range(g * share, (g + 1) * share)), **patience()) for g in range(self.groups)]
         own = self.rank // share
         self.group = groups[own]
         self.method.trained_blocks = shares[own]

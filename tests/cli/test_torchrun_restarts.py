@@ -21,8 +21,8 @@ TRAIN = ["train", "--data", "digits", "--limit-images", "320", "--epochs", "3", 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def command(launch: list[str], *words: object) -> list[str]:
-    elastic = ["--max-restarts", "2", "--nproc-per-node", "2"]
+def command(launch: list[str], *words: object, restarts: int = 2) -> list[str]:
+    elastic = ["--max-restarts", str(restarts), "--nproc-per-node", "2"]
     return [sys.executable, "-m", "torch.distributed.run", *launch, *elastic, "-m", "--", "pynas", *map(str, words)]
 
 
@@ -33,13 +33,18 @@ def undisturbed(*words: object) -> None:
 def disturbed(launch: list[str], when: Callable[[], bool], *words: object) -> None:
     """Run a command line by two processes, and kill the second one when it is time."""
     process = subprocess.Popen(command(launch, *words), env=ENVIRONMENT)
+    kill(process, 1, when)
+    assert process.wait(timeout=400) == 0
+
+
+def kill(torchrun: subprocess.Popen, rank: int, when: Callable[[], bool]) -> None:
+    """Kill one of torchrun's processes when it is time."""
     deadline = time.monotonic() + 200
     while not when():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert torchrun.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
-    (second,) = (child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1")
-    second.kill()
-    assert process.wait(timeout=400) == 0
+    (process,) = (each for each in psutil.Process(torchrun.pid).children() if each.environ().get("RANK") == str(rank))
+    process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +70,20 @@ def test_killed_in_training_and_in_rating(whole: Path, tmp_path: Path, launch: l
     assert len(scores(whole)) > 3
     for one, other in zip(scores(folder), scores(whole), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_killed_without_restarts(whole: Path, tmp_path: Path) -> None:
+    """The other process ends with one line on its stderr, and the same command goes on."""
+    folder = tmp_path / "run"
+    launch = ["--standalone", "--redirects", "3", "--log-dir", str(tmp_path / "logs")]
+    process = subprocess.Popen(command(launch, *TRAIN, folder, restarts=0), env=ENVIRONMENT)
+    kill(process, 0, (folder / "checkpoints" / "last.safetensors").exists)
+    assert process.wait(timeout=100) == 1
+    (error,) = (tmp_path / "logs").rglob("1/stderr.log")
+    (line,) = error.read_text().splitlines()
+    # torchrun stops it while it notices by itself.
+    assert line.startswith(("pynas: [processes] expected 2 processes to the end, got process 1 ", "pynas: stopped; "))
+    assert line.endswith(f"--run {folder} goes on")
+    undisturbed(*TRAIN, folder)
+    for name in ("checkpoints/last.safetensors", "metrics.jsonl"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name

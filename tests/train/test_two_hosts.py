@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 HOSTS = ("pynas-test-a", "pynas-test-b")
@@ -20,12 +23,11 @@ TRAIN = [
     "digits",
     "--space",
     "mbconv-mini",
-    "--epochs",
-    "1",
     "--limit-images",
     "160",
     "--batch-size",
     "16",
+    "--epochs",
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -67,14 +69,18 @@ def start(host: str, link: str, number: int, *words: object) -> subprocess.Popen
     """Start two processes of a job on a host; the first host is where they meet."""
     launch = torchrun("--nnodes", 2, "--nproc-per-node", 2, "--node-rank", number, "--master-addr", ADDRESSES[0],
                       "--master-port", 29_511)  # fmt: skip
-    environment = {**ENVIRONMENT, "GLOO_SOCKET_IFNAME": link}
+    environment = {**ENVIRONMENT, "GLOO_SOCKET_IFNAME": link, "PYNAS_TIMEOUT": "60"}
     command = ["ip", "netns", "exec", host, *launch, *map(str, words)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def start_both(*words: object) -> list[subprocess.Popen]:
+    return [start(host, f"pynas-{host[-1]}", number, *words) for number, host in enumerate(HOSTS)]
+
+
 def on_two_hosts(*words: object) -> None:
     """Run a command line by two processes on each host."""
-    jobs = [start(host, f"pynas-{host[-1]}", number, *words) for number, host in enumerate(HOSTS)]
+    jobs = start_both(*words)
     said = [job.communicate(timeout=600)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], "\n".join(said)
 
@@ -88,7 +94,7 @@ def test_four_processes_on_two_hosts_are_four_on_one(hosts: tuple[str, ...], tmp
     """Training and rating in a folder that both hosts share: the same weights and scores, byte for byte."""
     folders = {"two": tmp_path / "two", "one": tmp_path / "one"}
     for where, run in (("two", on_two_hosts), ("one", on_one_host)):
-        run(*TRAIN, "--run", folders[where])
+        run(*TRAIN, 1, "--run", folders[where])
         run("rate", "--run", folders[where])
     for name in ("checkpoints/last.safetensors", "teacher.safetensors"):
         assert (folders["two"] / name).read_bytes() == (folders["one"] / name).read_bytes(), name
@@ -96,3 +102,34 @@ def test_four_processes_on_two_hosts_are_four_on_one(hosts: tuple[str, ...], tmp
     assert len(scores[0]) == 4
     for one, other in zip(*scores):
         assert one.read_bytes() == other.read_bytes(), one.name
+
+
+@pytest.mark.parametrize("fault", ["link", "host"])
+def test_a_host_that_is_lost_in_the_middle(hosts: tuple[str, ...], tmp_path: Path, fault: str) -> None:
+    """The processes left say so in one line each, and the run goes on with both hosts to the bytes of an undisturbed one."""
+    folder, last = tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.safetensors"
+    first, second = start_both(*TRAIN, 6, "--run", folder)
+    deadline = time.monotonic() + 200
+    while not last.exists():
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    if fault == "link":
+        ip("-n", HOSTS[1], "link", "set", "pynas-b", "down")
+    else:
+        for process in [*psutil.Process(second.pid).children(recursive=True), psutil.Process(second.pid)]:
+            process.kill()
+    for job in (first, second) if fault == "link" else (first,):
+        said = job.communicate(timeout=300)[0]
+        lines = re.findall(r"^pynas: .*", said, re.M)
+        assert len(lines) == 2 and all(f"--run {folder} goes on" in line for line in lines), said
+        assert re.search(
+            r"^pynas: \[processes\] expected 4 processes to the end, got process \d that lost another", said, re.M
+        )
+        assert "train.py" not in said and re.search(r"exitcode +: 2 ", said), said  # no traceback but torchrun's own
+    second.communicate()
+    if fault == "link":
+        ip("-n", HOSTS[1], "link", "set", "pynas-b", "up")
+    on_two_hosts("train", "--run", folder)
+    on_one_host(*TRAIN, 6, "--run", tmp_path / "whole")
+    for name in ("checkpoints/last.safetensors", "metrics.jsonl"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
