@@ -32,6 +32,7 @@ from pynas.cli import (
     spaces,
     stability,
     status,
+    submit,
     train,
 )
 from pynas.errors import InputError, last_line
@@ -58,6 +59,7 @@ COMMANDS = (
     compress,
     report,
     status,
+    submit,
     correlate,
     robustness,
     stability,
@@ -75,7 +77,7 @@ _LOST = {
     r"DataLoader worker.*(killed by signal|exited unexpectedly)|(unable to|No space left).*(/torch_|shm)":
         "[data] expected processes that read images to the end, got: {last}; use fewer --workers, or give /dev/shm more room; "
         "the last checkpoint is kept",
-    r"^Dist\w*Error: |[/\\]gloo[/\\]|Gloo ":
+    r"^Dist\w*Error: |[/\\]gloo[/\\]|Gloo |pair closure":
         "[processes] expected {WORLD_SIZE} processes to the end, got process {RANK} that lost another one: {last}; {go_on}",
 }  # fmt: skip
 
@@ -95,7 +97,10 @@ def main() -> None:
     if (folders := sys.modules.get("pynas.runs.folders")) is not None:
         folders.new_folders.clear()
     shown, warnings.showwarning = warnings.showwarning, _warn
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A launcher's own handlers stay: submitit's, as a cluster's SIGTERM comes before the signal to submit the job again.
+    plain = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) in plain]
+    before = {number: signal.signal(number, stop) for number in numbers}
     if "torch" not in sys.modules:
         # torch's own account of a lost connection, with stack traces, would surround the one line.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
