@@ -22,7 +22,11 @@ def test_help_has_an_example_and_json_is_offered(name):
     examples = re.findall(r"`(pynas [^`]*)`", COMMANDS[name].help.split("Example:")[1])
     assert examples and examples[0].split()[1] == name
     for example in examples:
-        assert {word for word in example.split() if word.startswith("--")} <= options
+        own, _, other = example.partition(" -- ")
+        assert {word for word in own.split() if word.startswith("--")} <= options
+        if other:
+            inner, *words = other.split()
+            assert COMMANDS[inner].make_context(inner, words)
     shown = CliRunner().invoke(app, [name, "--help"])
     assert shown.exit_code == 0 and "Example" in shown.output
 

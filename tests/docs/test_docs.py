@@ -146,7 +146,8 @@ def test_every_command_line_in_the_pages_parses():
             + "\n"
             + "\n".join(re.findall(r"`(pynas [^`]*)`", page.read_text(encoding="utf-8")))
         )
-        for line in re.findall(r"(?:^|/|`|\s)pynas ([a-z][^;&|#\n`]*)", text):
+        lines = re.findall(r"(?:^|/|`|\s)pynas ([a-z][^;&|#\n`]*)", text)
+        for line in [part for each in lines for part in each.split(" -- ")]:
             name, *rest = line.split()
             assert name in commands, (page, line)
             known = {option for parameter in commands[name].params for option in parameter.opts}
