@@ -60,6 +60,14 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"))
 
 
+def test_the_rating_of_every_block_is_reported():
+    told = []
+    options = {"on_rating": lambda block, progress: told.append((block, progress.done, progress.total))}
+    fit_blocks(method(), batches(4), batches(2, 2, seed=1), 1, seed=3, **options)
+    finished = {block: (done, total) for block, done, total in told}
+    assert finished == {1: (4, 4), 2: (12, 12)}  # 2 batches of 2 and 6 paths
+
+
 def same_weights(one, other):
     assert one.chosen == other.chosen
     state = other.state_dict()

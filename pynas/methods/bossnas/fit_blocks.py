@@ -6,12 +6,13 @@ import itertools
 import shutil
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pynas.errors import InputError
 from pynas.methods.bossnas.bossnas import BossNAS
-from pynas.rating import Scores, ScoreTable
+from pynas.rating import Progress, Scores, ScoreTable
 from pynas.rating.scores import block_file, load_block, save_block
 from pynas.spaces import Choice
 from pynas.tensor_files import read_tensors, write_tensors
@@ -44,6 +45,7 @@ class _Driver:
     rate_epochs: Collection[int]
     calibration_batches: int
     on_step: Callable[[BlockStep], None] | None
+    on_rating: Callable[[int, Progress], None] | None
     spread: str
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -101,9 +103,9 @@ class _Driver:
         )
 
     def rate(self, b: int) -> list[ScoreTable]:
-        return self.method.rate_block(
-            self.val_loader, b, calibration=self.calibration(), seed=self.seed, **self.options
-        )
+        told = {} if self.on_rating is None else {"progress": partial(self.on_rating, b + 1)}
+        return self.method.rate_block(self.val_loader, b, calibration=self.calibration(), seed=self.seed,
+                                      **{**told, **self.options})  # fmt: skip
 
     def calibration(self) -> list[Batch]:
         loader = self.train_loader
@@ -164,6 +166,7 @@ def fit_blocks(
     rate_epochs: Collection[int] = (),
     calibration_batches: int = 1,
     on_step: Callable[[BlockStep], None] | None = None,
+    on_rating: Callable[[int, Progress], None] | None = None,
     spread: str = "data",
     **options: Any,
 ) -> Scores:
@@ -178,6 +181,7 @@ def fit_blocks(
         Under torch.distributed the processes share the batches and the paths, and the first process writes the files.
     rate_epochs: epochs after which a block is rated too, into `scores/epoch_E/block_k.npz`.
     calibration_batches: training batches that batch-norm statistics are re-estimated on.
+    on_rating: called while a block is rated, with its number, counted from 1, and a `pynas.rating.Progress`.
     options: for `BossNAS.rate_block`.
 
     Raises:
@@ -188,7 +192,7 @@ def fit_blocks(
                          f"got {sorted(rate_epochs)}; use feed='best'")  # fmt: skip
     folder = None if run is None else Path(run)
     driver = _Driver(method, train_loader, val_loader, epochs, folder, seed, accumulate, rate_epochs, calibration_batches, on_step,
-                     spread, dict(options))  # fmt: skip
+                     on_rating, spread, dict(options))  # fmt: skip
     if method.chosen:
         raise InputError("[fit_blocks] expected a fresh method, got one with chosen paths")
     return Scores(method.net.space, [driver.block(b) for b in range(driver.blocks)])

@@ -13,7 +13,7 @@ from pynas import export
 from pynas.checked import AtLeastOne, fields
 from pynas.errors import InputError
 from pynas.methods import BlockStep, Bootstrap, BossNAS, Heads, Optimization, PathRating, fit_blocks
-from pynas.rating import Scores
+from pynas.rating import Progress, Scores
 from pynas.runs.correlate import rank
 from pynas.runs.defaults import Defaults
 from pynas.runs.export import found_architecture, recalibrate, write_subnet
@@ -158,6 +158,7 @@ class BossNASRecipe:
             - {settings.epochs},
             calibration_batches=options["calibration_batches"],
             on_step=_reports(run),
+            on_rating=_rating_reports(run),
             spread=run.spread,
             rating=rating,
         )
@@ -185,3 +186,9 @@ def _reports(run: Run) -> Callable[[BlockStep], None]:
             update(step.step)
 
     return report
+
+
+def _rating_reports(run: Run) -> Callable[[int, Progress], None]:
+    """Return the report of the blocks' ratings, a bar each."""
+    reports = [run.progress.count(f"rate block {b + 1}") for b in range(len(run.space))]
+    return lambda block, progress: reports[block - 1](progress.done, progress.total or progress.done)
