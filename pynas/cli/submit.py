@@ -34,7 +34,7 @@ class Job:
         job = JobEnvironment()
         if job.num_tasks > 1:
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        if self.cores and len(os.sched_getaffinity(0)) <= self.cores:
+        if self.cores and hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) <= self.cores:
             os.environ["LOCAL_WORLD_SIZE"] = "1"  # these cores are not shared with other tasks
         # The signal reaches processes that read images too, which must not submit anything.
         number = getattr(signal, f"SIG{job.USR_SIG}")
@@ -56,12 +56,10 @@ def command(
     gpus: Annotated[int, typer.Option(min=0, help="GPUs of each machine, a process for each.")] = 1,
     processes: Annotated[int, typer.Option(min=1, help="Processes on each machine where --gpus is 0.")] = 1,
     cpus: Annotated[int | None, typer.Option(min=1, help="Cores of each process. Default: the cluster's.")] = None,
-    hours: Annotated[float, typer.Option(min=0.02, help="Time limit; the run goes on in a job of its own then.")] = 24,
+    hours: Annotated[float, typer.Option(min=0.02, help="Time limit; the job is submitted again then.")] = 24,
     partition: Annotated[str | None, typer.Option(help="Slurm's partition. Default: Slurm's.")] = None,
     name: Annotated[str, typer.Option(help="Name of the job.")] = "pynas",
-    slurm: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE: of sbatch, as account=vision; KEY= alone.")
-    ] = None,
+    slurm: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of sbatch, as account=vision; or KEY=.")] = None,
     cluster: Annotated[str, typer.Option(help="slurm, or local: processes on this machine.")] = "slurm",
     logs: Annotated[Path | None, typer.Option(help="Folder of submitit's files. Default: RUN-submitit.")] = None,
     json: options.Json = False,
