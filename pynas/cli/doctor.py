@@ -18,6 +18,7 @@ OPTIONAL = {
     "lmdb": "cache of a teacher's features",
     "onnx": "ONNX export",
     "onnxruntime": "checking ONNX files",
+    "submitit": "`pynas submit`",
     "tensorboard": "TensorBoard logs",
 }
 
