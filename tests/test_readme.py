@@ -25,7 +25,8 @@ def test_every_command_line_parses(line):
     """Subcommands and options exist; no command runs."""
     from pynas.cli import app
 
-    for command in re.findall(r"\bpynas (?!.*\$\()([^;#|]+)", line):
+    commands = re.findall(r"\bpynas (?!.*\$\()([^;#|]+)", line)
+    for command in [part for each in commands for part in each.split(" -- ")]:
         name, *rest = shlex.split(command.strip().rstrip(')"'))
         known = {option for p in get_command(app).commands[name].params for option in p.opts}
         assert {word for word in rest if word.startswith("--")} <= known, command
