@@ -1,9 +1,29 @@
-"""Several processes for a test: `spawn(target, folder, size)`, whose targets begin with `join`."""
+"""Several processes for a test: `spawn(target, folder, size)`, whose targets begin with `join`; or command lines of torchrun."""
 
 import socket
+import sys
 
 import torch
 from torch import distributed, multiprocessing
+
+# A training of seconds; the number of epochs follows.
+TRAIN = [
+    "train",
+    "--data",
+    "digits",
+    "--space",
+    "mbconv-mini",
+    "--limit-images",
+    "160",
+    "--batch-size",
+    "16",
+    "--epochs",
+]
+
+
+def torchrun(*words):
+    """Return torchrun's command line with these options of its own; the words after `pynas` follow."""
+    return [sys.executable, "-m", "torch.distributed.run", *map(str, words), "-m", "--", "pynas"]
 
 
 def join(rank, port, size):

@@ -23,6 +23,7 @@ from pynas.spaces import get
 from pynas.teachers import load_small
 from pynas.tensor_files import read_tensors
 from pynas.train.checkpoint import CHECKPOINT, LAST
+from tests.processes import torchrun
 
 pytestmark = pytest.mark.integration
 COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'pynas'; from pynas.cli import main; main()"]
@@ -193,7 +194,7 @@ def test_a_timm_teacher_with_taps(images, tmp_path, monkeypatch, capsys):
     assert "The teacher, efficientnet_b0, was untrained" in (tmp_path / "right" / "report.html").read_text()
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "pynas"]
+TORCHRUN = torchrun("--standalone", "--nproc-per-node", 2)
 
 
 @pytest.mark.slow

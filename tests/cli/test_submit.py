@@ -16,21 +16,10 @@ import psutil
 import pytest
 
 from pynas.cli import main
+from tests.processes import TRAIN, torchrun
 
 pytest.importorskip("submitit")
 pytestmark = pytest.mark.integration
-TRAIN = [
-    "train",
-    "--data",
-    "digits",
-    "--space",
-    "mbconv-mini",
-    "--limit-images",
-    "160",
-    "--batch-size",
-    "16",
-    "--epochs",
-]
 # Slurm's programs, as a script may call them: those that a test watches write what they got.
 PROGRAMS = {
     "sbatch": 'cp "$1" "$(dirname "$0")/script.sh"; echo "Submitted batch job 42"',
@@ -151,17 +140,7 @@ def gone(process: psutil.Process) -> bool:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an undisturbed run of two processes of torchrun."""
     folder = tmp_path_factory.mktemp("submit") / "whole"
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "--",
-        "pynas",
-    ]
+    launch = torchrun("--standalone", "--nproc-per-node", 2)
     subprocess.run([*launch, *TRAIN, "4", "--run", folder], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
     return folder
 

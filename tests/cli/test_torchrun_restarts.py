@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from pynas.files import read_arrays
+from tests.processes import torchrun
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TRAIN = ["train", "--data", "digits", "--limit-images", "320", "--epochs", "3", "--batch-size", "32", "--run"]
@@ -22,8 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def command(launch: list[str], *words: object, restarts: int = 2) -> list[str]:
-    elastic = ["--max-restarts", str(restarts), "--nproc-per-node", "2"]
-    return [sys.executable, "-m", "torch.distributed.run", *launch, *elastic, "-m", "--", "pynas", *map(str, words)]
+    return [*torchrun(*launch, "--max-restarts", restarts, "--nproc-per-node", 2), *map(str, words)]
 
 
 def undisturbed(*words: object) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.processes import TRAIN, torchrun
+
 HOSTS = ("pynas-test-a", "pynas-test-b")
 ADDRESSES = ("10.203.17.1", "10.203.17.2")
-TRAIN = [
-    "train",
-    "--data",
-    "digits",
-    "--space",
-    "mbconv-mini",
-    "--limit-images",
-    "160",
-    "--batch-size",
-    "16",
-    "--epochs",
-]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -59,10 +48,6 @@ def hosts() -> Iterator[tuple[str, ...]]:
         for name in HOSTS:
             with contextlib.suppress(OSError):
                 subprocess.run(["ip", "netns", "delete", name], capture_output=True)
-
-
-def torchrun(*words: object) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", *map(str, words), "-m", "--", "pynas"]
 
 
 def start(host: str, link: str, number: int, *words: object) -> subprocess.Popen:
