@@ -17,8 +17,8 @@ from pynas.errors import InfeasibleError, InputError
 
 # Imported at first use, so that `pynas --help` and `pynas doctor` do not need torch.
 _MODULES = (
-    "compress", "costs", "data", "evaluation", "export", "methods", "nn", "ops", "rating", "report", "runs", "search", "spaces",
-    "supernets", "tabular", "teachers", "train", "zero_cost"
+    "compress", "costs", "data", "evaluation", "export", "methods", "nn", "ops", "rating", "report", "runs", "runtimes", "search",
+    "spaces", "supernets", "tabular", "teachers", "train", "zero_cost"
 )  # fmt: skip
 _NAMES = {"Supernet": "supernets", "supernet": "supernets", "fit": "train", "rate": "rating", "check": "evaluation",
           "Scores": "rating", "ScoreTable": "rating", "Architecture": "spaces", "ErrorRate": "evaluation"}  # fmt: skip

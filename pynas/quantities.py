@@ -37,13 +37,18 @@ def milliseconds(text: str | float) -> float:
     return float(match[1]) * _MILLISECONDS[match[2]]
 
 
+def is_latency(name: str) -> bool:
+    """Whether a cost is a latency in ms: `latency`, or that of a workload, `latency@NAME`."""
+    return name.partition("@")[0] == "latency"
+
+
 def cost(name: str, text: str | float) -> float:
     """Read a cost by its name: a time where it is the latency, else a quantity.
 
     Raises:
         InputError: another form.
     """
-    return milliseconds(text) if name == "latency" else quantity(text)
+    return milliseconds(text) if is_latency(name) else quantity(text)
 
 
 def assignments(texts: Sequence[str] | None) -> dict[str, str]:
@@ -99,4 +104,4 @@ def show(value: float) -> str:
 
 def show_cost(name: str, value: float) -> str:
     """Write a cost with its prefix, a latency in ms."""
-    return f"{value:.3f} ms" if name == "latency" else show(value)
+    return f"{value:.3f} ms" if is_latency(name) else show(value)

@@ -1,7 +1,8 @@
-"""`pynas benchmark`: images a second and memory of a run's networks."""
+"""`pynas benchmark`: speed, size, memory and accuracy of a run's networks in every runtime."""
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +19,20 @@ def command(
                      "where the run has none. May be repeated. [default: the retrained ones, else the exported one]",
                      show_default=False),
     ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="torch, compile, export, onnxruntime, onnxruntime-int8, openvino, openvino-int8 or tensorrt. May be "
+                     "repeated. [default: all that are installed]", show_default=False),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 128,
+    threads: options.Threads = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the images in pixels. [default: the networks']", show_default=False)
+    ] = None,
+    test_images: Annotated[
+        int | None,
+        typer.Option(help="Measure each format's accuracy on so many test images; 0: not at all. [default: all]",
+                     show_default=False),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Batches that are timed; the median counts.")] = 10,
     training: Annotated[
@@ -30,9 +42,11 @@ def command(
     workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Time the forward pass of networks in batches and for one image, and count memory, parameters and MAdds (Pi-NAS, table 2).
+    """Time networks in every runtime, in batches and for one image, beside file size, memory and accuracy (Pi-NAS, table 2).
 
-    Example: `pynas benchmark runs/pinas --architecture Pi-NAS-cls --architecture ResNeSt-50`
+    A format of int8 is quantised after the training: weights for each output channel, outputs by 512 training images.
+
+    Example: `pynas benchmark runs/digits --threads 1`
     """
     from pynas.cli import display
     from pynas.runs import load
@@ -43,7 +57,8 @@ def command(
     opened = load(run, device, workers=workers)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
-        content = benchmark(opened, architecture or (), image_size, batch_size, repeats, training)
+        content = benchmark(opened, architecture or (), image_size, batch_size, repeats, training, runtime or (), threads,
+                            test_images)  # fmt: skip
     if json:
         display.print_json(content)
         return
@@ -57,24 +72,24 @@ def _print(content: dict[str, Any], passes: str) -> None:
     from pynas.quantities import show
 
     rows = content["rows"]
-    table = Table(title=f"{passes} passes on {content['device']}, batches of {content['batch_size']}")
-    alone = rows[0]["latency"] is not None
-    columns = (
-        "images/s",
-        f"1 {'image' if alone else 'batch'}\n(ms)",
-        "memory\n(bytes)",
-        "para-\nmeters",
-        "MAdds",
-        "top-1",
-    )
-    for heading in ("network", *columns):
-        table.add_column(heading, justify="left" if heading == "network" else "right", no_wrap=heading != "network")
-    for row in rows:
-        one = f"{row['latency']:.3g}\n±{row['latency_spread']:.0%}" if alone else f"{row['batch_latency']:.4g}"
-        accuracy = "" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}"
-        table.add_row(f"{row['network']}\n{row['weights']}, {row['image_size']} px, {row['format']}",
-                      f"{row['images_per_second']:.4g}\n±{row['spread']:.0%}", one, show(row["peak_memory"]), show(row["params"]),
-                      show(row["madds"]), accuracy)  # fmt: skip
-    display.out.print(table)
-    display.say(f"Medians of {content['repeats']} repeats; below each the interquartile range over it. Memory is the most at any "
-                f"time, weights and images included: by {content['memory_source']}.")  # fmt: skip
+    alone = any(row["latency"] is not None for row in rows)
+    about = ("network", "weights", "image_size", "params", "madds")
+    for (network, weights, side, params, madds), group in groupby(rows, lambda row: [row[key] for key in about]):
+        table = Table(title=f"{network}, {weights}: {side} px, {show(params)} parameters, {show(madds)} MAdds")
+        for heading in ("format", "file\n(bytes)", "top-1", f"1 {'image' if alone else 'batch'}\n(ms)", "images/s",
+                        "memory\n(bytes)"):  # fmt: skip
+            table.add_column(heading, justify="left" if heading == "format" else "right", no_wrap=True)
+        for row in group:
+            if row["refused"]:
+                table.add_row(row["format"], "", "", "", "not taken", "")
+                continue
+            one = f"{row['latency']:.3g} ±{row['latency_spread']:.0%}" if alone else f"{row['batch_latency']:.4g}"
+            table.add_row(row["format"], show(row["size"]), "" if row["test_accuracy"] is None else f"{row['test_accuracy']:.2%}",
+                          one, f"{row['images_per_second']:.4g} ±{row['spread']:.0%}",
+                          "" if row["peak_memory"] is None else show(row["peak_memory"]))  # fmt: skip
+        display.out.print(table)
+    for refused in dict.fromkeys(row["refused"] for row in rows if row["refused"]):
+        display.say(f"Not taken: {refused}")
+    display.say(f"{passes} passes on {content['device']}, batches of {content['batch_size']}: medians of {content['repeats']} repeats "
+                f"± the interquartile range over it. Memory is the most at any time, weights and images included: by "
+                f"{content['memory_source']}, which sees torch alone.")  # fmt: skip

@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.table import Table
 
 from pynas.costs import UNITS
-from pynas.quantities import show, show_cost
+from pynas.quantities import is_latency, show, show_cost
 from pynas.runs.agreement import describe_agreement
 from pynas.runs.joined import describe_joined
+from pynas.runs.latency import describe_latency
 from pynas.runs.limits import describe
 from pynas.runs.progress import Progress, Update
 from pynas.runs.tensorboard import TensorBoard
@@ -70,7 +71,7 @@ def print_found(content: Mapping[str, Any]) -> None:
         name = heading == "architecture"
         table.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for rank, entry in enumerate(content["found"], 1):
-        costs = (f"{entry[name]:.3f}" if name == "latency" else show(entry[name]) for name in names)
+        costs = (f"{entry[name]:.3f}" if is_latency(name) else show(entry[name]) for name in names)
         table.add_row(str(rank), entry["architecture"], f"{entry['score']:.6f}", *costs)
     out.print(table)
     if content["exhausted"]:
@@ -93,13 +94,8 @@ def print_found(content: Mapping[str, Any]) -> None:
         tau = "" if each["tau_to_last"] is None else f", tau to the generation before {each['tau_to_last']:.3f}"
         by = "" if each["teacher_accuracy"] is None else f", taught at {each['teacher_accuracy']:.2%}"
         say(f"Generation {each['generation']}: {each['architecture']}{by}{tau}")
-    if "latency_table" in content:
-        note = content["latency_table"]
-        say(
-            f"Latency on {note['device']}, batch of {note['batch_size']}, median of {note['repeats']} (median spread "
-            f"{note['median_spread']:.0%}); {note['checked_nets']} whole nets differ from their sums by "
-            f"{note['mean_error']:.0%} on average, by {note['mean_error_scaled']:.0%} scaled by {note['whole_over_sum']:.2f}."
-        )
+    for cost, note in content.get("latency_tables", {}).items():
+        say(f"{cost[0].upper()}{cost[1:]}: {describe_latency(note)}")
 
 
 def print_calibration(content: Mapping[str, Any]) -> None:

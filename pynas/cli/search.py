@@ -18,8 +18,12 @@ def command(
         str | None, typer.Option(help="At most so many bytes of weights and layer outputs for one image, e.g. 20M.")
     ] = None,
     max_latency: Annotated[
-        str | None, typer.Option(help="At most so long for one image on --device, e.g. 12ms; measured once and kept.")
+        str | None,
+        typer.Option(help="At most so long for a batch in --runtime on --device, e.g. 12ms; measured once and kept."),
     ] = None,
+    runtime: options.Runtime = "torch",
+    batch_size: options.ServedBatch = 1,
+    threads: options.Threads = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,6 +64,8 @@ def command(
 
     Long lists of the search go to the GPU of --device, if there is one; the answer does not depend on it.
 
+    Latency is that of `pynas latency`, whose tables by name are the costs latency@NAME of --limit.
+
     A limit is a number, a share of the largest network of the space by that cost (60%), or of the teacher ('60% of teacher').
 
     `dna-plus` trains its later generations here: torchrun shares them among processes, as with `pynas train`.
@@ -80,7 +86,7 @@ def command(
         opened.progress = display.progress(bars)
         content = opened.search(limits, at_least=assignments(at_least), top_k=top_k, weights=numbers(weights), join=join,
                                 front=front, costs=costs, trained=trained, prior=prior, prior_weight=prior_weight,
-                                calibrated=calibrated)  # fmt: skip
+                                calibrated=calibrated, runtime=runtime, batch_size=batch_size, threads=threads)  # fmt: skip
         if not is_first_process():
             return
     if json:

@@ -13,8 +13,9 @@ from torch import nn
 from pynas.calls import Call
 from pynas.compress.cuts import Cut, Parts
 from pynas.costs import Costs
-from pynas.costs.latency import device_name, time_calls
+from pynas.costs.latency import time_calls
 from pynas.costs.operators import counting
+from pynas.runtimes import Workload
 from pynas.spaces import Space
 
 Values = dict[str, float]
@@ -62,7 +63,9 @@ def count_costs(
     if tokens is not None:
         tables["madds_per_token"] = [[table / tokens for table in cells] for cells in tables["madds"]]
         rest["madds_per_token"], whole["madds_per_token"] = rest["madds"] / tokens, whole["madds"] / tokens
-    return Costs(tables, rest, {"device": device_name(call.tensors[0].device), "reference": whole}, space=space)
+    return Costs(
+        tables, rest, {"device": Workload(device=call.tensors[0].device).device_name, "reference": whole}, space=space
+    )
 
 
 def _share_out(values: Sequence[Sequence[Sequence[Values]]], blocks: Sequence[Block], whole: Values) -> None:

@@ -20,8 +20,8 @@ from pynas.compress.layers import close, of_transformers
 from pynas.compress.settings import differences, fitted_config
 from pynas.copies import unwrapped
 from pynas.errors import InputError
-from pynas.export.batches import quiet
 from pynas.files import TEMPORARY, write_text
+from pynas.runtimes.batches import quiet
 from pynas.supernets.modes import evaluating
 from pynas.tensor_files import digest, read_tensors, write_tensors
 from pynas.train.method import unshared_state

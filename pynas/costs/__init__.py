@@ -3,7 +3,8 @@
 from pynas.costs.by_kind import load
 from pynas.costs.count import count, count_module, path_sums, uncounted
 from pynas.costs.fitted import fitted
-from pynas.costs.latency import LatencyCheck, check_latency, latency
+from pynas.costs.latency import latency
+from pynas.costs.latency_check import Correction, LatencyCheck, check_latency, corrected
 from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.log_width import log_width
 from pynas.costs.range import cost_range
@@ -12,11 +13,13 @@ from pynas.costs.user import read_csv
 
 __all__ = [
     "UNITS",
+    "Correction",
     "Costs",
     "LatencyCheck",
     "LayerCosts",
     "LayerTable",
     "check_latency",
+    "corrected",
     "cost_range",
     "count",
     "count_module",

@@ -1,27 +1,31 @@
-"""Latency in ms of every candidate on the user's device, and a check of its sums against whole networks."""
+"""Latency in ms of every candidate in the runtime that serves it, and of whole networks."""
 
 from __future__ import annotations
 
-import platform
 import time
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pynas.copies import copy_module
 from pynas.costs.by_kind import collect, description, shape_of, visit
-from pynas.costs.table import Costs
+from pynas.costs.count import count_module
 from pynas.errors import InputError
+from pynas.runtimes import RUNTIMES, Workload, build
 from pynas.spaces import Architecture, Space
 from pynas.supernets import Net
 from pynas.supernets.net import Place, place_name
-from pynas.supernets.shapes import Shape, blame, extracted, input_dtypes, kept_generators, output_shape, samples
+from pynas.supernets.shapes import Shape, extracted, input_dtypes, kept_generators, output_shape, samples
 
 NAME = "latency"
+# Called with how many programs are built, and how many there are.
+OnBuilt = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,18 @@ class Timing:
     spread: float
 
 
-def time_calls(calls: Sequence[Callable[[], object]], device: torch.device, repeats: int, warm_up: int) -> list[Timing]:
-    """Time several functions; every repeat runs each of them once, so that a disturbance affects all of them."""
+def time_calls(
+    calls: Sequence[Callable[[], object]], device: torch.device, repeats: int, warm_up: int, woken: bool = False
+) -> list[Timing]:
+    """Time several functions; every repeat runs each of them once, so that a disturbance affects all of them.
+
+    woken: run each function once more just before it is timed: a runtime's own threads fall asleep while others run.
+    """
     times = np.empty((len(calls), repeats))
     for repeat in range(-warm_up, repeats):
         for number, call in enumerate(calls):
+            if woken:
+                call()
             elapsed = _cuda_ms(call) if device.type == "cuda" else _host_ms(call, device)
             if repeat >= 0:
                 times[number, repeat] = elapsed
@@ -67,11 +78,37 @@ def _cuda_ms(call: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def device_name(device: torch.device) -> str:
-    """Name of a device for a latency table's metadata."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+def time_modules(
+    modules: Sequence[nn.Module],
+    shapes: Sequence[Shape],
+    workload: Workload,
+    names: Sequence[str],
+    repeats: int,
+    warm_up: int,
+    on_built: OnBuilt = lambda done, total: None,
+) -> list[Timing]:
+    """Time modules side by side as programs of the workload's runtime, on random inputs, each of its shape.
+
+    shapes: of one input, without the batch axis. names: of the modules, for messages.
+
+    Raises:
+        InputError: no repeats, or a module that the runtime does not take; the message names it and its operator.
+    """
+    if repeats < 1:
+        raise InputError(f"[latency] expected at least 1 repeat, got {repeats}")
+    device, inputs, calls = workload.device, dict[Any, Tensor](), list[Callable[[], object]]()
+    with workload.at_work(), kept_generators(device), torch.no_grad():
+        for number, (module, shape, name) in enumerate(zip(modules, shapes, names), 1):
+            module = copy_module(module).to(device).eval()
+            kind = tuple(shape), input_dtypes(module)[0]
+            inputs.setdefault(kind, samples(workload.batch_size, kind[0], device, kind[1]))
+            try:
+                program = build(workload.runtime, module, inputs[kind], workload.used_threads)
+            except InputError as error:
+                raise InputError(f"{error}, for {name}; time it in another runtime, on another device") from error
+            calls.append(partial(program.call, inputs[kind]))
+            on_built(number, len(modules))
+        return time_calls(calls, device, repeats, warm_up, woken=not RUNTIMES[workload.runtime].by_torch)
 
 
 def latency(
@@ -80,48 +117,39 @@ def latency(
     device: str | torch.device = "cpu",
     *,
     batch_size: int = 1,
+    runtime: str = "torch",
+    threads: int | None = None,
     repeats: int = 20,
     warm_up: int = 3,
+    on_built: OnBuilt = lambda done, total: None,
 ) -> Any:
     """The cost `latency`: ms for one batch, measured candidate by candidate in evaluation mode.
 
     Returns `Costs`, or `LayerCosts` for a kind of space whose cells have too many paths for tables. Candidates of equal
     description and input are measured once. A path costs the sum of its candidates' medians (a module that stands in two
-    layers runs twice); the fixed part is the stem and the head. `metadata` names the device, the batch size and the median
-    and largest spread. Copies of the modules run: the net and torch's random generators stay as they are.
+    layers runs twice); the fixed part is the stem and the head. A whole network can be faster or slower than this sum:
+    `check_latency` measures some. Copies of the modules run: the net and torch's random generators stay as they are.
 
-    example: as in `count`: the shape of one input, an input, or `(input, side)`.
+    example: as in `count`: the shape of one input, an input, or `(input, side)`. batch_size, runtime, threads: see
+        `pynas.runtimes.Workload`. on_built: called after each module that is made ready, with how many are, and of how many.
+
+    `metadata` names the runtime, the device and the batch size, the median and largest spread, and under `candidates` lists what
+    was measured: `place` (block, cell, layer and candidate, or "stem" and "head"), `input` (shape), `ms`, `spread`, `params` and
+    `madds` of each.
 
     Raises:
-        InputError: no repeats or no images, a module that does not run, and all that `count` refuses.
+        InputError: what `Workload` and `time_modules` refuse, and all that `count` refuses.
     """
-    if repeats < 1 or batch_size < 1:
-        raise InputError(f"[latency] expected at least 1 repeat and image, got {repeats} and {batch_size}")
-    device = torch.device(device)
+    workload = Workload(runtime, torch.device(device), batch_size, threads)
     distinct = _Distinct(net.space)
     walk = visit(net, example, distinct.visit, NAME)
-    modules = [copy_module(module).to(device).eval() for module in distinct.modules]
-    with kept_generators(device), torch.inference_mode():
-        kinds = [(shape, input_dtypes(module)[0]) for module, shape in zip(modules, distinct.inputs)]
-        inputs = {(shape, dtype): samples(batch_size, shape, device, dtype) for shape, dtype in set(kinds)}
-        calls = [_call(*one) for one in zip(modules, (inputs[kind] for kind in kinds), distinct.places)]
-        timings = time_calls(calls, device, repeats, warm_up)
+    names = [place_name(place) for place in distinct.places]
+    timings = time_modules(distinct.modules, distinct.inputs, workload, names, repeats, warm_up, on_built)
     spreads = [timing.spread for timing in timings]
-    metadata = {"device": device_name(device), "batch_size": batch_size, "repeats": repeats,
-                "median_spread": float(np.median(spreads)), "largest_spread": max(spreads),
-                "image_shape": list(shape_of(example))}  # fmt: skip
+    metadata = {**workload.metadata, "repeats": repeats, "median_spread": float(np.median(spreads)),
+                "largest_spread": max(spreads), "image_shape": list(shape_of(example)),
+                "candidates": distinct.rows(timings)}  # fmt: skip
     return collect(net.space, walk, {NAME: [timing.median for timing in timings].__getitem__}, metadata)
-
-
-def _call(module: nn.Module, x: torch.Tensor, place: Place) -> Callable[[], object]:
-    def call() -> object:
-        try:
-            return module(x)
-        except Exception as error:
-            raise InputError(f"[latency] expected a module that runs on {x.device} for {len(x)} images, got "
-                             f"{blame(module, error)} in {place_name(place)}; time it on another device") from error  # fmt: skip
-
-    return call
 
 
 class _Distinct:
@@ -145,41 +173,34 @@ class _Distinct:
             self.places.append(place)
         return self._known[key]
 
-
-@dataclass(frozen=True)
-class LatencyCheck:
-    """Latency of whole networks in ms, as a table predicts it and as measured."""
-
-    architectures: tuple[Architecture, ...]
-    predicted: np.ndarray  # [N] ms
-    measured: np.ndarray  # [N] ms
-
-    @property
-    def scale(self) -> float:
-        """Median of measured over predicted latency: the effect of fusing and caching across layers on all networks."""
-        return float(np.median(self.measured / self.predicted))
-
-    @property
-    def error(self) -> float:
-        """Mean relative error of the predictions."""
-        return float(np.mean(np.abs(self.predicted / self.measured - 1)))
-
-    @property
-    def scaled_error(self) -> float:
-        """Mean relative error of the predictions times `scale`."""
-        return float(np.mean(np.abs(self.predicted * self.scale / self.measured - 1)))
+    def rows(self, timings: Sequence[Timing]) -> list[dict[str, Any]]:
+        """Return each measurement with its place and the counted costs of its module."""
+        rows = []
+        for module, shape, place, timing in zip(self.modules, self.inputs, self.places, timings):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of operators without a formula: `count` names them
+                counted, _ = count_module(module, shape)
+            rows.append({"place": list(place), "input": list(shape), "ms": timing.median, "spread": timing.spread,
+                         "params": counted["params"], "madds": counted["madds"]})  # fmt: skip
+        return rows
 
 
-def check_latency(
-    net: Any, table: Costs, architectures: Sequence[Architecture], device: str | torch.device = "cpu",
-    *, repeats: int = 20, warm_up: int = 3,
-) -> LatencyCheck:  # fmt: skip
-    """Measure whole networks, and compare them with the predictions of a latency table; a copy of the net runs."""
-    device = torch.device(device)
-    net = copy_module(net).to(device).eval()
-    with kept_generators(device), torch.inference_mode():
-        x = samples(table.metadata["batch_size"], table.metadata["image_shape"], device, input_dtypes(net)[0])
-        calls = [(lambda a=a: net(x, a)) for a in architectures]
-        measured = [timing.median for timing in time_calls(calls, device, repeats, warm_up)]
-    predicted = [table.of(a)[NAME] for a in architectures]
-    return LatencyCheck(tuple(architectures), np.array(predicted), np.array(measured))
+def time_networks(
+    net: Any,
+    architectures: Sequence[Architecture],
+    example: Any,
+    workload: Workload,
+    *,
+    repeats: int = 20,
+    warm_up: int = 3,
+    on_built: OnBuilt = lambda done, total: None,
+) -> list[Timing]:
+    """Time whole networks, taken out of a net, on random inputs; see `latency`.
+
+    Raises:
+        InputError: as `time_modules`.
+    """
+    shape = shape_of(example)
+    models = [net.extract(architecture, shape) for architecture in architectures]
+    names = [f"the network {net.space.format(architecture)}" for architecture in architectures]
+    return time_modules(models, [shape] * len(models), workload, names, repeats, warm_up, on_built)

@@ -17,7 +17,7 @@ from pynas.costs.latency import time_calls
 from pynas.errors import InputError
 from pynas.supernets.shapes import Shape, blame, input_dtypes, samples
 
-# Called with a network in evaluation mode on its device and a batch `[B, ...]`, returns the function of a batch that is timed.
+# Called with a network in evaluation mode on its device and a batch `[B, ...]`, returns the function of such a batch that is timed.
 Prepare = Callable[[nn.Module, Tensor], Callable[[Tensor], object]]
 
 
@@ -27,15 +27,10 @@ def training_passes(model: nn.Module, batch: Tensor) -> Callable[[Tensor], objec
 
     def passes(x: Tensor) -> None:
         model.zero_grad()
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.enable_grad():
             model(x).sum().backward()
 
     return passes
-
-
-# Formats that a network can run in, by name.
-FORMATS: dict[str, Prepare] = {"torch": lambda model, batch: model}
-TRAINING: dict[str, Prepare] = {"torch, training": training_passes}
 
 
 @dataclass(frozen=True)
@@ -43,14 +38,14 @@ class Speed:
     """Speed of a network; spreads are the interquartile range over the median.
 
     images_per_second, spread: in batches. batch_latency: ms for a batch. peak_memory: bytes of weights, images and all that lives
-    at the worst moment of a batch, see `memory_source`. latency: ms for one image, None in training, where batch norm needs
-    several.
+    at the worst moment of a batch, see `memory_source`; None where it cannot be counted. latency: ms for one image, None in
+    training, where batch norm needs several.
     """
 
     images_per_second: float
     batch_latency: float
     spread: float
-    peak_memory: int
+    peak_memory: int | None
     latency: float | None
     latency_spread: float | None
 
@@ -69,8 +64,11 @@ def measure(
     batch_size: int = 128,
     repeats: int = 10,
     warm_up: int = 3,
+    by_torch: bool = True,
 ) -> Speed:
     """Time a copy of a network on random images `[batch_size, *shape]` and on one of them.
+
+    by_torch: torch runs the network, so that its memory can be counted.
 
     Raises:
         InputError: a network that does not run on so many images, or no images or repeats.
@@ -81,11 +79,13 @@ def measure(
     try:
         model = copy_module(model).to(device).eval()
         batch = samples(batch_size, shape, device, input_dtypes(model)[0])
-        call = prepare(model, batch)
         inputs = [batch] if prepare is training_passes else [batch, batch[:1].clone()]
-        with torch.inference_mode():
-            peak = _peak(model, batch, call) - held
-            many, *one = (time_calls([partial(call, x)], device, repeats, warm_up)[0] for x in inputs)
+        with torch.no_grad():
+            calls = [partial(prepare(model, x), x) for x in inputs]
+            peak = _peak(model, batch, calls[0]) - held if by_torch else None
+            many, *one = (time_calls([call], device, repeats, warm_up, woken=not by_torch)[0] for call in calls)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"[benchmark] expected a network that runs on {batch_size} images of {'x'.join(map(str, shape))} on "
                          f"{device}, got {blame(model, error)}; try a smaller --batch-size") from error  # fmt: skip
@@ -93,15 +93,15 @@ def measure(
     return Speed(batch_size / many.median * 1e3, many.median, many.spread, peak, *latency)
 
 
-def _peak(model: nn.Module, batch: Tensor, call: Callable[[Tensor], object]) -> int:
+def _peak(model: nn.Module, batch: Tensor, call: Callable[[], object]) -> int:
     """Return the most bytes that a call needs, weights and batch included."""
     if batch.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(batch.device)
-        call(batch)
+        call()
         return torch.cuda.max_memory_allocated(batch.device)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would log to stderr that there is no GPU
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        call(batch)
+        call()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), batch))

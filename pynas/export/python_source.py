@@ -16,8 +16,8 @@ from torch.fx.graph import CodeGen
 
 from pynas.calls import Call
 from pynas.errors import InputError
-from pynas.export.batches import difference, prepared, quiet, reason_of, traced_program
 from pynas.files import write_text
+from pynas.runtimes.batches import difference, prepared, quiet, reason_of, traced_program
 from pynas.tensor_files import write_tensors
 
 _KIND = "pynas.plain_weights"

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pynas.costs.count import NAMES
 from pynas.costs.latency import NAME as LATENCY
 from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InputError
+from pynas.runtimes import Workload
 from pynas.search.limits import Share, read_limits
 from pynas.zero_cost import AGGREGATES, PROXIES
 
@@ -27,6 +30,7 @@ class Request:
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
     prior: a cost or a zero-cost proxy that the scores are joined with (`pynas.search.with_prior`), prior_weight: its weight, or
     "auto", by the agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted.
+    runtime, batch_size, threads: of the cost `latency`, see `pynas.runtimes.Workload`.
     """
 
     limits: Mapping[str, float | Share] = field(default_factory=dict)
@@ -40,6 +44,9 @@ class Request:
     prior: str | None = None
     prior_weight: float | str = "auto"
     calibrated: bool = False
+    runtime: str = "torch"
+    batch_size: int = 1
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.prior is not None:
@@ -49,6 +56,10 @@ class Request:
         object.__setattr__(self, "prior_weight", _weight(self.prior_weight))
         object.__setattr__(self, "limits", read_limits(self.limits))
         object.__setattr__(self, "at_least", read_limits(self.at_least, lower=True))
+
+    def workload(self, device: torch.device) -> Workload:
+        """Return what the cost `latency` is measured for, on a run's device."""
+        return Workload(self.runtime, device, self.batch_size, self.threads)
 
     @property
     def named_costs(self) -> set[str]:

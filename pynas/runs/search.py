@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pynas import search
-from pynas.costs import Costs, check_latency, cost_range, count_module, latency, load, log_width, read_csv
+from pynas.costs import Costs, cost_range, count_module, load, log_width, read_csv
+from pynas.costs.latency import NAME as LATENCY
 from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json
@@ -20,6 +20,7 @@ from pynas.rating.averaging import combined
 from pynas.report import draw_front
 from pynas.runs.agreement import agreement, alike
 from pynas.runs.joined import joined_scores, keep_joined, reranked
+from pynas.runs.latency import latencies, latency_note, named_latencies
 from pynas.runs.limits import Limits, resolve
 from pynas.runs.proxy_cost import proxy_cost
 from pynas.runs.rate import load_members
@@ -30,8 +31,6 @@ from pynas.search.limits import Share
 from pynas.spaces import Space
 
 SEARCH = "pynas.search"
-# Whole networks that a latency table is checked on.
-CHECKED_NETS = 8
 
 
 def find_exactly(run: Run, request: Request) -> dict[str, Any]:
@@ -175,7 +174,12 @@ def gather_costs(run: Run, request: Request) -> Costs:
     costs = run.costs
     if request.costs is not None:
         costs = costs | read_csv(request.costs, run.space)
-    measured: dict[str, Callable[[Run], Any]] = {"latency": latencies, LOG_WIDTH: log_widths}
+    measured: dict[str, Callable[[Run], Any]] = {
+        LATENCY: lambda run: latencies(run, request.workload(run.device)), LOG_WIDTH: log_widths
+    }  # fmt: skip
+    for name in request.named_costs:
+        if name.startswith(f"{LATENCY}@"):
+            measured[name] = partial(named_latencies, cost=name)
     prior = request.prior
     if prior is not None and prior not in costs.names:
         check_prior(prior, costs.names)
@@ -194,36 +198,6 @@ def log_widths(run: Run) -> Any:
     if not path.exists():
         log_width(run.net, run.data.image_shape).save(path)
     return load(path)
-
-
-def latencies(run: Run) -> Any:
-    """Return the latency table of the run's device, measured once and kept as `latency-<device>.npz`.
-
-    Whole networks, drawn at random, are measured too where costs are tables of paths: the file tells how far the sums of
-    candidates are from them.
-    """
-    path = run.folder / f"latency-{run.device.type}.npz"
-    if path.exists():
-        return load(path)
-    measured = latency(run.net, run.data.image_shape, run.device)
-    if isinstance(measured, Costs):
-        rng = np.random.default_rng(0)
-        sample = [run.space.sample(rng) for _ in range(CHECKED_NETS)]
-        check = check_latency(run.net, measured, sample, run.device)
-        errors = {"checked_nets": CHECKED_NETS, "mean_error": check.error, "whole_over_sum": check.scale,
-                  "mean_error_scaled": check.scaled_error}  # fmt: skip
-        measured = replace(measured, metadata={**measured.metadata, **errors})
-    measured.save(path)
-    return measured
-
-
-def latency_note(costs: Any) -> dict[str, Any]:
-    """Return the device of a latency table, the spread of its repeats and its error on whole networks, for search.json."""
-    names = ("device", "batch_size", "repeats", "median_spread", "checked_nets", "mean_error", "whole_over_sum",
-             "mean_error_scaled")  # fmt: skip
-    if "whole_over_sum" not in costs.metadata:
-        return {}
-    return {"latency_table": {name: costs.metadata[name] for name in names}}
 
 
 def search_content(

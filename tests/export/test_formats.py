@@ -292,7 +292,7 @@ def test_a_batch_size_that_the_onnx_exporter_fixes_is_seen(tmp_path):
     import onnx
     from onnx import TensorProto, helper
 
-    from pynas.export.formats import _check_any_batch
+    from pynas.runtimes.formats import _check_any_batch
 
     for first in ("batch", 2):
         ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [s, 4]) for n, s in (("x", "batch"), ("y", first))]

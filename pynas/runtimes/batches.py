@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from pynas.errors import InputError
 
 # Networks are traced with a batch of this size and compared at the others, of which one broadcasts.
 TRACED, OTHERS = 2, (1, 3)
+_MISSING = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
 _ADVICE = ' For more information, run with TORCH_LOGS="+dynamic".'
 
 
@@ -197,6 +199,12 @@ def quiet() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """First line of the error that an error came from, or its kind."""
+    """First line of the error that an error came from, or its kind; an operator that ONNX lacks is named."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    for cause in causes:
+        if missing := _MISSING.search(str(cause)):
+            return f"the operator {missing[1]}, which ONNX does not have"
     error = error.__cause__ or error
     return (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(_ADVICE)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from pynas.calls import Call
 from pynas.copies import unwrapped
 from pynas.errors import InputError
-from pynas.export.batches import difference, leaves, named, prepared, quiet, reason_of, traced_program
 from pynas.files import atomic
+from pynas.runtimes.batches import difference, leaves, named, prepared, quiet, reason_of, traced_program
 
 
 def write_torch_export(
@@ -61,6 +61,39 @@ def write_onnx(
         InputError: no exporter installed, a network that the exporter refuses, that fixes the batch size, or whose file
             gives other outputs.
     """
+    written, model, inputs, entries = _converted(model, example, any_batch)
+    with atomic(path) as temporary:
+        written.save(temporary, external_data=False)
+        if any_batch:
+            _check_any_batch(temporary)
+        try:
+            run = _onnx_runner(temporary, entries)
+        except Exception as error:
+            raise InputError(f"[export] expected an ONNX file that its runtime takes, got {reason_of(error)}: leave out what "
+                             "it lacks, as autocast to bfloat16, or write the network by write_torch_export") from None  # fmt: skip
+        apart = difference(model, run, inputs, "the ONNX file", any_batch)
+    return {"onnx": str(path), "onnx_difference": apart}
+
+
+def onnx_file(model: nn.Module, batch: Tensor) -> bytes:
+    """Return the content of an ONNX file of a network, for batches of this shape alone.
+
+    Raises:
+        InputError: as `write_onnx`, or a network of more than 2 GB.
+    """
+    written, *_ = _converted(model, Call((batch,)), any_batch=False)
+    try:
+        return bytes(written.model_proto.SerializeToString())
+    except Exception as error:
+        raise InputError(
+            f"[export] expected a network whose ONNX file has less than 2 GB, got {reason_of(error)}"
+        ) from None
+
+
+def _converted(
+    model: nn.Module, example: Sequence[int] | Call, any_batch: bool
+) -> tuple[torch.onnx.ONNXProgram, nn.Module, Tensor | Call, list[str]]:
+    """Return a network as ONNX, its copy and inputs of `prepared`, and the names of the file's inputs."""
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
         raise InputError(
             '[export] expected onnx and onnxscript for ONNX files, got no such packages; pip install ".[onnx]"'
@@ -75,17 +108,7 @@ def write_onnx(
     except Exception as error:
         raise InputError(f"[export] expected a network that the ONNX exporter takes, got {reason_of(error)}") from None
     assert written is not None
-    with atomic(path) as temporary:
-        written.save(temporary, external_data=False)
-        if any_batch:
-            _check_any_batch(temporary)
-        try:
-            run = _onnx_runner(temporary, entries)
-        except Exception as error:
-            raise InputError(f"[export] expected an ONNX file that its runtime takes, got {reason_of(error)}: leave out what "
-                             "it lacks, as autocast to bfloat16, or write the network by write_torch_export") from None  # fmt: skip
-        apart = difference(model, run, inputs, "the ONNX file", any_batch)
-    return {"onnx": str(path), "onnx_difference": apart}
+    return written, model, inputs, entries
 
 
 def _input_names(model: nn.Module, example: Sequence[int] | Call) -> list[str]:
