@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ["_C", "ops", "nn", "spaces", "supernets", "runtimes", "costs", "rating", "search", "zero_cost", "data", "teachers"]
-ORDER += ["tabular", "train", "methods", "evaluation", "export", "compress", "report", "runs", "cli"]
+ORDER = ["_C", "ops", "nn", "spaces", "supernets", "runtimes", "costs", "rating", "search", "zero_cost", "data"]
+ORDER += ["teachers", "tabular", "train", "methods", "evaluation", "export", "compress", "report", "runs", "cli"]
 BELOW_ALL = {
     "calls",
     "quantities",

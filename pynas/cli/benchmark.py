@@ -90,6 +90,6 @@ def _print(content: dict[str, Any], passes: str) -> None:
         display.out.print(table)
     for refused in dict.fromkeys(row["refused"] for row in rows if row["refused"]):
         display.say(f"Not taken: {refused}")
-    display.say(f"{passes} passes on {content['device']}, batches of {content['batch_size']}: medians of {content['repeats']} repeats "
-                f"± the interquartile range over it. Memory is the most at any time, weights and images included: by "
+    display.say(f"{passes} passes on {content['device']}, batches of {content['batch_size']}: medians of {content['repeats']} "
+                f"repeats ± the interquartile range over it. Memory is the most at any time, weights and images included: by "
                 f"{content['memory_source']}, which sees torch alone.")  # fmt: skip

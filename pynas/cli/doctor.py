@@ -17,7 +17,8 @@ REQUIRED = ("torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "safete
 OPTIONAL = {
     "lmdb": "cache of a teacher's features",
     "onnx": "ONNX export",
-    "onnxruntime": "checking ONNX files",
+    "onnxruntime": "checking ONNX files, latency in ONNX Runtime",
+    "openvino": "latency in OpenVINO",
     "submitit": "`pynas submit`",
     "tensorboard": "TensorBoard logs",
 }

@@ -39,7 +39,6 @@ def latency_figure(about: Mapping[str, Any], size: tuple[float, float] = (9, 4))
     drawn = axes[-1].scatter([row["madds"] for row in inner], [row["ms"] for row in inner], s=16, c=[b + 1 for b in blocks],
                              cmap="viridis")  # fmt: skip
     axes[-1].set_title(f"{len(inner)} candidates", fontsize="medium")
-    axes[-1].set(xscale="log", yscale="log")
     figure.colorbar(drawn, ax=axes[-1], label="block", ticks=sorted({b + 1 for b in blocks}))
     for axis in axes:
         axis.set(xlabel="MAdds", ylabel="latency (ms)")

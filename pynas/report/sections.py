@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from pynas.report import page
 from pynas.report.feature_maps import feature_maps_figure
 from pynas.report.figures import SMALL, inline, page_style
 from pynas.report.front import front_figure
+from pynas.report.latency import latency_figure
 from pynas.report.network import Layer, network_figure
 from pynas.report.page import Section
 from pynas.report.ranking import ranking_figure
@@ -75,6 +77,20 @@ def front_section(
         drawn = inline(front_figure(name, front, chosen, limit, SMALL), f"front-{name}", f"Pareto front of {name}")
     caption = f"{len(front):,} architectures that no other one beats in both score and {UNITS.get(name, name)}."
     return Section("The front", page.figures((drawn, caption)))
+
+
+def latency_section(tables: Mapping[str, Mapping[str, Any]], notes: Mapping[str, str]) -> Section:
+    """Section of the measured latencies beside MAdds, by the name of the table; see `latency_figure`."""
+    body = ""
+    for name, about in tables.items():
+        with page_style():
+            drawn = inline(latency_figure(about, (2 * SMALL[0], SMALL[1])), "latency-" + re.sub(r"\W", "-", name),
+                           f"MAdds and measured latency, {name}")  # fmt: skip
+        body += page.figures((drawn, f"{name}: {notes[name]}"))
+        if about.get("networks"):
+            body += page.paragraph(f"Kendall's tau with the measured latency of whole networks: MAdds {about['tau_madds']:.2f}, "
+                                   f"the table {about['tau_sum']:.2f}.")  # fmt: skip
+    return Section("Latency, measured", body)
 
 
 def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show, notes: Sequence[str] = ()) -> Section:

@@ -15,14 +15,12 @@ from pynas import export, spaces
 from pynas.costs import count_module
 from pynas.errors import InputError
 from pynas.evaluation.speed import Speed, measure, memory_source, training_passes
+from pynas.runs.export import calibration_images
 from pynas.runs.run import Run
 from pynas.runtimes import RUNTIMES, Program, RefusedError, Served, Workload, build
 from pynas.runtimes.programs import weight_bytes
 from pynas.spaces import Architecture
 from pynas.spaces.networks import NETWORKS
-
-# Images that the 8-bit numbers of a format are calibrated on.
-CALIBRATION_IMAGES = 512
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def _served(run: Run, network: _Network, workload: Workload, repeats: int, test_
     runtime, programs = RUNTIMES[workload.runtime], list[Program]()
     own = tuple(network.shape) == tuple(run.data.image_shape)
     row: dict[str, Any] = {"format": runtime.title, "size": None, "test_accuracy": None, "refused": None}
-    calibration = _images(run) if runtime.int8 and own else None
+    calibration = calibration_images(run) if runtime.int8 and own else None
 
     def prepare(model: nn.Module, batch: Tensor) -> Callable[[Tensor], object]:
         images = () if calibration is None else _whole_batches(calibration, len(batch))
@@ -139,13 +137,6 @@ def _served(run: Run, network: _Network, workload: Workload, repeats: int, test_
             return row | {"test_accuracy": network.accuracy if workload.runtime == "torch" else None}
         served = Served(programs[0], workload.batch_size)
         return row | {"test_accuracy": _accuracy(run, served, workload, test_images)}
-
-
-def _images(run: Run) -> Tensor:
-    """Return training images to calibrate 8-bit numbers on, `[N, 3, H, W]`."""
-    count = min(CALIBRATION_IMAGES, len(run.data.train))
-    loader = run.data.loader("train", min(64, count), seed=run.settings.seed)
-    return torch.cat([images for images, _ in itertools.islice(loader, -(-count // 64))])
 
 
 def _whole_batches(images: Tensor, batch_size: int) -> list[Tensor]:

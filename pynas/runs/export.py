@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pynas import export, teachers
+from pynas.errors import InputError
 from pynas.files import read_json
 from pynas.runs.run import Run
 from pynas.runs.search import SEARCH
+from pynas.runtimes import onnx_runner
 from pynas.spaces import Architecture
 
 # Batches that batch-norm statistics of a found network are re-estimated on.
 CALIBRATION_BATCHES = 32
+# Images that 8-bit numbers are calibrated on.
+CALIBRATION_IMAGES = 512
 
 
 def export_trained(run: Run, architecture: Architecture | None) -> dict[str, Any]:
@@ -84,6 +89,13 @@ def written_subnet(run: Run, subnet: Path) -> dict[str, Any]:
             **{name: metadata[name] for name in ("test_accuracy",) if name in metadata}}  # fmt: skip
 
 
+def calibration_images(run: Run) -> Tensor:
+    """Return training images to calibrate 8-bit numbers on, `[N, 3, H, W]`."""
+    count = min(CALIBRATION_IMAGES, len(run.data.train))
+    loader = run.data.loader("train", min(64, count), seed=run.settings.seed)
+    return torch.cat([images for images, _ in itertools.islice(loader, -(-count // 64))])
+
+
 def write_formats(
     run: Run,
     subnet: Path,
@@ -91,15 +103,17 @@ def write_formats(
     torch_export: Path | None = None,
     onnx: Path | None = None,
     image_size: int | None = None,
+    onnx_int8: Path | None = None,
 ) -> dict[str, Any]:
     """Write the formats that are asked for, each checked against the network of the file `subnet`; return their files.
 
-    image_size: side of their images in pixels, None for the network's.
+    image_size: side of their images in pixels, None for the network's. onnx_int8: file of a network of 8 bits, calibrated on
+    training images; its accuracy on the test images is `onnx_int8_accuracy`.
 
     Raises:
         InputError: a network without such a file, or an image size that it does not take.
     """
-    if python is None and torch_export is None and onnx is None:
+    if all(path is None for path in (python, torch_export, onnx, onnx_int8)):
         return {}
     model, metadata = export.load_subnet(subnet, run.space, image_size)
     shape = tuple(metadata["image_shape"])
@@ -112,4 +126,10 @@ def write_formats(
         content |= export.write_torch_export(torch_export, model, shape)
     if onnx is not None:
         content |= export.write_onnx(onnx, model, shape)
+    if onnx_int8 is not None:
+        if shape != tuple(run.data.image_shape):
+            raise InputError(f"[export] expected images of the run's side, {run.data.image_shape[-1]}, for int8, which is "
+                             f"calibrated on them, got --image-size {shape[-1]}")  # fmt: skip
+        content |= export.write_onnx_int8(onnx_int8, model, shape, [calibration_images(run).numpy()])
+        content["onnx_int8_accuracy"] = teachers.accuracy(onnx_runner(onnx_int8), run.data)
     return content

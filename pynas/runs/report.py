@@ -28,6 +28,7 @@ from pynas.runs.correlate import bench_of, bench_scores
 from pynas.runs.feature_maps import FILE as FEATURE_MAPS
 from pynas.runs.feature_maps import read_feature_maps
 from pynas.runs.joined import describe_joined, scores_of_search
+from pynas.runs.latency import describe_latency, tables_of
 from pynas.runs.rate import stored_members
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.search import SEARCH
@@ -48,8 +49,9 @@ def run_page(folder: Path, truth: Path | None = None) -> tuple[str, str, list[st
     results = Results(folder)
     settings = results.settings
     parts = [part for part in (
-        results.network(), results.found(), results.agreement(), results.front(), results.histograms(), results.ranking(truth),
-        results.training(), results.feature_maps(), results.retraining(), results.repeat()) if part is not None]  # fmt: skip
+        results.network(), results.found(), results.agreement(), results.front(), results.latency(), results.histograms(),
+        results.ranking(truth), results.training(), results.feature_maps(), results.retraining(), results.repeat(),
+    ) if part is not None]  # fmt: skip
     title = f"{settings.method} on {settings.space}, {settings.data}"
     lead = paragraph(results.summary())
     if results.missing:
@@ -149,6 +151,12 @@ class Results:
             points = [(entry.costs[name], entry.score) for entry in found]
         chosen = [(entry[name], entry["score"]) for entry in self.search["found"]]
         return sections.front_section(name, points, chosen, self.search["limits"].get(name))
+
+    def latency(self) -> Section | None:
+        """Return the section of the latency tables that were measured."""
+        tables = tables_of(self.folder)
+        notes = {name: describe_latency(about) for name, about in tables.items()}
+        return sections.latency_section(tables, notes) if tables else None
 
     def histograms(self) -> Section | None:
         """Return the section with the blocks' histograms of scores."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from pynas.copies import unwrapped
 from pynas.errors import InputError
 from pynas.files import atomic
 from pynas.runtimes.batches import difference, leaves, named, prepared, quiet, reason_of, traced_program
+from pynas.runtimes.int8 import quantized
 
 
 def write_torch_export(
@@ -73,6 +76,40 @@ def write_onnx(
                              "it lacks, as autocast to bfloat16, or write the network by write_torch_export") from None  # fmt: skip
         apart = difference(model, run, inputs, "the ONNX file", any_batch)
     return {"onnx": str(path), "onnx_difference": apart}
+
+
+def write_onnx_int8(
+    path: str | Path, model: nn.Module, example: Sequence[int], images: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Write an ONNX file with weights and outputs of 8 bits, quantised after the training; see `pynas.runtimes.int8.quantized`.
+
+    example: shape of the images, (3, H, W). images: batches `[B, 3, H, W]` that stand for those that will come; the outputs'
+        ranges are theirs.
+
+    Returns `onnx_int8`, the path.
+
+    Raises:
+        InputError: as `write_onnx`, or a file that ONNX Runtime cannot quantise.
+    """
+    with tempfile.TemporaryDirectory() as folder, atomic(path) as temporary:
+        whole = Path(folder) / "float32.onnx"
+        write_onnx(whole, model, example)
+        try:
+            temporary.write_bytes(quantized(whole.read_bytes(), images))
+            _onnx_runner(temporary, ["images"])(torch.from_numpy(images[0]))
+        except OSError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"[export] expected a network that ONNX Runtime quantises, got {reason_of(error)}"
+            ) from None
+    return {"onnx_int8": str(path)}
+
+
+def onnx_runner(path: str | Path) -> Callable[[Tensor], Tensor]:
+    """Return an ONNX file of `write_onnx` as a function of images `[B, 3, H, W]` that gives its first output."""
+    run = _onnx_runner(Path(path), ["images"])
+    return lambda images: run(images)[0]
 
 
 def onnx_file(model: nn.Module, batch: Tensor) -> bytes:

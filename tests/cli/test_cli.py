@@ -159,12 +159,12 @@ def test_every_option_of_the_search(run_copy, tmp_path):
     assert costs == sorted(costs) and scores == sorted(scores, reverse=True) and len(front) > 3
     for name in content["front"]["pictures"]:
         assert (folder / name).stat().st_size > 1000
-    measured = (folder / "latency-cpu.npz").read_bytes()
+    (table,) = (folder / "latency").glob("torch-cpu-batch1-threads*.npz")
+    measured = table.read_bytes()
     output = invoke("search", folder, "--max-latency", "10s", "--device", "cpu")
-    assert content["latency_table"]["checked_nets"] == 8 and content["latency_table"]["mean_error"] >= 0
-    assert (
-        "latency (ms)" in output and "8 whole nets" in output and (folder / "latency-cpu.npz").read_bytes() == measured
-    )
+    note = content["latency_tables"]["latency"]
+    assert note["networks"] == 12 and note["sum_error"] >= 0 and note["runtime"] == "torch"
+    assert "latency (ms)" in output and "12 whole networks" in output and table.read_bytes() == measured
 
 
 @pytest.mark.filterwarnings(r"default:\[teacher\] efficientnet_b0 is untrained")

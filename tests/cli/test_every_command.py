@@ -36,7 +36,7 @@ def test_shell_completion():
     result = CliRunner().invoke(app, [], prog_name="pynas", env=environment)
     assert set(result.stdout.split()) == {name for name in COMMANDS if name.startswith("re")} >= {"report", "retrain"}
     environment |= {"COMP_WORDS": "pynas export --on", "COMP_CWORD": "2"}
-    assert CliRunner().invoke(app, [], prog_name="pynas", env=environment).stdout.split() == ["--onnx"]
+    assert CliRunner().invoke(app, [], prog_name="pynas", env=environment).stdout.split() == ["--onnx", "--onnx-int8"]
     script = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="pynas")
     assert "_PYNAS_COMPLETE" in script.output or "--show-completion" in CliRunner().invoke(app, ["--help"]).output
 

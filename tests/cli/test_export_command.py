@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from pynas import export
+from pynas import export, runs, runtimes
 from pynas.errors import InputError
 
 pytestmark = pytest.mark.integration
@@ -39,6 +39,20 @@ def test_formats_for_another_image_size(run_copy, tmp_path, pynas):
     assert "[B, 3, 48, 48]" in (tmp_path / "plain" / "model.py").read_text()
     with pytest.raises(InputError, match="beside --image-size, got none"):
         pynas(*words)
+
+
+def test_8_bits_and_their_accuracy(run_copy, tmp_path, pynas):
+    pytest.importorskip("onnxruntime")
+    words = ["export", "--run", run_copy, "--onnx-int8", tmp_path / "8.onnx"]
+    content = pynas(*words, "--json")
+    got, images = runtimes.onnx_runner(tmp_path / "8.onnx"), runs.load(run_copy).data
+    hits = [got(batch).argmax(1) == labels for batch, labels in images.loader("test", 7, shuffle=False)]
+    assert content["onnx_int8_accuracy"] == pytest.approx(torch.cat(hits).double().mean().item())
+    assert f"{content['onnx_int8_accuracy']:.2%} top-1 on the test images with 8 bits" in pynas(*words)
+    with pytest.raises(
+        InputError, match="the run's side, 32, for int8, which is calibrated on them, got --image-size 48"
+    ):
+        pynas(*words, "--image-size", 48)
 
 
 def _installed(name):

@@ -39,7 +39,10 @@ def test_tables_add_up_the_candidates_times():
     assert table.fixed["latency"] >= 7
     assert table.metadata["batch_size"] == 1 and table.metadata["largest_spread"] >= 0
     check = costs.check_latency(net, table, [Architecture.parse("00|0"), Architecture.parse("11|0")], repeats=5)
-    assert (check.measured >= [25, 70]).all() and check.scaled_error < 0.5
+    assert (check.measured >= [25, 70]).all() and check.scaled_error < 0.5 and check.layers.tolist() == [3, 3]
+    rows = {tuple(row["place"]): row for row in table.metadata["candidates"]}
+    assert rows[0, 0, 1, 1]["ms"] >= 20 and rows["stem",]["ms"] >= 5 and rows[0, 0, 0, 0]["input"] == [3, 4, 4]
+    assert rows[1, 0, 0, 0]["params"] == 1 and rows[1, 0, 0, 0]["madds"] == 0 and len(rows) == 7
 
 
 def test_candidates_of_one_description_are_measured_once():

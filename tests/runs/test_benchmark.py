@@ -15,14 +15,15 @@ from pynas.cli import app, main
 from pynas.errors import InputError
 from pynas.evaluation import speed
 from pynas.evaluation.speed import measure
-from pynas.runs.benchmark import benchmark
+from pynas.runs.benchmark import _whole_batches, benchmark
+from pynas.runtimes import RUNTIMES, Program, Runtime
 
 CPU = torch.device("cpu")
-FEW = {"batch_size": 4, "repeats": 2}
+FEW = {"batch_size": 4, "repeats": 2, "runtimes": ["torch"]}
 
 
 def torch_format(model, batch):
-    return speed.FORMATS["torch"](model, batch)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_images_a_second_and_latency_are_of_the_pass_alone():
 def test_training_runs_forward_and_backward(written):
     folder, names = written
     forward = benchmark(runs.load(folder), **FEW)["rows"][0]
-    row = benchmark(runs.load(folder), training=True, **FEW)["rows"][0]
+    row = benchmark(runs.load(folder), training=True, **{**FEW, "runtimes": []})["rows"][0]
     assert row["images_per_second"] == pytest.approx(4000 / row["batch_latency"])
     assert row["format"] == "torch, training" and row["latency"] is None and row["network"] == names[1]
     # Gradients are as large as the weights, and the outputs of all layers live until the backward pass.
@@ -104,28 +105,29 @@ def test_named_networks_of_any_space_and_every_format(written, monkeypatch):
     folder, names = written
     space = runs.load(folder).space
     fresh = space.format(next(itertools.islice(space.architectures(), 5, None)))
-    monkeypatch.setitem(speed.FORMATS, "other", torch_format)
+    monkeypatch.setitem(RUNTIMES, "other", Runtime("other", RUNTIMES["torch"].build))
+    few = FEW | {"runtimes": ["torch", "other"]}
     given = [names[1], fresh, "DNA-a"]
-    rows = benchmark(runs.load(folder), given, 64, **FEW)["rows"]
+    rows = benchmark(runs.load(folder), given, 64, **few)["rows"]
     wanted = [
         (name, weights, form) for name, weights in zip(given, ("a", "fresh", "fresh")) for form in ("torch", "other")
     ]
     assert [(row["network"], row["weights"], row["format"]) for row in rows] == wanted
     # Accuracies were measured at 32 pixels.
     assert {(row["image_size"], row["test_accuracy"]) for row in rows} == {(64, None)}
-    exported = benchmark(runs.load(folder), [names[0]], **FEW)["rows"]
-    assert [(row["weights"], row["test_accuracy"]) for row in exported] == [("exported", 0.5)] * 2
+    exported = benchmark(runs.load(folder), [names[0]], test_images=0, **few)["rows"]
+    assert [(row["weights"], row["test_accuracy"]) for row in exported] == [("exported", 0.5), ("exported", None)]
     model = export.standalone(*spaces.network("DNA-a"), num_classes=2, image_shape=(3, 64, 64))
     assert rows[-1]["params"] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_the_command_prints_rows_and_says_what_counted_the_memory(written):
     folder, _ = written
-    words = ["benchmark", str(folder), "--batch-size", "4", "--repeats", "2", "--device", "cpu"]
+    words = ["benchmark", str(folder), "--batch-size", "4", "--repeats", "2", "--device", "cpu", "--runtime", "torch"]
     content = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert content["batch_size"] == 4 and len(content["rows"]) == 2 and content["memory_source"] == "torch.profiler"
     text = CliRunner().invoke(app, words, env={"COLUMNS": "200"}).stdout
-    assert "75.00%" in text and "by torch.profiler." in text and "batches of 4" in text
+    assert "75.00%" in text and "by torch.profiler, which" in text and "batches of 4" in text
 
 
 def test_bad_input_is_one_line(written, tmp_path, images, monkeypatch, capsys):
@@ -135,8 +137,12 @@ def test_bad_input_is_one_line(written, tmp_path, images, monkeypatch, capsys):
     for words, message in (
         ([none], f"expected a network in {none}, got none; run `pynas export --run {none}` first"),
         ([folder, "--architecture", "nothing"], "expected "),
-        ([folder, "--batch-size", 0], "expected at least 1 image and repeat, got 0 and 10"),
+        ([folder, "--batch-size", 0], "expected at least 1 image, got 0"),
         ([folder, "--image-size", 1, "--architecture", "PreNAS-Ti"], "expected "),
+        ([folder, "--repeats", 0], "expected at least 1 image and repeat, got 128 and 0"),
+        ([folder, "--runtime", "tflite"], "expected a runtime of torch, compile, export, onnxruntime, "),
+        ([folder, "--runtime", "tensorrt"], "expected torch_tensorrt for tensorrt, got no such package"),
+        ([folder, "--runtime", "torch", "--training"], "expected no --runtime beside --training"),
         ([folder, "--device", "gpu"], "expected auto, cpu or cuda"),
     ):
         monkeypatch.setattr("sys.argv", ["pynas", "benchmark", *map(str, words)])
@@ -152,3 +158,34 @@ def test_a_network_that_does_not_run_is_named():
         InputError, match="runs on 2 images of 4 on cpu, got RuntimeError from Linear: .*smaller --batch-size"
     ):
         measure(nn.Linear(3, 3), (4,), CPU, torch_format, batch_size=2, repeats=1)
+
+
+def test_a_format_has_its_own_accuracy_size_and_speed(written, monkeypatch):
+    """A runtime that answers class 1 whatever the image, and one that takes no network."""
+    folder, _ = written
+
+    def ones(model, batch, threads, calibration):
+        return Program(lambda images: torch.eye(2)[torch.ones(len(images), dtype=torch.long)], lambda: 42)
+
+    def refuse(*_):
+        raise ValueError("no operator Frobnicate")
+
+    monkeypatch.setitem(RUNTIMES, "ones", Runtime("ones", ones, ("json",)))
+    monkeypatch.setitem(RUNTIMES, "none", Runtime("none", refuse, ("json",)))
+    run = runs.load(folder)
+    labels = torch.cat([labels for _, labels in run.data.loader("test", 4, shuffle=False)])
+    rows = benchmark(run, **FEW | {"runtimes": ["torch", "ones", "none"]})["rows"][:3]
+    assert [row["format"] for row in rows] == ["torch", "ones", "none"] and rows[0]["test_accuracy"] == 0.75
+    assert rows[1]["test_accuracy"] == pytest.approx(labels.double().mean().item()) and rows[1]["size"] == 42
+    assert rows[1]["peak_memory"] is None and rows[0]["peak_memory"] > 0 and rows[0]["size"] >= 4 * rows[0]["params"]
+    assert (
+        rows[2]["refused"].endswith("a network that none takes, got no operator Frobnicate")
+        and rows[2]["latency"] is None
+    )
+    few = benchmark(run, **FEW | {"runtimes": ["ones"]}, test_images=3)["rows"][0]
+    assert few["test_accuracy"] == pytest.approx(labels[:3].double().mean().item())
+
+
+def test_whole_batches_hold_every_image():
+    batches = _whole_batches(torch.arange(7.0)[:, None], 3)
+    assert [batch[:, 0].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
