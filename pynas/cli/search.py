@@ -23,7 +23,8 @@ def command(
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=VALUE: at most so much of any cost, also one of --costs; VALUE may be 60%. May be repeated."
+            help="NAME=VALUE: at most so much of any cost, also one of --costs; VALUE may be 60%, a range 3M..4M, or 300M+-5%; "
+            "NAME==VALUE: exactly so much. May be repeated."
         ),
     ] = None,
     at_least: Annotated[
@@ -60,7 +61,8 @@ def command(
 
     Long lists of the search go to the GPU of --device, if there is one; the answer does not depend on it.
 
-    A limit is a number, a share of the largest network of the space by that cost (60%), or of the teacher ('60% of teacher').
+    A limit is a number, a share of the largest network of the space by that cost (60%), or of the teacher ('60% of teacher'), or
+    two of these with .. between them.
 
     `dna-plus` trains its later generations here: torchrun shares them among processes, as with `pynas train`.
 

@@ -12,7 +12,7 @@ from pynas.costs.count import NAMES
 from pynas.costs.latency import NAME as LATENCY
 from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InputError
-from pynas.search.limits import Share, read_limits
+from pynas.search.limits import Share, read_bounds
 from pynas.zero_cost import AGGREGATES, PROXIES
 
 
@@ -20,8 +20,8 @@ from pynas.zero_cost import AGGREGATES, PROXIES
 class Request:
     """A search's request: limits and lower limits by cost, how many architectures, and how block scores join.
 
-    Limits are given as numbers, or as text that `pynas.search.limits.read_limit` reads, such as "60%"; those that are no
-    limits are left out. Without any limit the search is unlimited.
+    Limits are given as `pynas.search.limits.read_range` reads them, such as 4e8, "60%" and "3M..4M", whose lower ends go to
+    at_least; those that are no limits are left out. Without any limit the search is unlimited.
 
     front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
@@ -47,8 +47,8 @@ class Request:
             if self.costs is None:
                 check_prior(self.prior)
         object.__setattr__(self, "prior_weight", _weight(self.prior_weight))
-        object.__setattr__(self, "limits", read_limits(self.limits))
-        object.__setattr__(self, "at_least", read_limits(self.at_least, lower=True))
+        for name, bounds in zip(("limits", "at_least"), read_bounds(self.limits, self.at_least)):
+            object.__setattr__(self, name, bounds)
 
     @property
     def named_costs(self) -> set[str]:

@@ -74,10 +74,10 @@ class Found(Sequence[Entry]):
 def best(
     scores: Scores | Sequence[Sequence[ScoreTable]],
     costs: Costs | WholeCosts,
-    limits: Mapping[str, float | str | None] | None = None,
+    limits: Mapping[str, Any] | None = None,
     top_k: int = 1,
     *,
-    at_least: Mapping[str, float | str | None] | None = None,
+    at_least: Mapping[str, Any] | None = None,
     weights: Sequence[float] | None = None,
     join: str = "sum",
     device: str | None = None,
@@ -91,8 +91,9 @@ def best(
     scores: a `Scores`, or score tables by `[block][cell]` where the costs know their space, as those of `pynas.costs.count` do.
     costs: `Costs`; in a space of one block also costs with `names` and `of(architecture)`, of which the rated paths are asked.
     limits, at_least: upper and lower bounds by cost name, inclusive, on the whole cost with its fixed part, e.g.
-    `{"madds": 400e6}`, texts such as "400M", "12ms" and "60%"; None (and infinity for an upper one) is no limit. A share is of
-    the costs' reference (`costs.metadata["reference"]`), else of the most expensive architecture of the space.
+    `{"madds": 400e6}`, texts such as "400M", "12ms" and "60%"; None (and infinity for an upper one) is no limit. A limit may have
+    both sides: `(3e6, 4e6)`, "3M..4M", "==3M", "3M+-5%" (`pynas.search.limits.read_range`). A share is of the costs' reference
+    (`costs.metadata["reference"]`), else of the most expensive architecture of the space.
     device: as in `traverse`.
 
     Raises:
@@ -194,14 +195,14 @@ class Pools:
 
     def problem(
         self,
-        limits: Mapping[str, float | str | None] | None,
-        at_least: Mapping[str, float | str | None] | None,
+        limits: Mapping[str, Any] | None,
+        at_least: Mapping[str, Any] | None,
         weights: Sequence[float] | None,
         join: str,
     ) -> Problem:
         """Build the search problem on whole numbers."""
         name = self.name
-        upper, lower = (check_limits(name, bounds, self.costs.names, self._whole) for bounds in (limits, at_least))
+        upper, lower = check_limits(name, limits, at_least, self.costs.names, self._whole)
         self.require((*upper, *lower))
         losses, grid = losses_on_grid(name, self._joined(weights, join), self.offsets)
         bounds = [Limit(cost, upper.get(cost), lower.get(cost)) for cost in self.names]

@@ -1,0 +1,82 @@
+"""Searches as people ask for them, on the command line, against the architectures of the space one by one."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from pynas import costs as cost_tables
+from pynas.cli.options import limits as read
+from pynas.errors import InputError
+from pynas.rating import Scores
+from pynas.spaces import Architecture, get
+
+SPACE = get("mbconv-mini")
+
+
+@pytest.fixture(scope="module")
+def folder(whole_run, tmp_path_factory):
+    """A copy of the run for the searches of this file."""
+    return shutil.copytree(whole_run, tmp_path_factory.mktemp("searched") / "run")
+
+
+@pytest.fixture(scope="module")
+def counted(folder):
+    """Every architecture's blocks as arrays `[P_b]` by name: scores and costs, block after block, and the choices."""
+    scores, costs = Scores.load(folder / "scores"), cost_tables.load(folder / "costs.npz")
+    blocks = []
+    for b in range(len(SPACE)):
+        choices = list(SPACE.paths(b))
+        values = {name: np.array([costs[name][b][c.cell][c.path] for c in choices]) for name in costs.names}
+        blocks.append({"score": np.array([scores[b][c.cell][c.path] for c in choices]), "choices": choices, **values})
+    return blocks, costs.fixed
+
+
+def totals(counted, name):
+    """Sums over the blocks for every architecture `[P_1, P_2, ...]`."""
+    blocks, fixed = counted
+    total = np.zeros(()) + fixed.get(name, 0)
+    for block in blocks:
+        total = total[..., None] + block[name]
+    return total
+
+
+def best(counted, kept):
+    """Name of the architecture of least score among those kept."""
+    score = np.where(kept, totals(counted, "score"), np.inf)
+    at = np.unravel_index(score.argmin(), score.shape)
+    return SPACE.format(Architecture(tuple(block["choices"][i] for block, i in zip(counted[0], at))))
+
+
+@pytest.mark.parametrize("cost", ["params", "madds", "memory"])
+@pytest.mark.parametrize(("text", "low", "high"), [("40%", 0, 0.4), ("50%..60%", 0.5, 0.6), ("55%+-10%", 0.495, 0.605)])
+def test_shares_and_ranges_of_every_cost(folder, counted, pynas, cost, text, low, high):
+    total = totals(counted, cost)
+    kept = (total >= low * total.max()) & (total <= high * total.max())
+    found = pynas("search", folder, "--limit", f"{cost}={text}", "--top-k", 1, "--json")["found"]
+    assert found[0]["architecture"] == best(counted, kept)
+
+
+def test_equality_and_lower_shares(folder, counted, pynas):
+    params, madds = totals(counted, "params"), totals(counted, "madds")
+    target = int(np.sort(params.ravel())[params.size // 3])
+    content = pynas("search", folder, "--limit", f"params=={target}", "--at-least", "madds=10%", "--json")
+    kept = (params == target) & (madds >= 0.1 * madds.max())
+    assert content["found"][0]["architecture"] == best(counted, kept)
+    assert len(content["found"]) == min(5, int(kept.sum()))
+    assert content["limits"]["params"] == content["at_least"]["params"] == target
+
+
+def test_a_latency_takes_shares_too(folder, pynas):
+    content = pynas("search", folder, "--limit", "latency=40%..60%", "--json")
+    share = content["shares"]["limits"]["latency"]
+    assert content["limits"]["latency"] == pytest.approx(0.6 * share["whole"])
+    assert all(
+        content["at_least"]["latency"] <= entry["latency"] <= content["limits"]["latency"] for entry in content["found"]
+    )
+
+
+@pytest.mark.parametrize("text", ["madds=4M..3M", "madds=a..b", "madds==", "madds=3M+-many"])
+def test_other_limits_are_refused(text):
+    with pytest.raises(InputError, match="expected a limit on madds of 0 or more"):
+        read(text)
