@@ -32,8 +32,11 @@ def command(
         typer.Option(help="NAME=VALUE: at least so much of a cost; VALUE may be 20%. May be repeated."),
     ] = None,
     costs: Annotated[
-        Path | None,
-        typer.Option(help="CSV file with costs of your own: block, cell, layer, candidate, and a column for each."),
+        list[str] | None,
+        typer.Option(
+            help="FILE or WORKLOAD=FILE: costs of your own, a CSV file (block, cell, layer, candidate, and a column for each) or a "
+            "saved .npz; WORKLOAD=FILE names them NAME@WORKLOAD. May be repeated."
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Weight of each block's score, separated by commas. [default: 1 each]")
@@ -81,7 +84,7 @@ def command(
     with process_group(opened.device, run), display.bars(is_first_process()) as bars:
         opened.progress = display.progress(bars)
         content = opened.search(limits, at_least=assignments(at_least), top_k=top_k, weights=numbers(weights), join=join,
-                                front=front, costs=costs, trained=trained, prior=prior, prior_weight=prior_weight,
+                                front=front, costs=costs or (), trained=trained, prior=prior, prior_weight=prior_weight,
                                 calibrated=calibrated)  # fmt: skip
         if not is_first_process():
             return

@@ -6,8 +6,9 @@ from pynas.costs.fitted import fitted
 from pynas.costs.latency import LatencyCheck, check_latency, latency
 from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.log_width import log_width
+from pynas.costs.names import UNITS, cost_heading
 from pynas.costs.range import cost_range
-from pynas.costs.table import UNITS, Costs
+from pynas.costs.table import Costs
 from pynas.costs.user import read_csv
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LayerCosts",
     "LayerTable",
     "check_latency",
+    "cost_heading",
     "cost_range",
     "count",
     "count_module",

@@ -23,7 +23,8 @@ class Request:
     Limits are given as `pynas.search.limits.read_range` reads them, such as 4e8, "60%" and "3M..4M", whose lower ends go to
     at_least; those that are no limits are left out. Without any limit the search is unlimited.
 
-    front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.
+    front: a cost, to find the whole Pareto front of score and this cost too. costs: files with the user's own costs, or one
+    (`pynas.runs.own_costs.read_own`): "mine.csv", "phone=phone.csv", whose costs are then called NAME@phone.
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
     prior: a cost or a zero-cost proxy that the scores are joined with (`pynas.search.with_prior`), prior_weight: its weight, or
     "auto", by the agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted.
@@ -35,16 +36,18 @@ class Request:
     weights: Sequence[float] | None = None
     join: str = "sum"
     front: str | None = None
-    costs: Path | None = None
+    costs: Sequence[str | Path] = ()
     trained: Path | None = None
     prior: str | None = None
     prior_weight: float | str = "auto"
     calibrated: bool = False
 
     def __post_init__(self) -> None:
+        costs = [self.costs] if isinstance(self.costs, str | Path) else self.costs or ()
+        object.__setattr__(self, "costs", tuple(map(str, costs)))
         if self.prior is not None:
             object.__setattr__(self, "prior", self.prior.replace("-", "_"))
-            if self.costs is None:
+            if not self.costs:
                 check_prior(self.prior)
         object.__setattr__(self, "prior_weight", _weight(self.prior_weight))
         for name, bounds in zip(("limits", "at_least"), read_bounds(self.limits, self.at_least)):

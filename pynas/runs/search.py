@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pynas import search
-from pynas.costs import Costs, check_latency, cost_range, count_module, latency, load, log_width, read_csv
+from pynas.costs import Costs, check_latency, cost_range, count_module, latency, load, log_width
 from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InfeasibleError, InputError
 from pynas.files import header, write_json
@@ -21,6 +21,7 @@ from pynas.report import draw_front
 from pynas.runs.agreement import agreement, alike
 from pynas.runs.joined import joined_scores, keep_joined, reranked
 from pynas.runs.limits import Limits, resolve
+from pynas.runs.own_costs import read_own
 from pynas.runs.proxy_cost import proxy_cost
 from pynas.runs.rate import load_members
 from pynas.runs.request import Request, check_prior
@@ -173,8 +174,8 @@ def find_among(
 def gather_costs(run: Run, request: Request) -> Costs:
     """Return the counted costs, the user's own, and those that are measured, where they are named."""
     costs = run.costs
-    if request.costs is not None:
-        costs = costs | read_csv(request.costs, run.space)
+    for own in request.costs:
+        costs = costs | read_own(str(own), run.space)
     measured: dict[str, Callable[[Run], Any]] = {"latency": latencies, LOG_WIDTH: log_widths}
     prior = request.prior
     if prior is not None and prior not in costs.names:
@@ -235,6 +236,7 @@ def search_content(
         "limits": dict(limits.upper),
         "at_least": dict(limits.lower),
         **({"shares": limits.shares} if limits.shares else {}),
+        **({"costs": list(request.costs)} if request.costs else {}),
         "weights": request.weights,
         "join": request.join,
         "top_k": request.top_k,

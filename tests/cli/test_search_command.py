@@ -9,6 +9,7 @@ from pynas import costs as cost_tables
 from pynas.cli.options import limits as read
 from pynas.errors import InputError
 from pynas.rating import Scores
+from pynas.runs.commands import search_command
 from pynas.spaces import Architecture, get
 
 SPACE = get("mbconv-mini")
@@ -80,3 +81,49 @@ def test_a_latency_takes_shares_too(folder, pynas):
 def test_other_limits_are_refused(text):
     with pytest.raises(InputError, match="expected a limit on madds of 0 or more"):
         read(text)
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory):
+    """A CSV file with a latency of each candidate in ms, and these as tables."""
+    file, rng = tmp_path_factory.mktemp("costs") / "phone.csv", np.random.default_rng(0)
+    rows = ["block,cell,layer,candidate,latency"]
+    for b, cells in enumerate(SPACE.blocks):
+        for c, cell in enumerate(cells):
+            rows += [
+                f"{b},{c},{n},{k},{rng.uniform(1, 9)}" for n, count in enumerate(cell.counts) for k in range(count)
+            ]
+    file.write_text("\n".join(rows))
+    return file, cost_tables.read_csv(file, SPACE)
+
+
+def test_costs_of_several_workloads(folder, counted, pynas, phone, tmp_path):
+    file, slow = phone
+    turned = [[9 * table.ndim - table for table in cells] for cells in slow["latency"]]
+    fast = cost_tables.Costs({"latency": turned}, {"latency": 2.0}, {"space": "mbconv-mini"})
+    fast.save(tmp_path / "batch-32.npz")
+    blocks, _ = counted
+    for b, block in enumerate(blocks):
+        for name, costs in (("slow", slow), ("fast", fast)):
+            block[name] = np.array([costs["latency"][b][c.cell][c.path] for c in block["choices"]])
+    both = [totals(counted, "slow"), 2 + totals(counted, "fast")]
+    limits = [float(np.quantile(total, 0.3)) for total in both]
+    words = ["--costs", f"phone={file}", "--costs", f"32={tmp_path / 'batch-32.npz'}", "--limit",
+             f"latency@phone={limits[0]}ms", "--limit", f"latency@32={limits[1] / 1000!r}s"]  # fmt: skip
+    content = pynas("search", folder, *words, "--json")
+    assert content["found"][0]["architecture"] == best(counted, (both[0] <= limits[0]) & (both[1] <= limits[1]))
+    assert content["found"][0]["architecture"] != best(counted, both[0] <= limits[0])
+    assert content["costs"] == [f"phone={file}", f"32={tmp_path / 'batch-32.npz'}"]
+    assert f"--costs phone={file} --costs 32=" in search_command(content, "r")
+    assert "phone" in pynas("search", folder, *words)
+
+
+def test_costs_that_do_not_fit_are_refused(folder, pynas, phone, tmp_path):
+    with pytest.raises(InputError, match="other names than .*latency; rename"):
+        pynas("search", folder, "--costs", phone[0], "--costs", phone[0])
+    phone[1].metadata["space"] = "another"
+    phone[1].save(tmp_path / "other.npz")
+    with pytest.raises(InputError, match="costs of mbconv-mini, got those of another"):
+        pynas("search", folder, "--costs", f"x={tmp_path / 'other.npz'}")
+    with pytest.raises(InputError, match=r"nothing\.csv"):
+        pynas("search", folder, "--costs", "x=nothing.csv")
