@@ -38,6 +38,19 @@ def command(
             "saved .npz; WORKLOAD=FILE names them NAME@WORKLOAD. May be repeated."
         ),
     ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="'block 2: cell 1', 'block 2 layer 1: kernel=5' or 'kernel=5': only architectures with this choice, everywhere or "
+            "there; numbers count from 0. May be repeated."
+        ),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="'kernel=7', 'block 1: cell 0', ...: only architectures without this choice. May be repeated."
+        ),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Weight of each block's score, separated by commas. [default: 1 each]")
     ] = None,
@@ -85,7 +98,7 @@ def command(
         opened.progress = display.progress(bars)
         content = opened.search(limits, at_least=assignments(at_least), top_k=top_k, weights=numbers(weights), join=join,
                                 front=front, costs=costs or (), trained=trained, prior=prior, prior_weight=prior_weight,
-                                calibrated=calibrated)  # fmt: skip
+                                calibrated=calibrated, fix=fix or (), forbid=forbid or ())  # fmt: skip
         if not is_first_process():
             return
     if json:

@@ -65,8 +65,9 @@ def search_command(content: Mapping[str, Any], folder: str) -> str:
         words.append("--calibrated")
     if "front" in content:
         words += ["--front", content["front"]["cost"]]
-    for file in content.get("costs", ()):
-        words += ["--costs", file]
+    for name in ("costs", "fix", "forbid"):
+        for text in content.get(name, ()):
+            words += [f"--{name}", text]
     own = [] if "costs" in content else sorted({*content["limits"], *content["at_least"]} - _KNOWN)
     return shlex.join(words) + (f" --costs THE-FILE-WITH-{'-'.join(own)}.csv" if own else "")
 

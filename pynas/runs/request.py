@@ -27,7 +27,8 @@ class Request:
     (`pynas.runs.own_costs.read_own`): "mine.csv", "phone=phone.csv", whose costs are then called NAME@phone.
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
     prior: a cost or a zero-cost proxy that the scores are joined with (`pynas.search.with_prior`), prior_weight: its weight, or
-    "auto", by the agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted.
+    "auto", by the agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted. fix, forbid: rules of
+    `pynas.search.Rules`.
     """
 
     limits: Mapping[str, float | Share] = field(default_factory=dict)
@@ -41,6 +42,8 @@ class Request:
     prior: str | None = None
     prior_weight: float | str = "auto"
     calibrated: bool = False
+    fix: Sequence[str] = ()
+    forbid: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         costs = [self.costs] if isinstance(self.costs, str | Path) else self.costs or ()
@@ -52,6 +55,12 @@ class Request:
         object.__setattr__(self, "prior_weight", _weight(self.prior_weight))
         for name, bounds in zip(("limits", "at_least"), read_bounds(self.limits, self.at_least)):
             object.__setattr__(self, name, bounds)
+
+    @property
+    def needs_tables(self) -> bool:
+        """Whether the request needs the scores of all paths."""
+        wishes = (self.front, self.weights, self.trained, self.prior)
+        return self.calibrated or any(wish is not None for wish in wishes)
 
     @property
     def named_costs(self) -> set[str]:

@@ -14,9 +14,9 @@ import numpy as np
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
-from pynas.search.best import Entry
 from pynas.search.feasible import draw_within
 from pynas.search.limits import check_limits, keeps
+from pynas.search.pools import Entry
 from pynas.spaces import Architecture, Space
 
 RATINGS = "pynas.ratings"

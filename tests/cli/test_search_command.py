@@ -10,6 +10,8 @@ from pynas.cli.options import limits as read
 from pynas.errors import InputError
 from pynas.rating import Scores
 from pynas.runs.commands import search_command
+from pynas.runs.further import allowed_of
+from pynas.search import Rules
 from pynas.spaces import Architecture, get
 
 SPACE = get("mbconv-mini")
@@ -127,3 +129,34 @@ def test_costs_that_do_not_fit_are_refused(folder, pynas, phone, tmp_path):
         pynas("search", folder, "--costs", f"x={tmp_path / 'other.npz'}")
     with pytest.raises(InputError, match=r"nothing\.csv"):
         pynas("search", folder, "--costs", "x=nothing.csv")
+
+
+def test_fixed_and_forbidden_choices(folder, counted, pynas):
+    blocks, _ = counted
+    kernels = [[[SPACE.blocks[b][c.cell].layers[n][k].kernel for n, k in enumerate(c.path)] for c in block["choices"]]
+               for b, block in enumerate(blocks)]  # fmt: skip
+    ok = [np.array([5 not in each for each in row]) for row in kernels[:2]]
+    ok += [np.array([c.cell == 1 and 5 not in each for c, each in zip(blocks[2]["choices"], kernels[2])])]
+    ok += [np.array([5 not in each for each in kernels[3]])]
+    kept = np.ix_(*ok)
+    mask = np.zeros([len(each) for each in ok], bool)
+    mask[kept] = True
+    words = ["--fix", "block 2: cell 1", "--forbid", "kernel=5", "--front", "madds"]
+    content = pynas("search", folder, *words, "--json")
+    assert content["found"][0]["architecture"] == best(counted, mask)
+    assert content["fix"] == ["block 2: cell 1"] and content["forbid"] == ["kernel=5"]
+    last = content["front"]["architectures"][-1]
+    assert last["architecture"] == best(counted, mask)
+    assert "--fix 'block 2: cell 1' --forbid kernel=5" in search_command(content, "r")
+    with pytest.raises(
+        InputError, match="got none in block 2 that fix 'block 2: cell 1' leaves beside fix 'block 2: cell 0'"
+    ):
+        pynas("search", folder, "--fix", "block 2: cell 0", "--fix", "block 2: cell 1")
+
+
+def test_a_few_architectures_take_rules_too():
+    scored = [(Architecture.parse(text), score) for text, score in (("3|00|00|00", 1.0), ("0|00|00|00", 2.0))]
+    assert allowed_of(scored, Rules(SPACE, forbid=["block 0: kernel=5"])) == scored[1:]
+    assert allowed_of(scored, None) == scored
+    with pytest.raises(InputError, match="got none that fix 'block 1: cell 1' leaves"):
+        allowed_of(scored, Rules(SPACE, fix=["block 1: cell 1"]))
