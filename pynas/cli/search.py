@@ -68,6 +68,22 @@ def command(
         str | None,
         typer.Option(help="Also find the whole Pareto front of score and this cost, and draw it (PNG and SVG)."),
     ] = None,
+    diverse: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Also find so many architectures of which any two differ in --distance layers.",
+            show_default=False,
+        ),
+    ] = None,
+    distance: Annotated[
+        int | None,
+        typer.Option(min=1, help="Least number of layers in which those of --diverse differ.", show_default=False),
+    ] = None,
+    prices: Annotated[
+        bool,
+        typer.Option("--prices", help="Also find the best scores with each limit 5 % lower and higher: what it costs."),
+    ] = False,
     top_k: options.TopK = 5,
     device: options.Device = "auto",
     workers: options.Workers = None,
@@ -84,7 +100,7 @@ def command(
 
     Example: `pynas search runs/digits --max-madds 15M --max-params 400k --max-latency 12ms --top-k 10 --front madds`
     """
-    from pynas.cli import display
+    from pynas.cli import display, found_beside
     from pynas.quantities import assignments, numbers
     from pynas.runs import load
     from pynas.runs.processes import check_alone, process_group
@@ -98,7 +114,8 @@ def command(
         opened.progress = display.progress(bars)
         content = opened.search(limits, at_least=assignments(at_least), top_k=top_k, weights=numbers(weights), join=join,
                                 front=front, costs=costs or (), trained=trained, prior=prior, prior_weight=prior_weight,
-                                calibrated=calibrated, fix=fix or (), forbid=forbid or ())  # fmt: skip
+                                calibrated=calibrated, fix=fix or (), forbid=forbid or (),
+                                diverse=diverse, distance=distance, prices=prices)  # fmt: skip
         if not is_first_process():
             return
     if json:
@@ -107,6 +124,8 @@ def command(
     display.print_found(content)
     if "fitted" in content:
         display.print_fitted(content["fitted"])
+    found_beside.print_diverse(content)
+    found_beside.print_prices(content)
     if front is not None:
         found = content["front"]
         pictures = ", ".join(str(run / name) for name in found["pictures"])

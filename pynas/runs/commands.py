@@ -63,6 +63,10 @@ def search_command(content: Mapping[str, Any], folder: str) -> str:
         words += ["--prior", content["prior"]["cost"].replace("_", "-"), "--prior-weight", weight]
     if "calibrated" in content:
         words.append("--calibrated")
+    if "diverse" in content:
+        words += ["--diverse", str(content["diverse"]["asked"]), "--distance", str(content["diverse"]["distance"])]
+    if "prices" in content:
+        words.append("--prices")
     if "front" in content:
         words += ["--front", content["front"]["cost"]]
     for name in ("costs", "fix", "forbid"):

@@ -1,14 +1,16 @@
-"""Rules that a search takes beside its limits, and findings beside the best architectures: the front."""
+"""Rules that a search takes beside its limits, and findings beside the best architectures: front, diverse ones, prices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
 from pynas import search
 from pynas.errors import InputError
 from pynas.report import draw_front
+from pynas.runs.limits import Limits
 from pynas.runs.request import Request
 from pynas.runs.run import Run
 from pynas.spaces import Space
@@ -45,6 +47,26 @@ def allowed_of(scored: Sequence[tuple[Any, float]], rules: search.Rules | None) 
             raise InputError(f"[search] expected rules that one of the rated architectures keeps, got none that {rule} leaves; "
                              "drop or change it")  # fmt: skip
     return scored
+
+
+def beside(
+    run: Run, request: Request, scores: Any, costs: Any, limits: Limits, how: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Find the diverse architectures and the prices that a request asks for; return their parts of search.json."""
+    content: dict[str, Any] = {}
+    if request.diverse is not None and request.distance is not None:
+        found = search.diverse(
+            scores, costs, limits.upper, request.diverse, distance=request.distance, at_least=limits.lower, **how
+        )
+        listed = [{**entry, "distances": row[:number].tolist()}
+                  for number, (entry, row) in enumerate(zip(entries(run.space, found), found.distances))]  # fmt: skip
+        visited = sum(each.certificate.visited for each in found.found)
+        content["diverse"] = {"asked": request.diverse, "distance": request.distance, "exhausted": found.exhausted,
+                              "visited": visited, "architectures": listed}  # fmt: skip
+    if request.prices:
+        priced = search.prices(scores, costs, limits.upper, at_least=limits.lower, **how)
+        content["prices"] = [asdict(price) | {"binding": price.binding} for price in priced]
+    return content
 
 
 def entries(space: Space, found: Iterable[search.Entry]) -> list[dict[str, Any]]:

@@ -28,7 +28,8 @@ class Request:
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
     prior: a cost or a zero-cost proxy that the scores are joined with (`pynas.search.with_prior`), prior_weight: its weight, or
     "auto", by the agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted. fix, forbid: rules of
-    `pynas.search.Rules`.
+    `pynas.search.Rules`. diverse: find so many architectures that differ in at least `distance` layers too
+    (`pynas.search.diverse`). prices: find what each limit costs too (`pynas.search.prices`).
     """
 
     limits: Mapping[str, float | Share] = field(default_factory=dict)
@@ -44,6 +45,9 @@ class Request:
     calibrated: bool = False
     fix: Sequence[str] = ()
     forbid: Sequence[str] = ()
+    diverse: int | None = None
+    distance: int | None = None
+    prices: bool = False
 
     def __post_init__(self) -> None:
         costs = [self.costs] if isinstance(self.costs, str | Path) else self.costs or ()
@@ -53,14 +57,17 @@ class Request:
             if not self.costs:
                 check_prior(self.prior)
         object.__setattr__(self, "prior_weight", _weight(self.prior_weight))
+        if (self.diverse is None) != (self.distance is None):
+            raise InputError("[search] expected both --diverse and --distance, the number of architectures and the least number of "
+                             "layers in which they differ, or neither, got one")  # fmt: skip
         for name, bounds in zip(("limits", "at_least"), read_bounds(self.limits, self.at_least)):
             object.__setattr__(self, name, bounds)
 
     @property
     def needs_tables(self) -> bool:
         """Whether the request needs the scores of all paths."""
-        wishes = (self.front, self.weights, self.trained, self.prior)
-        return self.calibrated or any(wish is not None for wish in wishes)
+        wishes = (self.front, self.weights, self.trained, self.prior, self.diverse)
+        return self.calibrated or self.prices or any(wish is not None for wish in wishes)
 
     @property
     def named_costs(self) -> set[str]:

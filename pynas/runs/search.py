@@ -17,7 +17,7 @@ from pynas.methods import fit_block_weights
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
 from pynas.runs.agreement import agreement, alike
-from pynas.runs.further import How, allowed_of, draw, entries, rules_of
+from pynas.runs.further import How, allowed_of, beside, draw, entries, rules_of
 from pynas.runs.joined import joined_scores, keep_joined, reranked
 from pynas.runs.limits import Limits, resolve
 from pynas.runs.own_costs import read_own
@@ -67,6 +67,7 @@ def find_exactly(run: Run, request: Request) -> dict[str, Any]:
         content["agreement"] = agreement(members, scaled) | count | {"cheapest": entries(run.space, cheapest)}
     if request.front is not None:
         content |= draw(run, search.front(scores, costs, request.front, **how), content)
+    content |= beside(run, request, scores, costs, limits, {**how, "device": search_device(run)})
     keep_joined(run.folder, joined)
     write_json(run.folder / "search.json", content)
     return content
@@ -138,7 +139,7 @@ def find_among(
     """
     if request.needs_tables:
         raise InputError(f"[search] expected limits alone, as {run.settings.method} searches {name} only, which has no "
-                         "fronts, weights, priors or trained networks")  # fmt: skip
+                         "fronts, weights, priors, prices, diverse or trained networks")  # fmt: skip
     limits = find_limits(run, request, costs)
     kept = allowed_of(scored, rules_of(run, request))
     spent = [costs.of(architecture) for architecture, _ in kept]

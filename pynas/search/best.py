@@ -80,7 +80,11 @@ def best(
     pools = Pools("best", scores, costs, allowed)
     problem = pools.problem(limits, at_least, weights, join)
     problem.device = device
-    traversal = run(problem, top_k)
+    return found_by(pools, run(problem, top_k), join)
+
+
+def found_by(pools: Pools, traversal: Traversal, join: str) -> Found:
+    """Return what a search of the pools' problem found."""
     joined = np.exp(traversal.losses) if join == "product" else traversal.losses
     entries = [pools.entry(*found) for found in zip(traversal.indices, joined, traversal.costs.tolist())]
     return Found(entries, traversal.certificate, traversal.exhausted, traversal)

@@ -11,7 +11,7 @@ from pynas.errors import InputError
 from pynas.rating import Scores
 from pynas.runs.commands import search_command
 from pynas.runs.further import allowed_of
-from pynas.search import Rules
+from pynas.search import Rules, layer_distance
 from pynas.spaces import Architecture, get
 
 SPACE = get("mbconv-mini")
@@ -160,3 +160,42 @@ def test_a_few_architectures_take_rules_too():
     assert allowed_of(scored, None) == scored
     with pytest.raises(InputError, match="got none that fix 'block 1: cell 1' leaves"):
         allowed_of(scored, Rules(SPACE, fix=["block 1: cell 1"]))
+
+
+def test_diverse_architectures(folder, pynas):
+    words = ["--max-madds", "60%", "--diverse", 4, "--distance", 4]
+    content = pynas("search", folder, *words, "--top-k", 3000, "--json")
+    chosen = []
+    for entry in content["found"]:  # in the order of their scores
+        architecture = SPACE.parse(entry["architecture"])
+        if all(layer_distance(SPACE, architecture, other) >= 4 for other in chosen):
+            chosen.append(architecture)
+    found = content["diverse"]["architectures"]
+    assert [SPACE.parse(entry["architecture"]) for entry in found] == chosen[:4] and len(chosen) >= 4
+    assert [len(entry["distances"]) for entry in found] == [0, 1, 2, 3] and min(
+        sum((e["distances"] for e in found), [])
+    ) >= 4
+    assert "--diverse 4 --distance 4" in search_command(content, "r")
+    assert "differ from all above it in at least 4 layers" in " ".join(pynas("search", folder, *words).split())
+    with pytest.raises(InputError, match="both --diverse and --distance"):
+        pynas("search", folder, "--diverse", 4)
+
+
+def test_prices_of_limits(folder, counted, pynas):
+    params, madds, score = (totals(counted, name) for name in ("params", "madds", "score"))
+    words = ["--max-madds", "40%", "--max-params", "50%", "--prices"]
+    content = pynas("search", folder, *words, "--json")
+    limits = {"madds": 0.4 * madds.max(), "params": 0.5 * params.max()}
+
+    def least(**moved):
+        wanted = limits | moved
+        return score[(madds <= wanted["madds"]) & (params <= wanted["params"])].min()
+
+    assert {price["cost"] for price in content["prices"]} == set(limits)
+    for price in content["prices"]:
+        name = price["cost"]
+        expected = [least(**{name: factor * limits[name]}) for factor in (0.95, 1.05)] + [least(**{name: np.inf})]
+        assert [*(score for _, score in price["moved"]), price["free"]] == pytest.approx(expected)
+    assert any(price["binding"] for price in content["prices"])
+    printed = pynas("search", folder, *words)
+    assert "What the limits cost" in printed and "--prices" in search_command(content, "r")

@@ -116,8 +116,8 @@ def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, s
     if name == "all":
         return find_exactly(run, request)
     if request.needs_tables or request.fix or request.forbid:
-        raise InputError("[search] expected limits alone, as a search by trial knows no fronts, weights, priors or rules; use "
-                         "--option search=all")  # fmt: skip
+        raise InputError("[search] expected limits alone, as a search by trial knows no fronts, weights, priors, prices or rules; "
+                         "use --option search=all")  # fmt: skip
     costs = gather_costs(run, request)
     limits = find_limits(run, request, costs)
     net, digest = trained()
