@@ -7,6 +7,7 @@ from pynas.search.certificate import Certificate
 from pynas.search.design import choose_networks
 from pynas.search.diverse import Diverse, diverse, layer_distance
 from pynas.search.evolution import evolve, random_search
+from pynas.search.explain import BlockRank, BrokenLimit, Explanation, explain
 from pynas.search.front import Front, front
 from pynas.search.pareto import ParetoFront, pareto
 from pynas.search.pools import Entry
@@ -18,10 +19,13 @@ from pynas.search.traverse import Traversal, traverse
 from pynas.search.verify import VerificationError
 
 __all__ = [
+    "BlockRank",
+    "BrokenLimit",
     "Calibration",
     "Certificate",
     "Diverse",
     "Entry",
+    "Explanation",
     "Found",
     "Front",
     "History",
@@ -37,6 +41,7 @@ __all__ = [
     "choose_networks",
     "diverse",
     "evolve",
+    "explain",
     "front",
     "gaussian_process",
     "layer_distance",

@@ -17,7 +17,7 @@ from pynas.search.limits import check_limits
 from pynas.search.problem import Limit, Problem
 from pynas.search.rules import Allowed, restrict
 from pynas.search.states import link, unlinked
-from pynas.spaces import Architecture
+from pynas.spaces import Architecture, Choice
 from pynas.spaces.states import states_of
 
 JOINS = ("sum", "product")
@@ -110,12 +110,13 @@ class Pools:
 
     def architecture(self, indices: np.ndarray) -> Architecture:
         """Architecture of one index per block."""
-        return Architecture.of(self._choice(b, int(i)) for b, i in enumerate(indices))
+        return Architecture(tuple(self.choice(b, int(i)) for b, i in enumerate(indices)))
 
-    def _choice(self, b: int, index: int) -> tuple[int, tuple[int, ...]]:
-        for cell, paths in enumerate(self.paths[b]):
+    def choice(self, block: int, index: int) -> Choice:
+        """Choice of a block by its index there."""
+        for cell, paths in enumerate(self.paths[block]):
             if index < len(paths):
-                return cell, tuple(paths[index].tolist())
+                return Choice(cell, tuple(paths[index].tolist()))
             index -= len(paths)
         raise IndexError(index)
 

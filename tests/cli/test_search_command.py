@@ -1,5 +1,6 @@
 """Searches as people ask for them, on the command line, against the architectures of the space one by one."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from pynas import costs as cost_tables
 from pynas.cli.options import limits as read
 from pynas.errors import InputError
+from pynas.files import write_json
 from pynas.rating import Scores
 from pynas.runs.commands import search_command
 from pynas.runs.further import allowed_of
@@ -172,9 +174,8 @@ def test_diverse_architectures(folder, pynas):
             chosen.append(architecture)
     found = content["diverse"]["architectures"]
     assert [SPACE.parse(entry["architecture"]) for entry in found] == chosen[:4] and len(chosen) >= 4
-    assert [len(entry["distances"]) for entry in found] == [0, 1, 2, 3] and min(
-        sum((e["distances"] for e in found), [])
-    ) >= 4
+    assert [len(entry["distances"]) for entry in found] == [0, 1, 2, 3]
+    assert all(distance >= 4 for entry in found for distance in entry["distances"])
     assert "--diverse 4 --distance 4" in search_command(content, "r")
     assert "differ from all above it in at least 4 layers" in " ".join(pynas("search", folder, *words).split())
     with pytest.raises(InputError, match="both --diverse and --distance"):
@@ -199,3 +200,46 @@ def test_prices_of_limits(folder, counted, pynas):
     assert any(price["binding"] for price in content["prices"])
     printed = pynas("search", folder, *words)
     assert "What the limits cost" in printed and "--prices" in search_command(content, "r")
+
+
+def test_explanations(folder, counted, pynas, tmp_path):
+    pynas("search", folder, "--max-madds", "40%", "--at-least", "params=10%", "--forbid", "block 0: cell 1")
+    madds, params, score = (totals(counted, name) for name in ("madds", "params", "score"))
+    allowed = np.array([c.cell == 0 for c in counted[0][0]["choices"]])[:, None, None, None]
+    kept = (madds <= 0.4 * madds.max()) & (params >= 0.1 * params.max()) & allowed
+    for text in ("0|00|00|00", "1:00|00|00|00", "3|33|33|33"):
+        architecture = SPACE.parse(text)
+        at = tuple(block["choices"].index(choice) for block, choice in zip(counted[0], architecture))
+        content = pynas("explain", folder, text, "--json")
+        assert content["score"] == pytest.approx(score[at]) and content["madds"] == madds[at]
+        assert content["best"]["architecture"] == best(counted, kept)
+        better = int((score[kept] < score[at] - 1e-12).sum())
+        assert content["better"] == min(better, 10_000) and content["counted"] == (better <= 10_000)
+        assert content["rank"] == (better + 1 if kept[at] and better <= 10_000 else None)
+        assert bool(content["rules"]) == (architecture[0].cell == 1)
+        assert [each["cost"] for each in content["broken"]] == (
+            ["params"] if params[at] < 0.1 * params.max() else []
+        ) + (["madds"] if madds[at] > 0.4 * madds.max() else [])
+        rivals = (madds <= madds[at]) & (params >= params[at]) & allowed & (score < score[at] - 1e-12)
+        if rivals.any():
+            assert content["beaten_by"]["architecture"] == best(counted, rivals)
+        printed = " ".join(pynas("explain", folder, text).split())
+        assert ("It breaks a limit" in printed) == bool(content["broken"]) and "Block by block" in printed
+    best_one = pynas("explain", folder, best(counted, kept))
+    assert "Rank 1 of" in best_one and "Nothing beats it" in best_one
+
+
+def test_explanations_that_are_refused(folder, pynas, tmp_path):
+    with pytest.raises(InputError, match="expected an architecture of 4 blocks, got 1"):
+        pynas("explain", folder, "0")
+    shutil.copytree(folder, tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "search.json").read_text())
+    write_json(tmp_path / "run" / "search.json", content | {"rated": 23, "search": "progressive"})
+    with pytest.raises(InputError, match=r"got one of 23 whole networks \(progressive\)"):
+        pynas("explain", tmp_path / "run", "0|00|00|00")
+    write_json(tmp_path / "run" / "search.json", content | {"generations": [{"folder": "generation_1"}]})
+    with pytest.raises(InputError, match="one generation, got all of dna-plus; name .*run/generation_1"):
+        pynas("explain", tmp_path / "run", "0|00|00|00")
+    (tmp_path / "run" / "search.json").unlink()
+    with pytest.raises(InputError, match="expected a search, got no .*; run `pynas search"):
+        pynas("explain", tmp_path / "run", "0|00|00|00")
