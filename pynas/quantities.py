@@ -37,18 +37,23 @@ def milliseconds(text: str | float) -> float:
     return float(match[1]) * _MILLISECONDS[match[2]]
 
 
-def is_latency(name: str) -> bool:
-    """Whether a cost is a latency in ms: `latency`, or that of a workload, `latency@NAME`."""
+def is_time(name: str) -> bool:
+    """Whether a cost is a time in ms: the latency, also that of a workload, `latency@phone`."""
     return name.partition("@")[0] == "latency"
 
 
 def cost(name: str, text: str | float) -> float:
-    """Read a cost by its name: a time where it is the latency, else a quantity.
+    """Read a cost by its name: a time where it is a latency, else a quantity.
 
     Raises:
         InputError: another form.
     """
-    return milliseconds(text) if is_latency(name) else quantity(text)
+    return milliseconds(text) if is_time(name) else quantity(text)
+
+
+def form(name: str) -> str:
+    """Describe the form of a cost that `cost` reads."""
+    return "a time like 12ms, 0.5s or 800us" if is_time(name) else "a number with an optional suffix k, M or G"
 
 
 def assignments(texts: Sequence[str] | None) -> dict[str, str]:
@@ -104,4 +109,4 @@ def show(value: float) -> str:
 
 def show_cost(name: str, value: float) -> str:
     """Write a cost with its prefix, a latency in ms."""
-    return f"{value:.3f} ms" if is_latency(name) else show(value)
+    return f"{value:.3f} ms" if is_time(name) else show(value)

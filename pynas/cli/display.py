@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pynas.costs import UNITS
-from pynas.quantities import is_latency, show, show_cost
+from pynas.costs import UNITS, cost_heading
+from pynas.quantities import is_time, show, show_cost
 from pynas.runs.agreement import describe_agreement
 from pynas.runs.joined import describe_joined
 from pynas.runs.latency import describe_latency
@@ -66,12 +66,12 @@ def print_found(content: Mapping[str, Any]) -> None:
     table = Table(title=f"Best architectures of {content['space_size']:,}: {describe(content)}")
     # The costs that everybody wants, and those that were asked about.
     names = dict.fromkeys(["params", "madds", *content["limits"], *content["at_least"]])
-    for heading in ("#", "architecture", "score", *(UNITS.get(name, name) for name in names)):
+    for heading in ("#", "architecture", "score", *(cost_heading(name) for name in names)):
         # NAS-Bench-201's long names are broken rather than everything else cut.
         name = heading == "architecture"
         table.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for rank, entry in enumerate(content["found"], 1):
-        costs = (f"{entry[name]:.3f}" if is_latency(name) else show(entry[name]) for name in names)
+        costs = (f"{entry[name]:.3f}" if is_time(name) else show(entry[name]) for name in names)
         table.add_row(str(rank), entry["architecture"], f"{entry['score']:.6f}", *costs)
     out.print(table)
     if content["exhausted"]:

@@ -234,8 +234,8 @@ def limits(*assigned: str, **texts: str | None) -> dict[str, str]:
         InputError: two limits on one cost, or text that is no limit.
     """
     from pynas.quantities import assignments
-    from pynas.search.limits import read_limits
+    from pynas.search.limits import read_bounds
 
     given = assignments([*(f"{name}={text}" for name, text in texts.items() if text is not None), *assigned])
-    read_limits(given)  # refused before anything is trained
+    read_bounds(given)  # refused before anything is trained
     return given

@@ -7,8 +7,9 @@ from pynas.costs.latency import latency
 from pynas.costs.latency_check import Correction, LatencyCheck, check_latency, corrected
 from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.log_width import log_width
+from pynas.costs.names import UNITS, cost_heading
 from pynas.costs.range import cost_range
-from pynas.costs.table import UNITS, Costs
+from pynas.costs.table import Costs
 from pynas.costs.user import read_csv
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LayerTable",
     "check_latency",
     "corrected",
+    "cost_heading",
     "cost_range",
     "count",
     "count_module",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pynas.costs.names import check_apart, check_renaming, join_metadata, rename_metadata
 from pynas.errors import InputError
 from pynas.files import read_arrays, write_arrays
 from pynas.spaces import Architecture
@@ -64,8 +65,15 @@ class LayerCosts:
         return self.tables[name]
 
     def __or__(self, other: LayerCosts) -> LayerCosts:
-        """Join with costs of other names."""
-        return LayerCosts({**self.tables, **other.tables}, {**self.metadata, **other.metadata})
+        """Join with costs of other names; raises InputError for a name that both have."""
+        check_apart(self.names, other.names)
+        return LayerCosts({**self.tables, **other.tables}, join_metadata(self.metadata, other.metadata))
+
+    def renamed(self, names: Mapping[str, str]) -> LayerCosts:
+        """Return the same costs under other names, as `Costs.renamed`."""
+        new = check_renaming(self.names, names)
+        tables = {new[name]: table for name, table in self.tables.items()}
+        return LayerCosts(tables, rename_metadata(self.metadata, new))
 
     def of(self, architecture: Architecture) -> dict[str, float]:
         """Costs of an architecture, by name."""

@@ -10,16 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from pynas.costs.names import check_apart, check_renaming, join_metadata, rename_metadata
 from pynas.errors import InputError
 from pynas.files import read_arrays, write_arrays
 from pynas.spaces import Architecture, Space
 
 _KIND = "pynas.costs"
-
-# Headings of the costs that pynas measures, with their units.
-UNITS = {"params": "parameters", "madds": "MAdds", "memory": "memory (bytes)", "latency": "latency (ms)",
-         "non_embedding_params": "parameters beside embeddings", "madds_per_token": "MAdds per token",
-         "kv_bytes": "keys and values (bytes)"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,15 +76,34 @@ class Costs:
         Raises:
             InputError: a name that both have, or tables of another space.
         """
-        if set(self.names) & set(other.names):
-            raise InputError(f"[costs] expected other names than {', '.join(self.names)}, got {', '.join(other.names)}")
+        check_apart(self.names, other.names)
         shapes = [[[*map(np.shape, cells)] for cells in costs.tables[costs.names[0]]] for costs in (self, other)]
         if shapes[0] != shapes[1]:
             raise InputError(f"[costs] expected tables of the shapes {shapes[0]}, got {shapes[1]}")
         tables, fixed = {**self.tables, **other.tables}, {**self.fixed, **other.fixed}
         return Costs(
-            tables, fixed, {**self.metadata, **other.metadata}, [*self.tied, *other.tied], self.space or other.space
+            tables,
+            fixed,
+            join_metadata(self.metadata, other.metadata),
+            [*self.tied, *other.tied],
+            self.space or other.space,
         )
+
+    def renamed(self, names: Mapping[str, str]) -> Costs:
+        """Return the same costs under other names, e.g. `{"latency": "latency@phone"}`, so that they join with others.
+
+        A name that begins with `latency@` is a time in ms. Costs that `names` leaves out keep their names.
+
+        Raises:
+            InputError: an unknown cost, or names that are not different, or of other characters than letters, digits, `_.@-`.
+        """
+        new = check_renaming(self.names, names)
+        tables = {new[name]: blocks for name, blocks in self.tables.items()}
+        fixed = {new[name]: value for name, value in self.fixed.items()}
+        tied = [
+            Tied({new.get(name, name): value for name, value in each.values.items()}, each.uses) for each in self.tied
+        ]
+        return Costs(tables, fixed, rename_metadata(self.metadata, new), tied, self.space)
 
     def of(self, architecture: Architecture) -> dict[str, float]:
         """Costs of an architecture by name, fixed part included; sums are exact, and rounded once where they are not whole."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from pynas.costs import UNITS
+from pynas.costs import cost_heading
 from pynas.report.figures import save_figure
 
 
@@ -46,7 +46,7 @@ def front_figure(
         _mark_chosen(axes, chosen, mark)
     if limit is not None:
         axes.axvline(limit, color="0.4", linestyle="--", linewidth=1, label="limit")
-    axes.set_xlabel(UNITS.get(name, name))
+    axes.set_xlabel(cost_heading(name))
     axes.set_ylabel("score (lower is better)")
     if name in ("params", "madds", "memory"):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pynas.costs import UNITS
+from pynas.costs import cost_heading
 from pynas.rating import Scores
 from pynas.report import page
 from pynas.report.feature_maps import feature_maps_figure
@@ -75,7 +75,7 @@ def front_section(
     """Section of the Pareto front of score and one cost; see `front_figure`."""
     with page_style():
         drawn = inline(front_figure(name, front, chosen, limit, SMALL), f"front-{name}", f"Pareto front of {name}")
-    caption = f"{len(front):,} architectures that no other one beats in both score and {UNITS.get(name, name)}."
+    caption = f"{len(front):,} architectures that no other one beats in both score and {cost_heading(name)}."
     return Section("The front", page.figures((drawn, caption)))
 
 
@@ -98,8 +98,8 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show, 
 
     notes: sentences on the scores.
     """
-    limits = [f"{UNITS.get(name, name)} at most {show(name, value)}" for name, value in content["limits"].items()]
-    limits += [f"{UNITS.get(name, name)} at least {show(name, value)}" for name, value in content["at_least"].items()]
+    limits = [f"{cost_heading(name)} at most {show(name, value)}" for name, value in content["limits"].items()]
+    limits += [f"{cost_heading(name)} at least {show(name, value)}" for name, value in content["at_least"].items()]
     rows = [(entry["architecture"], f"{entry['score']:.6f}", *(show(name, entry[name]) for name in names))
             for entry in content["found"]]  # fmt: skip
     text = f"The best of {content['space_size']:,} architectures with {', '.join(limits) or 'no limits'}. "
@@ -108,7 +108,7 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show, 
     else:
         text += (f"No architecture within the limits scores below {content['lower_bound']:.6f}: "
                  f"{content['visited']:,} nodes visited, {content['pruned']:,} pruned.")  # fmt: skip
-    headings = ("architecture", "score", *(UNITS.get(name, name) for name in names))
+    headings = ("architecture", "score", *(cost_heading(name) for name in names))
     return Section(
         "What was found, and what it costs", "".join(map(page.paragraph, (text, *notes))) + page.table(headings, rows)
     )

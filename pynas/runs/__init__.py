@@ -8,6 +8,7 @@ exported = run.export()
 """
 
 from pynas.runs.defaults import Defaults
+from pynas.runs.explain import explain
 from pynas.runs.folders import create, load
 from pynas.runs.progress import Progress
 from pynas.runs.recipe import Recipe
@@ -17,4 +18,16 @@ from pynas.runs.request import Request
 from pynas.runs.run import Run
 from pynas.runs.settings import Settings
 
-__all__ = ["METHODS", "Defaults", "PathRecipe", "Progress", "Recipe", "Request", "Run", "Settings", "create", "load"]
+__all__ = [
+    "METHODS",
+    "Defaults",
+    "PathRecipe",
+    "Progress",
+    "Recipe",
+    "Request",
+    "Run",
+    "Settings",
+    "create",
+    "explain",
+    "load",
+]

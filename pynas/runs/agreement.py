@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pynas import search
-from pynas.costs import UNITS
+from pynas.costs import cost_heading
 from pynas.quantities import show_cost
 from pynas.rating import Scores, reliability
 from pynas.rating.averaging import seed_variances
@@ -118,5 +118,5 @@ def describe_agreement(seeds: int, content: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         f"{least}{count:,} networks within the limits cannot be told apart, the best among them. "
-        f"The cheapest of these by {UNITS.get(cost, cost)}: {'; '.join(named)}.",
+        f"The cheapest of these by {cost_heading(cost)}: {'; '.join(named)}.",
     ]

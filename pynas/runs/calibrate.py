@@ -140,9 +140,16 @@ def _choose(
                              "none to train the networks")  # fmt: skip
         if len(bench) < run.space.size:  # only some have accuracies
             among = [run.space.parse(name) for name in bench.architectures]
-    limits = find_limits(run, Request(request.limits), costs).upper
+    limits = find_limits(run, Request(request.limits), costs)
     return search.choose_networks(
-        scores, costs, request.train, choose=request.choose, limits=limits, seed=request.seed, among=among
+        scores,
+        costs,
+        request.train,
+        choose=request.choose,
+        limits=limits.upper,
+        at_least=limits.lower,
+        seed=request.seed,
+        among=among,
     )
 
 

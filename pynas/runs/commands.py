@@ -63,9 +63,16 @@ def search_command(content: Mapping[str, Any], folder: str) -> str:
         words += ["--prior", content["prior"]["cost"].replace("_", "-"), "--prior-weight", weight]
     if "calibrated" in content:
         words.append("--calibrated")
+    if "diverse" in content:
+        words += ["--diverse", str(content["diverse"]["asked"]), "--distance", str(content["diverse"]["distance"])]
+    if "prices" in content:
+        words.append("--prices")
     if "front" in content:
         words += ["--front", content["front"]["cost"]]
-    own = sorted({*content["limits"], *content["at_least"]} - _KNOWN)
+    for name in ("costs", "fix", "forbid"):
+        for text in content.get(name, ()):
+            words += [f"--{name}", text]
+    own = [] if "costs" in content else sorted({*content["limits"], *content["at_least"]} - _KNOWN)
     return shlex.join(words) + (f" --costs THE-FILE-WITH-{'-'.join(own)}.csv" if own else "")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from pynas.costs import LayerCosts, check_latency, corrected, latency, load
+from pynas.costs import check_latency, corrected, latency, load
 from pynas.costs.latency import NAME
 from pynas.costs.latency_check import Correction
 from pynas.errors import InputError
@@ -22,7 +22,7 @@ from pynas.runtimes import RUNTIMES, Workload
 
 # Whole networks that a table is checked on, and networks drawn at random that they are chosen from.
 NETWORKS, _DRAWN = 12, 1000
-_NAME = re.compile(r"[\w.,+=-]+")
+_NAME = re.compile(r"[\w.-]+")
 
 
 def measure_latency(
@@ -44,10 +44,10 @@ def measure_latency(
     of corrected ones, and Kendall's tau of MAdds and of the sums with the measured latency.
 
     Raises:
-        InputError: a name with other than letters, digits and . , + = - _, a module or network that the runtime does not take.
+        InputError: a name with other than letters, digits and _ . -, a module or network that the runtime does not take.
     """
     if name is not None and not _NAME.fullmatch(name):
-        raise InputError(f"[latency] expected a name of letters, digits and . , + = - _, got {name!r}")
+        raise InputError(f"[latency] expected a name of letters, digits and _ . -, got {name!r}")
     if networks < 0:
         raise InputError(f"[latency] expected 0 or more whole networks, got {networks}")
     options: dict[str, Any] = {"runtime": workload.runtime, "threads": workload.threads, "repeats": repeats}
@@ -82,10 +82,7 @@ def _file(folder: Path, name: str) -> Path:
 
 def _named(table: Any, cost: str, metadata: Mapping[str, Any]) -> Any:
     """Return a latency table as a cost of another name."""
-    tables = {cost: table.tables[NAME]}
-    if isinstance(table, LayerCosts):
-        return LayerCosts(tables, metadata)
-    return replace(table, tables=tables, fixed={cost: table.fixed[NAME]}, metadata=metadata)
+    return replace(table if cost == NAME else table.renamed({NAME: cost}), metadata=metadata)
 
 
 def _candidate(run: Run, place: list[Any]) -> str:

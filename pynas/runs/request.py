@@ -15,7 +15,7 @@ from pynas.costs.latency import NAME as LATENCY
 from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InputError
 from pynas.runtimes import Workload
-from pynas.search.limits import Share, read_limits
+from pynas.search.limits import Share, read_bounds
 from pynas.zero_cost import AGGREGATES, PROXIES
 
 
@@ -23,13 +23,16 @@ from pynas.zero_cost import AGGREGATES, PROXIES
 class Request:
     """A search's request: limits and lower limits by cost, how many architectures, and how block scores join.
 
-    Limits are given as numbers, or as text that `pynas.search.limits.read_limit` reads, such as "60%"; those that are no
-    limits are left out. Without any limit the search is unlimited.
+    Limits are given as `pynas.search.limits.read_range` reads them, such as 4e8, "60%" and "3M..4M", whose lower ends go to
+    at_least; those that are no limits are left out. Without any limit the search is unlimited.
 
-    front: a cost, to find the whole Pareto front of score and this cost too. costs: a CSV file with the user's own costs.
+    front: a cost, to find the whole Pareto front of score and this cost too. costs: files with the user's own costs, or one
+    (`pynas.runs.own_costs.read_own`): "mine.csv", "phone=phone.csv", whose costs are then called NAME@phone.
     trained: a CSV file of trained networks' accuracies, which the block weights are fitted to.
     prior: a cost or a zero-cost proxy that the scores are joined with (`pynas.search.with_prior`), prior_weight: its weight, or
-    "auto", by the agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted.
+    "auto", by the agreement of the seeds. calibrated: search the scores that `pynas calibrate` fitted. fix, forbid: rules of
+    `pynas.search.Rules`. diverse: find so many architectures that differ in at least `distance` layers too
+    (`pynas.search.diverse`). prices: find what each limit costs too (`pynas.search.prices`).
     runtime, batch_size, threads: of the cost `latency`, see `pynas.runtimes.Workload`.
     """
 
@@ -39,7 +42,7 @@ class Request:
     weights: Sequence[float] | None = None
     join: str = "sum"
     front: str | None = None
-    costs: Path | None = None
+    costs: Sequence[str | Path] = ()
     trained: Path | None = None
     prior: str | None = None
     prior_weight: float | str = "auto"
@@ -47,15 +50,31 @@ class Request:
     runtime: str = "torch"
     batch_size: int = 1
     threads: int | None = None
+    fix: Sequence[str] = ()
+    forbid: Sequence[str] = ()
+    diverse: int | None = None
+    distance: int | None = None
+    prices: bool = False
 
     def __post_init__(self) -> None:
+        costs = [self.costs] if isinstance(self.costs, str | Path) else self.costs or ()
+        object.__setattr__(self, "costs", tuple(map(str, costs)))
         if self.prior is not None:
             object.__setattr__(self, "prior", self.prior.replace("-", "_"))
-            if self.costs is None:
+            if not self.costs:
                 check_prior(self.prior)
         object.__setattr__(self, "prior_weight", _weight(self.prior_weight))
-        object.__setattr__(self, "limits", read_limits(self.limits))
-        object.__setattr__(self, "at_least", read_limits(self.at_least, lower=True))
+        if (self.diverse is None) != (self.distance is None):
+            raise InputError("[search] expected both --diverse and --distance, the number of architectures and the least number of "
+                             "layers in which they differ, or neither, got one")  # fmt: skip
+        for name, bounds in zip(("limits", "at_least"), read_bounds(self.limits, self.at_least)):
+            object.__setattr__(self, name, bounds)
+
+    @property
+    def needs_tables(self) -> bool:
+        """Whether the request needs the scores of all paths."""
+        wishes = (self.front, self.weights, self.trained, self.prior, self.diverse)
+        return self.calibrated or self.prices or any(wish is not None for wish in wishes)
 
     def workload(self, device: torch.device) -> Workload:
         """Return what the cost `latency` is measured for, on a run's device."""

@@ -98,7 +98,10 @@ def check_robustness(
         )
     accuracies = None if truth is None else read_truth(truth, base.space)
     chosen = variants(base.settings.seed, seeds, fractions)
-    bounds = find_limits(base, Request(limits or {}), base.costs).upper
+    found = find_limits(base, Request(limits or {}), base.costs)
+    if found.lower:
+        raise InputError(f"[robustness] expected upper limits alone, got a lower one on {', '.join(found.lower)}")
+    bounds = found.upper
     if base.recipe.defaults.averages:
         scores = {variant.name: rated_variant(base, variant, loss, norm) for variant in chosen}
         rated_by = scores[chosen[0].name].metadata

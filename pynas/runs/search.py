@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pynas import search
-from pynas.costs import Costs, cost_range, count_module, load, log_width, read_csv
+from pynas.costs import Costs, cost_range, count_module, load, log_width
 from pynas.costs.latency import NAME as LATENCY
 from pynas.costs.log_width import NAME as LOG_WIDTH
 from pynas.errors import InfeasibleError, InputError
@@ -17,18 +16,18 @@ from pynas.files import header, write_json
 from pynas.methods import fit_block_weights
 from pynas.rating import Scores
 from pynas.rating.averaging import combined
-from pynas.report import draw_front
 from pynas.runs.agreement import agreement, alike
+from pynas.runs.further import How, allowed_of, beside, draw, entries, rules_of
 from pynas.runs.joined import joined_scores, keep_joined, reranked
 from pynas.runs.latency import latencies, latency_note, named_latencies
 from pynas.runs.limits import Limits, resolve
+from pynas.runs.own_costs import read_own
 from pynas.runs.proxy_cost import proxy_cost
 from pynas.runs.rate import load_members
 from pynas.runs.request import Request, check_prior
 from pynas.runs.run import Run
 from pynas.runs.truth import read_truth
 from pynas.search.limits import Share
-from pynas.spaces import Space
 
 SEARCH = "pynas.search"
 
@@ -45,10 +44,10 @@ def find_exactly(run: Run, request: Request) -> dict[str, Any]:
         fitted = fitted_weights(scores, request)
         request = replace(request, weights=fitted["weights"])
     limits = find_limits(run, request, costs)
+    how: How = {"weights": request.weights, "join": request.join, "allowed": rules_of(run, request)}
 
     def find(top_k: int) -> search.Found:
-        return search.best(scores, costs, limits=limits.upper, top_k=top_k, at_least=limits.lower, weights=request.weights,
-                           join=request.join, device=search_device(run))  # fmt: skip
+        return search.best(scores, costs, limits.upper, top_k, at_least=limits.lower, device=search_device(run), **how)
 
     found = find(request.top_k)
     certificate = found.certificate
@@ -66,8 +65,8 @@ def find_exactly(run: Run, request: Request) -> dict[str, Any]:
         count, cheapest = alike(members, find, scaled, listed_by)
         content["agreement"] = agreement(members, scaled) | count | {"cheapest": entries(run.space, cheapest)}
     if request.front is not None:
-        front = search.front(scores, costs, request.front, weights=request.weights, join=request.join)
-        content |= _front(run, front, content)
+        content |= draw(run, search.front(scores, costs, request.front, **how), content)
+    content |= beside(run, request, scores, costs, limits, {**how, "device": search_device(run)})
     keep_joined(run.folder, joined)
     write_json(run.folder / "search.json", content)
     return content
@@ -137,22 +136,21 @@ def find_among(
         InputError: a request that needs the scores of all paths.
         InfeasibleError: none of them keeps the limits.
     """
-    if request.calibrated or any(
-        v is not None for v in (request.front, request.weights, request.trained, request.prior)
-    ):
+    if request.needs_tables:
         raise InputError(f"[search] expected limits alone, as {run.settings.method} searches {name} only, which has no "
-                         "fronts, weights, priors or trained networks")  # fmt: skip
+                         "fronts, weights, priors, prices, diverse or trained networks")  # fmt: skip
     limits = find_limits(run, request, costs)
-    spent = [costs.of(architecture) for architecture, _ in scored]
+    kept = allowed_of(scored, rules_of(run, request))
+    spent = [costs.of(architecture) for architecture, _ in kept]
     inside = [
         {"architecture": run.space.format(architecture), "score": score, **cost}
-        for (architecture, score), cost in zip(scored, spent)
+        for (architecture, score), cost in zip(kept, spent)
         if limits.keep(cost)
     ]
     if not inside:
         named = {*limits.upper, *limits.lower}
         ranges = {cost: [min(each[cost] for each in spent), max(each[cost] for each in spent)] for cost in named}
-        raise InfeasibleError(f"[search] expected limits that one of the {len(scored)} rated architectures keeps, got at most "
+        raise InfeasibleError(f"[search] expected limits that one of the {len(kept)} rated architectures keeps, got at most "
                               f"{dict(limits.upper)} and at least {dict(limits.lower)}; their costs go from and to "
                               f"{ranges}")  # fmt: skip
     inside.sort(key=lambda entry: (entry["score"], entry["params"]))
@@ -172,8 +170,8 @@ def find_among(
 def gather_costs(run: Run, request: Request) -> Costs:
     """Return the counted costs, the user's own, and those that are measured, where they are named."""
     costs = run.costs
-    if request.costs is not None:
-        costs = costs | read_csv(request.costs, run.space)
+    for own in request.costs:
+        costs = costs | read_own(str(own), run.space)
     measured: dict[str, Callable[[Run], Any]] = {
         LATENCY: lambda run: latencies(run, request.workload(run.device)), LOG_WIDTH: log_widths
     }  # fmt: skip
@@ -209,6 +207,7 @@ def search_content(
         "limits": dict(limits.upper),
         "at_least": dict(limits.lower),
         **({"shares": limits.shares} if limits.shares else {}),
+        **{name: list(texts) for name in ("costs", "fix", "forbid") if (texts := getattr(request, name))},
         "weights": request.weights,
         "join": request.join,
         "top_k": request.top_k,
@@ -216,18 +215,3 @@ def search_content(
         **more,
         "found": list(found),
     }
-
-
-def entries(space: Space, found: Iterable[search.Entry]) -> list[dict[str, Any]]:
-    """Return architectures with scores and costs as search.json holds them."""
-    return [{"architecture": space.format(e.architecture), "score": e.score, **e.costs} for e in found]
-
-
-def _front(run: Run, front: search.Front, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Draw the front, and return its part of search.json."""
-    name = front.names[0]
-    points = [(entry.costs[name], entry.score) for entry in front]
-    chosen = [(entry[name], entry["score"]) for entry in content["found"]]
-    files: list[Path] = draw_front(run.folder / f"front-{name}", name, points, chosen, content["limits"].get(name))
-    pictures = [path.name for path in files]
-    return {"front": {"cost": name, "pictures": pictures, "architectures": entries(run.space, front)}}

@@ -60,12 +60,12 @@ def stability(
     last = own_scores(run)
     epochs = _epochs(run)
     rated = {epoch: _scores_after(run, epoch, last) for epoch in epochs} | {run.settings.epochs: last}
-    bounds = find_limits(run, Request(limits or {}), run.costs).upper
+    bounds = find_limits(run, Request(limits or {}), run.costs)
     known, losses = _accuracies(run, truth), _losses(run)
     _, tau = sampled_totals(list(rated.values()))
     rows = []
     for number, (epoch, scores) in enumerate(rated.items()):
-        found = search.best(scores, run.costs, bounds, device=search_device(run))[0]
+        found = search.best(scores, run.costs, bounds.upper, at_least=bounds.lower, device=search_device(run))[0]
         row = {"epoch": epoch, "loss": losses.get(epoch), "found": run.space.format(found.architecture), "score": found.score,
                "tau_to_last": tau[number][-1],
                "accuracy": known.get(found.architecture) if training is None or truth is not None else None,
@@ -76,7 +76,7 @@ def stability(
     title = f"{run.settings.method} on {run.space.name}, {run.settings.data}"
     pictures = save_figure(stability_figure(rows, title), run.folder / "stability")
     content = header(STABILITY, space=run.space.name, data=run.data.fingerprint) | {
-        "limits": bounds, "epochs": rows, "pictures": [path.name for path in pictures]}  # fmt: skip
+        "limits": bounds.upper, "at_least": bounds.lower, "epochs": rows, "pictures": [path.name for path in pictures]}  # fmt: skip
     write_json(run.folder / "stability.json", content)
     return content
 

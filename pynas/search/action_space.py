@@ -32,8 +32,8 @@ def learn_action_space(
     proposals: int = 1000,
     seed: int = 0,
     costs: Costs | None = None,
-    limits: Mapping[str, float | str | None] | None = None,
-    at_least: Mapping[str, float | str | None] | None = None,
+    limits: Mapping[str, Any] | None = None,
+    at_least: Mapping[str, Any] | None = None,
     file: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> History:

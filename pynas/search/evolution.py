@@ -30,8 +30,8 @@ def evolve(
     together: int = 1,
     seed: int = 0,
     costs: Costs | None = None,
-    limits: Mapping[str, float | str | None] | None = None,
-    at_least: Mapping[str, float | str | None] | None = None,
+    limits: Mapping[str, Any] | None = None,
+    at_least: Mapping[str, Any] | None = None,
     file: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> History:
@@ -83,8 +83,8 @@ def random_search(
     *,
     seed: int = 0,
     costs: Costs | None = None,
-    limits: Mapping[str, float | str | None] | None = None,
-    at_least: Mapping[str, float | str | None] | None = None,
+    limits: Mapping[str, Any] | None = None,
+    at_least: Mapping[str, Any] | None = None,
     file: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> History:

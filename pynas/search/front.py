@@ -12,8 +12,9 @@ from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.rating.scores import Scores
 from pynas.rating.table import ScoreTable
-from pynas.search.best import Entry, Pools, WholeCosts
 from pynas.search.pareto import ParetoFront, solve
+from pynas.search.pools import Entry, Pools, WholeCosts
+from pynas.search.rules import Allowed
 
 
 @dataclass
@@ -49,12 +50,13 @@ def front(
     *,
     weights: Sequence[float] | None = None,
     join: str = "sum",
+    allowed: Allowed | None = None,
     device: str = "cpu",
 ) -> Front:
     """Find all architectures that no other one dominates in joined score and one or two named costs, exactly.
 
-    They come by rising cost. Scores join as in `best`; of equal ones the first by block, cell and path is kept. Entries
-    hold all costs.
+    They come by rising cost. Scores join as in `best`, and `allowed` is as there; of equal ones the first by block, cell and path
+    is kept. Entries hold all costs.
 
     Raises:
         InputError: as `best`, or other than one or two costs.
@@ -63,7 +65,7 @@ def front(
     unknown = [name for name in names if name not in costs.names]
     if unknown or not 1 <= len(set(names)) == len(names) <= 2:
         raise InputError(f"[front] expected one or two different costs of {', '.join(costs.names)}, got {list(names)}")
-    pools = Pools("front", scores, costs)
+    pools = Pools("front", scores, costs, allowed)
     pools.require(names)
     problem = pools.problem({}, {}, weights, join)
     every = dict(zip(pools.names, problem.columns))

@@ -14,9 +14,9 @@ import numpy as np
 from pynas.costs.table import Costs
 from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
-from pynas.search.best import Entry
 from pynas.search.feasible import draw_within
 from pynas.search.limits import check_limits, keeps
+from pynas.search.pools import Entry
 from pynas.spaces import Architecture, Space
 
 RATINGS = "pynas.ratings"
@@ -78,8 +78,8 @@ class Ratings:
         rate: Rate,
         budget: int,
         costs: Costs | None = None,
-        limits: Mapping[str, float | str | None] | None = None,
-        at_least: Mapping[str, float | str | None] | None = None,
+        limits: Mapping[str, Any] | None = None,
+        at_least: Mapping[str, Any] | None = None,
         file: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
         **metadata: Any,
@@ -87,8 +87,7 @@ class Ratings:
         if budget < 1:
             raise InputError(f"[search] expected a budget of at least 1 rating, got {budget}")
         known = () if costs is None else costs.names
-        upper, self._lower = (check_limits("search", bounds, known) for bounds in (limits, at_least))
-        self._upper = {name: limit for name, limit in upper.items() if limit != math.inf}
+        self._upper, self._lower = check_limits("search", limits, at_least, known)
         self.space, self.architectures, self.scores = space, list[Architecture](), list[float]()
         self._rate, self._budget, self._costs = rate, budget, costs
         self._file, self._saved, self._progress = file, time.monotonic(), progress

@@ -13,7 +13,7 @@ from pynas.rating import Scores, ScoreTable
 from pynas.runs.limits import Limits, describe, resolve
 from pynas.runs.run import Request
 from pynas.runs.search import find_exactly, find_limits
-from pynas.search.limits import Share, read_limit, read_limits
+from pynas.search.limits import Share, read_bounds, read_limit
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from pynas.search.limits import Share, read_limit, read_limits
 )
 def test_a_limit_is_read(value, read):
     assert read_limit("madds", value) == read
-    assert read_limits({"madds": value}) == ({} if read is None else {"madds": read})
+    assert read_bounds({"madds": value}) == ({} if read is None else {"madds": read}, {})
 
 
 def test_a_latency_is_a_time():

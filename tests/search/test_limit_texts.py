@@ -56,3 +56,79 @@ def test_a_share_is_of_the_reference_where_the_costs_have_one(scores):
 def test_other_limits_are_refused(scores, text):
     with pytest.raises(InputError, match=r"madds|number"):
         pynas.search.best(scores, costs_of(scores), {"madds": text})
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [
+        ("400..0.5k", 400, 500),
+        ((400, 500), 400, 500),
+        (("400", None), 400, None),
+        ("400..", 400, None),
+        ("..500", None, 500),
+        ("==450", 450, 450),
+        ("=450", 450, 450),
+        ("500+-10%", 450, 550),
+        ("500±10%", 450, 550),
+        ("500+/-60", 440, 560),
+        ("40%..60%", 300, 450),
+        ("60%+-10%", 405, 495),
+    ],
+)
+def test_ranges_are_limits_from_both_sides(scores, value, low, high):
+    """Every architecture between the two ends, in order, and no other one."""
+    costs = costs_of(scores)
+    expected = [
+        (scores.of(each), each) for each in scores.space.architectures()
+        if (low or 0) <= costs.of(each)["madds"] <= (high or 1e9)
+    ]  # fmt: skip
+    found = pynas.search.best(scores, costs, {"madds": value}, 9)
+    assert 0 < len(expected) < 9 and found.exhausted
+    assert sorted((entry.score, str(entry.architecture)) for entry in found) == sorted(
+        (score, str(each)) for score, each in expected
+    )
+
+
+def test_a_range_of_times(scores):
+    costs = costs_of(scores)
+    # Ties at 5 ms only where the second block takes its last path.
+    assert str(pynas.search.best(scores, costs, {"latency": "3ms+-0.4ms"})[0].architecture) == "2|1"
+    assert pynas.search.limits.read_range("latency@phone", "1s..2s") == (1000, 2000)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "500..400",
+        "..",
+        "1..2..3",
+        (5, 4),
+        (1, 2, 3),
+        "==",
+        "==many",
+        "5+-",
+        "5+-200%",
+        "60%+-5",
+        "60%..40%",
+        "+-5%",
+        "5±5%±5%",
+    ],
+)
+def test_other_ranges_are_refused_in_one_sentence(scores, value):
+    with pytest.raises(InputError, match=r"^\[best\] expected a limit on madds of 0 or more, .* got ") as refusal:
+        pynas.search.best(scores, costs_of(scores), {"madds": value})
+    assert "\n" not in str(refusal.value)
+
+
+def test_one_lower_limit_for_a_cost(scores):
+    with pytest.raises(InputError, match=r"one lower limit on madds, got '1\.\.500' and 3"):
+        pynas.search.best(scores, costs_of(scores), {"madds": "1..500"}, at_least={"madds": 3})
+
+
+@pytest.mark.parametrize(("value", "nearest"), [("==460", "450 and 550"), ("460..470", "450 and 550"), ("..100", None)])
+def test_a_range_that_nothing_meets_names_its_neighbours(scores, value, nearest):
+    with pytest.raises(
+        InputError, match=f"the nearest that can be reached are {nearest}" if nearest else "the least"
+    ) as refusal:
+        pynas.search.best(scores, costs_of(scores), {"madds": value})
+    assert nearest or "nearest" not in str(refusal.value)

@@ -215,7 +215,7 @@ def test_bad_input(search, tmp_path):
         search(MIXED, rate, 5, limits={"madds": 3})
     with pytest.raises(InputError, match="limits on madds, got one on 'params'"):
         search(MIXED, rate, 5, costs=costs, limits={"params": 3})
-    with pytest.raises(InputError, match="numbers, got nan"):
+    with pytest.raises(InputError, match="limit on madds .* got nan"):
         search(MIXED, rate, 5, costs=costs, limits={"madds": float("nan")})
     with pytest.raises(InfeasibleError, match="madds <= 8: the least that can be reached is"):
         search(MIXED, rate, 5, costs=costs, limits={"madds": 8})

@@ -20,11 +20,12 @@ from pynas.files import write_json, write_text
 from pynas.rating import Scores, ScoreTable
 from pynas.rating.scores import block_file
 from pynas.report import draw_consistency, draw_progress
+from pynas.runs.further import entries
 from pynas.runs.limits import Limits
 from pynas.runs.options import loader_options
 from pynas.runs.rate import rated_block, scores_folder
 from pynas.runs.run import Request, Run
-from pynas.runs.search import entries, find_exactly, find_limits, gather_costs, latency_note, search_content
+from pynas.runs.search import find_exactly, find_limits, gather_costs, latency_note, search_content
 from pynas.runs.spent import spending
 from pynas.spaces import Architecture
 
@@ -114,11 +115,9 @@ def find_by_trial(run: Run, request: Request, trained: Callable[[], tuple[Any, s
     name = run.options["search"]
     if name == "all":
         return find_exactly(run, request)
-    if request.calibrated or any(
-        v is not None for v in (request.front, request.weights, request.trained, request.prior)
-    ):
-        raise InputError("[search] expected limits alone, as a search by trial knows no fronts, weights or priors; use --option "
-                         "search=all")  # fmt: skip
+    if request.needs_tables or request.fix or request.forbid:
+        raise InputError("[search] expected limits alone, as a search by trial knows no fronts, weights, priors, prices or rules; "
+                         "use --option search=all")  # fmt: skip
     costs = gather_costs(run, request)
     limits = find_limits(run, request, costs)
     net, digest = trained()

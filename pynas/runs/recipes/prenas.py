@@ -128,7 +128,7 @@ class PreNASRecipe:
             InputError: a request that needs a rating of the whole space.
             InfeasibleError: no preferred architecture keeps the limits.
         """
-        if request.costs is not None:
+        if request.costs:
             raise InputError(
                 "[search] expected costs of pynas's own, as prenas keeps no tables of paths, got a file of costs"
             )
