@@ -36,6 +36,17 @@ def command(
         Path | None, typer.Option(help="File for torch.export.load (.pt2).", show_default=False)
     ] = None,
     onnx: Annotated[Path | None, typer.Option(help="ONNX file for any batch size.", show_default=False)] = None,
+    hub: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in timm's form for a hub: config.json, model.safetensors, and a model card.",
+            show_default=False,
+        ),
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(help="USER/NAME: push that folder to the hub of Hugging Face.", show_default=False),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -56,6 +67,7 @@ def command(
     from pynas.errors import InputError
     from pynas.runs import load
     from pynas.runs.export import write_formats, written_subnet
+    from pynas.runs.hub import check_push, write_hub
 
     if subnet is not None and architecture is not None:
         raise InputError("[export] expected one of --subnet and --architecture, got both")
@@ -64,16 +76,20 @@ def command(
         raise InputError("[export] expected limits, --subnet or --architecture, got limits and another")
     if image_size is not None and python is None and torch_export is None and onnx is None:
         raise InputError("[export] expected --python, --torch-export or --onnx beside --image-size, got none of them")
+    check_push(hub, push)
     opened = load(run, device, workers=workers)
     if limits:
         opened.search(limits)
     content = opened.export(architecture) if subnet is None else written_subnet(opened, subnet)
     written = write_formats(opened, Path(content["file"]), python, torch_export, onnx, image_size)
+    written |= {} if hub is None else write_hub(opened, Path(content["file"]), hub, push)
     if json:
         display.print_json(content | written)
         return
     if subnet is None:
         display.print_exported(content)
-    for name in ("python", "torch_export", "onnx"):
+    for name in ("python", "torch_export", "onnx", "hub"):
         if name in written:
             display.say(f"Written and checked: {written[name]}")
+    if "pushed" in written:
+        display.say(f"Pushed to {written['pushed']}")

@@ -72,7 +72,7 @@ class TimmNetwork(nn.Module):
             follow_image_size(self)
         self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes or 1, "avg"
         self.head_hidden_size = _first(self.get_classifier()).in_features
-        if num_classes == 0 or global_pool is not None:
+        if num_classes == 0 or global_pool not in (None, "avg"):
             self.reset_classifier(num_classes, global_pool)
 
     def plain(self) -> nn.Sequential:
