@@ -24,6 +24,9 @@ _NAMES = {"Supernet": "supernets", "supernet": "supernets", "fit": "train", "rat
           "Scores": "rating", "ScoreTable": "rating", "Architecture": "spaces", "ErrorRate": "evaluation"}  # fmt: skip
 
 
+importlib.import_module("pynas.with_timm")  # registers pynas's networks with timm, now or when timm is imported
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"pynas.{name}")

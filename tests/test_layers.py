@@ -23,6 +23,7 @@ BELOW_ALL = {
     "files",
     "tensor_files",
     "visits",
+    "with_timm",
     "_version",
 }
 MOST_LINES = 300

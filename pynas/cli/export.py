@@ -43,6 +43,17 @@ def command(
             show_default=False,
         ),
     ] = None,
+    hub: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in timm's form for a hub: config.json, model.safetensors, and a model card.",
+            show_default=False,
+        ),
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(help="USER/NAME: push that folder to the hub of Hugging Face.", show_default=False),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -63,6 +74,7 @@ def command(
     from pynas.errors import InputError
     from pynas.runs import load
     from pynas.runs.export import write_formats, written_subnet
+    from pynas.runs.hub import check_push, write_hub
 
     if subnet is not None and architecture is not None:
         raise InputError("[export] expected one of --subnet and --architecture, got both")
@@ -71,18 +83,22 @@ def command(
         raise InputError("[export] expected limits, --subnet or --architecture, got limits and another")
     if image_size is not None and all(path is None for path in (python, torch_export, onnx, onnx_int8)):
         raise InputError("[export] expected --python, --torch-export or --onnx beside --image-size, got none of them")
+    check_push(hub, push)
     opened = load(run, device, workers=workers)
     if limits:
         opened.search(limits)
     content = opened.export(architecture) if subnet is None else written_subnet(opened, subnet)
     written = write_formats(opened, Path(content["file"]), python, torch_export, onnx, image_size, onnx_int8)
+    written |= {} if hub is None else write_hub(opened, Path(content["file"]), hub, push)
     if json:
         display.print_json(content | written)
         return
     if subnet is None:
         display.print_exported(content)
-    for name in ("python", "torch_export", "onnx"):
+    for name in ("python", "torch_export", "onnx", "hub"):
         if name in written:
             display.say(f"Written and checked: {written[name]}")
     if onnx_int8 is not None:
         display.say(f"Written, {written['onnx_int8_accuracy']:.2%} top-1 on the test images with 8 bits: {onnx_int8}")
+    if "pushed" in written:
+        display.say(f"Pushed to {written['pushed']}")

@@ -61,18 +61,23 @@ Data = Annotated[
     ),
 ]
 Teacher = Annotated[
-    str | None, typer.Option(help="A timm name, or small: trained on the spot. [default: small]", show_default=False)
+    str | None,
+    typer.Option(
+        help="A timm name (or hf-hub:NAME, local-dir:FOLDER), torchvision:NAME[:WEIGHTS], hf:NAME or hf:FOLDER, or small: trained "
+        "on the spot. [default: small]",
+        show_default=False,
+    ),
 ]
 Taps = Annotated[
     str | None,
     typer.Option(
-        help="The teacher's submodules after each block, separated by commas. [default: its stages of the blocks' sizes]",
+        help="The teacher's submodules after each block, separated by commas. [default: those of the blocks' sizes]",
         show_default=False,
     ),
 ]
 Pretrained = Annotated[
     bool | None,
-    typer.Option("--pretrained/--no-pretrained", help="Whether a timm teacher comes with weights. [default: it does]"),
+    typer.Option("--pretrained/--no-pretrained", help="Whether a named teacher comes with weights. [default: it does]"),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Training epochs. [default: the recipe's]", show_default=False)]
 KeepEpochs = Annotated[

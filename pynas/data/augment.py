@@ -23,6 +23,8 @@ from pynas.errors import InputError
 
 Transform = Callable[[Any], Any]
 AUGMENTATIONS = ("none", "standard", "strong", "moco")
+# Share of the side of files that a centre crop keeps.
+KEPT = 0.875
 # Colour jitter by so much after crop and flip: jitter-0.4.
 _JITTER = "jitter-"
 _VIEWS = {"strong": BYOL, "moco": MOCO}
@@ -150,7 +152,7 @@ def from_files(kind: str, size: tuple[int, int], flip: bool, mean: Sequence[floa
     transform gives `Unfinished` images where `changes_of(kind)` is not None.
     """
     if kind == "none":
-        return v2.Compose([v2.Resize(round(min(size) / 0.875)), v2.CenterCrop(size)])
+        return v2.Compose([v2.Resize(round(min(size) / KEPT)), v2.CenterCrop(size)])
     changes = changes_of(kind)
     if changes is None and kind not in AUGMENTATIONS:
         return v2.Compose([v2.ToPILImage(), *_timm(kind, size, flip, mean), v2.PILToTensor()])

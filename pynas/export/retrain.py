@@ -20,6 +20,7 @@ from pynas.export.recipes import Recipe, training_loader
 from pynas.export.regularise import regularise
 from pynas.supernets import device_of
 from pynas.teachers import Teacher
+from pynas.teachers.teacher import classes_of
 from pynas.train import Keep, Method, Step, fit
 from pynas.train.method import backward, unshared_state
 
@@ -129,7 +130,7 @@ class Retraining(nn.Module, Method):
         loss = functional.cross_entropy(class_logits(output).float(), targets, label_smoothing=smoothing)
         losses = {"classes": loss.detach()}
         if self.teacher is not None:
-            distillation = self._distillation(distilled_logits(output).float(), self.teacher.logits(images))
+            distillation = self._distillation(distilled_logits(output).float(), classes_of(self.teacher.logits(images)))
             losses["distillation"] = distillation.detach()
             loss = (1 - self.distill) * loss + self.distill * distillation
         backward(loss, reduce=self.reduce)

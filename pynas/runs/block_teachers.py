@@ -11,7 +11,7 @@ from pynas.supernets.walk import walk_shapes
 
 
 def fitting_teacher(run: Any, teacher: teachers.Teacher) -> teachers.Teacher:
-    """Return a timm teacher tapped after stages of the sizes of a run's blocks, see `pynas.teachers.with_fitting_taps`."""
+    """Return a named teacher tapped after modules of the sizes of a run's blocks, see `pynas.teachers.with_fitting_taps`."""
     return teachers.with_fitting_taps(teacher, _feature_shapes(run), run.data.image_shape)
 
 

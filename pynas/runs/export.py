@@ -75,7 +75,8 @@ def write_subnet(run: Run, model: torch.nn.Module, architecture: Architecture, d
     accuracy = teachers.accuracy(model, run.data, device=run.device)
     path = run.folder / "subnet.safetensors"
     metadata = {"checkpoint": digest, "image_shape": list(run.data.image_shape), "data": run.data.fingerprint,
-                "test_accuracy": accuracy, "mean": list(run.data.mean), "std": list(run.data.std)}  # fmt: skip
+                "test_accuracy": accuracy, "mean": list(run.data.mean), "std": list(run.data.std),
+                "crop_pct": run.data.crop_pct}  # fmt: skip
     export.save_subnet(path, model, run.space, architecture, run.data.num_classes, **metadata)
     return {"architecture": run.space.format(architecture), "file": str(path), "test_accuracy": accuracy,
             **run.costs.of(architecture)}  # fmt: skip

@@ -223,8 +223,8 @@ class Results:
         trainings = [(read_json(path, RETRAINING), read_metrics(path.with_name("metrics.jsonl"))) for path in done]
         return sections.retraining_section(trainings) if trainings else None
 
-    def repeat(self) -> Section:
-        """Return the section of the commands that repeat the run, and the versions."""
+    def commands(self) -> list[str]:
+        """Return the command lines that repeat the run, in a folder of another name."""
         folder = f"{self.folder.name}-again"
         lines = [commands.train_command(self.settings, folder)]
         if self.scores is not None:
@@ -233,7 +233,11 @@ class Results:
             lines.append(commands.search_command(self.search, folder))
         if self.exported:
             lines.append(commands.export_command(self.exported["architecture"], folder))
+        return lines
+
+    def repeat(self) -> Section:
+        """Return the section of the commands that repeat the run, and the versions."""
         notes = [f"This page: pynas {__version__}, torch {torch.__version__}, Python {platform.python_version()}."]
         notes += [f"{name}: {self.exported[key]}" for name, key in (("Data", "data"), ("Checkpoint", "checkpoint"))
                   if key in self.exported]  # fmt: skip
-        return sections.repeat_section(lines, notes)
+        return sections.repeat_section(self.commands(), notes)

@@ -135,8 +135,8 @@ def train_network(
     if is_first_process():
         kept = {**asdict(request), "numbers": asdict(recipe), "data": data.fingerprint, "seed": run.settings.seed}
         export.save_subnet(path, model, run.space, architecture, data.num_classes, image_shape=list(data.image_shape),
-                           mean=list(data.mean), std=list(data.std), test_accuracy=measured["top1"], retraining=kept,
-                           **metadata)  # fmt: skip
+                           mean=list(data.mean), std=list(data.std), crop_pct=data.crop_pct,
+                           test_accuracy=measured["top1"], retraining=kept, **metadata)  # fmt: skip
     return {"architecture": run.space.format(architecture), "recipe": recipe.name, "epochs": request.epochs, **measured,
             "data": data.fingerprint, "file": str(path)}  # fmt: skip
 

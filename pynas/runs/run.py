@@ -213,16 +213,18 @@ class Run:
 
     @cached_property
     def named_teacher(self) -> teachers.Teacher | None:
-        """The timm teacher of the settings; None for one that is made in the run and kept in its folder."""
+        """The teacher that the settings name; None for one that is made in the run and kept in its folder."""
         if self.settings.teacher in ("small", "scaled"):
             return None
-        return teachers.timm_teacher(self.settings.teacher, self.settings.pretrained, taps=self.settings.taps)
+        return teachers.named_teacher(self.settings.teacher, self.settings.pretrained, self.settings.taps)
 
     @cached_property
     def tapped_teacher(self) -> teachers.Teacher | None:
-        """The timm teacher of the settings with its taps, those named or such as fit the supernet's blocks; None as above."""
-        if self.named_teacher is None or self.settings.taps is not None:
-            return self.named_teacher
+        """That teacher with its taps as maps, those named or such as fit the supernet's blocks; None as above."""
+        if self.named_teacher is None:
+            return None
+        if self.settings.taps is not None:
+            return teachers.with_maps(self.named_teacher, self.data.image_shape)
         return fitting_teacher(self, self.named_teacher)
 
     def teacher(self) -> teachers.Teacher:

@@ -23,8 +23,9 @@ class Settings(BaseModel):
     """Everything that a run's results depend on, apart from the search, which is repeated at will.
 
     method: a name of `pynas.runs.METHODS`; options: of the method, beside those of the `recipe`, see `pynas methods`. space: a
-    name of `pynas.spaces.SPACES`. data: as `pynas.data.load` takes it. teacher: a timm name, or small
-    (trained in the run); taps: the teacher's submodules after each block; pretrained: whether a timm teacher has weights.
+    name of `pynas.spaces.SPACES`. data: as `pynas.data.load` takes it. teacher: a name as
+    `pynas.teachers.named_teacher` takes it, or small (trained in the run); taps: its submodules after each block; pretrained:
+    whether a named teacher has weights.
     accumulate: batches whose mean gradient makes one step. image_size: side in pixels, None for the space's.
     limit_images: use so many training images. val_fraction: share of the training images that paths are rated on. val_images:
     rate on so many of them instead; a number that is the recipe's own becomes a fifth of the training images where it is more.
@@ -74,7 +75,7 @@ class Settings(BaseModel):
 
     @property
     def untrained_teacher(self) -> str | None:
-        """Name of a timm teacher without trained weights; None where there is none."""
+        """Name of a teacher without trained weights; None where there is none."""
         return None if self.pretrained or self.teacher in ("small", "scaled") else self.teacher
 
     @property

@@ -1,34 +1,16 @@
-"""Teachers from timm's models by name, or from any module."""
+"""Teachers from timm's models by name."""
 
 from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
 from pynas.errors import InputError
 from pynas.teachers.teacher import Teacher
-
-
-def as_teacher(teacher: Teacher | nn.Module | str, taps: Sequence[str] | None = None) -> Teacher:
-    """Return a teacher from a teacher, the name of a timm model, or any module with the names of its taps.
-
-    Raises:
-        InputError: a module without taps.
-    """
-    if isinstance(teacher, str):
-        return timm_teacher(teacher, taps=taps)
-    if isinstance(teacher, Teacher):
-        return teacher if taps is None else Teacher(teacher.module, taps, teacher.norm, teacher.metadata)
-    if taps is None:
-        names = [name for name, _ in teacher.named_children()]
-        raise InputError(
-            f"[teacher] expected taps, one submodule name per block, got none; name some, as of {', '.join(names)}"
-        )
-    return Teacher(teacher, taps)
 
 
 def timm_teacher(
@@ -38,7 +20,7 @@ def timm_teacher(
     taps: Sequence[str] | None = None,
     norm: str = "running",
 ) -> Teacher:
-    """Return a timm model as a teacher.
+    """Return a timm model as a teacher; the name may be hf-hub:USER/NAME or local-dir:FOLDER too.
 
     pretrained: load trained weights; the teacher's `metadata` then holds the `mean` and `std` of the images they expect. An
         untrained teacher is warned of: its features are those of random weights.
@@ -53,28 +35,41 @@ def timm_teacher(
     import timm
 
     architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
-        raise InputError(f"[teacher] expected a timm model, got {name!r}; near: {', '.join(near) or 'none'}")
-    if pretrained:
-        _check_weights(name)
-    else:
-        warnings.warn(f"[teacher] {name} is untrained, since pretrained is false: its features are those of random weights, and "
-                      "scores against them say nothing of the images' classes", stacklevel=2)  # fmt: skip
+    if ":" not in name:
+        if not timm.is_model(architecture):
+            near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+            raise InputError(f"[teacher] expected a timm model, got {name!r}; near: {', '.join(near) or 'none'}")
+        if pretrained:
+            _check_weights(name)
+    if not pretrained:
+        warn_of_untrained(name)
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    try:
-        module = timm.create_model(name, pretrained=pretrained, **options)
-    except Exception as error:  # the hub raises different errors in each version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"[teacher] expected to load {name!r} with pretrained={pretrained}, got {reason}; pretrained weights come "
-            "from the model hub: without a network, put them into its cache, or train a teacher of your own ('small')"
-        ) from None
+    module = loaded(name, pretrained, lambda: timm.create_model(name, pretrained=pretrained, **options))
     metadata: dict[str, Any] = {"timm": name, "pretrained": pretrained, "num_classes": num_classes}
     if pretrained:
         expected = timm.data.resolve_model_data_config(module)
         metadata |= {"mean": list(expected["mean"]), "std": list(expected["std"])}
     return Teacher(module, _default_taps(name, module) if taps is None else taps, norm, metadata)
+
+
+def warn_of_untrained(name: str) -> None:
+    """Warn of a teacher without trained weights."""
+    warnings.warn(f"[teacher] {name} is untrained, since pretrained is false: its features are those of random weights, and "
+                  "scores against them say nothing of the images' classes", stacklevel=3)  # fmt: skip
+
+
+def loaded(name: str, pretrained: bool, load: Callable[[], Any]) -> Any:
+    """Return what `load()` returns; its failure is an InputError of one line."""
+    try:
+        return load()
+    except InputError:
+        raise
+    except Exception as error:  # the hubs raise different errors in each version
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"[teacher] expected to load {name!r} with pretrained={pretrained}, got {reason}; pretrained weights come "
+            "from the model hub: without a network, put them into its cache, or train a teacher of your own ('small')"
+        ) from None
 
 
 def _check_weights(name: str) -> None:

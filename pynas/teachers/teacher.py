@@ -72,7 +72,7 @@ class Teacher(nn.Module):
     def features_and_logits(self, images: Any) -> tuple[list[Tensor], Tensor | None]:
         """Features at the taps and the module's logits, in one pass; None for an output that is not `[B, classes]`."""
         features, output = self._run(images, stop=False)
-        output = output.get("logits") if isinstance(output, Mapping) else output
+        output = classes_of(output)
         return features, output if isinstance(output, Tensor) and output.ndim == 2 else None
 
     @torch.no_grad()
@@ -162,7 +162,13 @@ class Teacher(nn.Module):
                 norm.training, norm.track_running_stats = False, track
 
 
+def classes_of(output: Any) -> Any:
+    """Return the logits of an output that names its parts, as those of transformers; any other output as it is."""
+    return output.get("logits") if isinstance(output, Mapping) else output
+
+
 def _logits(output: Any, call: Call) -> Tensor:
+    output = classes_of(output)
     if not isinstance(output, Tensor) or output.ndim != 2:
         raise InputError("[teacher] expected logits [B, classes] of the whole module, got another output; use a module "
                          "with its classifier, or a loss of its features")  # fmt: skip

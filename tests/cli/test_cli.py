@@ -13,7 +13,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from pynas import costs
+from pynas import costs, runs
 from pynas.cli import app, main
 from pynas.costs import cost_range
 from pynas.errors import InfeasibleError, InputError
@@ -175,7 +175,8 @@ def test_a_timm_teacher_with_taps(images, tmp_path, monkeypatch, capsys):
         "--image-size",
         "64",
     ]
-    code, _, err = run_main(monkeypatch, capsys, *words)
+    six = ",".join(f"blocks.{stage}" for stage in range(1, 7))
+    code, _, err = run_main(monkeypatch, capsys, *words, "--taps", six)
     warned, refusal = (line for line in err.splitlines() if line.startswith("pynas"))
     assert warned.startswith("pynas warning: [teacher] efficientnet_b0 is untrained, since pretrained is false")
     assert code == 2 and "expected 4 taps, one per block, got 6: blocks.1" in refusal
@@ -184,8 +185,9 @@ def test_a_timm_teacher_with_taps(images, tmp_path, monkeypatch, capsys):
         monkeypatch, capsys, *words, "--taps", "blocks.1,blocks.2,blocks.3,blocks.5"
     )
     words[words.index(tmp_path / "other")] = tmp_path / "right"
-    invoke(*words, "--taps", "blocks.0,blocks.1,blocks.1.1,blocks.2")
-    assert yaml.safe_load((tmp_path / "right" / "config.yaml").read_text())["taps"][2] == "blocks.1.1"
+    invoke(*words)  # no stages fit, but blocks inside them
+    opened = runs.load(tmp_path / "right")
+    assert opened.settings.taps is None and opened.teacher().taps == ("blocks.0", "blocks.1.0", "blocks.1", "blocks.2")
     invoke("rate", "--run", tmp_path / "right")
     invoke("search", tmp_path / "right", "--max-madds", "100G")
     found = json.loads((tmp_path / "right" / "search.json").read_text())
