@@ -80,7 +80,7 @@ def _print_candidates(rows: list[dict[str, Any]]) -> None:
         table.add_column(heading, justify="left" if heading == "candidate" else "right", no_wrap=True)
     for row in rows[:_ROWS]:
         place = row["place"]
-        at = ["", "", ""] if isinstance(place[0], str) else [str(place[0] + 1), str(place[1]), str(place[2] + 1)]
+        at = ["", "", ""] if isinstance(place[0], str) else [str(number) for number in place[:3]]
         table.add_row(*at, row["name"], "×".join(map(str, row["input"])), show(row["params"]), show(row["madds"]),
                       f"{row['ms']:.4f}", f"{row['spread']:.0%}")  # fmt: skip
     display.out.print(table)

@@ -36,10 +36,10 @@ def latency_figure(about: Mapping[str, Any], size: tuple[float, float] = (9, 4))
         axes[0].legend()
     inner = [row for row in candidates if not isinstance(row["place"][0], str) and row["madds"]]
     blocks = [row["place"][0] for row in inner]
-    drawn = axes[-1].scatter([row["madds"] for row in inner], [row["ms"] for row in inner], s=16, c=[b + 1 for b in blocks],
+    drawn = axes[-1].scatter([row["madds"] for row in inner], [row["ms"] for row in inner], s=16, c=blocks,
                              cmap="viridis")  # fmt: skip
     axes[-1].set_title(f"{len(inner)} candidates", fontsize="medium")
-    figure.colorbar(drawn, ax=axes[-1], label="block", ticks=sorted({b + 1 for b in blocks}))
+    figure.colorbar(drawn, ax=axes[-1], label="block", ticks=sorted(set(blocks)))
     for axis in axes:
         axis.set(xlabel="MAdds", ylabel="latency (ms)")
         axis.grid(alpha=0.3)
