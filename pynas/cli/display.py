@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import rich.progress
@@ -20,7 +19,6 @@ from pynas.runs.agreement import describe_agreement
 from pynas.runs.joined import describe_joined
 from pynas.runs.limits import describe
 from pynas.runs.progress import Progress, Update
-from pynas.runs.tensorboard import TensorBoard
 
 out, err = Console(), Console(stderr=True)
 
@@ -34,8 +32,8 @@ def bars(visible: bool = True) -> Iterator[rich.progress.Progress]:
         yield shown
 
 
-def progress(shown: rich.progress.Progress, tensorboard: Path | None = None) -> Progress:
-    """Return a run's progress as bars; with the run's folder, TensorBoard logs in its `tensorboard` too."""
+def progress(shown: rich.progress.Progress) -> Progress:
+    """Return a run's progress as bars."""
 
     def bar(name: str) -> Update:
         tasks: list[Any] = []
@@ -47,7 +45,7 @@ def progress(shown: rich.progress.Progress, tensorboard: Path | None = None) -> 
 
         return update
 
-    return Progress(bar, None if tensorboard is None else TensorBoard(tensorboard / "tensorboard").log)
+    return Progress(bar)
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -16,10 +16,13 @@ from pynas.cli import options
 REQUIRED = ("torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "safetensors", "yaml", "rich", "matplotlib")
 OPTIONAL = {
     "lmdb": "cache of a teacher's features",
+    "mlflow": "`--log mlflow`",
     "onnx": "ONNX export",
     "onnxruntime": "checking ONNX files",
     "submitit": "`pynas submit`",
-    "tensorboard": "TensorBoard logs",
+    "tensorboard": "`--log tensorboard`",
+    "trackio": "`--log trackio`",
+    "wandb": "`--log wandb`",
 }
 
 

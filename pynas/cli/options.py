@@ -15,8 +15,11 @@ NewRunFolder = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also log every training step for TensorBoard, in RUN/tensorboard.")
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log", help="Also log to tensorboard, mlflow, wandb or trackio. May be repeated.", show_default=False
+    ),
 ]
 Spread = Annotated[
     str,
