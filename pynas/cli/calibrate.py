@@ -38,6 +38,7 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice and of the trainings.")] = 0,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    log: options.Log = None,
     json: options.Json = False,
 ) -> None:
     """Train a few networks from scratch and fit the scores to their accuracies; goes on where it was stopped.
@@ -48,6 +49,7 @@ def command(
     """
     from pynas.cli import display
     from pynas.runs import calibrate, load
+    from pynas.runs.tracking import tracking
 
     given: dict[str, Any] = {"train": train, "choose": choose, "model": model, "truth": truth, "recipe": recipe, "epochs": epochs,
                              "batch_size": batch_size, "seed": seed,
@@ -56,7 +58,8 @@ def command(
     opened = load(run, device, workers=workers)
     with display.bars() as bars:
         opened.progress = display.progress(bars)
-        content = calibrate.calibrate(opened, request)
+        with tracking(opened, log, tuple):
+            content = calibrate.calibrate(opened, request)
     if json:
         display.print_json(content)
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import rich.progress
@@ -21,7 +20,6 @@ from pynas.runs.joined import describe_joined
 from pynas.runs.latency import describe_latency
 from pynas.runs.limits import describe
 from pynas.runs.progress import Progress, Update
-from pynas.runs.tensorboard import TensorBoard
 
 out, err = Console(), Console(stderr=True)
 
@@ -35,8 +33,8 @@ def bars(visible: bool = True) -> Iterator[rich.progress.Progress]:
         yield shown
 
 
-def progress(shown: rich.progress.Progress, tensorboard: Path | None = None) -> Progress:
-    """Return a run's progress as bars; with the run's folder, TensorBoard logs in its `tensorboard` too."""
+def progress(shown: rich.progress.Progress) -> Progress:
+    """Return a run's progress as bars."""
 
     def bar(name: str) -> Update:
         tasks: list[Any] = []
@@ -48,7 +46,7 @@ def progress(shown: rich.progress.Progress, tensorboard: Path | None = None) -> 
 
         return update
 
-    return Progress(bar, None if tensorboard is None else TensorBoard(tensorboard / "tensorboard").log)
+    return Progress(bar)
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -16,11 +16,14 @@ from pynas.cli import options
 REQUIRED = ("torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "safetensors", "yaml", "rich", "matplotlib")
 OPTIONAL = {
     "lmdb": "cache of a teacher's features",
+    "mlflow": "`--log mlflow`",
     "onnx": "ONNX export",
     "onnxruntime": "checking ONNX files, latency in ONNX Runtime",
     "openvino": "latency in OpenVINO",
     "submitit": "`pynas submit`",
-    "tensorboard": "TensorBoard logs",
+    "tensorboard": "`--log tensorboard`",
+    "trackio": "`--log trackio`",
+    "wandb": "`--log wandb`",
 }
 
 

@@ -34,6 +34,7 @@ def command(
     sync_batch_norm: options.SyncBatchNorm = False,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    log: options.Log = None,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Train a network on another data set, from the weights that it has, with a new classifier; goes on where it was stopped.
@@ -49,5 +50,5 @@ def command(
     given: dict[str, Any] = {"data": data, "recipe": recipe, "subnet": None if subnet is None else str(subnet), "epochs": epochs,
                              "batch_size": batch_size, "options": method_options(option) or {}, "amp": amp,
                              "image_size": image_size, "test_size": test_size}  # fmt: skip
-    train_network(tuning.finetune, run, tuning.Request(**given), device, json, workers=workers,
+    train_network(tuning.finetune, run, tuning.Request(**given), device, json, log, workers=workers,
                   sync_batch_norm=sync_batch_norm)  # fmt: skip

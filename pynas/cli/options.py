@@ -22,8 +22,11 @@ Runtime = Annotated[
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU. [default: torch's]", show_default=False)]
 ServedBatch = Annotated[int, typer.Option("--batch-size", help="Images at once.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also log every training step for TensorBoard, in RUN/tensorboard.")
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log", help="Also log to tensorboard, mlflow, wandb or trackio. May be repeated.", show_default=False
+    ),
 ]
 Spread = Annotated[
     str,

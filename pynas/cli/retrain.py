@@ -47,6 +47,7 @@ def command(
     sync_batch_norm: options.SyncBatchNorm = False,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    log: options.Log = None,
     json: options.Json = False,
 ) -> None:  # fmt: skip
     """Train a found network on all training images and measure it; goes on where it was stopped.
@@ -64,5 +65,5 @@ def command(
                              "batch_size": batch_size, "options": method_options(option) or {}, "distill": distill,
                              "distill_kind": kind, "temperature": temperature, "amp": amp, "image_size": image_size,
                              "test_size": test_size, "name": name}  # fmt: skip
-    train_network(retraining.retrain, run, retraining.Request(**given), device, json, workers=workers,
+    train_network(retraining.retrain, run, retraining.Request(**given), device, json, log, workers=workers,
                   keep=options.policy(keep), sync_batch_norm=sync_batch_norm)  # fmt: skip

@@ -37,7 +37,7 @@ def command(
     norm: options.Norm = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
-    tensorboard: options.TensorBoard = False,
+    log: options.Log = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -54,6 +54,7 @@ def command(
     from pynas.runs.folders import describe_recipe, wanted_settings
     from pynas.runs.recipes import recipe_of
     from pynas.runs.request import Request
+    from pynas.runs.tracking import found_rows, tracking
 
     settings, limits = options.settings(named), options.limits(madds=max_madds, params=max_params)
     policy = options.policy(keep)
@@ -74,11 +75,12 @@ def command(
     if not json:
         display.print_recipe(describe_recipe(opened.settings, len(opened.data.val)))
     with display.bars() as bars:
-        opened.progress = display.progress(bars, opened.folder if tensorboard else None)
-        opened.train()
-        opened.rate(loss, norm)
-        found = opened.search(limits, top_k=top_k, **joined)
-        exported = opened.export()
+        opened.progress = display.progress(bars)
+        with tracking(opened, log, lambda: found_rows(opened.folder)):
+            opened.train()
+            opened.rate(loss, norm)
+            found = opened.search(limits, top_k=top_k, **joined)
+            exported = opened.export()
     if json:
         display.print_json({"run": str(opened.folder), "search": found, "exported": exported})
         return

@@ -30,7 +30,7 @@ def command(
     sync_batch_norm: options.SyncBatchNorm = False,
     device: options.Device = "auto",
     workers: options.Workers = None,
-    tensorboard: options.TensorBoard = False,
+    log: options.Log = None,
     json: options.Json = False,
 ) -> None:
     """Train the supernet (and a small teacher if none is named), or go on where a training was stopped.
@@ -43,6 +43,7 @@ def command(
     from pynas.runs import create
     from pynas.runs.folders import describe_recipe
     from pynas.runs.processes import choose_device, first_process_first, process_group
+    from pynas.runs.tracking import tracking
     from pynas.train.team import is_first_process
 
     policy = options.policy(keep)
@@ -52,8 +53,9 @@ def command(
                             **options.settings(named))  # fmt: skip
         if is_first_process() and not json:
             display.print_recipe(describe_recipe(opened.settings, len(opened.data.val)))
-        opened.progress = display.progress(bars, opened.folder if tensorboard and is_first_process() else None)
-        opened.train()
+        opened.progress = display.progress(bars)
+        with tracking(opened, log if is_first_process() else None, tuple):
+            opened.train()
         if not is_first_process():
             return
     if json:

@@ -210,6 +210,6 @@ class _Trainings:
         model, _ = export.retrain(
             model, data, self.recipe, epochs=settings["epochs"], batch_size=settings["batch_size"],
             run=run.folder / FOLDER / "networks" / name, seed=settings["seed"], device=run.device,
-            on_step=run.progress.steps("train"),
+            on_step=run.progress.steps("train", f"train network {name}"),
         )  # fmt: skip
         return export.evaluate(model, data, "val", run.device)["top1"]

@@ -16,7 +16,7 @@ from pynas.train.team import is_first_process
 RECORD = "data.json"
 _KIND = "pynas.data"
 # Entries of a run's folder that do not depend on the images.
-_FREE = {CONFIG, RECORD, STATUS, "tensorboard"}
+_FREE = {CONFIG, RECORD, STATUS, "tensorboard", "mlflow", "wandb", "trackers.json"}
 # Largest share of the training images that a recipe's `val_images` takes.
 MOST_RATED = 0.2
 

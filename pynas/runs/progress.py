@@ -59,10 +59,10 @@ class Progress:
         update = self.bar(name)
         return lambda done, epochs, loss: update(done, epochs, f"loss {loss:.3f}")
 
-    def steps(self, name: str = "train supernet") -> Callable[[Step], None] | None:
-        """Return the report of a training's steps."""
+    def steps(self, name: str = "train supernet", log_name: str | None = None) -> Callable[[Step], None] | None:
+        """Return the report of a training's steps; log_name: of its log, None for the bar's name."""
         update = self.bar(name) if self.bar is not None else None
-        log = self.log(name) if self.log is not None else None
+        log = self.log(log_name or name) if self.log is not None else None
         if update is None and log is None:
             return None
 

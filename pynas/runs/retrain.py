@@ -124,7 +124,7 @@ def train_network(
         model, measured = _trained(
             folder,
             model, data, recipe, epochs=request.epochs, batch_size=request.batch_size, run=folder, seed=run.settings.seed,
-            device=run.device, on_step=run.progress.steps("retrain"), keep=run.keep, amp=request.amp,
+            device=run.device, on_step=run.progress.steps("retrain", f"retrain {folder.name}"), keep=run.keep, amp=request.amp,
             sync_batch_norm=run.sync_batch_norm, **training,
         )  # fmt: skip
     if test_data is not None:

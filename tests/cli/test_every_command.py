@@ -1,6 +1,5 @@
-"""What holds for every command: help with an example, JSON, completion; and `pynas run --dry-run`, `--tensorboard`."""
+"""What holds for every command: help with an example, JSON, completion; and `pynas run --dry-run`."""
 
-import json
 import re
 
 import numpy as np
@@ -70,28 +69,3 @@ def test_a_dry_run_leaves_nothing(half_images, finished, tmp_path, pynas, monkey
 @pytest.mark.parametrize("seconds, text", [(3, "3.0 s"), (150, "2.5 min"), (9000, "2.5 h"), (2.5 * 86400, "2.5 days")])
 def test_durations(seconds, text):
     assert display.duration(seconds) == text
-
-
-def test_tensorboard_holds_the_metrics(half_images, tmp_path, pynas, monkeypatch, recwarn):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    folder = tmp_path / "run"
-    pynas("train", "--data", half_images, "--epochs", 1, "--batch-size", 16, "--run", folder, "--tensorboard")
-    (events,) = (folder / "tensorboard").iterdir()
-    log = EventAccumulator(str(events)).Reload()
-    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for name in steps[0]["losses"]:
-        logged = log.Scalars(f"train supernet/{name}")
-        assert [entry.step for entry in logged] == [step["step"] for step in steps]
-        np.testing.assert_allclose([e.value for e in logged], [s["losses"][name] for s in steps], rtol=1e-6)
-    assert len(log.Scalars("train supernet/learning rate")) == len(steps)
-
-
-def test_without_tensorboard_it_says_what_to_install(monkeypatch):
-    from pynas.errors import InputError
-    from pynas.runs.tensorboard import TensorBoard
-
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'run pip install "\.\[tensorboard\]"'):
-        TensorBoard("x")
