@@ -6,7 +6,8 @@ import importlib
 import importlib.metadata
 import os
 import platform
-from typing import Any
+import shutil
+from typing import Annotated, Any
 
 import typer
 
@@ -14,39 +15,66 @@ from pynas._version import __version__
 from pynas.cli import options
 
 REQUIRED = ("torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "safetensors", "yaml", "rich", "matplotlib")
+# What needs an optional package, and the extra that brings it.
 OPTIONAL = {
-    "lmdb": "cache of a teacher's features",
-    "mlflow": "`--log mlflow`",
-    "onnx": "ONNX export",
-    "onnxruntime": "checking ONNX files, latency in ONNX Runtime",
-    "openvino": "latency in OpenVINO",
-    "submitit": "`pynas submit`",
-    "tensorboard": "`--log tensorboard`",
-    "trackio": "`--log trackio`",
-    "wandb": "`--log wandb`",
+    "datasets": ("`--data hf:NAME`", "hub-data"),
+    "lmdb": ("cache of a teacher's features", "cache"),
+    "mlflow": ("`--log mlflow`", "mlflow"),
+    "onnx": ("ONNX export", "onnx"),
+    "onnxruntime": ("checking ONNX files, latency in ONNX Runtime", "onnx"),
+    "openvino": ("latency in OpenVINO", "openvino"),
+    "submitit": ("`pynas submit`", "submit"),
+    "tensorboard": ("`--log tensorboard`", "tensorboard"),
+    "trackio": ("`--log trackio`", "trackio"),
+    "transformers": ("teachers and networks of transformers", "hf"),
+    "wandb": ("`--log wandb`", "wandb"),
+    "webdataset": ("shards of images", "webdataset"),
 }
+# Packages whose name is not that of the module.
+_PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+_REBUILD = "pip install --force-reinstall --no-deps ."
 
 
-def command(json: options.Json = False) -> None:
+def command(
+    fix_hints: Annotated[
+        bool,
+        typer.Option("--fix-hints", help="Also print the command that mends each problem, or adds what is missing."),
+    ] = False,
+    json: options.Json = False,
+) -> None:
     """Print versions, backends, devices and threads; exit code 1 when something that pynas needs is broken.
 
-    Example: `pynas doctor`
+    Example: `pynas doctor --fix-hints`
     """
     facts: dict[str, Any] = {"pynas": __version__, "python": platform.python_version(), "machine": platform.machine()}
     problems: list[str] = []
+    hints: dict[str, str] = {}
     for name in REQUIRED:
         try:
             facts[name] = _version(importlib.import_module(name))
         except Exception as error:  # a broken package may raise anything
             facts[name] = "broken"
             problems.append(f"{name} does not import: {type(error).__name__}: {error}")
+            hints[name] = f"pip install --force-reinstall {_PACKAGES.get(name, name)}"
     for check in (_native, _devices, _kernels):
         try:
             facts |= check()
         except Exception as error:
-            problems.append(f"{check.__name__.strip('_')}: {type(error).__name__}: {error}")
-    missing = [f"{name} ({use})" for name, use in OPTIONAL.items() if not _installed(name)]
-    _print({"facts": facts, "missing_optional": missing, "problems": problems}, json)
+            part = check.__name__.strip("_")
+            problems.append(f"{part}: {type(error).__name__}: {error}")
+            hints[part] = _REBUILD
+    missing = [f"{name} ({use})" for name, (use, _) in OPTIONAL.items() if not _installed(name)]
+    if fix_hints:
+        hints |= {name: f'pip install ".[{extra}]"' for name, (_, extra) in OPTIONAL.items() if not _installed(name)}
+        if facts.get("CUDA kernels", "built") != "built" and facts.get("CUDA devices", "none") != "none":
+            hints["CUDA kernels"] = f"install CUDA's nvcc, then {_REBUILD}"
+        if facts.get("torch CUDA") == "CPU build" and shutil.which("nvidia-smi"):
+            hints["torch CUDA"] = (
+                "pip install --force-reinstall torch torchvision, a CUDA build as https://pytorch.org names it"
+            )
+    _print(
+        {"facts": facts, "missing_optional": missing, "problems": problems, "hints": hints if fix_hints else {}}, json
+    )
     if problems:
         raise typer.Exit(1)
 
@@ -103,5 +131,7 @@ def _print(report: dict[str, Any], json: bool) -> None:
         console.print(f"{'not installed':<16} {', '.join(report['missing_optional'])}", highlight=False)
     for problem in report["problems"]:
         console.print(f"[red]broken[/red]           {problem}", highlight=False)
+    for name, hint in report["hints"].items():
+        console.print(f"{name:<16} {hint}", highlight=False, markup=False)
     if not report["problems"]:
         console.print("All that pynas needs is there.")

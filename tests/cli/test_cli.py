@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pynas import costs, runs
-from pynas.cli import app, main
+from pynas.cli import app, doctor, main
 from pynas.costs import cost_range
 from pynas.errors import InfeasibleError, InputError
 from pynas.quantities import quantity
@@ -359,6 +361,23 @@ def test_doctor_and_spaces(monkeypatch, capsys):
     monkeypatch.setattr("pynas.cli.doctor.REQUIRED", ("no_such_package",))
     assert "no_such_package does not import" in CliRunner().invoke(app, ["doctor"]).output
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
+
+
+def test_doctors_hints_are_the_commands_that_mend(monkeypatch):
+    tomllib = pytest.importorskip("tomllib", reason="of Python 3.11 and later")
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for name, (_, extra) in doctor.OPTIONAL.items():
+        assert any(re.match(rf"{name}\b", wanted) for wanted in extras[extra]), name
+    monkeypatch.setattr(doctor, "_installed", lambda name: name != "openvino")
+    monkeypatch.setattr(doctor, "REQUIRED", ("no_such_package", "numpy"))
+    content = json.loads(CliRunner().invoke(app, ["doctor", "--fix-hints", "--json"]).stdout)
+    assert content["hints"] == {
+        "no_such_package": "pip install --force-reinstall no_such_package", "openvino": 'pip install ".[openvino]"'}  # fmt: skip
+    result = CliRunner().invoke(app, ["doctor", "--fix-hints"])
+    assert result.exit_code == 1 and 'openvino         pip install ".[openvino]"' in result.output
+    assert "pip install" not in CliRunner().invoke(app, ["doctor"]).output
 
 
 @pytest.mark.parametrize(
