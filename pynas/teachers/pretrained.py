@@ -65,7 +65,7 @@ def loaded(name: str, pretrained: bool, load: Callable[[], Any]) -> Any:
     except InputError:
         raise
     except Exception as error:  # the hubs raise different errors in each version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(
             f"[teacher] expected to load {name!r} with pretrained={pretrained}, got {reason}; pretrained weights come "
             "from the model hub: without a network, put them into its cache, or train a teacher of your own ('small')"

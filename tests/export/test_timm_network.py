@@ -65,6 +65,8 @@ def test_every_kind_by_its_registered_name(name, tmp_path):
         assert (
             other(images).shape == (2, 7) and other.num_classes == 7 and isinstance(bare.get_classifier(), nn.Identity)
         )
+        read = timm.create_model(registered, checkpoint_path=tmp_path / "subnet.safetensors").eval()
+        assert torch.equal(read(images), expected)
     fresh = timm.create_model(registered)
     assert not torch.equal(fresh.get_classifier().weight, made.get_classifier().weight)
     data = timm.data.resolve_model_data_config(made)
