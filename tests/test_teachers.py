@@ -247,7 +247,7 @@ def test_efficientnet_b7_is_cut_like_dnas_table_1() -> None:
     assert shapes == [(48, 56, 56), (80, 28, 28), (160, 14, 14), (224, 14, 14), (384, 7, 7), (640, 7, 7)]
 
 
-NAMED = re.compile(r"""(?:--teacher[ =]|timm_teacher\(["']|teacher=["']|"--teacher", default=")([\w.-]+)""")
+NAMED = re.compile(r"""(?:--teacher[ =]|timm_teacher\(["']|teacher=["']|"--teacher", default=")([\w.:/-]+)""")
 
 
 def named_teachers() -> list[tuple[str, str]]:
@@ -259,11 +259,19 @@ def named_teachers() -> list[tuple[str, str]]:
 
 
 def test_every_teacher_that_the_documentation_names_has_weights() -> None:
-    """In timm's registry, by the whole name; no network."""
+    """In the registries of timm and torchvision, by the whole name; no network."""
+    from torchvision.models import get_model_weights, list_models
+
     named = named_teachers()
     assert {"README.md", "command-line.md", "scale.md", "scale.py"} <= {page for page, _ in named}
     for page, name in named:
-        assert name in ("small", "scaled") or name in timm.list_pretrained(), (page, name)
+        source, _, known = name.partition(":")
+        model, _, weights = known.partition(":")
+        if source == "torchvision" and model != "NAME":
+            assert model in list_models() and weights in ("", *get_model_weights(model).__members__), (page, name)
+        elif source not in ("torchvision", "hf"):
+            assert name in ("small", "scaled") or name in timm.list_pretrained(), (page, name)
+    assert any(name.startswith("torchvision:") for _, name in named)
     assert "tf_efficientnet_b7.ra_in1k" in {name for _, name in named}
     assert "efficientnet_b7" not in timm.list_pretrained() and NAMED.findall("--teacher efficientnet_b7\n") != []
 
