@@ -73,9 +73,9 @@ def test_equality_and_lower_shares(folder, counted, pynas):
 
 
 def test_a_latency_takes_shares_too(folder, pynas):
-    content = pynas("search", folder, "--limit", "latency=40%..60%", "--json")
+    content = pynas("search", folder, "--limit", "latency=1%..99.9%", "--json")
     share = content["shares"]["limits"]["latency"]
-    assert content["limits"]["latency"] == pytest.approx(0.6 * share["whole"])
+    assert content["limits"]["latency"] == pytest.approx(0.999 * share["whole"])
     assert all(
         content["at_least"]["latency"] <= entry["latency"] <= content["limits"]["latency"] for entry in content["found"]
     )
