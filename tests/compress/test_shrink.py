@@ -254,7 +254,10 @@ def test_the_command_makes_a_front(folder):
         (["timm:resnet19", "--example", "example.pt", "--max-madds", "60%"], "near: resnet18"),
         (["resnet18", "--example", "example.pt", "--max-madds", "60%"], "timm:NAME"),
         (["mine.py:build", "--example", "mine.py", "--max-madds", "60%"], "written by torch.save"),
-        (["mine.py:build", "--example", "example.pt", "--max-madds", "half"], "which is a number with an optional suffix"),
+        (
+            ["mine.py:build", "--example", "example.pt", "--max-madds", "half"],
+            "which is a number with an optional suffix",
+        ),
         (["mine.py:build", "--example", "example.pt", "--front", "size"], "front of madds"),
     ],
 )
