@@ -22,7 +22,7 @@ def print_diverse(content: Mapping[str, Any]) -> None:
         title=f"Each the best of those that differ from all above it in at least {diverse['distance']} layers"
     )
     names = dict.fromkeys(["params", "madds", *content["limits"], *content["at_least"]])
-    for heading in ("#", "architecture", "score", "layers to the nearest above", *map(cost_heading, names)):
+    for heading in ("#", "architecture", "score", "layers\napart", *map(cost_heading, names)):
         left = heading == "architecture"
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
     for rank, entry in enumerate(diverse["architectures"], 1):
@@ -42,8 +42,8 @@ def print_prices(content: Mapping[str, Any]) -> None:
     if "prices" not in content:
         return
     table = Table(title="What the limits cost: best scores by exact searches with one limit moved")
-    for heading in ("limit", "score", "5 % lower", "5 % higher", "without it", "slope of the bound"):
-        table.add_column(heading, justify="left" if heading == "limit" else "right", no_wrap=True)
+    for heading in ("limit", "score", "5 %\nlower", "5 %\nhigher", "without\nit", "slope of\nthe bound"):
+        table.add_column(heading, justify="left" if heading == "limit" else "right", no_wrap=heading != "limit")
     for price in content["prices"]:
         name, limit, score = price["cost"], price["limit"], price["score"]
         sign = "<=" if price["side"] == "limits" else ">="
