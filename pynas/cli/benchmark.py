@@ -21,8 +21,7 @@ def command(
     ] = None,
     runtime: Annotated[
         list[str] | None,
-        typer.Option(help="torch, compile, export, onnxruntime, onnxruntime-int8, openvino, openvino-int8 or tensorrt. May be "
-                     "repeated. [default: all that are installed]", show_default=False),
+        typer.Option(help=f"{options.RUNTIMES} May be repeated. [default: all that are installed]", show_default=False),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 128,
     threads: options.Threads = None,

@@ -14,11 +14,8 @@ NewRunFolder = Annotated[
     typer.Option("--run", help="Folder of the run; an existing one is gone on with. Default: a new one under runs/."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Runtime = Annotated[
-    str,
-    typer.Option(help="What serves the networks: torch, compile, export, onnxruntime, onnxruntime-int8, openvino, openvino-int8 or "
-                 "tensorrt."),
-]  # fmt: skip
+RUNTIMES = "torch, compile, export, onnxruntime, onnxruntime-int8, openvino, openvino-int8 or tensorrt."
+Runtime = Annotated[str, typer.Option(help=f"What serves the networks: {RUNTIMES}")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU. [default: torch's]", show_default=False)]
 ServedBatch = Annotated[int, typer.Option("--batch-size", help="Images at once.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

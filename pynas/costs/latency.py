@@ -18,7 +18,7 @@ from pynas.costs.by_kind import collect, description, shape_of, visit
 from pynas.costs.count import count_module
 from pynas.errors import InputError
 from pynas.runtimes import RUNTIMES, Workload, build
-from pynas.spaces import Architecture, Space
+from pynas.spaces import Space
 from pynas.supernets import Net
 from pynas.supernets.net import Place, place_name
 from pynas.supernets.shapes import Shape, extracted, input_dtypes, kept_generators, output_shape, samples
@@ -183,24 +183,3 @@ class _Distinct:
             rows.append({"place": list(place), "input": list(shape), "ms": timing.median, "spread": timing.spread,
                          "params": counted["params"], "madds": counted["madds"]})  # fmt: skip
         return rows
-
-
-def time_networks(
-    net: Any,
-    architectures: Sequence[Architecture],
-    example: Any,
-    workload: Workload,
-    *,
-    repeats: int = 20,
-    warm_up: int = 3,
-    on_built: OnBuilt = lambda done, total: None,
-) -> list[Timing]:
-    """Time whole networks, taken out of a net, on random inputs; see `latency`.
-
-    Raises:
-        InputError: as `time_modules`.
-    """
-    shape = shape_of(example)
-    models = [net.extract(architecture, shape) for architecture in architectures]
-    names = [f"the network {net.space.format(architecture)}" for architecture in architectures]
-    return time_modules(models, [shape] * len(models), workload, names, repeats, warm_up, on_built)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pynas.costs.latency import NAME, OnBuilt, time_networks
+from pynas.costs.latency import NAME, OnBuilt, time_modules
 from pynas.costs.layers import LayerCosts, LayerTable
 from pynas.costs.table import Costs
 from pynas.errors import InputError
@@ -109,8 +109,10 @@ def check_latency(
         InputError: as `latency`.
     """
     workload = Workload(runtime, torch.device(device), table.metadata["batch_size"], threads)
-    timings = time_networks(net, architectures, table.metadata["image_shape"], workload, repeats=repeats, warm_up=warm_up,
-                            on_built=on_built)  # fmt: skip
+    shape = table.metadata["image_shape"]
+    models = [net.extract(architecture, shape) for architecture in architectures]
+    names = [f"the network {net.space.format(architecture)}" for architecture in architectures]
+    timings = time_modules(models, [shape] * len(models), workload, names, repeats, warm_up, on_built)
     return LatencyCheck(
         tuple(architectures),
         np.array([table.of(architecture)[NAME] for architecture in architectures]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def benchmark(
     workloads = _workloads(run, runtimes, batch_size, threads, training)
     networks = _networks(run, architectures, image_size)
     rows, report = [], run.progress.count("benchmark")
+    images = cache(lambda: calibration_images(run))
     for network in networks:
         counted, _ = count_module(network.model, network.shape)
         about = {"network": network.name, "weights": network.weights, "image_size": network.shape[-1],
@@ -74,7 +76,7 @@ def benchmark(
             row = (
                 _trained(network, workload, repeats)
                 if training
-                else _served(run, network, workload, repeats, test_images)
+                else _served(run, network, workload, repeats, test_images, images)
             )
             rows.append(about | row)
             report(len(rows), len(networks) * len(workloads))
@@ -107,12 +109,19 @@ def _trained(network: _Network, workload: Workload, repeats: int) -> dict[str, A
     return {"format": "torch, training", **size, **asdict(speed)}
 
 
-def _served(run: Run, network: _Network, workload: Workload, repeats: int, test_images: int | None) -> dict[str, Any]:
-    """Return the row of a network in a runtime."""
+def _served(
+    run: Run,
+    network: _Network,
+    workload: Workload,
+    repeats: int,
+    test_images: int | None,
+    calibrating: Callable[[], Tensor],
+) -> dict[str, Any]:
+    """Return the row of a network in a runtime; calibrating: returns the images for 8-bit numbers."""
     runtime, programs = RUNTIMES[workload.runtime], list[Program]()
     own = tuple(network.shape) == tuple(run.data.image_shape)
     row: dict[str, Any] = {"format": runtime.title, "size": None, "test_accuracy": None, "refused": None}
-    calibration = calibration_images(run) if runtime.int8 and own else None
+    calibration = calibrating() if runtime.int8 and own else None
 
     def prepare(model: nn.Module, batch: Tensor) -> Callable[[Tensor], object]:
         images = () if calibration is None else _whole_batches(calibration, len(batch))

@@ -15,6 +15,7 @@ from pynas.costs import check_latency, corrected, latency, load
 from pynas.costs.latency import NAME
 from pynas.costs.latency_check import Correction
 from pynas.errors import InputError
+from pynas.quantities import is_time
 from pynas.report.latency import draw_latency
 from pynas.report.network import label
 from pynas.runs.run import Run
@@ -135,18 +136,18 @@ def named_latencies(run: Run, cost: str) -> Any:
 
 def tables_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what was measured for each latency table of a run, by the name of its file."""
-    return {path.stem: _about(load(path).metadata)[1] for path in sorted((folder / "latency").glob("*.npz"))}
+    return {path.stem: _about(load(path).metadata) for path in sorted((folder / "latency").glob("*.npz"))}
 
 
-def _about(metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    return next((name, about) for name, about in metadata.items() if name.partition("@")[0] == NAME)
+def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return next(about for name, about in metadata.items() if is_time(name))
 
 
 def latency_note(costs: Any) -> dict[str, Any]:
     """Return how each latency of the costs was measured, and its error on whole networks, for search.json."""
     names = ("runtime", "device", "batch_size", "repeats", "median_spread", "sum_error", "correction")
     notes = {cost: {name: about[name] for name in names if name in about} | {"networks": len(about.get("networks", ()))}
-             for cost, about in costs.metadata.items() if cost.partition("@")[0] == NAME}  # fmt: skip
+             for cost, about in costs.metadata.items() if is_time(cost)}  # fmt: skip
     return {"latency_tables": notes} if notes else {}
 
 
