@@ -14,12 +14,12 @@ from pynas.compress.cuts import Cut, Parts
 from pynas.costs import UNITS
 from pynas.costs.range import cost_range
 from pynas.quantities import show_cost
-from pynas.report import page
-from pynas.report.figures import SMALL, inline, page_style
-from pynas.report.front import front_figure
+from pynas.report import charts, page
+from pynas.report.charts import Point
+from pynas.report.figures import inline, page_style
 from pynas.report.page import Section
 from pynas.report.units import Group, Row, losses_figure, units_figure
-from pynas.search import best, front
+from pynas.search import Entry, best, front
 
 # Architectures of a space up to which its whole front is drawn, and limits between the least and all of a cost beyond.
 _WHOLE, _LIMITS = 10**6, 20
@@ -83,23 +83,25 @@ def _results(compression: Compression, reports: Mapping[str, Report]) -> Section
 
 def _front(compression: Compression, reports: Mapping[str, Report], name: str) -> Section:
     """Section of the least predicted loss at each cost, with the networks marked."""
-    scores, costs = compression.scores, compression.costs
-    chosen = [(report.costs[name], report.predicted) for report in reports.values()]
-    if compression.net.space.size <= _WHOLE:
-        points = [(entry.costs[name], entry.score) for entry in front(scores, costs, name)]
+    scores, costs, space = compression.scores, compression.costs, compression.net.space
+    chosen = [
+        Point(f"{title}: {report.architecture}", report.predicted, report.costs) for title, report in reports.items()
+    ]
+    if space.size <= _WHOLE:
+        found: Sequence[Entry] = list(front(scores, costs, name))
     else:
-        least = cost_range(compression.net.space, costs, name)[0]
+        least = cost_range(space, costs, name)[0]
         # The exact search adds costs up in another order: the least one must not be beyond its own limit by a rounding.
         limits = np.linspace(least + 1e-9 * abs(least), costs.metadata["reference"][name], _LIMITS)
         found = [best(scores, costs, {name: limit})[0] for limit in limits.tolist()]
-        points = [(entry.costs[name], entry.score) for entry in found] + chosen
-        points = [
-            point for point in sorted(set(points)) if all(point[1] < score for cost, score in points if cost < point[0])
-        ]
+    points = [Point(space.format(entry.architecture), entry.score, entry.costs) for entry in found]
+    if space.size > _WHOLE:
+        every = {(point.costs[name], point.score): point for point in [*chosen, *points]}
+        points = [every[at] for at in sorted(every) if all(at[1] < score for cost, score in every if cost < at[0])]
     heading = UNITS.get(name, name)
-    return Section(f"The front of {heading}", _drawn(
-        lambda: front_figure(name, points, chosen, size=SMALL, mark=""), f"front-{name}", f"Front of loss and {heading}",
-        f"The least sum of block scores at each cost, of {compression.net.space.size:,} architectures."))  # fmt: skip
+    drawn = charts.architectures_chart(name, {f"front of {heading}": points, "found": chosen}, {}, f"front-{name}")
+    return Section(f"The front of {heading}", page.figures(
+        (drawn, f"The least sum of block scores at each cost, of {space.size:,} architectures.")))  # fmt: skip
 
 
 def _units(compression: Compression, reports: Mapping[str, Report]) -> Section:

@@ -29,21 +29,18 @@ def front_figure(
     front: Sequence[tuple[float, float]],
     chosen: Sequence[tuple[float, float]] = (),
     limit: float | None = None,
-    size: tuple[float, float] = (7, 4.5),
-    mark: str = "best",
 ) -> Figure:
     """Draw a Pareto front, mark the chosen architectures on it, the best one first, and the limit of the cost as a line.
 
-    name: the cost on the x axis. front, chosen: (cost, score) of each architecture. size: in inches.
-    mark: text at the first of the chosen.
+    name: the cost on the x axis. front, chosen: (cost, score) of each architecture.
     """
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.step(*zip(*front), where="post", color="tab:blue", linewidth=1, zorder=1)
     costs, scores = zip(*front)
     axes.scatter(costs, scores, s=9, color="tab:blue", label=f"front ({len(front):,} architectures)", zorder=2)
     if chosen:
-        _mark_chosen(axes, chosen, mark)
+        _mark_chosen(axes, chosen)
     if limit is not None:
         axes.axvline(limit, color="0.4", linestyle="--", linewidth=1, label="limit")
     axes.set_xlabel(cost_heading(name))
@@ -55,7 +52,7 @@ def front_figure(
     return figure
 
 
-def _mark_chosen(axes: Axes, chosen: Sequence[tuple[float, float]], mark: str) -> None:
+def _mark_chosen(axes: Axes, chosen: Sequence[tuple[float, float]]) -> None:
     costs, scores = zip(*chosen)
     axes.scatter(costs, scores, s=42, facecolors="none", edgecolors="tab:red", label="chosen", zorder=3)
-    axes.annotate(mark, chosen[0], textcoords="offset points", xytext=(7, 7), color="tab:red")
+    axes.annotate("best", chosen[0], textcoords="offset points", xytext=(7, 7), color="tab:red")

@@ -17,12 +17,12 @@ def draw_latency(stem: str | Path, about: Mapping[str, Any]) -> list[Path]:
     return save_figure(latency_figure(about), stem)
 
 
-def latency_figure(about: Mapping[str, Any], size: tuple[float, float] = (9, 4)) -> Figure:
+def latency_figure(about: Mapping[str, Any]) -> Figure:
     """Draw MAdds and latency of the whole networks that were measured, with the table's prediction of each, and of candidates.
 
     about: what a latency table tells of itself, see `pynas.runs.latency.measure_latency`.
     """
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     networks, candidates = about.get("networks", []), about["candidates"]
     axes = figure.subplots(1, 2 if networks else 1, squeeze=False)[0]
     if networks:

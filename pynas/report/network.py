@@ -1,20 +1,14 @@
-"""Draw a network layer by layer."""
+"""Layers of a network, with their shapes and costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.figure import Figure
 from torch import nn
 
 from pynas.costs.count import count_module
-from pynas.report.figures import SMALL
 from pynas.spaces import Architecture, Space
-
-# Colours of the blocks, alternating; stem and head are grey.
-_COLOURS = ("tab:blue", "tab:orange")
 
 
 @dataclass(frozen=True)
@@ -64,26 +58,3 @@ def measured_layers(
 def label(candidate: Any) -> str:
     """The `label` of a candidate's description, or its text where it has none."""
     return str(getattr(candidate, "label", candidate))
-
-
-def network_figure(layers: Sequence[Layer]) -> Figure:
-    """Draw a bar per layer, from input to output, as wide as its number of channels; neighbouring blocks differ in colour."""
-    figure = Figure(figsize=(SMALL[0], 0.6 + 0.27 * len(layers)), layout="constrained")
-    axes = figure.add_subplot()
-    widths = [layer.shape[0] if layer.shape else 1 for layer in layers]
-    rows = range(len(layers))
-    colours = ["0.5" if layer.block is None else _COLOURS[layer.block % len(_COLOURS)] for layer in layers]
-    axes.barh(rows, widths, left=[-width / 2 for width in widths], height=0.82, color=colours, alpha=0.4)
-    for row, layer in zip(rows, layers):
-        shape = "  " + "×".join(map(str, layer.shape)) if layer.shape else ""
-        axes.text(0, row, layer.label + shape, ha="center", va="center")
-    firsts: dict[int, int] = {}
-    for row, layer in zip(rows, layers):
-        if layer.block is not None:
-            firsts.setdefault(layer.block, row)
-    axes.set_yticks(list(firsts.values()), [f"block {block + 1}" for block in firsts])
-    axes.set_xticks([])
-    axes.set_ylim(len(layers) - 0.4, -0.6)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    return figure

@@ -35,20 +35,19 @@ def ranking_figure(
     title: str = "",
     score_label: str = "score",
     data_label: str = "",
-    size: tuple[float, float] = (10, 4.6),
 ) -> Figure:
     """Draw scores against accuracies, and predicted against true ranks (DNA, figure 6).
 
     Up to `MOST` architectures are lines from their predicted to their true rank; more of them are a density. Rank 1 is the
-    best. The panels are side by side in a wide figure, one below the other in a narrow one.
+    best.
 
-    scores, accuracy: `[N]`. data_label: the data that the accuracies were measured on. size: in inches.
+    scores, accuracy: `[N]`. data_label: the data that the accuracies were measured on.
     """
     scores, accuracy = np.asarray(scores, np.float64), np.asarray(accuracy, np.float64)
     predicted, true = rankdata(scores if lower_is_better else -scores), rankdata(-accuracy)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
     figure.suptitle(title)
-    left, right = figure.subplots(1, 2) if size[0] > size[1] else figure.subplots(2, 1)
+    left, right = figure.subplots(1, 2)
     _draw_points(left, accuracy, scores)
     left.set_xlabel(f"top-1 accuracy{data_label and f' on {data_label}'} (%)")
     left.set_ylabel(f"{score_label} ({'lower' if lower_is_better else 'higher'} is better)")

@@ -10,17 +10,15 @@ import numpy as np
 
 from pynas.costs import cost_heading
 from pynas.rating import Scores
-from pynas.report import page
+from pynas.report import charts, page
+from pynas.report.charts import Point
 from pynas.report.feature_maps import feature_maps_figure
-from pynas.report.figures import SMALL, inline, page_style
-from pynas.report.front import front_figure
-from pynas.report.latency import latency_figure
-from pynas.report.network import Layer, network_figure
+from pynas.report.figures import inline, page_style
+from pynas.report.network import Layer
 from pynas.report.page import Section
-from pynas.report.ranking import ranking_figure
 from pynas.report.robustness import robustness_figure
 from pynas.report.scores import score_figure
-from pynas.report.training import rate_figure, training_figure
+from pynas.report.training import loss_label, rate_figure, training_figure
 from pynas.spaces import Architecture
 from pynas.tabular.budgets import compare_within
 from pynas.tabular.correlation import correlations
@@ -31,19 +29,24 @@ Show = Callable[[str, float], str]
 
 def network_section(layers: Sequence[Layer], architecture: str, show: Show) -> Section:
     """Section of an architecture: its drawing, and a table of its layers where their costs are known."""
-    with page_style():
-        drawn = inline(network_figure(layers), "network", f"The layers of {architecture}")
     measured = layers[0].shape is not None
-    note = "; bars as wide as the layer has channels, and C×H×W of its output" if measured else ""
-    body = page.figures((drawn, f"{architecture}, from the images down{note}."))
+    note = (
+        ": as high as its output's resolution, on a logarithmic scale, and as wide as its channels" if measured else ""
+    )
+    body = page.figures(
+        (
+            charts.network_chart(layers),
+            f"{architecture}, from the images on, a bar per layer{note}. Blocks count from 0.",
+        )
+    )
     if measured:
         rows = [
-            (f"{layer.label}{'' if layer.block is None else f', block {layer.block + 1}'}",
+            (f"{layer.label}{'' if layer.block is None else f', block {layer.block}'}",
              "×".join(map(str, layer.shape or ())), show("params", layer.params or 0), show("madds", layer.madds or 0))
             for layer in layers
         ]  # fmt: skip
-        body += page.table(("layer", "output", "parameters", "MAdds"), rows)
-    return Section("The architecture, layer by layer", body)
+        body += page.details("Layer by layer", page.table(("layer", "output", "parameters", "MAdds"), rows))
+    return Section("The architecture", body)
 
 
 def scores_section(scores: Scores, architecture: Architecture | None) -> Section:
@@ -54,8 +57,8 @@ def scores_section(scores: Scores, architecture: Architecture | None) -> Section
             chosen = architecture[b] if architecture is not None else None
             figure = score_figure(tables, chosen)
             paths = sum(map(len, tables))
-            drawn.append((inline(figure, f"scores-{b + 1}", f"Histogram of the scores of block {b + 1}"),
-                          f"Block {b + 1}: {paths:,} paths rated"))  # fmt: skip
+            drawn.append((inline(figure, f"scores-{b}", f"Histogram of the scores of block {b}"),
+                          f"Block {b}: {paths:,} paths rated"))  # fmt: skip
     return Section("Scores of all paths", page.figures(*drawn))
 
 
@@ -69,27 +72,33 @@ def agreement_section(
     return Section("How far the seeds agree", "".join(map(page.paragraph, lines)) + figure)
 
 
-def front_section(
-    name: str, front: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, float]], limit: float | None
-) -> Section:
-    """Section of the Pareto front of score and one cost; see `front_figure`."""
-    with page_style():
-        drawn = inline(front_figure(name, front, chosen, limit, SMALL), f"front-{name}", f"Pareto front of {name}")
-    caption = f"{len(front):,} architectures that no other one beats in both score and {cost_heading(name)}."
-    return Section("The front", page.figures((drawn, caption)))
+def architectures_section(name: str, groups: Mapping[str, Sequence[Point]], limits: Mapping[str, float]) -> Section:
+    """Section of scores against costs; see `architectures_chart`."""
+    caption = (
+        "Each point is an architecture, named under the pointer. A click on a word of the legend hides its points."
+    )
+    return Section(
+        "Scores and costs", page.figures((charts.architectures_chart(name, groups, limits), caption)), half=True
+    )
+
+
+def filter_section(points: Sequence[Point]) -> Section:
+    """Section of the parallel axes on which architectures are filtered; see `filter_chart`."""
+    caption = f"{len(points):,} architectures, a line each. Drag along an axis to leave those within; click on it to leave all."
+    return Section("Filter", page.figures((charts.filter_chart(points), caption)))
 
 
 def latency_section(tables: Mapping[str, Mapping[str, Any]], notes: Mapping[str, str]) -> Section:
-    """Section of the measured latencies beside MAdds, by the name of the table; see `latency_figure`."""
+    """Section of the measured latencies beside MAdds, by the name of the table; see `latency_charts`."""
     body = ""
     for name, about in tables.items():
-        with page_style():
-            drawn = inline(latency_figure(about, (2 * SMALL[0], SMALL[1])), "latency-" + re.sub(r"\W", "-", name),
-                           f"MAdds and measured latency, {name}")  # fmt: skip
-        body += page.figures((drawn, f"{name}: {notes[name]}"))
+        drawn = charts.latency_charts(name, about)
+        captions = ["Whole networks, and what the table says of them", "Candidates, each measured alone"][-len(drawn) :]
+        body += page.paragraph(f"{name}: {notes[name]}")
         if about.get("networks"):
             body += page.paragraph(f"Kendall's tau with the measured latency of whole networks: MAdds {about['tau_madds']:.2f}, "
                                    f"the table {about['tau_sum']:.2f}.")  # fmt: skip
+        body += page.figures(*zip(drawn, captions))
     return Section("Latency, measured", body)
 
 
@@ -109,14 +118,13 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show, 
         text += (f"No architecture within the limits scores below {content['lower_bound']:.6f}: "
                  f"{content['visited']:,} nodes visited, {content['pruned']:,} pruned.")  # fmt: skip
     headings = ("architecture", "score", *(cost_heading(name) for name in names))
-    return Section(
-        "What was found, and what it costs", "".join(map(page.paragraph, (text, *notes))) + page.table(headings, rows)
-    )
+    body = "".join(map(page.paragraph, (text, *notes))) + page.table(headings, rows)
+    return Section("What was found, and what it costs", body, half=True)
 
 
-def training_section(metrics: Sequence[Mapping[str, Any]]) -> Section:
-    """Section of a training: losses and learning rate over the steps."""
-    return Section("Training", _curves(metrics, "training"))
+def training_section(metrics: Sequence[Mapping[str, Any]], of: str = "") -> Section:
+    """Section of a training: losses and learning rate over the steps; of: name of the run, where the page has several."""
+    return Section(f"Training{of and f', {of}'}", _curves(metrics, _id("training", of)), half=bool(of))
 
 
 def feature_maps_section(blocks: Sequence[int], teacher: Sequence[Any], student: Sequence[Any]) -> Section:
@@ -130,14 +138,21 @@ def feature_maps_section(blocks: Sequence[int], teacher: Sequence[Any], student:
     return Section("Teacher and student", page.figures((drawn, caption)))
 
 
-def retraining_section(trainings: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> Section:
-    """Section of the finished retrainings, from (report.json, metrics) of each: accuracies and curves."""
+def retraining_section(
+    trainings: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]], of: str = ""
+) -> Section:
+    """Section of the finished retrainings, from (report.json, metrics) of each: accuracies and curves; of: as in a training's."""
     rows = [(f"{report['recipe']} from {report['from']}", report["architecture"], report["epochs"],
              f"{report['top1']:.2%}", f"{report['top5']:.2%}") for report, _ in trainings]  # fmt: skip
     body = page.table(("recipe", "architecture", "epochs", "top-1", "top-5"), rows)
     for number, (_, metrics) in enumerate(trainings):
-        body += _curves(metrics, f"retraining-{number}")
-    return Section("Retraining", body)
+        body += _curves(metrics, _id(f"retraining-{number}", of))
+    return Section(f"Retraining{of and f', {of}'}", body)
+
+
+def _id(*words: str) -> str:
+    """Return an id of letters, digits and hyphens."""
+    return re.sub(r"\W+", "-", "-".join(filter(None, words)))
 
 
 def _curves(metrics: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -145,7 +160,7 @@ def _curves(metrics: Sequence[Mapping[str, Any]], name: str) -> str:
         losses = inline(training_figure(metrics), name, "Training losses over the steps")
         rates = inline(rate_figure(metrics), f"{name}-rate", "Learning rate over the steps")
     last = metrics[-1]
-    text = ", ".join(f"{loss.replace('_', ' ')} {value:.4g}" for loss, value in last["losses"].items())
+    text = ", ".join(f"{loss_label(loss)} {value:.4g}" for loss, value in last["losses"].items())
     note = page.paragraph(f"Step {last['step']:,} of {last['steps']:,}; last losses: {text}.", quiet=True)
     return page.figures((losses, "Training losses"), (rates, "Learning rate")) + note
 
@@ -153,18 +168,17 @@ def _curves(metrics: Sequence[Mapping[str, Any]], name: str) -> str:
 def ranking_section(
     scores: np.ndarray,
     accuracy: np.ndarray,
+    names: Sequence[str],
     source: str,
     baselines: Mapping[str, np.ndarray] | None = None,
     madds: np.ndarray | None = None,
 ) -> Section:
     """Section of the ranking: scores against accuracies, and how well the scores and baselines rank and what they find.
 
-    scores, accuracy: `[N]`, of architectures; a lower score is better. source: origin of the accuracies.
+    scores, accuracy: `[N]`, of architectures; a lower score is better. names: their texts. source: origin of the accuracies.
     baselines: values `[N]` by name; a higher value is better. madds: `[N]`, for the budgets; None leaves them out.
     """
-    with page_style():
-        figure = ranking_figure(scores, accuracy, size=(SMALL[0], 6.4))
-        drawn = inline(figure, "ranking", "Scores against accuracies, and predicted against true ranks")
+    drawn = charts.ranking_chart(scores, accuracy, names)
     predictors = {"the scores": -scores, **(baselines or {})}
     rows = [(name, *(f"{value:.4f}" for value in correlations(values, accuracy)))
             for name, values in predictors.items()]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     positive = True
     for name in metrics[0]["losses"]:
         loss = np.array([line["losses"].get(name, np.nan) for line in metrics], dtype=np.float64)
-        axes.plot(_means(step), _means(loss), linewidth=1.2, label=name.replace("_", " "))
+        axes.plot(_means(step), _means(loss), linewidth=1.2, label=loss_label(name))
         positive = positive and bool((loss > 0).all())
     if positive:
         axes.set_yscale("log")
@@ -55,6 +56,11 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     if len(metrics[0]["losses"]) > 1:
         axes.legend(loc="upper right", ncols=2)
     return figure
+
+
+def loss_label(name: str) -> str:
+    """Return the words of a loss: blocks count from 0, as everywhere on a page, while names of losses and files begin at block_1."""
+    return re.sub(r"^block_(\d+)", lambda match: f"block {int(match[1]) - 1}", name).replace("_", " ")
 
 
 def rate_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:

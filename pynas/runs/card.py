@@ -14,7 +14,8 @@ from pynas._version import __version__
 from pynas.costs import UNITS, count_module
 from pynas.quantities import show
 from pynas.runs.limits import describe
-from pynas.runs.report import Results
+from pynas.runs.report import command_lines
+from pynas.runs.results import Results
 from pynas.runs.run import Run
 
 _FAMILY = "G. Wang et al., DNA Family: Boosting Weight-Sharing NAS with Block-Wise Supervisions, TPAMI 2024"
@@ -51,7 +52,7 @@ def model_card(run: Run, subnet: Path) -> str:
     model, metadata = export.load_subnet(subnet, run.space)
     results, trained_on = Results(run.folder), _public(_data(run, subnet))
     scaled = f", scaled by {metadata['phi']}" if metadata.get("phi") else ""
-    again = "\n".join(results.commands()).replace(run.settings.data, _public(run.settings.data))
+    again = "\n".join(command_lines(results)).replace(run.settings.data, _public(run.settings.data))
     return "\n\n".join([
         _head(_data(run, subnet)),
         f"# {metadata['architecture']} of {run.space.name}{scaled}",

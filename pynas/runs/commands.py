@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 
 from pynas.costs.count import NAMES
+from pynas.quantities import is_time
+from pynas.runs.request import WORKLOAD
 from pynas.runs.settings import Settings
 
 # Costs that need no file of the user's.
-_KNOWN = {*NAMES, "latency", "log_width"}
+_KNOWN = {*NAMES, "log_width"}
 
 
 def train_command(settings: Settings, folder: str) -> str:
@@ -72,7 +74,11 @@ def search_command(content: Mapping[str, Any], folder: str) -> str:
     for name in ("costs", "fix", "forbid"):
         for text in content.get(name, ()):
             words += [f"--{name}", text]
-    own = [] if "costs" in content else sorted({*content["limits"], *content["at_least"]} - _KNOWN)
+    for name in WORKLOAD:
+        if content.get(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(content[name])]
+    named = {cost for cost in (*content["limits"], *content["at_least"]) if not is_time(cost)}
+    own = [] if "costs" in content else sorted(named - _KNOWN)
     return shlex.join(words) + (f" --costs THE-FILE-WITH-{'-'.join(own)}.csv" if own else "")
 
 

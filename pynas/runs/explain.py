@@ -12,7 +12,7 @@ from pynas.rating.averaging import combined
 from pynas.runs.further import entries, rules_of
 from pynas.runs.joined import scores_of_search
 from pynas.runs.rate import load_members
-from pynas.runs.request import Request
+from pynas.runs.request import request_of
 from pynas.runs.run import Run
 from pynas.runs.search import SEARCH, gather_costs, search_device
 from pynas.spaces import Architecture, Choice
@@ -37,8 +37,7 @@ def explain(run: Run, architecture: Architecture | str) -> dict[str, Any]:
     if "rated" in content:
         raise InputError(f"[explain] expected a search of rated paths, got one of {content['rated']:,} whole networks "
                          f"({content['search']}), which has no scores of others")  # fmt: skip
-    names = ("limits", "at_least", "weights", "join", "costs", "fix", "forbid")
-    request = Request(**{name: content[name] for name in names if name in content})
+    request = request_of(content)
     scores, costs = scores_of_search(run.folder, content, combined(load_members(run))), gather_costs(run, request)
     said = search.explain(
         scores, costs, architecture, request.limits,

@@ -13,6 +13,7 @@ from torch import Tensor
 from pynas import export, teachers
 from pynas.errors import InputError
 from pynas.files import read_json
+from pynas.runs.baselines import measure_baselines
 from pynas.runs.run import Run
 from pynas.runs.search import SEARCH
 from pynas.runtimes import onnx_runner
@@ -44,12 +45,20 @@ def export_from(
 
     fold: takes up in the network what the method trained around its blocks; returns whether it could.
     """
+    folded = True
+
+    def take(architecture: Architecture) -> torch.nn.Module:
+        nonlocal folded
+        model = export.subnet(net, architecture)
+        folded = fold(model)
+        recalibrate(run, model)
+        return model
+
     architecture = architecture or found_architecture(run)
-    model = export.subnet(net, architecture)
-    folded = fold(model)
-    recalibrate(run, model)
-    content = write_subnet(run, model, architecture, digest)
-    if not folded:
+    content = write_subnet(run, take(architecture), architecture, digest)
+    if folded:
+        measure_baselines(run, take, digest)
+    else:
         content["note"] = ("the learned convolutions between the teacher's widths and the blocks' are not in this network: it has "
                            f"to be trained, by `pynas retrain --run {run.folder}`.")  # fmt: skip
     return content

@@ -127,20 +127,21 @@ def named_latencies(run: Run, cost: str) -> Any:
     """
     path = _file(run.folder, cost.partition("@")[2])
     if not path.exists():
-        known = sorted(each.stem for each in path.parent.glob("*.npz"))
+        known = latency_files(run.folder)
         raise InputError(f"[search] expected a latency table of {', '.join(known) or 'none, as none is measured'}, got {cost!r}; "
                          f"run `pynas latency {run.folder} --name {path.stem}` first")  # fmt: skip
     table = load(path)
     return table if cost in table.names else _named(table, cost, {**table.metadata, cost: table.metadata[NAME]})
 
 
-def tables_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what was measured for each latency table of a run, by the name of its file."""
-    return {path.stem: _about(load(path).metadata) for path in sorted((folder / "latency").glob("*.npz"))}
+def latency_files(folder: Path) -> dict[str, Path]:
+    """Return the files of the latency tables of a run, by name."""
+    return {path.stem: path for path in sorted((folder / "latency").glob("*.npz"))}
 
 
-def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return next(about for name, about in metadata.items() if is_time(name))
+def about_latency(table: Any) -> dict[str, Any]:
+    """Return what a latency table tells of itself."""
+    return next(about for name, about in table.metadata.items() if is_time(name))
 
 
 def latency_note(costs: Any) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from pynas.runtimes import Workload
 from pynas.search.limits import Share, read_bounds
 from pynas.zero_cost import AGGREGATES, PROXIES
 
+# Fields of a request that say what the cost `latency` is measured for.
+WORKLOAD = ("runtime", "batch_size", "threads")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -115,3 +118,9 @@ def _weight(value: Any) -> float | str:
     if weight != "auto" and not 0 <= weight < math.inf:
         raise InputError(f"[search] expected --prior-weight auto or a number of 0 or more, got {value!r}")
     return weight
+
+
+def request_of(content: Mapping[str, Any]) -> Request:
+    """Return the request of the search that wrote this content of search.json: its limits, rules and costs."""
+    names = ("limits", "at_least", "weights", "join", "costs", "fix", "forbid", *WORKLOAD)
+    return Request(**{name: content[name] for name in names if name in content})

@@ -24,7 +24,7 @@ from pynas.runs.limits import Limits, resolve
 from pynas.runs.own_costs import read_own
 from pynas.runs.proxy_cost import proxy_cost
 from pynas.runs.rate import load_members
-from pynas.runs.request import Request, check_prior
+from pynas.runs.request import WORKLOAD, Request, check_prior
 from pynas.runs.run import Run
 from pynas.runs.truth import read_truth
 from pynas.search.limits import Share
@@ -208,6 +208,7 @@ def search_content(
         "at_least": dict(limits.lower),
         **({"shares": limits.shares} if limits.shares else {}),
         **{name: list(texts) for name in ("costs", "fix", "forbid") if (texts := getattr(request, name))},
+        **({name: getattr(request, name) for name in WORKLOAD} if LATENCY in request.named_costs else {}),
         "weights": request.weights,
         "join": request.join,
         "top_k": request.top_k,

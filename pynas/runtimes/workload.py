@@ -64,7 +64,7 @@ class Workload:
         """Name of the device, with the threads of a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"{platform.machine()} CPU, {self.used_threads} threads"
+        return f"{platform.machine()} CPU, {self.used_threads} thread{'s' * (self.used_threads > 1)}"
 
     @property
     def metadata(self) -> dict[str, object]:

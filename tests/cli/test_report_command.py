@@ -1,6 +1,7 @@
 """`pynas report`, and its page in a real browser."""
 
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -8,14 +9,23 @@ import subprocess
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pynas import runs
+from pynas.cli import app
+from pynas.costs import cost_range
 from pynas.errors import InputError
+from pynas.export import subnet
+from pynas.quantities import show_cost
 from pynas.rating import Scores, ScoreTable
 from pynas.runs import commands
+from pynas.runs.export import recalibrate
 from pynas.runs.report import run_page
 from pynas.runs.settings import Settings
 from pynas.runs.truth import read_truth
 from pynas.spaces import get
+from pynas.teachers import accuracy
+from tests.report.test_page import SCRIPT, charts, numbers, read
 
 pytestmark = pytest.mark.integration
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -34,11 +44,14 @@ def report(whole_run, tmp_path_factory, pynas):
 def test_every_section_is_there(report, whole_run):
     path, content = report
     document = path.read_text(encoding="utf-8")
-    assert content["sections"] == ["The architecture, layer by layer", "What was found, and what it costs", "The front",
+    assert content["sections"] == ["The architecture", "What was found, and what it costs", "Scores and costs", "Filter",
                                    "Scores of all paths", "Ranking against the truth", "Training", "Teacher and student",
                                    "Repeat it"]  # fmt: skip
-    assert document.count("<svg") == 1 + 1 + 4 + 1 + 2 + 1
-    words = re.sub(r"""xmlns(:xlink)?="[^"]*"|"data:image/png;base64,[^"]*\"""", "", document)
+    read(document)
+    assert list(charts(document)) == ["network", "architectures", "filter", "ranking"]
+    shown = SCRIPT.sub("", document)
+    assert shown.count("<svg") == 4 + 2 + 1
+    words = re.sub(r"""xmlns(:xlink)?="[^"]*"|"data:image/png;base64,[^"]*\"""", "", shown)
     assert "Not there yet" not in words and "http" not in words
     assert not (whole_run / "report.html").exists()
     rows = [row.split("</td><td>") for row in re.findall(r"<tr><td>(.*?)</td></tr>", document)]
@@ -50,6 +63,76 @@ def test_every_section_is_there(report, whole_run):
         "random",
     ]
     assert "Only 3 networks" in document
+
+
+def test_tiles_compare_with_the_largest_and_with_random_networks(report, whole_run):
+    """Accuracies are those of networks taken out by hand, costs those of the tables."""
+    known = json.loads((whole_run / "baselines.json").read_text())
+    rows, run, found = known["networks"], runs.load(whole_run), json.loads((whole_run / "search.json").read_text())
+    assert [row["kind"] for row in rows] == ["largest", *["random"] * 3]
+    assert rows[0]["madds"] == cost_range(run.space, run.costs, "madds")[1]
+    assert (
+        all(row[name] <= limit for row in rows[1:] for name, limit in found["limits"].items())
+        and len({row["architecture"] for row in rows}) == 4
+    )
+    model = subnet(run.trained_method()[0].net, rows[1]["architecture"])
+    recalibrate(run, model)
+    assert accuracy(model, run.data) == pytest.approx(rows[1]["test_accuracy"], abs=1e-6)
+    shown = dict(re.findall(r'<div class="tile"><h3>(.*?)</h3>(.*?)</div>', report[0].read_text(encoding="utf-8")))
+    own, mean = found["found"][0]["madds"], np.mean([row["madds"] for row in rows[1:]])
+    assert list(shown) == ["Top-1, inherited weights", "Parameters", "MAdds", "Architectures"]
+    assert f'<p class="value">{show_cost("madds", own)}</p>' in shown["MAdds"]
+    assert f"vs largest: {own / rows[0]['madds'] - 1:+.0%} ({show_cost('madds', rows[0]['madds'])})" in shown["MAdds"]
+    assert f"vs random: {own / mean - 1:+.0%} ({show_cost('madds', mean)})" in shown["MAdds"]
+    assert f"({rows[0]['test_accuracy']:.2%})" in shown["Top-1, inherited weights"]
+
+
+def test_baselines_are_measured_again_only_under_other_limits(run_copy, pynas):
+    path = run_copy / "baselines.json"
+    known = json.loads(path.read_text())
+    known["networks"][0]["test_accuracy"] = 0.125
+    path.write_text(json.dumps(known))
+    pynas("export", "--run", run_copy)
+    assert json.loads(path.read_text()) == known
+    pynas("export", "--run", run_copy, "--max-madds", "10M")
+    again = json.loads(path.read_text())
+    assert again["limits"] == {"madds": 10e6} != known["limits"] and again["networks"][0]["test_accuracy"] != 0.125
+
+
+def test_runs_are_compared(whole_run, run_copy, pynas, tmp_path):
+    scores = Scores.load(run_copy / "scores", get("mbconv-mini"))
+    turned = [[ScoreTable(-table.scores) for table in scores[0]], *list(scores)[1:]]
+    Scores(scores.space, turned).save(run_copy / "scores")
+    pynas("search", run_copy, "--max-madds", "8M")
+    (run_copy / "subnet.safetensors").unlink()
+    content = pynas("report", whole_run, run_copy, "--output", tmp_path / "both.html", "--json")
+    assert content["runs"] == [str(whole_run), str(run_copy)] and content["title"] == "first and run, compared"
+    document = (tmp_path / "both.html").read_text(encoding="utf-8")
+    read(document)
+    assert {"network-0", "network-1", "scores-0", "architectures-0", "architectures-1"} <= set(charts(document))
+    rows = {
+        row[0]: row[1:]
+        for row in (re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(<td>.*?)</tr>", document))
+    }
+    # Block 0 has its scores turned round, the others are the same.
+    assert rows["run"] == ["-1.00", "1.00", "1.00", "1.00"]
+    assert "Not there yet in run: an exported network" in document
+    networks = [
+        json.loads((run / "search.json").read_text())["found"][0]["architecture"] for run in (whole_run, run_copy)
+    ]
+    assert rows["network"] == networks and networks[0] != networks[1]
+    points = charts(document)["scores-0"][0][0]
+    first = re.match("<b>(.*?)</b>", points["text"][0])[1]
+    assert numbers(points["x"])[0] == pytest.approx(scores.of(get("mbconv-mini").parse(first)))
+
+
+@pytest.mark.parametrize(
+    "given, words", [(["A", "A"], "two or more runs, each once"), (["A", "B", "--truth", "x.csv"], "beside one run")]
+)
+def test_comparisons_that_make_no_sense_are_refused(whole_run, run_copy, given, words):
+    names = {"A": whole_run, "B": run_copy}
+    done = CliRunner().invoke(app, ["report", *(str(names.get(name, name)) for name in given)])
+    assert isinstance(done.exception, InputError) and words in str(done.exception)
 
 
 def test_networks_that_were_not_rated_are_left_out(run_copy, pynas):
@@ -134,20 +217,32 @@ def test_bad_truth_is_refused(tmp_path, text, rule):
 
 
 PROBE = """<script>
-const size = svg => { const box = svg.getBoundingClientRect(); return Math.round(box.width) + "x" + Math.round(box.height) };
-document.title = [...document.querySelectorAll("figure svg")].map(size).join(" ") + " | " +
-  document.documentElement.scrollWidth + " of " + window.innerWidth + " | " + getComputedStyle(document.body).color +
-  " | " + document.querySelectorAll("figure svg text").length;
+addEventListener("load", () => setTimeout(() => {
+  const size = svg => { const box = svg.getBoundingClientRect(); return Math.round(box.width) + "x" + Math.round(box.height) };
+  const wide = [...document.querySelectorAll(".js-plotly-plot")].filter(plot =>
+    Math.abs(plot.querySelector(".main-svg").getBoundingClientRect().width - plot.getBoundingClientRect().width) > 1);
+  document.title = [...document.querySelectorAll("figure > svg")].map(size).join(" ") + " | " +
+    document.documentElement.scrollWidth + " of " + window.innerWidth + " | " + getComputedStyle(document.body).color +
+    " | " + document.querySelectorAll("figure svg text").length + " | " +
+    document.querySelectorAll(".js-plotly-plot").length + " charts, badly wide: " + wide.length + " | " +
+    getComputedStyle(document.querySelector(".js-plotly-plot text")).fill;
+}, 500));
 </script>"""
 
 
 def browse(path, width, *options):
     """The page's title after a real browser has drawn it, and what it had to complain about."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
-               f"--user-data-dir={path.parent / 'profile'}", f"--window-size={width},900", *options, path.as_uri()]  # fmt: skip
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+               "--enable-logging=stderr", "--dump-dom", "--virtual-time-budget=8000", f"--user-data-dir={path.parent / 'profile'}",
+               f"--window-size={width},900", *options, path.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return re.search(r"<title>(.*?)</title>", done.stdout)[1], [x for x in done.stderr.splitlines() if "CONSOLE" in x]
+    return re.search(r"<title>(.*?)</title>", done.stdout)[1], [
+        # Without a GPU the browser itself talks of how it draws WebGL.
+        line
+        for line in done.stderr.splitlines()
+        if "CONSOLE" in line and "GL Driver Message" not in line
+    ]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -157,9 +252,10 @@ def test_in_a_browser(report, tmp_path, width, dark):
     path.write_text(report[0].read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
     title, complaints = browse(path, width, *(["--blink-settings=preferredColorScheme=0"] if dark else []))
     assert complaints == []
-    sizes, widths, colour, letters = title.split(" | ")
+    sizes, widths, colour, letters, drawn, of_charts = title.split(" | ")
     boxes = [tuple(map(int, size.split("x"))) for size in sizes.split()]
-    assert len(boxes) == 9 and all(w >= 250 and h >= 120 for w, h in boxes)
+    assert len(boxes) == 7 and all(w >= 250 and h >= 120 for w, h in boxes)
+    assert drawn == "4 charts, badly wide: 0" and of_charts == colour
     # Nothing sticks out to the side, on a narrow screen either.
     inner, outer = map(int, widths.split(" of "))
     assert inner <= outer <= width

@@ -18,7 +18,7 @@ from pynas.report.compress import compression_page
 from pynas.report.figures import page_style
 from pynas.report.units import Group, Row, units_figure
 from pynas.spaces import Architecture
-from tests.report.test_page import read
+from tests.report.test_page import charts, numbers, read
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +94,9 @@ def test_blocks_cost_what_the_model_with_one_of_them_replaced_loses(compression,
 @pytest.mark.parametrize("whole", [10**6, 0])
 def test_no_architecture_is_under_the_front(compression, reports, monkeypatch, whole):
     # All architectures, one by one; of a larger space the best ones within 20 limits and the chosen ones are drawn.
-    drawn = []
-    figure = of_page.front_figure
-    monkeypatch.setattr(
-        of_page, "front_figure", lambda *args, **options: drawn.append(args) or figure(*args, **options)
-    )
     monkeypatch.setattr(of_page, "_WHOLE", whole)
-    compression_page("resnet18", compression, reports)
-    [(name, points, chosen)] = drawn
+    (front, found), _ = charts(compression_page("resnet18", compression, reports))["front-madds"]
+    points, chosen = (list(zip(numbers(each["x"]), numbers(each["y"]))) for each in (front, found))
     every = list(compression.net.space.architectures())
     known = list(zip([compression.costs.of(a)["madds"] for a in every], compression.scores.total(every)))
     for cost, score in points:
@@ -111,7 +106,7 @@ def test_no_architecture_is_under_the_front(compression, reports, monkeypatch, w
                                   for cost, score in set(known))  # fmt: skip
     else:
         assert 10 < len(points) <= 22 and points[0][0] == min(known)[0]
-    assert name == "madds" and set(chosen) <= set(points)
+    assert {x for x, _ in chosen} <= {x for x, _ in points}
     assert chosen == [(report.costs["madds"], report.predicted) for report in reports.values()]
 
 
