@@ -13,7 +13,8 @@ def feature_maps_figure(blocks: Sequence[int], teacher: Sequence[np.ndarray], st
 
     A channel's two maps share a scale of grey, from the least to the greatest value of the teacher's.
 
-    blocks: numbers, counted from 1. teacher, student: maps `[n, H, W]` of each block, of equal channels.
+    blocks: numbers, counted from 1 as in names of files; the figure counts from 0. teacher, student: maps
+        `[n, H, W]` of each block, of equal channels.
     """
     columns = max(map(len, teacher))
     figure = Figure(figsize=(0.9 * columns + 1.1, 1.9 * len(blocks)), layout="constrained")
@@ -28,5 +29,5 @@ def feature_maps_figure(blocks: Sequence[int], teacher: Sequence[np.ndarray], st
                     continue
                 limits = float(theirs[column].min()), float(theirs[column].max())
                 panel.imshow(maps[column], cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
-            axes[2 * row + offset][0].set_ylabel(f"block {number}\n{who}", fontsize="small")
+            axes[2 * row + offset][0].set_ylabel(f"block {number - 1}\n{who}", fontsize="small")
     return figure

@@ -59,7 +59,7 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def loss_label(name: str) -> str:
-    """Return the words of a loss: blocks count from 0, as everywhere on a page, while names of losses and files begin at block_1."""
+    """Return the words of a loss: blocks count from 0 on a page, while names of losses and files begin at block_1."""
     return re.sub(r"^block_(\d+)", lambda match: f"block {int(match[1]) - 1}", name).replace("_", " ")
 
 

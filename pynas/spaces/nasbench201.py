@@ -24,6 +24,11 @@ class EdgeSpec:
     source: int
     target: int
 
+    @property
+    def label(self) -> str:
+        """The operation and the nodes that it connects."""
+        return f"{self.op} {self.source}→{self.target}"
+
 
 @dataclass(frozen=True)
 class CellNetSpec:
