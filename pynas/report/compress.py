@@ -78,7 +78,7 @@ def _results(compression: Compression, reports: Mapping[str, Report]) -> Section
     calls = [Call.of(batch, compression.plan.model) for batch in compression.rating]
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in first.seconds.items())
     body += page.paragraph(f"Samples rated on: {sum(call.samples for call in calls)}. Seconds: {seconds}.", True)
-    return Section("Costs and losses", body)
+    return Section("Costs and losses", body, half=True)
 
 
 def _front(compression: Compression, reports: Mapping[str, Report], name: str) -> Section:
@@ -101,7 +101,7 @@ def _front(compression: Compression, reports: Mapping[str, Report], name: str) -
     heading = UNITS.get(name, name)
     drawn = charts.architectures_chart(name, {f"front of {heading}": points, "found": chosen}, {}, f"front-{name}")
     return Section(f"The front of {heading}", page.figures(
-        (drawn, f"The least sum of block scores at each cost, of {space.size:,} architectures.")))  # fmt: skip
+        (drawn, f"The least sum of block scores at each cost, of {space.size:,} architectures.")), half=True)  # fmt: skip
 
 
 def _units(compression: Compression, reports: Mapping[str, Report]) -> Section:

@@ -9,6 +9,7 @@ from pynas import runs, spaces
 from pynas.cli import main
 from pynas.costs import load
 from pynas.errors import InputError
+from pynas.runs.commands import search_command
 from pynas.runs.latency import measure_latency
 from pynas.runtimes import RUNTIMES, Program, Runtime, Workload
 
@@ -90,6 +91,12 @@ def test_a_limit_in_onnx_runtime(run_copy, pynas):
     (path,) = (folder / "latency").glob("onnxruntime-cpu-batch1-threads1.npz")
     before = path.read_bytes()
     content = pynas("search", folder, "--max-latency", "1s", "--runtime", "onnxruntime", "--threads", 1, "--json")
+    # What is read from the search later is of the same runtime: nothing is measured anew, and the page repeats it.
+    assert [content[name] for name in ("runtime", "batch_size", "threads")] == ["onnxruntime", 1, 1]
+    files = sorted((folder / "latency").iterdir())
+    said = pynas("explain", folder, content["found"][0]["architecture"], "--json")
+    assert said["latency"] == content["found"][0]["latency"] and sorted((folder / "latency").iterdir()) == files
+    assert "--runtime onnxruntime --batch-size 1 --threads 1" in search_command(content, "again")
     assert path.read_bytes() == before and content["latency_tables"]["latency"]["runtime"] == "onnxruntime"
 
 
