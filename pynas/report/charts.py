@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from scipy.stats import rankdata
 from pynas.costs import cost_heading
 from pynas.quantities import is_time, show_cost
 from pynas.report.network import Layer
-from pynas.report.page import chart
+from pynas.report.page import chart, escape
 
 # Colours that can be read on a light and on a dark page.
 GREY, BLUE, RED, ORANGE, GREEN, PURPLE, CYAN = (
@@ -122,7 +123,10 @@ def _limit(value: float | None) -> list[dict[str, Any]]:
 
 
 def filter_chart(points: Sequence[Point], identity: str = "filter") -> str:
-    """Return parallel axes of score and costs: a stretch that one marks on an axis leaves the architectures within it."""
+    """Return parallel axes of score and costs: a stretch that one marks on an axis leaves the architectures within it.
+
+    A line above says how many are left, and names those of least score.
+    """
     names = list(points[0].costs)
     axes = [{"label": "score", "values": [point.score for point in points]}]
     axes += [{"label": cost_heading(name), "values": [point.costs[name] for point in points],
@@ -133,7 +137,11 @@ def filter_chart(points: Sequence[Point], identity: str = "filter") -> str:
         unselected={"line": {"color": GREY, "opacity": 0.05}},
     )  # fmt: skip
     figure.update_layout(margin={"l": 45, "r": 45, "t": 45, "b": 20})
-    return chart(figure, identity, "Scores and costs of architectures on parallel axes", least=110 * len(axes))
+    drawn = chart(
+        figure, identity, "Scores and costs of architectures on parallel axes", 110 * len(axes), script="filter.js"
+    )
+    texts = escape(json.dumps([point.architecture for point in points]))
+    return f'<p id="{identity}-left" data-names="{texts}">{len(points):,} architectures, a line each</p>\n{drawn}'
 
 
 def scores_chart(first: str, second: str, points: Sequence[Pair], marked: Mapping[str, Pair], identity: str) -> str:

@@ -39,7 +39,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 
     The scripts of the charts are in it, where there are charts.
     """
-    template = Template((files("pynas.report") / "page.html").read_text(encoding="utf-8"))
+    template = Template(_read("page.html"))
     links = "".join(f'<a href="#section-{number}">{escape(part.title)}</a>' for number, part in enumerate(sections))
     body = [lead, f"<nav>{links}</nav>", "<main>"]
     for number, part in enumerate(sections):
@@ -49,20 +49,26 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     return template.substitute(title=escape(title), body=text, scripts=_scripts() if "plotly-graph-div" in text else "")
 
 
+def _read(name: str) -> str:
+    return (files("pynas.report") / name).read_text(encoding="utf-8")
+
+
 def _scripts() -> str:
     from plotly.offline import get_plotlyjs
 
     return f"{_NO_SCRIPTS}\n<script>{get_plotlyjs()}</script>\n{_FIT}"
 
 
-def chart(figure: Any, identity: str, description: str, least: int = 0) -> str:
+def chart(figure: Any, identity: str, description: str, least: int = 0, script: str | None = None) -> str:
     """Return a figure of plotly as an element with this id, as wide as the page lets it.
 
-    description: for who hears the page. least: width in pixels; on a narrower page the chart scrolls.
+    description: for who hears the page. least: width in pixels; on a narrower page the chart scrolls. script: a file of this
+    package that runs once the chart is drawn.
     """
     text = figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=identity, config={"responsive": True, "displayModeBar": False}
-    )
+        full_html=False, include_plotlyjs=False, div_id=identity, config={"responsive": True, "displayModeBar": False},
+        post_script=_read(script) if script else None,
+    )  # fmt: skip
     label = html.escape(description, quote=True)
     return (
         f'<div class="scroll"><div role="figure" aria-label="{label}" style="min-width: {least}px">{text}</div></div>'

@@ -84,7 +84,7 @@ def architectures_section(name: str, groups: Mapping[str, Sequence[Point]], limi
 
 def filter_section(points: Sequence[Point]) -> Section:
     """Section of the parallel axes on which architectures are filtered; see `filter_chart`."""
-    caption = f"{len(points):,} architectures, a line each. Drag along an axis to leave those within; click on it to leave all."
+    caption = "Drag along an axis to leave the architectures within; a click on it leaves all."
     return Section("Filter", page.figures((charts.filter_chart(points), caption)))
 
 

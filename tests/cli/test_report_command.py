@@ -1,5 +1,6 @@
 """`pynas report`, and its page in a real browser."""
 
+import html
 import itertools
 import json
 import re
@@ -153,8 +154,6 @@ def test_networks_that_were_not_rated_are_left_out(run_copy, pynas):
 
 @pytest.mark.slow
 def test_the_commands_on_the_page_give_the_run_again(report, whole_run, tmp_path, pynas, monkeypatch):
-    import html
-
     block = re.search(r"<pre><code>(.*?)</code>", report[0].read_text(encoding="utf-8"), re.S)
     lines = html.unescape(block[1]).splitlines()
     assert [line.split()[1] for line in lines] == ["train", "rate", "search", "export"]
@@ -260,6 +259,30 @@ def test_in_a_browser(report, tmp_path, width, dark):
     inner, outer = map(int, widths.split(" of "))
     assert inner <= outer <= width
     assert colour == ("rgb(231, 231, 234)" if dark else "rgb(28, 29, 33)") and int(letters) > 50
+
+
+FILTER = """<script>
+addEventListener("load", async () => {
+  await Plotly.restyle("filter", {"dimensions[1].constraintrange": [[LEAST, MOST]]});
+  document.title = document.getElementById("filter-left").textContent;
+});
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_filters_leave_what_is_within(report, tmp_path):
+    path, document = tmp_path / "page.html", report[0].read_text(encoding="utf-8")
+    (data,), _ = charts(document)["filter"]
+    scores, params = (numbers(axis["values"]) for axis in data["dimensions"][:2])
+    names = re.search(r'data-names="(.*?)"', document)[1]
+    least, most = np.quantile(params, [0.4, 0.6])
+    probe = FILTER.replace("LEAST", str(least)).replace("MOST", str(most))
+    path.write_text(document.replace("</body>", probe + "</body>"), encoding="utf-8")
+    title, complaints = browse(path, 900)
+    kept = [n for n, value in enumerate(params) if least <= value <= most]
+    best = [json.loads(html.unescape(names))[n] for n in sorted(kept, key=lambda n: scores[n])[:5]]
+    assert complaints == [] and title.startswith(f"{len(kept)} left; of least score: ")
+    assert re.findall(r"(\S+) \(", title) == best
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
