@@ -105,8 +105,10 @@ def architectures_chart(
 
 
 def _marks(title: str, number: int) -> dict[str, Any]:
+    many = {"color": GREY, "size": 4, "opacity": 0.6}
     kinds = {
-        "random": {"color": GREY, "size": 4, "opacity": 0.6},
+        "random": many,
+        "rated": many,
         "front": {"color": BLUE, "size": 5},
         "found": {"color": RED, "size": 11, "symbol": "circle-open", "line": {"width": 2}},
         "largest": {"color": ORANGE, "size": 11, "symbol": "diamond"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pynas.runs.rate import stored_members
 from pynas.runs.retrain import RETRAINING
 from pynas.runs.search import SEARCH
 from pynas.runs.settings import Settings, read_settings
+from pynas.runs.truth import RATINGS, read_ratings
 from pynas.runtimes import RUNTIMES
 from pynas.spaces import Architecture, Space
 
@@ -50,6 +51,7 @@ class Results:
         self.latencies = {name: costs.load(path) for name, path in latency_files(folder).items()}
         self.search = read_json(path, SEARCH) if (path := folder / "search.json").exists() else None
         self.baselines = read_baselines(folder)
+        self.ratings = read_ratings(path, self.space) if (path := folder / RATINGS).exists() else {}
         self.exported: dict[str, Any] = {}
         if (path := folder / "subnet.safetensors").exists():
             self.model, metadata = load_subnet(path, self.space)
@@ -86,20 +88,15 @@ class Results:
         return counted | {f"latency@{name}": next(iter(table.of(architecture).values()))
                           for name, table in self.latencies.items()}  # fmt: skip
 
-    def point(self, architecture: Architecture, score: float | None = None) -> Point:
+    def point(self, architecture: Architecture, score: float) -> Point:
         """Return an architecture with its score and costs."""
-        assert self.searched is not None
-        value = self.searched.of(architecture) if score is None else score
-        return Point(self.space.format(architecture), value, self.costs_of(architecture))
-
-    def points(self, texts: Sequence[str]) -> list[Point]:
-        """Return architectures, given as text, with scores and costs."""
-        return [self.point(self.space.parse(text)) for text in texts]
+        return Point(self.space.format(architecture), score, self.costs_of(architecture))
 
     @cached_property
     def drawn(self) -> list[Point]:
-        """Rated architectures, drawn at random."""
-        assert self.searched is not None
+        """Rated architectures, drawn at random; of a search by trial, all that it rated."""
+        if self.searched is None:
+            return [self.point(*rated) for rated in self.ratings.items()]
         rng = np.random.default_rng(0)
         drawn = list(dict.fromkeys(self.space.sample(rng) for _ in range(_DRAWN)))
         totals = self.searched.total(drawn)
@@ -110,12 +107,16 @@ class Results:
     @cached_property
     def front(self) -> tuple[str, list[Point]] | None:
         """The cost and the points of the front that was searched for, else of score and the first limit's cost."""
-        if self.search is None or self.searched is None or not isinstance(self.costs, costs.Costs):
+        if self.search is None or self.costs is None:
             return None
-        if "front" in self.search and self.search["front"]["cost"] in self.costs.names:
-            name = self.search["front"]["cost"]
-            return name, self.points([entry["architecture"] for entry in self.search["front"]["architectures"]])
-        name = next((name for name in self.search["limits"] if name in self.costs.names), "madds")
+        asked = self.search["front"]["cost"] if "front" in self.search else None
+        name = next((name for name in (asked, *self.search["limits"]) if name in self.costs.names), "madds")
+        if self.searched is None:
+            return (name, _lowest(self.drawn, name)) if self.drawn else None
+        if not isinstance(self.costs, costs.Costs):
+            return None
+        if name == asked:
+            return name, self._entries(self.search["front"]["architectures"])
         found = search.front(self.searched, self.costs, name, weights=self.search["weights"], join=self.search["join"])
         return name, [self.point(entry.architecture, entry.score) for entry in found]
 
@@ -123,14 +124,19 @@ class Results:
         """Return the points of the chart of scores and costs, by what they are."""
         assert self.front is not None and self.search is not None
         name, front = self.front
-        largest = [row["architecture"] for row in self.baselines if row["kind"] == "largest"]
+        largest = [self.space.parse(row["architecture"]) for row in self.baselines if row["kind"] == "largest"]
+        totals = [] if self.searched is None else self.searched.total(largest).tolist()
         groups = {
-            "random architectures": self.drawn,
+            "rated architectures" if self.searched is None else "random architectures": self.drawn,
             f"front of {costs.cost_heading(name)} ({len(front):,})": front,
-            "largest": [point for point in self.points(largest) if not np.isnan(point.score)],
-            "found": self.points([entry["architecture"] for entry in self.search["found"]]),
+            "largest": [self.point(*rated) for rated in zip(largest, totals) if not np.isnan(rated[1])],
+            "found": self._entries(self.search["found"]),
         }
         return {title: points for title, points in groups.items() if points}
+
+    def _entries(self, entries: Sequence[Mapping[str, Any]]) -> list[Point]:
+        """Return the points of architectures of search.json."""
+        return [self.point(self.space.parse(entry["architecture"]), entry["score"]) for entry in entries]
 
     def tiles(self) -> list[Tile]:
         """Return the answer at a glance: accuracy and costs of the network, and how they compare with others."""
@@ -138,10 +144,11 @@ class Results:
             return []
         own = self.costs_of(self.architecture)
         shown = [*self._accuracy(), *(self._cost(name, value) for name, value in own.items() if name != "memory")]
-        if self.search is not None and "rated" not in self.search:
-            size = self.space.size
-            shown.append(Tile("Architectures", show(size) if size < 10**12 else f"{size:.2g}",
-                              [f"{describe(self.search)}; proven: none of a lower score"]))  # fmt: skip
+        if self.search is not None:
+            size = show(self.space.size) if self.space.size < 10**12 else f"{self.space.size:.2g}"
+            rated = self.search.get("rated")
+            note = "proven: none of a lower score" if rated is None else f"the best of {rated:,} that were rated"
+            shown.append(Tile("Architectures", size, [f"{describe(self.search)}; {note}"]))
         return shown
 
     def _accuracy(self) -> Iterator[Tile]:
@@ -176,3 +183,12 @@ class Results:
             if facts and name in facts[0]:
                 notes.append(f"vs {kind}: {compare(float(np.mean([each[name] for each in facts])))}")
         return notes
+
+
+def _lowest(points: Sequence[Point], name: str) -> list[Point]:
+    """Return the points that no other one beats in both score and a cost, from the least cost on."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.costs[name], point.score)):
+        if not kept or point.score < kept[-1].score:
+            kept.append(point)
+    return kept

@@ -15,6 +15,7 @@ from pynas.evaluation.error_rate import ErrorRate
 from pynas.files import read_json
 from pynas.runs.recipes.by_trial import rate_all
 from pynas.search.ratings import RATINGS
+from tests.report.test_page import charts, numbers
 
 pytestmark = pytest.mark.integration
 TINY = ("--epochs", 1, "--batch-size", 16, "--option", "budget=5", "--option", "calibration_batches=2")
@@ -44,6 +45,12 @@ def test_a_run_finds_and_exports(pynas, half_images, tmp_path, method):
     assert (folder / "search.png").is_file() and (folder / "consistency.png").is_file()
     rows = tabular.read_scores(folder / "ratings.csv", tabular.load("nasbench201"))
     assert sorted(rows[~np.isnan(rows)]) == sorted(ratings["scores"])
+    assert "Scores and costs" in pynas("report", folder, "--json")["sections"]
+    rated, front, _ = charts((folder / "report.html").read_text(encoding="utf-8"))["architectures"][0]
+    assert sorted(numbers(rated["y"])) == sorted(ratings["scores"])
+    points = list(zip(numbers(rated["x"]), numbers(rated["y"])))
+    assert sorted(set(zip(numbers(front["x"]), numbers(front["y"])))) == sorted(
+        {p for p in points if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points)})  # fmt: skip
     # Searched again, everything is read: nothing trains and nothing is rated.
     before = (folder / "checkpoints" / "last.safetensors").stat().st_mtime_ns
     again = pynas("search", folder, "--json")

@@ -27,6 +27,7 @@ from pynas.runs.rate import rated_block, scores_folder
 from pynas.runs.run import Request, Run
 from pynas.runs.search import find_exactly, find_limits, gather_costs, latency_note, search_content
 from pynas.runs.spent import spending
+from pynas.runs.truth import RATINGS
 from pynas.spaces import Architecture
 
 LOSS = "error"
@@ -146,9 +147,9 @@ def _search(run: Run, name: str, costs: Any, limits: Limits, net: Any, digest: s
 
 
 def _write_ratings(run: Run, architectures: Sequence[Architecture], errors: np.ndarray) -> None:
-    """Write ratings.csv, which `pynas correlate --scores` reads."""
+    """Write the ratings as a CSV file, which `pynas correlate --scores` reads."""
     lines = [f"{run.space.format(architecture)},{error}" for architecture, error in zip(architectures, errors.tolist())]
-    write_text(run.folder / "ratings.csv", "\n".join(["architecture,score", *lines, ""]))
+    write_text(run.folder / RATINGS, "\n".join(["architecture,score", *lines, ""]))
 
 
 def _draw_consistency(run: Run, net: Any) -> None:
