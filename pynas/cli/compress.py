@@ -32,8 +32,11 @@ def command(
         str | None, typer.Option(help="At most so many parameters: 5M, or 60% of the model's.")
     ] = None,
     max_latency: Annotated[
-        str | None, typer.Option(help="At most so long for one sample on --device: 12ms, or 60%.")
+        str | None, typer.Option(help="At most so long for a batch in --runtime: 12ms, or 60% of the model's.")
     ] = None,
+    runtime: options.Runtime = "torch",
+    threads: options.Threads = None,
+    latency_batch: Annotated[int, typer.Option(help="Samples at once where latencies are measured.")] = 1,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,7 +109,8 @@ def command(
 
     limits = options.limits(*(limit or ()), madds=max_madds, params=max_params, latency=max_latency)
     request = compress.Request(model, limits, data, example, front, out, distil, loss, heads, drop, samples, batch_size, image_size,
-                               length, pretrained, seed, device, kv_length, patience, format or (), train_units)  # fmt: skip
+                               length, pretrained, seed, device, kv_length, patience, format or (), train_units,
+                               runtime, threads, latency_batch)  # fmt: skip
     with display.bars() as bars:
         content = compress.run(request, display.progress(bars))
     if json:

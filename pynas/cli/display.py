@@ -248,6 +248,12 @@ def print_compressed(content: Mapping[str, Any]) -> None:
         out.print(cuts)
     for line in content.get("infeasible", ()):
         say(line)
+    if first["workload"] is not None:
+        say(
+            "Latencies of units and the model alone, in {runtime} on {device}, batches of {batch_size}.".format(
+                **first["workload"]
+            )
+        )
     say(
         f"Written to {content['folder']}, with the page report.html; "
         "pynas.compress.load(model, folder) puts it into the model's own class."

@@ -24,6 +24,7 @@ from pynas.copies import copy_module
 from pynas.costs import Costs
 from pynas.errors import InputError
 from pynas.rating import Progress, Scores, losses
+from pynas.runtimes import Workload
 from pynas.search import Entry, best
 
 # Samples that channels are ranked and layers are refitted on, and that paths are rated on.
@@ -37,6 +38,7 @@ class Report:
     limits: as they were given. reference, costs: of the model as it was and as it is, for one sample. loss: name of the loss
     against the model as it was. predicted: by the sum of block scores. actual: measured on the same batches; distilled: after the
     distillation, None without. units: by name, the cut of each. recalibrated: whether statistics of batch norm were estimated anew.
+    workload: runtime, device and batch size that latencies were measured in; None without a latency.
     """
 
     limits: Mapping[str, Any]
@@ -50,6 +52,7 @@ class Report:
     units: Mapping[str, str]
     recalibrated: bool
     seconds: Mapping[str, float] = field(default_factory=dict)
+    workload: Mapping[str, Any] | None = None
 
 
 class Compression:
@@ -59,7 +62,8 @@ class Compression:
         model: any module with residual units; it is not changed. batches: list of batches as the model takes them: channels are
             ranked and layers refitted on the first 512 samples, paths are rated on the next 256, or on the first where there
             are no more.
-        latency: also measure the latency of each candidate. kv: length and batch size for the cost `kv_bytes`.
+        latency: also measure the latency of each candidate, in a `pynas.runtimes.Workload`; True for one sample in torch.
+        kv: length and batch size for the cost `kv_bytes`.
         train: steps of block-wise training of the candidates on all batches before they are rated (`train_units`).
         loss, labels, pick: as in `pynas.compress.rate`. candidates: arguments of `Plan.supernet`.
 
@@ -75,7 +79,7 @@ class Compression:
         loss: str | Callable[[Tensor, Any], Tensor] | None = None,
         labels: Callable[[Any], Any] | None = None,
         pick: Pick = pick_output,
-        latency: bool = False,
+        latency: bool | Workload = False,
         kv: tuple[int, int] | None = None,
         train: int = 0,
         progress: Callable[[Progress], None] | None = None,
@@ -93,6 +97,8 @@ class Compression:
         self.rating = rest or _first(batches, RATING, self.plan.model)
         self.net = self.plan.supernet(refit=self.calibration, **candidates)
         self.costs: Costs = self.net.costs(latency=latency, kv=kv)
+        about = self.costs.metadata
+        self._workload = {name: about[name] for name in ("runtime", "device", "batch_size")} if latency else None
         if train:
             begin = time.perf_counter()
             train_units(self.net, batches, train)
@@ -145,7 +151,7 @@ class Compression:
         given = {name: limit for name, limit in limits.items() if limit is not None}
         loss_name = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__name__", "own")
         return model, Report(given, self.costs.metadata["reference"], found.costs, str(found.architecture), loss_name,
-                             found.score, actual, distilled, cuts, again, seconds)  # fmt: skip
+                             found.score, actual, distilled, cuts, again, seconds, self._workload)  # fmt: skip
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> float:
@@ -172,7 +178,7 @@ def compress(
     Raises:
         InputError: bad input, see `plan`. InfeasibleError: no architecture keeps the limits; the least is named.
     """
-    return Compression(model, batches, latency="latency" in limits, **options).at(limits, distil)
+    return Compression(model, batches, **{"latency": "latency" in limits, **options}).at(limits, distil)
 
 
 def _first(batches: Sequence[Any], samples: int, model: nn.Module) -> list[Any]:

@@ -98,7 +98,7 @@ def _graph(module: nn.Module, unit: Unit) -> Iterator[torch_pruning.DependencyGr
     call = unit.call.head(1).mapped(torch.clone)
     with torch.enable_grad(), _without(module, unit):
         graph = torch_pruning.DependencyGraph().build_dependency(
-            module, call, forward_fn=lambda part, call: unit.pick(call(part)), verbose=False
+            module, call, forward_fn=lambda part, call: unit.pick(call(part)), ignored_params=[], verbose=False
         )
     yield graph
     for node in graph.module2node.values():

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -80,33 +80,34 @@ def _cuda_ms(call: Callable[[], object]) -> float:
 
 def time_modules(
     modules: Sequence[nn.Module],
-    shapes: Sequence[Shape],
+    inputs: Sequence[Shape | Tensor],
     workload: Workload,
     names: Sequence[str],
     repeats: int,
     warm_up: int,
     on_built: OnBuilt = lambda done, total: None,
 ) -> list[Timing]:
-    """Time modules side by side as programs of the workload's runtime, on random inputs, each of its shape.
+    """Time modules side by side as programs of the workload's runtime.
 
-    shapes: of one input, without the batch axis. names: of the modules, for messages.
+    inputs: a batch on the workload's device for each module, or the shape of one input, without the batch axis, for random ones.
+    names: of the modules, for messages.
 
     Raises:
         InputError: no repeats, or a module that the runtime does not take; the message names it and its operator.
     """
     if repeats < 1:
         raise InputError(f"[latency] expected at least 1 repeat, got {repeats}")
-    device, inputs, calls = workload.device, dict[Any, Tensor](), list[Callable[[], object]]()
+    device, calls = workload.device, list[Callable[[], object]]()
+    drawn = cache(partial(samples, workload.batch_size))
     with workload.at_work(), kept_generators(device), torch.no_grad():
-        for number, (module, shape, name) in enumerate(zip(modules, shapes, names), 1):
+        for number, (module, given, name) in enumerate(zip(modules, inputs, names), 1):
             module = copy_module(module).to(device).eval()
-            kind = tuple(shape), input_dtypes(module)[0]
-            inputs.setdefault(kind, samples(workload.batch_size, kind[0], device, kind[1]))
+            batch = given if isinstance(given, Tensor) else drawn(tuple(given), device, input_dtypes(module)[0])
             try:
-                program = build(workload.runtime, module, inputs[kind], workload.used_threads)
+                program = build(workload.runtime, module, batch, workload.used_threads)
             except InputError as error:
                 raise InputError(f"{error}, for {name}; time it in another runtime, on another device") from error
-            calls.append(partial(program.call, inputs[kind]))
+            calls.append(partial(program.call, batch))
             on_built(number, len(modules))
         return time_calls(calls, device, repeats, warm_up, woken=not RUNTIMES[workload.runtime].by_torch)
 

@@ -164,7 +164,7 @@ class _Schedule:
             self.stand_in,
             recipe.schedule,
             num_epochs=epochs,
-            decay_epochs=None if recipe.decay_epochs is None else recipe.decay_epochs * stretch,
+            decay_epochs=(recipe.decay_epochs or recipe.epochs) * stretch,
             decay_rate=recipe.decay_rate,
             min_lr=recipe.min_rate,
             warmup_lr=1e-3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from pynas.evaluation.speed import Speed, measure, memory_source, training_passe
 from pynas.runs.export import calibration_images
 from pynas.runs.run import Run
 from pynas.runtimes import RUNTIMES, Program, RefusedError, Served, Workload, build
-from pynas.runtimes.programs import weight_bytes
+from pynas.runtimes.programs import Files, weight_bytes
 from pynas.spaces import Architecture
 from pynas.spaces.networks import NETWORKS
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A network to measure; weights: a folder of retraining/, "exported" or "fresh"."""
+    """A network to measure; weights: a folder of retraining/, "exported" or "fresh". files: ONNX files, as `build` adds them."""
 
     name: str
     architecture: Architecture
@@ -35,6 +35,7 @@ class _Network:
     shape: tuple[int, ...]
     scaled: bool = False
     accuracy: float | None = None
+    files: Files = field(default_factory=dict)
 
 
 def benchmark(
@@ -125,7 +126,7 @@ def _served(
 
     def prepare(model: nn.Module, batch: Tensor) -> Callable[[Tensor], object]:
         images = () if calibration is None else _whole_batches(calibration, len(batch))
-        programs.append(build(workload.runtime, model, batch, workload.used_threads, images))
+        programs.append(build(workload.runtime, model, batch, workload.used_threads, images, network.files))
         return programs[-1].call
 
     with workload.at_work():

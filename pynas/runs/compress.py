@@ -23,6 +23,7 @@ from pynas.files import header, write_json, write_text
 from pynas.report.compress import compression_page
 from pynas.runs.processes import choose_device
 from pynas.runs.progress import Progress
+from pynas.runtimes import Workload
 
 SHARES = (90, 80, 70, 60, 50, 40, 30)
 FRONT, PAGE = "front.json", "report.html"
@@ -35,7 +36,7 @@ class Request:
     """A compression as the command line describes it; limits as `pynas.search.best` takes them.
 
     front: cost of which networks at 90 to 30 % are made; None for one network under the limits. formats: files that are written
-    beside the weights, "torch-export" and "onnx".
+    beside the weights, "torch-export" and "onnx". runtime, threads, latency_batch: the `Workload` that latencies are measured in.
     """
 
     model: str
@@ -59,6 +60,9 @@ class Request:
     patience: int | None = None
     formats: Sequence[str] = ()
     train_units: int = 0
+    runtime: str = "torch"
+    threads: int | None = None
+    latency_batch: int = 1
 
     def __post_init__(self) -> None:
         names = [*self.limits, *([] if self.front is None else [self.front])]
@@ -67,6 +71,9 @@ class Request:
             raise InputError(f"[compress] expected limits and a front of {', '.join(COSTS)}, got {unknown[0]!r}")
         if "kv_bytes" in names and self.kv_length is None:
             raise InputError("[compress] expected --kv-length for kv_bytes, got none; give the tokens that are kept")
+        if "latency" not in names and (self.runtime, self.threads, self.latency_batch) != ("torch", None, 1):
+            raise InputError("[compress] expected a latency to measure with --runtime, --threads and --latency-batch, got none; "
+                             "give --max-latency or --front latency")  # fmt: skip
         if self.patience is not None and not self.distil:
             raise InputError("[compress] expected --distil with --patience, got no steps")
         if self.front in self.limits:
@@ -87,12 +94,13 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
     Raises:
         InputError: bad input. InfeasibleError: no architecture keeps the limits.
     """
+    device = choose_device(request.device)
+    workload = Workload(request.runtime, device, request.latency_batch, request.threads)
     source = load_source(request.model, request.pretrained)
     batches = load_batches(
         source, request.data, request.example, samples=request.samples, batch_size=request.batch_size,
         image_size=request.image_size, length=request.length, seed=request.seed
     )  # fmt: skip
-    device = choose_device(request.device)
     model = source.model.to(device)
     batches = [Call.of(batch, model).to(device) for batch in batches]
     out = request.out or Path("compressed") / re.sub(r"[^\w.-]+", "-", request.model).strip("-")
@@ -106,7 +114,7 @@ def run(request: Request, progress: Progress) -> dict[str, Any]:
         model,
         batches,
         loss=request.loss,
-        latency="latency" in {*request.limits, request.front},
+        latency="latency" in {*request.limits, request.front} and workload,
         kv=None if request.kv_length is None else (request.kv_length, 1),
         heads=request.heads,
         drop=request.drop,

@@ -103,7 +103,8 @@ def traced_program(model: nn.Module, inputs: Tensor | Call, any_batch: bool = Tr
     traced, shapes = call.head(TRACED) if any_batch else call, torch.export.ShapesCollection()
     for tensor, whole in zip(traced.tensors, call.tensors):
         if any_batch and tensor.shape[:1] != whole.shape[:1]:
-            shapes[tensor] = {0: torch.export.Dim("batch")}
+            # torch 2.7 takes no size without a bound where a slice of it goes to the end.
+            shapes[tensor] = {0: torch.export.Dim("batch", max=2**31)}
     # Python's `len(images)` is a plain number to the first tracer, and a symbol to the second, slower one. The first writes checks
     # of arguments by name that do not run.
     for strict in (True, False) if traced.kwargs else (False, True):

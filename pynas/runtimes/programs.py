@@ -18,6 +18,8 @@ from pynas.runtimes.formats import onnx_file
 from pynas.runtimes.int8 import quantized
 
 Outputs = Callable[[Tensor], Any]
+# Contents of ONNX files of one network, by the shape of a batch and whether they are of 8 bits.
+Files = dict[tuple[torch.Size, bool], bytes]
 
 
 class RefusedError(InputError):
@@ -58,12 +60,12 @@ class Served(nn.Module):
 class Runtime:
     """A runtime. title: its name in tables. packages: what must be installed, and how. devices: kinds of devices; none for any.
 
-    build: called with a module on the device, in evaluation mode, a batch, the number of threads, and batches to calibrate
-    8-bit numbers on; returns the program.
+    build: called with a module on the device, in evaluation mode, a batch, the number of threads, and what returns the content of
+    the module's ONNX file for such batches; returns the program. int8: that file is the one of 8 bits.
     """
 
     title: str
-    build: Callable[[nn.Module, Tensor, int, Sequence[Tensor]], Program]
+    build: Callable[[nn.Module, Tensor, int, Callable[[], bytes]], Program]
     packages: tuple[str, ...] = ()
     install: str = ""
     devices: tuple[str, ...] = ()
@@ -80,22 +82,22 @@ class Runtime:
         return [name for name in self.packages if importlib.util.find_spec(name) is None]
 
 
-def _torch(model: nn.Module, batch: Tensor, threads: int, calibration: Sequence[Tensor]) -> Program:
+def _torch(model: nn.Module, batch: Tensor, threads: int, file: Callable[[], bytes]) -> Program:
     return Program(torch.inference_mode()(model), partial(weight_bytes, model))
 
 
-def _compile(model: nn.Module, batch: Tensor, threads: int, calibration: Sequence[Tensor]) -> Program:
+def _compile(model: nn.Module, batch: Tensor, threads: int, file: Callable[[], bytes]) -> Program:
     with quiet(), torch.no_grad():
         # Each traced graph has code of its own: of modules of one class torch.compile gives up after a few.
-        traced = torch.export.export(model, (batch,)).module()
+        traced = torch.export.export(model, (batch,), strict=False).module()
         compiled = torch.compile(traced, dynamic=False, fullgraph=True)
         compiled(batch)
     return Program(torch.no_grad()(compiled), partial(weight_bytes, model))
 
 
-def _export(model: nn.Module, batch: Tensor, threads: int, calibration: Sequence[Tensor]) -> Program:
+def _export(model: nn.Module, batch: Tensor, threads: int, file: Callable[[], bytes]) -> Program:
     with quiet(), torch.no_grad():
-        program = torch.export.export(model, (batch,))
+        program = torch.export.export(model, (batch,), strict=False)
 
     def size() -> int:
         file = io.BytesIO()
@@ -111,40 +113,31 @@ def weight_bytes(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in {**dict(model.named_parameters()), **dict(model.named_buffers())}.values())
 
 
-def _file(model: nn.Module, batch: Tensor, calibration: Sequence[Tensor], int8: bool) -> bytes:
-    file = onnx_file(model, batch)
-    return quantized(file, [images.numpy() for images in calibration]) if int8 else file
-
-
-def _onnxruntime(
-    model: nn.Module, batch: Tensor, threads: int, calibration: Sequence[Tensor], int8: bool = False
-) -> Program:
+def _onnxruntime(model: nn.Module, batch: Tensor, threads: int, file: Callable[[], bytes]) -> Program:
     import onnxruntime
 
-    file, options = _file(model, batch, calibration, int8), onnxruntime.SessionOptions()
+    content, options = file(), onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    session: Any = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return Program(lambda images: session.run(None, {name: images.numpy()})[0], lambda: len(file))
+    return Program(lambda images: session.run(None, {name: images.numpy()})[0], lambda: len(content))
 
 
-def _openvino(
-    model: nn.Module, batch: Tensor, threads: int, calibration: Sequence[Tensor], int8: bool = False
-) -> Program:
+def _openvino(model: nn.Module, batch: Tensor, threads: int, file: Callable[[], bytes]) -> Program:
     import openvino
 
-    file = _file(model, batch, calibration, int8)
+    content = file()
     hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    request = openvino.compile_model(openvino.Core().read_model(file), "CPU", hints).create_infer_request()
+    request = openvino.compile_model(openvino.Core().read_model(content), "CPU", hints).create_infer_request()
 
     def call(images: Tensor) -> Any:
         request.infer(images.numpy(), share_inputs=True)
         return request.get_output_tensor(0).data
 
-    return Program(call, lambda: len(file))
+    return Program(call, lambda: len(content))
 
 
-def _tensorrt(model: nn.Module, batch: Tensor, threads: int, calibration: Sequence[Tensor]) -> Program:
+def _tensorrt(model: nn.Module, batch: Tensor, threads: int, file: Callable[[], bytes]) -> Program:
     import torch_tensorrt
 
     with quiet():
@@ -159,27 +152,43 @@ RUNTIMES: dict[str, Runtime] = {
     "compile": Runtime("torch.compile", _compile),
     "export": Runtime("torch.export", _export),
     "onnxruntime": Runtime("ONNX Runtime", _onnxruntime, _ONNX, 'pip install ".[onnx]"', ("cpu",)),
-    "onnxruntime-int8": Runtime("ONNX Runtime, int8", partial(_onnxruntime, int8=True), _ONNX, 'pip install ".[onnx]"',
-                                ("cpu",), int8=True),
+    "onnxruntime-int8": Runtime("ONNX Runtime, int8", _onnxruntime, _ONNX, 'pip install ".[onnx]"', ("cpu",), int8=True),
     "openvino": Runtime("OpenVINO", _openvino, _OPENVINO, 'pip install ".[openvino]"', ("cpu",)),
-    "openvino-int8": Runtime("OpenVINO, int8", partial(_openvino, int8=True), (*_OPENVINO, "onnxruntime"),
+    "openvino-int8": Runtime("OpenVINO, int8", _openvino, (*_OPENVINO, "onnxruntime"),
                              'pip install ".[openvino]"', ("cpu",), int8=True),
     "tensorrt": Runtime("TensorRT", _tensorrt, ("torch_tensorrt",), "pip install torch-tensorrt", ("cuda",)),
 }  # fmt: skip
 
 
-def build(name: str, model: nn.Module, batch: Tensor, threads: int, calibration: Sequence[Tensor] = ()) -> Program:
+def build(
+    name: str,
+    model: nn.Module,
+    batch: Tensor,
+    threads: int,
+    calibration: Sequence[Tensor] = (),
+    files: Files | None = None,
+) -> Program:
     """Return a network as the program of a runtime, for batches of the shape of `batch`.
 
     model: on the device of the batch, in evaluation mode. threads: of the CPU, beside torch's own. calibration: batches of the
-        same shape, for 8-bit numbers; none for `batch` itself.
+        same shape, for 8-bit numbers; none for `batch` itself. files: the network's ONNX files that other runtimes needed
+        before, of the same calibration; those that are made here are added.
 
     Raises:
         RefusedError: a network that the runtime does not take; the message names its operator, where the runtime does.
     """
-    runtime = RUNTIMES[name]
+    runtime, made = RUNTIMES[name], {} if files is None else files
+
+    def file(int8: bool) -> bytes:
+        key = batch.shape, int8
+        if key not in made:
+            made[key] = (
+                quantized(file(False), [x.numpy() for x in calibration or [batch]]) if int8 else onnx_file(model, batch)
+            )
+        return made[key]
+
     try:
-        program = runtime.build(model, batch, threads, calibration or [batch])
+        program = runtime.build(model, batch, threads, partial(file, runtime.int8))
         program.call(batch)
     except Exception as error:  # every library has errors of its own
         reason = str(error).removeprefix("[export] expected ") if isinstance(error, InputError) else reason_of(error)

@@ -78,8 +78,7 @@ def best(
             limits clash.
     """
     pools = Pools("best", scores, costs, allowed)
-    problem = pools.problem(limits, at_least, weights, join)
-    problem.device = device
+    problem = pools.problem(limits, at_least, weights, join, device)
     return found_by(pools, run(problem, top_k), join)
 
 

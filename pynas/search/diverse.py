@@ -77,8 +77,7 @@ def diverse(
     for name, value, most in (("top_k", top_k, None), ("distance", distance, deepest)):
         if not isinstance(value, (int, np.integer)) or value < 1 or (most is not None and value > most):
             raise InputError(f"[diverse] expected a {name} of 1 {f'to {most}' if most else 'or more'}, got {value!r}")
-    problem = pools.problem(limits, at_least, weights, join)
-    problem.device = device
+    problem = pools.problem(limits, at_least, weights, join, device)
     found: list[Found] = []
     for number in range(top_k):
         try:

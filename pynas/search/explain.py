@@ -93,13 +93,11 @@ def explain(
     """
     pools = Pools("explain", scores, costs)
     chosen = pools.space.resolve(architecture)
-    problem = pools.problem(limits, at_least, weights, join)
-    problem.device = device
+    problem = pools.problem(limits, at_least, weights, join, device)
     row = _row(pools, chosen)
     entry = found_entry(pools, problem, row, join)
     within = Pools("explain", scores, costs, allowed)
-    searched = within.problem(limits, at_least, weights, join)
-    searched.device = device
+    searched = within.problem(limits, at_least, weights, join, device)
     best, better, counted = _better(within, searched, entry.score, join)
     rules = tuple(str(rule) for rule in allowed.broken(chosen)) if isinstance(allowed, Rules) else ()
     compared = [limit.name for limit in searched.limits if _upper(limit) is not None or limit.lower is not None]

@@ -133,14 +133,15 @@ class Pools:
         at_least: Mapping[str, Any] | None,
         weights: Sequence[float] | None,
         join: str,
+        device: str | None = None,
     ) -> Problem:
-        """Build the search problem on whole numbers."""
+        """Build the search problem on whole numbers; the arguments are those of `best`."""
         name = self.name
         upper, lower = check_limits(name, limits, at_least, self.costs.names, self._whole)
         self.require((*upper, *lower))
         losses, grid = losses_on_grid(name, self._joined(weights, join), self.offsets)
         bounds = [Limit(cost, upper.get(cost), lower.get(cost)) for cost in self.names]
-        return Problem(name, self.offsets, losses, grid, list(self.columns().values()), bounds, self.links)
+        return Problem(name, self.offsets, losses, grid, list(self.columns().values()), bounds, self.links, device)
 
     def _whole(self, cost: str) -> float:
         """Cost that shares refer to: of the reference that the costs name, else of the most expensive architecture."""

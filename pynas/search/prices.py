@@ -60,8 +60,7 @@ def prices(
     Arguments, and what is raised: as in `best`.
     """
     pools = Pools("prices", scores, costs, allowed)
-    problem = pools.problem(limits, at_least, weights, join)
-    problem.device = device
+    problem = pools.problem(limits, at_least, weights, join, device)
 
     def best(problem: Problem) -> Entry | None:
         try:

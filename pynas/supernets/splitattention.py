@@ -36,7 +36,7 @@ class SplitAttentionBottleneck(ResNestBottleneck):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [B, C, H, W] -> [B, 4 channels, H / stride, W / stride]."""
-        if not self.training or self.drop_path is not None or self.avd_first is not None:
+        if not self.training or getattr(self, "drop_path", None) is not None or self.avd_first is not None:
             return super().forward(x)
         y = self.conv2(batch_norm_act(self.bn1, self.conv1(x), self.act1))
         if not isinstance(self.bn2, nn.Identity):  # without split attention, which has it inside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from torch import nn
 
 from pynas.compress import plan
 from pynas.compress.cuts import Cut
+from pynas.costs.latency import Timing
+from pynas.runtimes import Workload
 from pynas.spaces import Architecture
 
 from .families import FAMILIES, built
@@ -53,23 +56,22 @@ def test_parameters_beside_embeddings_and_multiply_adds_per_token():
     assert {*image_plan.costs(image_plan.supernet(widths=(1.0,))).names} == {"params", "madds"}
 
 
+def timed(ms):
+    """Stand in for the clock: ms of each call."""
+    return lambda calls, *_, **__: [Timing(ms(call), 0.0) for call in calls]
+
+
 def test_latency_of_each_unit_alone(monkeypatch):
     """Times add up to that of the model where every unit is as it is."""
-    batches = []
-
-    class Timed:
-        median = 2.0
-
-    def timed(calls, device, repeats, warmup):
-        batches.append(calls[0]().shape[0])
-        return [Timed()]
-
-    monkeypatch.setattr("pynas.compress.costs.time_calls", timed)
+    shapes = set()
+    monkeypatch.setattr(
+        sys.modules["pynas.costs.latency"], "time_calls", timed(lambda call: shapes.add(len(call())) or 2.0)
+    )
     model, call = built(FAMILIES["timm resnet18"])
     planned = plan(model, call)
     net = planned.supernet(widths=(1.0, 0.5))
-    costs = planned.costs(net, latency=True, batch=3)
-    assert {*batches} == {3} and costs.metadata["device"]
+    costs = planned.costs(net, latency=Workload(batch_size=3))
+    assert shapes == {3} and (costs.metadata["runtime"], costs.metadata["batch_size"]) == ("torch", 3)
     assert costs.of(net.original)["latency"] == pytest.approx(2.0)
     assert costs.metadata["reference"]["latency"] == pytest.approx(2.0)
     removed = [[len(cuts) - 1 if cuts[-1].left_out else 0 for _, cuts in block] for block in net.blocks]
@@ -93,13 +95,10 @@ def test_units_that_share_weights_or_take_longer_alone(monkeypatch):
         def forward(self, x):
             return x + self.last(self.first(x).relu())
 
-    class Timed:
-        def __init__(self, median):
-            self.median = median
-
     model = nn.Sequential(*(Residual() for _ in range(3)))
-    times = iter([2.0] + [1.0] * 100)
-    monkeypatch.setattr("pynas.compress.costs.time_calls", lambda *_: [Timed(next(times))])
+    units = [1.0] * (3 * 2)  # each as it is and of half the width
+    times = iter([*units, 2.0])
+    monkeypatch.setattr(sys.modules["pynas.costs.latency"], "time_calls", timed(lambda call: next(times)))
     planned = plan(model, torch.randn(4, 8))
     net = planned.supernet(widths=(1.0, 0.5))
     costs = planned.costs(net, latency=True)

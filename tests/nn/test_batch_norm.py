@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import pynas
 from pynas.nn import batch_norm
@@ -147,7 +148,7 @@ def test_watched_operators(how, kernel_calls):
     elif how == "vmap":
         y = torch.vmap(function)(X[None])[0]
     else:
-        with torch.utils.flop_counter.FlopCounterMode(display=False):
+        with FlopCounterMode(display=False):
             y = function(X)
     torch.testing.assert_close(y, nn.functional.silu(norm(X)))
     assert kernel_calls == []

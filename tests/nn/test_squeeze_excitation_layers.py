@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from pynas.nn import elastic, mbconv, squeeze_excitation
 from pynas.nn.hytra import Bottleneck
@@ -134,7 +135,7 @@ def test_watched_operators(how, se, kernel_calls):
     elif how == "grad":
         _, y = torch.func.grad(lambda x: (lambda y: (y.sum(), y))(se(x)), has_aux=True)(X)
     elif how == "mode":
-        with torch.utils.flop_counter.FlopCounterMode(display=False):
+        with FlopCounterMode(display=False):
             y = se(X)
     else:
         y = torch.export.export(se, (X,)).module()(X)

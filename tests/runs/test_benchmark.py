@@ -16,7 +16,7 @@ from pynas.errors import InputError
 from pynas.evaluation import speed
 from pynas.evaluation.speed import measure
 from pynas.runs.benchmark import _whole_batches, benchmark
-from pynas.runtimes import RUNTIMES, Program, Runtime
+from pynas.runtimes import RUNTIMES, Program, Runtime, programs
 
 CPU = torch.device("cpu")
 FEW = {"batch_size": 4, "repeats": 2, "runtimes": ["torch"]}
@@ -164,7 +164,7 @@ def test_a_format_has_its_own_accuracy_size_and_speed(written, monkeypatch):
     """A runtime that answers class 1 whatever the image, and one that takes no network."""
     folder, _ = written
 
-    def ones(model, batch, threads, calibration):
+    def ones(model, batch, threads, file):
         return Program(lambda images: torch.eye(2)[torch.ones(len(images), dtype=torch.long)], lambda: 42)
 
     def refuse(*_):
@@ -184,6 +184,35 @@ def test_a_format_has_its_own_accuracy_size_and_speed(written, monkeypatch):
     )
     few = benchmark(run, **FEW | {"runtimes": ["ones"]}, test_images=3)["rows"][0]
     assert few["test_accuracy"] == pytest.approx(labels[:3].double().mean().item())
+
+
+def test_one_onnx_file_of_a_network_and_shape_serves_all_runtimes(written, monkeypatch):
+    """Two stand-ins read the file, two that of 8 bits; each is made once for the batch and once for one image."""
+    folder, _ = written
+    made = []
+
+    def exported(model, batch):
+        made.append(("float32", len(batch)))
+        return b"file of %d" % len(batch)
+
+    def quantized(file, batches):
+        made.append(("int8", file))
+        return b"8 bits of " + file
+
+    def reading(model, batch, threads, file):
+        content = file()
+        return Program(lambda images: torch.zeros(len(images), 2), lambda: len(content))
+
+    monkeypatch.setattr(programs, "onnx_file", exported)
+    monkeypatch.setattr(programs, "quantized", quantized)
+    for name in ("one", "other", "one-int8", "other-int8"):
+        monkeypatch.setitem(RUNTIMES, name, Runtime(name, reading, ("json",), int8=name.endswith("int8")))
+    few = FEW | {"runtimes": ["one-int8", "one", "other", "other-int8"], "test_images": 0}
+    rows = benchmark(runs.load(folder), **few)["rows"]
+    assert [row["size"] for row in rows] == [len(b"8 bits of file of 4"), len(b"file of 4"), len(b"file of 4"),
+                                             len(b"8 bits of file of 4")] * 2  # fmt: skip
+    one = [("float32", 4), ("int8", b"file of 4"), ("float32", 1), ("int8", b"file of 1")]
+    assert made == one * 2  # for each of the two networks
 
 
 def test_whole_batches_hold_every_image():
