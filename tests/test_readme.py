@@ -2,16 +2,21 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from pages import ROOT, check_program
+from pages import blocks as blocks_of
 from typer.main import get_command
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+    return blocks_of(README, language)
+
+
+def test_python_has_names_and_arguments_that_exist():
+    assert sum(check_program(source) for source in blocks("python")) >= 8
 
 
 def test_the_two_commands_come_first():
