@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Called by mkdocs for every page."""
+    # GitHub wants `a\|b` in the code of a table, Python-Markdown shows that backslash.
+    markdown = re.sub(r"^\|.*$", lambda row: re.sub(r"`[^`]*`", lambda code: code[0].replace("\\|", "|"), row[0]), markdown,
+                      flags=re.M)  # fmt: skip
     folder, _, name = page.file.src_uri.removesuffix(".md").rpartition("/")
     return markdown + reference(name) if folder == "reference" else markdown
 

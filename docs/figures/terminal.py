@@ -34,7 +34,9 @@ def picture(command: str, text: str) -> str:
     console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
     console.print(Text.from_ansi(text.strip()))
     svg = console.export_svg(title=command, unique_id="terminal")
-    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
+    return re.sub(r"@font-face \{.*?\}\s*|<!--.*?-->", "", svg, flags=re.DOTALL).replace(
+        "Fira Code, monospace", "monospace"
+    )
 
 
 if __name__ == "__main__":

@@ -31,11 +31,13 @@ def test_the_form():
     assert heading == "# pynas" and rest.startswith("> ")
     assert sections(TEXT) == ["Getting started", "Guides", "Results", "Reference"]
     listed = [line for line in TEXT.split("\n## ", 1)[1].splitlines() if line and line not in sections(TEXT)]
-    assert [line for line in listed if not line.startswith("## ")] == [f"- [{n}]({to}): {about}" for n, to, about in LINES]
+    assert [line for line in listed if not line.startswith("## ")] == [
+        f"- [{n}]({to}): {about}" for n, to, about in LINES
+    ]
 
 
 def test_every_page_of_the_site_is_listed_once_in_its_order_and_every_link_resolves():
-    navigation = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)["nav"]  # noqa: S506
+    navigation = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)["nav"]
     linked = [to for _, to, _ in LINES]
     assert linked == list(pages(navigation))
     assert all((DOCS / to).is_file() for to in linked)
