@@ -2,16 +2,22 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+import torch
+from pages import ROOT, check_program
+from pages import blocks as blocks_of
 from typer.main import get_command
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+    return blocks_of(README, language)
+
+
+def test_python_has_names_and_arguments_that_exist():
+    assert sum(check_program(source) for source in blocks("python")) >= 8
 
 
 def test_the_two_commands_come_first():
@@ -32,10 +38,40 @@ def test_every_command_line_parses(line):
         assert {word for word in rest if word.startswith("--")} <= known, command
 
 
+def test_five_features_have_numbers_that_stand_in_the_tables():
+    features = re.findall(r"^- \*\*.*$", README.split("\n## ")[0], re.M)
+    tables = README.split("\n## Measured")[1] + (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert len(features) == 5
+    for feature in features:
+        numbers = re.findall(r"\b\d+\.\d+|\b\d+(?= times| s\b)", feature)
+        assert numbers and all(re.search(rf"\b{re.escape(number)}\b", tables) for number in numbers), feature
+
+
+def test_the_readme_is_short_and_its_pictures_exist():
+    assert len(README.splitlines()) < 170
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert pictures and all((ROOT / path).is_file() for path in pictures)
+
+
+def test_the_picture_of_the_terminal_is_of_the_readmes_command_and_fetches_nothing():
+    svg = (ROOT / "docs" / "figures" / "terminal.svg").read_text(encoding="utf-8")
+    assert "pynas&#160;run&#160;--max-madds&#160;16M" in svg and "Best&#160;architectures" in svg
+    assert "@font-face" not in svg and set(re.findall(r"https?://[^\"\s]+", svg)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_the_first_program_has_ten_lines():
+    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+    assert 5 < len(lines) <= 10
+
+
 @pytest.mark.slow
-def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
+def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     example = blocks("python")[0]
     assert "epochs=20" in example
-    exec(compile(example.replace("epochs=20", "epochs=1"), "README", "exec"), {})
-    assert "optimal (gap 0)" in capsys.readouterr().out
+    names = {}
+    exec(compile(example.replace("epochs=20", "epochs=1"), "README", "exec"), names)
+    assert "optimal (gap 0)" in str(names["found"].certificate) and names["model"](torch.rand(2, 3, 32, 32)).shape == (
+        2,
+        10,
+    )

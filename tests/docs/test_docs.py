@@ -9,18 +9,11 @@ import pkgutil
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from pages import PAGES, ROOT, blocks, check_program
 from typer.main import get_command
-
-ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
-
-
-def blocks(page, language):
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
 
 
 def lines_of_code(source):
@@ -156,6 +149,43 @@ def test_every_command_line_in_the_pages_parses():
     assert {"run", "rate", "search", "export", "retrain", "report"} <= seen
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT / "docs").as_posix())
+def test_python_in_the_pages_has_names_and_arguments_that_exist(page):
+    for source in blocks(page, "python"):
+        check_program(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("import pynas\npynas.search.bests()", AttributeError),
+        ("import pynas\npynas.search.best({}, {}, limit={})", TypeError),
+        ("from pynas.runs import creates", ImportError),
+        ("import pynas\nrun = pynas.runs.create('runs/x', epoch=3)", AssertionError),
+        ("import pynas\nrun = pynas.runs.load('runs/x')\nrun.search({}, fronts='madds')", AssertionError),
+    ],
+)
+def test_programs_with_other_names_or_arguments_are_found(source, error):
+    with pytest.raises(error):
+        check_program(source)
+
+
+def test_code_in_tabs_is_seen():
+    page = '=== "Python"\n\n    ```python\n    if x:\n        y\n    ```\n\n```python\nz\n```\n'
+    assert blocks(page, "python") == ["if x:\n    y\n", "z\n"]
+
+
+def test_tabs_have_a_command_and_a_program():
+    """Both forms stand in each group of tabs, under the same two titles, so that one choice holds for all."""
+    tabs = 0
+    for page in PAGES:
+        titles = re.findall(r'^=== "(.*)"\n\n    ```(\w+)', page.read_text(encoding="utf-8"), re.M)
+        assert titles == [("Command line", "sh"), ("Python", "python")] * (len(titles) // 2), page
+        tabs += len(titles) // 2
+    assert tabs > 20
+    assert not re.search(r'^=== "', (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+
+
 def test_every_name_in_the_pages_exists():
     from pynas.spaces import SPACES
 
@@ -210,3 +240,10 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "reference/search/index.html").read_text(encoding="utf-8")
     assert 'id="pynas.search.best.best"' in page
+    assert "<code>1|1:101|13|11</code>" in (tmp_path / "results/index.html").read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(([^)]+)\)", (tmp_path / "llms.txt").read_text(encoding="utf-8"))
+    assert len(linked) > 30 and all((tmp_path / to).is_file() for to in linked)
+    assert sorted(path.name for path in (tmp_path / "notebooks").glob("*.ipynb")) == [
+        "compress.ipynb", "first_search.ipynb", "latency_and_limits.ipynb", "own_supernet.ipynb"
+    ]  # fmt: skip
+    assert "<label" in (tmp_path / "command-line/index.html").read_text(encoding="utf-8").split("tabbed-labels")[1]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pages import DOCS, blocks
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -22,14 +23,13 @@ from pynas.runs.scale import compound_scaling
 from pynas.spaces import get, network
 from pynas.spaces.networks import published
 
-DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "papers.md").read_text(encoding="utf-8")
 # Tables and figures of each paper, counted in its text; BossNAS's with its supplement (table 6, figures 8 to 10).
 COUNTS = {"BossNAS": (6, 10), "Pi-NAS": (7, 5), "DNA family": (15, 13), "PreNAS": (9, 6)}
 COMMANDS = get_command(app).commands
 LINES = [
     line.split("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S)
+    for block in blocks(PAGE, "sh")
     for line in block.splitlines()
     if line.startswith("pynas ")
 ]
