@@ -149,6 +149,14 @@ def test_every_command_line_in_the_pages_parses():
     assert {"run", "rate", "search", "export", "retrain", "report"} <= seen
 
 
+def test_there_are_twenty_questions_with_short_answers():
+    text = (ROOT / "docs/faq.md").read_text(encoding="utf-8")
+    answers = re.findall(r"^\*\*.+?(?=\n\n|\n*\Z)", text, re.M | re.S)
+    assert len(answers) == 20
+    for answer in answers:
+        assert 2 <= len(answer.splitlines()) <= 4 and "`" in answer, answer
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT / "docs").as_posix())
 def test_python_in_the_pages_has_names_and_arguments_that_exist(page):
     for source in blocks(page, "python"):
