@@ -157,7 +157,9 @@ def test_uninitialised_and_compiled_modules():
 
 def test_modules_that_run_nowhere_are_named():
     for net in (pynas.Supernet([[[[nn.Linear(3, 2)]]]]), pynas.Supernet([[[[nn.ReLU()]]]], stem=nn.Linear(3, 2))):
-        with pytest.raises(InputError, match=r"runs on inputs of the shape \[4\], got RuntimeError from Linear: mat1"):
+        with pytest.raises(
+            InputError, match=r"runs on inputs of the shape \[4\], got RuntimeError from Linear: .*mat1"
+        ):
             costs.count(net, (4,))
     with pytest.raises(InputError, match=r"keep the batch as first axis, got an output of the shape \[6, 2\]"):
         costs.count_module(Own(lambda own, x: x.reshape(-1, 2)), (4,))
