@@ -116,17 +116,16 @@ def scores(runs: Mapping[str, Results]) -> Section | None:
 
 def _pair(run: Results, other: Results, first: str, second: str) -> tuple[float, list[Any], dict[str, Any]]:
     """Return Kendall's tau, points and marked points of two runs, see `pynas.report.compared.scores_section`."""
-    assert run.searched is not None and other.searched is not None
     space = run.space
     drawn = [space.parse(point.architecture) for point in run.drawn]
-    both = np.stack([run.searched.total(drawn), other.searched.total(drawn)], 1)
+    both = np.stack([run.totals(drawn), other.totals(drawn)], 1)
     kept = ~np.isnan(both).any(1)
     names = [point.architecture for point, keep in zip(run.drawn, kept) if keep]
     points = [(name, float(x), float(y)) for name, (x, y) in zip(names, both[kept])]
     marked = {}
     for owner, each in ((first, run), (second, other)):
         if each.architecture is not None:
-            at = [float(scores.total([each.architecture])[0]) for scores in (run.searched, other.searched)]
+            at = [float(scored.totals([each.architecture])[0]) for scored in (run, other)]
             marked[f"network of {owner}"] = (space.format(each.architecture), *at)
     return float(kendalltau(*both[kept].T).statistic), points, marked
 

@@ -82,6 +82,13 @@ class Results:
         """The scores that the search went by, with its prior or its calibration; those of the rating without a search."""
         return None if self.scores is None else scores_of_search(self.folder, self.search, self.scores)
 
+    def totals(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """Return the scores of architectures `[N]`, joined as the search joined them; NaN where a path was not rated."""
+        assert self.searched is not None
+        blocks, asked = self.searched.by_block(architectures), self.search or {"weights": None, "join": "sum"}
+        weights = np.ones(blocks.shape[1]) if asked["weights"] is None else np.asarray(asked["weights"])
+        return np.exp(np.log(blocks) @ weights) if asked["join"] == "product" else blocks @ weights
+
     def costs_of(self, architecture: Architecture) -> dict[str, float]:
         """Return the costs of an architecture: counted ones, and the latency by every table of the run, `latency@TABLE`."""
         counted = {} if self.costs is None else self.costs.of(architecture)
@@ -99,10 +106,7 @@ class Results:
             return [self.point(*rated) for rated in self.ratings.items()]
         rng = np.random.default_rng(0)
         drawn = list(dict.fromkeys(self.space.sample(rng) for _ in range(_DRAWN)))
-        totals = self.searched.total(drawn)
-        return [
-            self.point(architecture, float(total)) for architecture, total in zip(drawn, totals) if not np.isnan(total)
-        ]
+        return [self.point(*rated) for rated in zip(drawn, self.totals(drawn).tolist()) if not np.isnan(rated[1])]
 
     @cached_property
     def front(self) -> tuple[str, list[Point]] | None:
@@ -125,7 +129,7 @@ class Results:
         assert self.front is not None and self.search is not None
         name, front = self.front
         largest = [self.space.parse(row["architecture"]) for row in self.baselines if row["kind"] == "largest"]
-        totals = [] if self.searched is None else self.searched.total(largest).tolist()
+        totals = [] if self.searched is None else self.totals(largest).tolist()
         groups = {
             "rated architectures" if self.searched is None else "random architectures": self.drawn,
             f"front of {costs.cost_heading(name)} ({len(front):,})": front,

@@ -22,6 +22,7 @@ from pynas.rating import Scores, ScoreTable
 from pynas.runs import commands
 from pynas.runs.export import recalibrate
 from pynas.runs.report import run_page
+from pynas.runs.results import Results
 from pynas.runs.settings import Settings
 from pynas.runs.truth import read_truth
 from pynas.spaces import get
@@ -134,6 +135,18 @@ def test_comparisons_that_make_no_sense_are_refused(whole_run, run_copy, given, 
     names = {"A": whole_run, "B": run_copy}
     done = CliRunner().invoke(app, ["report", *(str(names.get(name, name)) for name in given)])
     assert isinstance(done.exception, InputError) and words in str(done.exception)
+
+
+@pytest.mark.parametrize("words", [("--weights", "1,2,0.5,3"), ("--join", "product", "--weights", "1,2,0.5,3")])
+def test_points_have_the_scores_that_the_search_went_by(run_copy, pynas, words):
+    """What was found lies on the chart where the search says that it does, and so does everything else."""
+    found = pynas("search", run_copy, "--max-madds", "60%", *words, "--json")["found"]
+    results = Results(run_copy)
+    space = get("mbconv-mini")
+    again = results.totals([space.parse(entry["architecture"]) for entry in found])
+    assert again == pytest.approx([entry["score"] for entry in found], rel=1e-9)
+    best = min(point.score for point in results.drawn if point.costs["madds"] <= max(entry["madds"] for entry in found))
+    assert best >= found[0]["score"] * (1 - 1e-9)
 
 
 def test_networks_that_were_not_rated_are_left_out(run_copy, pynas):
