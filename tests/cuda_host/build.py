@@ -6,6 +6,7 @@ instruction set. With `sanitize`, everything runs under AddressSanitizer and Und
 
 from __future__ import annotations
 
+import fcntl
 import importlib.machinery
 import importlib.util
 import os
@@ -22,9 +23,18 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-o
 
 
 def build(sanitize: bool = False) -> Path:
-    """Compile the sources that changed, all after a change of a header; return the path of the extension module."""
+    """Compile the sources that changed, all after a change of a header; return the path of the extension module.
+
+    Of several processes one compiles, and the others wait for it.
+    """
     folder = ROOT / "build" / f"cuda_host{'_sanitize' if sanitize else ''}-{sys.implementation.cache_tag}"
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(folder, sanitize)
+
+
+def _build(folder: Path, sanitize: bool) -> Path:
     sources = _sources()
     headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh"), *HERE.glob("*.h"), Path(__file__)]
     newest = max(path.stat().st_mtime for path in headers)
