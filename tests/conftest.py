@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
-# Of several workers each computes on one thread, as OpenMP threads on a shared core wait for each other; torch reads it when it loads.
+# Each of several workers computes on one thread (torch reads this as it loads), as OpenMP threads on a shared core wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
