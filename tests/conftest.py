@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
-# Each of several workers computes on one thread (torch reads this as it loads), as OpenMP threads on a shared core wait for each other.
+# Each of several workers computes on one thread: OpenMP threads on a shared core wait for each other. Torch reads it as it loads.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
