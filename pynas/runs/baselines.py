@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from pynas import search, teachers
 from pynas.costs import Costs
+from pynas.errors import InputError
 from pynas.files import header, read_json, write_json
 from pynas.rating import Scores, ScoreTable
 from pynas.runs.request import Request, request_of
@@ -27,7 +29,8 @@ RANDOM, _DRAWN = 3, 10_000
 def measure_baselines(run: Run, take: Callable[[Architecture], nn.Module], digest: str) -> None:
     """Write baselines.json: test accuracy and costs of the largest network and of three random ones under the search's limits.
 
-    They are measured again only where weights, data or limits have changed.
+    They are measured again only where weights, data or limits have changed, and not, with a warning, where the costs that are
+    limited are not to be had any more.
 
     take: returns a network with the supernet's weights, ready to be measured. digest: of these weights.
     """
@@ -37,7 +40,11 @@ def measure_baselines(run: Run, take: Callable[[Architecture], nn.Module], diges
     path = run.folder / FILE
     if path.exists() and all(read_json(path, BASELINES).get(name) == value for name, value in measured_on.items()):
         return
-    costs = gather_costs(run, request)
+    try:
+        costs = gather_costs(run, request)
+    except InputError as error:  # a file of the user's own costs has gone
+        warnings.warn(f"[export] no other networks were measured to compare with: {error}", stacklevel=2)
+        return
     chosen = [("largest", largest_network(run, costs)), *(("random", each) for each in _random(run, costs, request))]
     rows = [
         {"kind": kind, "architecture": run.space.format(architecture), **costs.of(architecture),

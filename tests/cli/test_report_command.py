@@ -101,6 +101,17 @@ def test_baselines_are_measured_again_only_under_other_limits(run_copy, pynas):
     assert again["limits"] == {"madds": 10e6} != known["limits"] and again["networks"][0]["test_accuracy"] != 0.125
 
 
+def test_an_export_does_without_costs_that_have_gone(run_copy, pynas, tmp_path):
+    costs, own = runs.load(run_copy).costs, tmp_path / "own.npz"
+    costs.renamed({name: f"{name}@own" for name in costs.names}).save(own)
+    pynas("search", run_copy, "--costs", own, "--limit", "params@own=400k")
+    (run_copy / "baselines.json").unlink()
+    own.unlink()
+    with pytest.warns(UserWarning, match="no other networks were measured to compare with: .*own.npz"):
+        content = pynas("export", "--run", run_copy, "--json")
+    assert content["test_accuracy"] >= 0 and not (run_copy / "baselines.json").exists()
+
+
 def test_runs_are_compared(whole_run, run_copy, pynas, tmp_path):
     scores = Scores.load(run_copy / "scores", get("mbconv-mini"))
     turned = [[ScoreTable(-table.scores) for table in scores[0]], *list(scores)[1:]]
