@@ -22,7 +22,7 @@ def test_python_has_names_and_arguments_that_exist():
 
 def test_the_two_commands_come_first():
     first, second = blocks("sh")[:2]
-    assert first.strip().endswith("pynas run --max-madds 16M") and second.strip().endswith("pytest")
+    assert first.strip().endswith("pynas run --max-madds 16M") and " -m pytest" in second
     assert all(len(block.strip().splitlines()) == 1 for block in (first, second))
 
 

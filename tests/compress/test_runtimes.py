@@ -49,7 +49,7 @@ def test_the_command_limits_the_latency_in_a_runtime_and_names_it(tmp_path, monk
     assert 0 < content["costs"]["latency"] <= 0.99 * content["reference"]["latency"]
     assert json.loads((tmp_path / "small/compress.json").read_text())["report"]["workload"] == workload
     assert f"Latencies on {workload['device']}:" in (tmp_path / "small/report.html").read_text()
-    assert workload["device"].endswith("CPU, 1 threads, in ONNX Runtime")
+    assert workload["device"].endswith("CPU, 1 thread, in ONNX Runtime")
 
 
 def test_units_with_several_arguments_are_timed_in_onnx_runtime():
