@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 INSTALL = re.compile(
-    r'import importlib\.util\n\nif importlib\.util\.find_spec\("pynas"\) is None:.*\n    %pip install pynas_search-\*\.whl[ \w]*'
+    r'import importlib\.util\n\nif importlib\.util\.find_spec\("pynas"\) is None:.*\n    %pip install \./pynas_search-\*\.whl[ \w]*'
 )
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
