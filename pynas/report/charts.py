@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 
 from pynas.costs import cost_heading
 from pynas.quantities import is_time, show_cost
+from pynas.report import page
 from pynas.report.network import Layer
 from pynas.report.page import chart, escape
 
@@ -166,7 +167,7 @@ def latency_charts(name: str, about: Mapping[str, Any]) -> list[str]:
 
     name: of the table. about: what the table tells of itself, see `pynas.runs.latency.measure_latency`.
     """
-    drawn, identity = [], "latency-" + "".join(letter if letter.isalnum() else "-" for letter in name)
+    drawn, identity = [], page.identity("latency", name)
     axes = {"xaxis_title": "MAdds", "yaxis_title": "latency (ms)"}
     if networks := about.get("networks", []):
         figure = _figure(380, **axes)

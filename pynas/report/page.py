@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -93,6 +94,11 @@ def details(summary: str, body: str) -> str:
 def escape(text: object) -> str:
     """Escape text for HTML."""
     return html.escape(str(text))
+
+
+def identity(*words: str) -> str:
+    """Return the id of an element from its words: letters, digits and hyphens."""
+    return re.sub(r"\W+", "-", "-".join(filter(None, words)))
 
 
 def paragraph(text: str, quiet: bool = False) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -124,7 +123,7 @@ def found_section(content: Mapping[str, Any], names: Sequence[str], show: Show, 
 
 def training_section(metrics: Sequence[Mapping[str, Any]], of: str = "") -> Section:
     """Section of a training: losses and learning rate over the steps; of: name of the run, where the page has several."""
-    return Section(f"Training{of and f', {of}'}", _curves(metrics, _id("training", of)), half=bool(of))
+    return Section(f"Training{of and f', {of}'}", _curves(metrics, page.identity("training", of)), half=bool(of))
 
 
 def feature_maps_section(blocks: Sequence[int], teacher: Sequence[Any], student: Sequence[Any]) -> Section:
@@ -146,13 +145,8 @@ def retraining_section(
              f"{report['top1']:.2%}", f"{report['top5']:.2%}") for report, _ in trainings]  # fmt: skip
     body = page.table(("recipe", "architecture", "epochs", "top-1", "top-5"), rows)
     for number, (_, metrics) in enumerate(trainings):
-        body += _curves(metrics, _id(f"retraining-{number}", of))
+        body += _curves(metrics, page.identity(f"retraining-{number}", of))
     return Section(f"Retraining{of and f', {of}'}", body)
-
-
-def _id(*words: str) -> str:
-    """Return an id of letters, digits and hyphens."""
-    return re.sub(r"\W+", "-", "-".join(filter(None, words)))
 
 
 def _curves(metrics: Sequence[Mapping[str, Any]], name: str) -> str:
