@@ -81,3 +81,11 @@ def call_on(request: pytest.FixtureRequest) -> Callable[[str], AbstractContextMa
 
     module = request.getfixturevalue("cuda_host")
     return lambda backend: kernels_of(module, 0) if backend == "cuda_host" else kernels_of(_library._C, None)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables as on a terminal of 300 columns: COLUMNS comes too late for a console that was made while it had a value."""
+    from pynas.cli import display
+
+    monkeypatch.setattr(display.out, "width", 300)

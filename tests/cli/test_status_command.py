@@ -17,9 +17,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def at_work(run_copy, monkeypatch):
+def at_work(run_copy, wide):
     """A run in whose folder this process trains, as status.json says, and the function that changes the latter."""
-    monkeypatch.setenv("COLUMNS", "300")
     path = run_copy / "status.json"
     content = json.loads(path.read_text()) | {
         "state": "running", "stage": "train", "work": "train supernet", "step": 1200, "steps": 4000, "epoch": 3,

@@ -121,12 +121,12 @@ def test_named_networks_of_any_space_and_every_format(written, monkeypatch):
     assert rows[-1]["params"] == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_the_command_prints_rows_and_says_what_counted_the_memory(written):
+def test_the_command_prints_rows_and_says_what_counted_the_memory(written, wide):
     folder, _ = written
     words = ["benchmark", str(folder), "--batch-size", "4", "--repeats", "2", "--device", "cpu", "--runtime", "torch"]
     content = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert content["batch_size"] == 4 and len(content["rows"]) == 2 and content["memory_source"] == "torch.profiler"
-    text = CliRunner().invoke(app, words, env={"COLUMNS": "200"}).stdout
+    text = CliRunner().invoke(app, words).stdout
     assert "75.00%" in text and "by torch.profiler, which" in text and "batches of 4" in text
 
 
