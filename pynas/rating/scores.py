@@ -90,11 +90,11 @@ class Scores:
             InputError: an architecture outside the space.
         """
         self.space.check(architecture)
-        return sum(self.tables[b][choice.cell][choice.path] for b, choice in enumerate(architecture))
+        return float(self.total([architecture])[0])
 
     def total(self, architectures: Iterable[Architecture]) -> np.ndarray:
         """Sum of the block scores of each architecture, float64 `[N]`; NaN where a path was not rated."""
-        return np.asarray(sum(self.by_block(architectures).T))  # block after block, as `of` adds
+        return np.asarray(sum(self.by_block(architectures).T))  # block after block
 
     def by_block(self, architectures: Iterable[Architecture]) -> np.ndarray:
         """Score of every block of every architecture, float64 `[N, blocks]`; NaN where a path was not rated.
