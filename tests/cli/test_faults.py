@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 import pynas as package
@@ -253,9 +252,8 @@ def test_a_worker_that_dies(half_images, finished, tmp_path, monkeypatch, capsys
 
     def kill(step):
         if step.step == 4:
-            for child in psutil.Process().children():
-                if "data_worker" in child.name() or "python" in child.name():
-                    child.kill()
+            for worker in multiprocessing.active_children():
+                worker.kill()
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "steps", lambda progress, name="": kill)
