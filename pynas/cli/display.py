@@ -9,7 +9,6 @@ from typing import Any
 
 import rich.progress
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -21,14 +20,15 @@ from pynas.runs.latency import describe_latency
 from pynas.runs.limits import describe
 from pynas.runs.progress import Progress, Update
 
-out, err = Console(), Console(stderr=True)
+# Paths, notations and errors hold brackets and colons: neither markup nor emoji.
+out, err = (Console(stderr=stderr, markup=False, emoji=False) for stderr in (False, True))
 
 
 @contextlib.contextmanager
 def bars(visible: bool = True) -> Iterator[rich.progress.Progress]:
     """Show progress bars with counts, time so far and time to go."""
     columns = (TextColumn("{task.description:<14}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+               TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
     with rich.progress.Progress(*columns, console=err, disable=not visible) as shown:
         yield shown
 
@@ -261,7 +261,7 @@ def print_compressed(content: Mapping[str, Any]) -> None:
     for report in networks.values():
         folder = report.get("hugging_face", {})
         if folder:
-            say(escape(folder.get("load") or folder["refused"]))
+            say(folder.get("load") or folder["refused"])
         for name in ("torch_export", "onnx"):
             if name in report:
                 samples = "any number of" if report[f"{name}_batch"] == "any" else report[f"{name}_batch"]

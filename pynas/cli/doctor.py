@@ -124,14 +124,14 @@ def _print(report: dict[str, Any], json: bool) -> None:
 
         print(document.dumps(report, indent=2))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     for name, value in report["facts"].items():
-        console.print(f"{name:<16} {value}", highlight=False)
+        console.print(f"{name:<16} {value}")
     if report["missing_optional"]:
-        console.print(f"{'not installed':<16} {', '.join(report['missing_optional'])}", highlight=False)
+        console.print(f"{'not installed':<16} {', '.join(report['missing_optional'])}")
     for problem in report["problems"]:
-        console.print(f"[red]broken[/red]           {problem}", highlight=False)
+        console.print(f"{'broken':<16} {problem}", style="red")
     for name, hint in report["hints"].items():
-        console.print(f"{name:<16} {hint}", highlight=False, markup=False)
+        console.print(f"{name:<16} {hint}")
     if not report["problems"]:
         console.print("All that pynas needs is there.")

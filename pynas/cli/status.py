@@ -67,14 +67,13 @@ def _watch(run: Path, content: dict[str, Any]) -> None:
 
 
 def _table(content: dict[str, Any]) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{content['run']}: {content['method']} on {content['space']}", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in {**_at_work(content), **_made(content)}.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     return table
 
 

@@ -182,6 +182,8 @@ def test_a_format_has_its_own_accuracy_size_and_speed(written, monkeypatch):
         rows[2]["refused"].endswith("a network that none takes, got no operator Frobnicate")
         and rows[2]["latency"] is None
     )
+    words = ["benchmark", str(folder), "--batch-size", "4", "--repeats", "2", "--device", "cpu", "--runtime", "none"]
+    assert f"Not taken: {rows[2]['refused']}\n" in CliRunner().invoke(app, words).stdout
     few = benchmark(run, **FEW | {"runtimes": ["ones"]}, test_images=3)["rows"][0]
     assert few["test_accuracy"] == pytest.approx(labels[:3].double().mean().item())
 
