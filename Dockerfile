@@ -23,14 +23,22 @@ COPY csrc csrc
 COPY pynas pynas
 RUN python3 -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
+# torch.compile builds its kernels with g++, on a GPU their launchers.
 FROM python:3.12-slim-trixie
 COPY --from=build /wheels /wheels
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 RUN python -m pip install --no-cache-dir "$(echo /wheels/*.whl)[onnx,tensorboard,webdataset]" \
     && rm -rf /wheels \
-    && useradd --create-home --uid 1000 pynas
-ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    && useradd --create-home --uid 1000 pynas \
+    && chmod 1777 /home/pynas
+# HOME and USER hold for any --user too: caches go below the one, and torch.compile asks for the other.
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    HOME=/home/pynas \
+    USER=pynas
 USER 1000
 WORKDIR /home/pynas
-# Runs and data lie outside: docker run --volume "$PWD:/home/pynas" pynas run --max-madds 16M
+# Runs and data lie outside: docker run --user "$(id -u)" --volume "$PWD:/home/pynas" pynas run --max-madds 16M
 ENTRYPOINT ["pynas"]
 CMD ["--help"]
