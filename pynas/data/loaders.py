@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import sys
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -171,6 +172,8 @@ class Loader:
             batch_size=None,
             sampler=_Keys(),
             num_workers=self.workers,
+            # Forked processes share images in memory, and run no line of a script again. Python 3.14 would not fork by itself.
+            multiprocessing_context="fork" if self.workers and sys.platform == "linux" else None,
             persistent_workers=persistent,
             generator=torch.Generator(),
             pin_memory=self.device.type == "cuda" and self.workers > 0,

@@ -6,6 +6,9 @@ import dataclasses
 import gc
 import itertools
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -224,6 +227,20 @@ def test_workers_stay_from_epoch_to_epoch_and_end_with_the_loader(folder: data.I
     gc.collect()
     psutil.wait_procs(workers, timeout=10)
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes fork on Linux alone")
+def test_a_script_may_start_workers_anywhere(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+    """A start method that runs the script again in every worker, as Python 3.14's own does, would fail."""
+    (tmp_path / "script.py").write_text(
+        "import multiprocessing\n"
+        "multiprocessing.set_start_method('forkserver')\n"
+        "from pynas import data\n"
+        f"loader = data.load({str(make_folder(tmp_path / 'images'))!r}, 16).loader('train', 4, workers=2)\n"
+        "print(sum(len(labels) for _, labels in loader), 'images')\n"
+    )
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    assert re.fullmatch(r"\d+ images\n", done.stdout) and done.returncode == 0, done.stderr
 
 
 def test_iterations_beside_each_other_and_those_that_were_left(folder: data.ImageData) -> None:
