@@ -54,6 +54,11 @@ class Settings(BaseModel):
     keep_epochs: list[AtLeastOne] = Field(default_factory=list)
     options: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("data", "teacher", mode="before")
+    @classmethod
+    def _text(cls, path: Any) -> Any:
+        return str(path) if isinstance(path, Path) else path
+
     @field_validator("taps", mode="before")
     @classmethod
     def _split(cls, taps: Any) -> Any:

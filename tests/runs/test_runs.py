@@ -1,5 +1,7 @@
 """Runs from Python: settings and options with their types, one seed one result, and a whole run."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -30,6 +32,11 @@ def test_options_and_settings_get_their_types(tmp_path):
     with pytest.raises(InputError, match="one value for madds, got '1M' and '2M'"):
         assignments(["madds=1M", "madds=2M"])
     assert [show(value) for value in (0.5, 999, 18_412_345, 2.4e9)] == ["0.5", "999", "18.41M", "2.40G"]
+
+
+def test_images_and_teacher_may_be_paths(tmp_path, images):
+    run = runs.create(tmp_path / "run", data=Path(images), teacher=Path("my/teacher.py"))
+    assert run.settings.data == str(images) and run.settings.teacher == str(Path("my/teacher.py"))
 
 
 @pytest.mark.parametrize(
