@@ -16,9 +16,10 @@ import torch
 
 from bench._command import command_line, device, run
 from pynas import ops
+from pynas.ops import _library as native
 from pynas.ops._path_batch_norm import ACTIVATIONS, path_batch_norm_reference
 from pynas.ops.ensemble_loss import ensemble_loss_reference
-from pynas.ops.pareto import pareto_pairs, pareto_pairs_reference
+from pynas.ops.pareto import pareto_filter, pareto_filter_reference, pareto_pairs, pareto_pairs_reference
 from pynas.ops.path_distance import KINDS, path_distance_reference
 from pynas.ops.queue_nce import queue_nce_reference
 from pynas.ops.saliency_boxes import saliency_boxes_reference
@@ -55,6 +56,48 @@ def path_batch_norm(device: str) -> Iterator[Check]:
                     close(found, wanted, dtype)
 
         yield f"path_batch_norm {list(shape)} {dtype} {layout}", run
+
+
+def path_batch_norm_backward(device: str) -> Iterator[Check]:
+    """Gradients through the batch's statistics and beside given ones."""
+    for shape, layout, dtype in itertools.product(BATCH_NORM_SHAPES, LAYOUTS, DTYPES):
+        paths = 1 if shape[0] == 5 else 2
+
+        def run(shape=shape, layout=layout, dtype=dtype, paths=paths) -> None:
+            x, residual, gradient = (
+                torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout) for _ in range(3)
+            )
+            weight, bias = torch.rand(2, shape[1], device=device).to(dtype)
+            for activation, given in zip(ACTIVATIONS, (False, True, False)):
+                mean, var = torch.rand(2, paths, shape[1], device=device) + 0.5 if given else (None, None)
+                z = path_batch_norm_reference(x, paths, weight, bias, 1e-3, None, residual, mean=mean, var=var)[0]
+                kept = gradient.masked_fill(z.abs() < 1e-2, 0)  # where rounding may turn relu off or on
+                results = []
+                for norm, kind in ((ops.path_batch_norm, dtype), (path_batch_norm_reference, torch.float64)):
+                    leaves = [leaf.to(kind, copy=True).requires_grad_() for leaf in (x, weight, bias, residual)]
+                    y = norm(leaves[0], paths, *leaves[1:3], 1e-3, activation, leaves[3], mean=mean, var=var)[0]
+                    results.append(torch.autograd.grad(y, leaves, kept.to(kind)))
+                for found, wanted in zip(*results):
+                    scale = wanted.abs().max()
+                    close(found / scale, wanted / scale, dtype)
+
+        yield f"path_batch_norm backward {list(shape)} {dtype} {layout}", run
+
+
+def running_averages(device: str) -> Iterator[Check]:
+    """Those that the pass forward of one path moves."""
+    for shape, layout, dtype in itertools.product(BATCH_NORM_SHAPES, LAYOUTS, DTYPES):
+
+        def run(shape=shape, layout=layout, dtype=dtype) -> None:
+            x = torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
+            averages = torch.rand(2, shape[1], device=device, dtype=native.accumulate_dtype(dtype))
+            n = x.numel() // shape[1]
+            _, mean, var = path_batch_norm_reference(x, 1)
+            wanted = 0.7 * averages + 0.3 * torch.cat([mean, var * n / (n - 1)])
+            ops.path_batch_norm(x, 1, running_mean=averages[0], running_var=averages[1], momentum=0.3)
+            close(averages, wanted, dtype)
+
+        yield f"path_batch_norm averages {list(shape)} {dtype} {layout}", run
 
 
 def path_distance(device: str) -> Iterator[Check]:
@@ -133,7 +176,12 @@ def pareto(device: str) -> Iterator[Check]:
             wanted = pareto_pairs_reference(*(side.cpu() for side in sides))
             assert torch.equal(pareto_pairs(*sides).cpu(), wanted)
 
+        def several_tiles(costs=costs) -> None:
+            points = front(5001, costs, device)
+            assert torch.equal(pareto_filter(*points).cpu(), pareto_filter_reference(*(one.cpu() for one in points)))
+
         yield f"pareto_pairs {costs} costs", run
+        yield f"pareto_filter {costs} costs", several_tiles
 
 
 def traverse(device: str) -> Iterator[Check]:
@@ -157,9 +205,17 @@ def traverse(device: str) -> Iterator[Check]:
         yield f"traverse {limits} limits, top {top_k}", run
 
 
+def small(device: str) -> Iterator[Check]:
+    """Every kernel at small and odd sizes."""
+    for kernel in (path_batch_norm, path_batch_norm_backward, running_averages, path_distance, ensemble_loss, queue_nce,
+                   saliency_boxes, pareto, traverse):  # fmt: skip
+        yield from kernel(device)
+
+
 def large(device: str, elements: int) -> Iterator[Check]:
     """More than 2**31 elements in half types; the reference is the kernel on a part, or plain torch part by part."""
     side = int(elements**0.5) + 2
+    backward = torch.ops.pynas.path_batch_norm_backward
 
     def norm(layout: torch.memory_format) -> None:
         x = torch.randn(4, elements // (4 * 128 * 128) + 1, 128, 129, device=device, dtype=torch.float16)
@@ -168,6 +224,16 @@ def large(device: str, elements: int) -> Iterator[Check]:
         last = ops.path_batch_norm(x[2:], 1, activation="relu")
         for whole, part in ((y[2:], last[0]), (mean[1:], last[1]), (var[1:], last[2])):
             assert torch.equal(whole, part)
+
+    def norm_backward(layout: torch.memory_format) -> None:
+        x = torch.randn(4, elements // (4 * 128 * 128) + 1, 128, 129, device=device, dtype=torch.float16)
+        x = x.contiguous(memory_format=layout)
+        gradient, mean, var = torch.randn_like(x), *torch.rand(2, 2, x.shape[1], device=device)
+        settings = (None, None, 1e-5, "silu", None)
+        whole = backward(gradient, x, 2, *settings, mean, var, False)
+        last = backward(gradient[2:], x[2:], 1, *settings, mean[1:], var[1:], False)
+        for found, wanted in zip((whole[0][2:], whole[1][1:], whole[2][1:]), last):
+            assert torch.equal(found, wanted)
 
     def distance(kind: str) -> None:
         x = torch.randn(4, elements // 4 + 5, device=device, dtype=torch.bfloat16)
@@ -212,6 +278,7 @@ def large(device: str, elements: int) -> Iterator[Check]:
 
     for layout in LAYOUTS:
         yield f"path_batch_norm {layout}", lambda layout=layout: norm(layout)
+        yield f"path_batch_norm backward {layout}", lambda layout=layout: norm_backward(layout)
     for kind in KINDS:
         yield f"path_distance {kind}", lambda kind=kind: distance(kind)
     yield from (("ensemble_loss", ensemble), ("queue_nce", nce), ("saliency_boxes", saliency), ("pareto_pairs", pairs))
@@ -223,11 +290,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="more elements than 32 bits count")
     parser.add_argument("--elements", type=int, default=2**31, help="of --large: more than so many")
     options = parser.parse_args()
-    small = (path_batch_norm, path_distance, ensemble_loss, queue_nce, saliency_boxes, pareto, traverse)
-    if options.large:
-        checks = list(large(options.device, options.elements))
-    else:
-        checks = [check for kernel in small for check in kernel(options.device)]
+    checks = list(large(options.device, options.elements) if options.large else small(options.device))
     wrong = 0
     for name, check in checks:
         torch.manual_seed(0)

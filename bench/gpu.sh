@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in steps: bench/gpu.sh FOLDER [STEP...] (bench/gpu.sh --list: the steps, and groups as "check-").
-# Needs Python with torch, timm, scipy, scikit-learn, matplotlib, safetensors, simplejpeg, typer and rich, the test dependencies, cmake,
+# Needs Python with what pyproject.toml asks for (the step "facts" says what is missing), pytest, pytest-timeout, hypothesis, cmake,
 # ninja, pybind11, nvcc and compute-sanitizer; no network. FOLDER gets steps.json (whole after each step), gpu.log (all output),
 # bench.jsonl (one measurement a line) and the packed run folders of trainings. Exit status 1: a step did not pass.
 #   PYTHON   default python3
