@@ -150,6 +150,9 @@ def benches(folder: Path, python: str, device: str, rehearse: bool) -> list[Step
         small = ["--sample", "2", "--layers", "2", "--dtype", "float32"] if rehearse else []
         command = [python, "-m", "bench.rating", "--case", case, "--device", device, *small]
         found.append(Step(f"bench-rating-{case}", command, 150, built))
+    for case in ("dna", "bossnas", "prenas"):
+        command = [python, "-m", "bench.training", "--case", case, *out, *few]
+        found.append(Step(f"bench-training-{case}", command, 150, built))
     workers = ["--workers", "0", "1", "4", "8", "16", "--epoch", "4096", "--repeats", "3"]
     small = ["--workers", "0", "1", "--epoch", "64", "--repeats", "1"]
     found.append(Step("bench-loading", [python, "-m", "bench.loading", *out, *(small if rehearse else workers)], 200))

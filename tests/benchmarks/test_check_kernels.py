@@ -11,7 +11,8 @@ from bench import check_kernels
 from pynas.ops import _library
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = set(re.findall(r"^PYNAS_NO_CUDA\((\w+)", (ROOT / "csrc/no_cuda/kernels.cpp").read_text(encoding="utf-8"), re.M))
+SOURCE = ROOT / "csrc" / "no_cuda" / "kernels.cpp"
+KERNELS = set(re.findall(r"^PYNAS_NO_CUDA\((\w+)", SOURCE.read_text(encoding="utf-8"), re.M))
 
 
 def launched(checks, monkeypatch) -> set[str]:
