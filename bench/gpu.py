@@ -6,6 +6,7 @@ python -m bench.gpu FOLDER [STEP ...]        python -m bench.gpu --list
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import platform
 import shlex
@@ -123,11 +124,13 @@ def tests(python: str, rehearse: bool) -> list[str]:
     """The cuda tests; in a rehearsal all files are collected for them, and the operators' tests run on the CPU."""
     # Warnings of another torch about itself are no failures.
     command = [python, "-m", "pytest", "-p", "no:cacheprovider", "-o", "filterwarnings=default", "-q"]
+    workers = ["-n", "2" if rehearse else "4"] if importlib.util.find_spec("xdist") else []
     if not rehearse:
-        return [*command, "-m", "cuda", "--durations", "5", "tests"]
+        return [*command, *workers, "-m", "cuda", "--durations", "5", "tests"]
     collect = [*command, "--collect-only", "-qq", "-m", "cuda", "tests"]
     run = [
         *command,
+        *workers,
         "tests/ops",
         "tests/rating/test_graphs.py",
         "tests/rating/test_recorded_ratings.py",
