@@ -79,6 +79,7 @@ def bench_backward(shape: tuple[int, ...], layout: str, dtype: torch.dtype, opti
         "eager": backward(lambda x, weight, bias: eager(x, 1, weight, bias)),
     }
     if not options.no_compile:
+        torch._functorch.config.donated_buffer = False  # a compiled backward that frees what it read runs only once
         compiled = _timer.compiled(vectorised)
         functions["compiled"] = backward(lambda x, weight, bias: compiled(x, 1, weight, bias))
     wanted = functions["pynas"]()
