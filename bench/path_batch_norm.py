@@ -36,6 +36,11 @@ def vectorised(x: torch.Tensor, paths: int, weight: torch.Tensor, bias: torch.Te
     return F.silu(y).to(x.dtype).flatten(0, 1)
 
 
+def form(shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> str:
+    """The words for a tensor."""
+    return f"{list(shape)} {str(dtype).removeprefix('torch.')} {layout.removesuffix('_format')}"
+
+
 def bench(paths: int, shape: tuple[int, ...], layout: str, dtype: torch.dtype, options) -> None:
     device = options.device
     x = torch.randn(shape, device=device).to(dtype)
@@ -59,7 +64,7 @@ def bench(paths: int, shape: tuple[int, ...], layout: str, dtype: torch.dtype, o
             compiled(x, paths, weight, bias), y, rtol=1e-2 if dtype != torch.float32 else 1e-5, atol=1e-2
         )
         functions["compiled"] = lambda: compiled(x, paths, weight, bias)
-    name = f"{paths} paths {list(shape)} {str(dtype).removeprefix('torch.')} {layout.removesuffix('_format')}"
+    name = f"{paths} paths {form(shape, layout, dtype)}"
     _timer.report("path_batch_norm", name, 2 * x.numel() * x.element_size(), functions, options)
 
 
@@ -82,16 +87,14 @@ def bench_backward(shape: tuple[int, ...], layout: str, dtype: torch.dtype, opti
         torch._functorch.config.donated_buffer = False  # a compiled backward that frees what it read runs only once
         compiled = _timer.compiled(vectorised)
         functions["compiled"] = backward(lambda x, weight, bias: compiled(x, 1, weight, bias))
-    wanted = functions["pynas"]()
+    wanted, rounding = functions["pynas"](), 1e-4 if dtype == torch.float32 else 2e-2
     for found in (function() for name, function in functions.items() if name != "pynas"):
         for ours, theirs in zip(wanted, found):
             scale = ours.abs().max()
-            rounding = 1e-4 if dtype == torch.float32 else 2e-2
             torch.testing.assert_close(theirs / scale, ours / scale, rtol=0, atol=rounding)
     nbytes = 3 * x.numel() * x.element_size()  # x and the gradient of y read once, that of x written
     functions["copy"] = _timer.copy(nbytes, device)
-    name = f"{list(shape)} {str(dtype).removeprefix('torch.')} {layout.removesuffix('_format')}"
-    _timer.report("path_batch_norm backward", name, nbytes, functions, options)
+    _timer.report("path_batch_norm backward", form(shape, layout, dtype), nbytes, functions, options)
 
 
 def main() -> None:
