@@ -46,8 +46,10 @@ def test_the_command_limits_the_latency_in_a_runtime_and_names_it(tmp_path, monk
     content = json.loads(done.stdout)
     workload = content["workload"]
     assert (workload["runtime"], workload["batch_size"]) == ("onnxruntime", 3)
-    reference = content["reference"]["latency"]
-    assert reference > 0 and content["costs"]["latency"] <= 0.99 * reference  # 0 where the unit was left out
+    found, reference = content["costs"]["latency"], content["reference"]["latency"]
+    assert 0 <= found <= 0.99 * reference and reference > 0
+    # On a busy machine the unit alone can seem slower than the whole network, of which nothing then stays without it.
+    assert found > 0 or content["units"] == {"1": "left out"}
     assert json.loads((tmp_path / "small/compress.json").read_text())["report"]["workload"] == workload
     assert f"Latencies on {workload['device']}:" in (tmp_path / "small/report.html").read_text()
     assert workload["device"].endswith("CPU, 1 thread, in ONNX Runtime")
